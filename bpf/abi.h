@@ -35,6 +35,13 @@ struct counter_value {
 	__u64 bytes;
 };
 
+/* What the rules let the kernel ignore; a bit set means that no rule can apply. */
+struct plan {
+	__u64 ignored_protocols[256 / 64];
+	__u64 ignored_tcp_ports[65536 / 64];
+	__u64 ignored_udp_ports[65536 / 64];
+};
+
 /* In front of every frame in the ring. */
 struct frame_meta {
 	__u64 ktime_ns;		/* CLOCK_MONOTONIC */

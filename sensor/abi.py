@@ -24,6 +24,14 @@ IGNORED = tuple(counter for counter in Counter if counter.name.startswith("IGNOR
 
 COUNTER_VALUE = np.dtype([("frames", "=u8"), ("bytes", "=u8")])
 
+PLAN = np.dtype(
+    [
+        ("ignored_protocols", "=u8", (256 // 64,)),
+        ("ignored_tcp_ports", "=u8", (65536 // 64,)),
+        ("ignored_udp_ports", "=u8", (65536 // 64,)),
+    ]
+)
+
 FRAME_META = np.dtype(
     [
         ("ktime_ns", "=u8"),

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Named by BCC's preamble for its own macros; the program does not depend on the page size. */
+#ifndef SENSOR_ASM_PAGE_H
+#define SENSOR_ASM_PAGE_H
+#define PAGE_SHIFT 12
+#define PAGE_SIZE (1UL << PAGE_SHIFT)
+#endif
