@@ -1,0 +1,108 @@
+"""The traffic generator: repeatable, and right in the eyes of programs that are not ours."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dpkt
+import pytest
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+from bench.traffic.notable import ATTACKS, BANNERS
+
+CHECKSUMS = ("-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE")
+
+
+def output(*command: str) -> str:
+    """Run a program and return what it says."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def shark(capture: Path, display_filter: str, *options: str) -> list[str]:
+    """List the frames of a capture that Wireshark's dissectors select."""
+    return output("tshark", "-n", "-r", str(capture), *options, "-Y", display_filter).splitlines()
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the demo's traffic to a file."""
+    path = tmp_path_factory.mktemp("traffic") / "demo.pcap"
+    write_capture(path, mix.demo(seed=1).frames)
+    return path
+
+
+def payloads(capture: Path) -> Iterator[tuple[int, bytes]]:
+    """Walk the time and the whole bytes of each frame, read by another library."""
+    with capture.open("rb") as file:
+        for time_s, data in dpkt.pcap.Reader(file):
+            yield round(float(time_s) * 1e6), data
+
+
+def test_a_seed_gives_the_same_traffic_each_time() -> None:
+    """The same seed gives the same bytes and times; another seed gives others."""
+    assert mix.demo(seed=7) == mix.demo(seed=7)
+    assert mix.demo(seed=7).frames != mix.demo(seed=8).frames
+
+
+def test_everything_notable_is_in_every_mix() -> None:
+    """Whatever the seed, each attack and each banner is there, on its own connection."""
+    names = sorted(what.notable.name for what in ATTACKS + BANNERS)
+    for seed in range(5):
+        expected = mix.demo(seed).expected
+        assert sorted(entry.name for entry in expected) == names
+        assert len({(entry.sip, entry.sport, entry.dip, entry.dport) for entry in expected}) == len(names)
+
+
+def test_other_programs_read_the_capture(capture: Path) -> None:
+    """Tcpdump and capinfos read every frame, in the order of time."""
+    frames = mix.demo(seed=1).frames
+    lines = output("tcpdump", "-n", "-t", "-r", str(capture)).splitlines()
+    assert sum(not line.startswith((" ", "\t")) for line in lines) == len(frames)
+    facts = output("capinfos", "-c", "-o", str(capture))
+    assert f"Number of packets:   {len(frames)}" in facts
+    assert "Strict time order:   True" in facts
+
+
+def test_wireshark_finds_nothing_wrong(capture: Path) -> None:
+    """No bad checksum, no gap or repetition in a TCP stream, no malformed message."""
+    assert shark(capture, "_ws.expert.severity >= warning || _ws.malformed", *CHECKSUMS) == []
+    assert len(shark(capture, "tcp.checksum.status == good", *CHECKSUMS)) > 2000
+
+
+def test_ordinary_traffic_is_varied(capture: Path) -> None:
+    """Each kind of frame that an office network shows is there, link and network layers included."""
+    fields = ("-T", "fields", "-e", "frame.protocols")
+    stacks = set(output("tshark", "-n", "-r", str(capture), *fields).replace("ethertype:", "").split())
+    assert stacks >= {
+        "eth:arp",
+        "eth:ieee8021ad:vlan:ip:tcp:http",
+        "eth:ieee8021ad:vlan:ipv6:tcp:http",
+        "eth:ip:data",  # a fragment
+        "eth:ip:icmp:data",
+        "eth:ip:tcp:smtp",
+        "eth:ip:tcp:ssh",
+        "eth:ip:tcp:tls",
+        "eth:ip:udp:dhcp",
+        "eth:ip:udp:dns",
+        "eth:ip:udp:ntp",
+        "eth:ipv6:icmpv6:data",
+        "eth:ipv6:ipv6.fraghdr:data",
+        "eth:ipv6:tcp:http",
+        "eth:ipv6:tcp:tls",
+        "eth:ipv6:udp:dns",
+        "eth:llc:stp",
+        "eth:vlan:ip:tcp:http",
+        "eth:vlan:ip:udp:dns",
+    }
+
+
+def test_expectations_point_at_the_bytes(capture: Path) -> None:
+    """The frame at an expectation's time holds its text."""
+    frames = {}
+    for time_us, data in payloads(capture):
+        frames.setdefault(time_us, []).append(data)
+    for entry in mix.demo(seed=1).expected:
+        assert any(entry.text.encode("latin-1") in data for data in frames[entry.time_us]), entry
