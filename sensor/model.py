@@ -137,6 +137,8 @@ class Rule:
     """Source or destination port; 0 for any."""
     is_http: bool = False
     part: Literal["head", "body", "total"] = "total"
+    decode: Literal["url"] | None = None
+    """``url``: the rule also sees its part of the HTTP payload percent-decoded, once and twice."""
     version: str | None = None
     vendor: str | None = None
     os: str | None = None
@@ -152,7 +154,7 @@ class Match:
     end: int
     """Byte offsets in the payload: of group 1 where it took part in the hit, of the whole hit otherwise."""
     version: str | None = None
-    """The rule's fixed version, or the text of group 1."""
+    """The rule's fixed version, or the text of group 1 (bytes that are not UTF-8 as ``\\xNN``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,88 @@
+"""What an HTTP payload is, where its head ends, and how its text reads percent-decoded.
+
+Runs in the capture workers and in ``sensor read``, once for every packet that carries payload.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHORTEST = 11
+"""Bytes: nothing shorter is taken for HTTP."""
+
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+_HEAD_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class HttpReading:
+    """Which payloads look like HTTP: those of `SHORTEST` bytes or more with one of these beginnings."""
+
+    beginnings: tuple[bytes, ...]
+    """Case-sensitive, at most 8 bytes each."""
+
+    def matches(self, payload: bytes | memoryview) -> bool:
+        """Whether one payload looks like HTTP."""
+        return len(payload) >= SHORTEST and bytes(payload[:8]).startswith(self.beginnings)
+
+    def matches_each(
+        self, buffer: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Apply `matches` to many payloads at once, each from ``start`` up to ``end`` in ``buffer``."""
+        found = np.zeros(len(start), np.bool_)
+        long_enough = np.flatnonzero(end - start >= SHORTEST)
+        words = buffer[start[long_enough, None] + np.arange(8)].view("<u8")[:, 0]
+        hit = np.zeros(len(words), np.bool_)
+        for beginning in self.beginnings:
+            mask = int.from_bytes(b"\xff" * len(beginning), "little")
+            hit |= (words & np.uint64(mask)) == np.uint64(int.from_bytes(beginning, "little"))
+        found[long_enough] = hit
+        return found
+
+
+LY_PROBE = HttpReading((b"GET /", b"POST /", b"HTTP/1"))
+"""ly_probe's reading: two methods, origin-form targets."""
+
+RFC9110 = HttpReading(
+    (
+        b"GET ",
+        b"HEAD ",
+        b"POST ",
+        b"PUT ",
+        b"DELETE ",
+        b"CONNECT ",
+        b"OPTIONS ",
+        b"TRACE ",
+        b"PATCH ",
+        b"HTTP/1",
+    )
+)
+"""Every method of RFC 9110, section 9.3, and PATCH (RFC 5789), with any form of target."""
+
+
+def head_end(payload: bytes | memoryview) -> int:
+    """Offset of the blank line that ends the head; the payload's length where there is none."""
+    end = bytes(payload).find(_HEAD_END)
+    return len(payload) if end < 0 else end
+
+
+def url_decode(text: bytes) -> bytes:
+    """Percent-decode ``text`` once; what is no valid escape stays, and ``+`` reads as a space.
+
+    The space is right for queries and form bodies; a rule that looks for a plus finds it in
+    the raw text, which it sees too.
+    """
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def raw_offsets(text: bytes) -> NDArray[np.int64]:
+    """Offset in ``text`` of each byte of ``url_decode(text)``, and of its end."""
+    starts = np.ones(len(text) + 1, np.bool_)
+    for escape in _ESCAPE.finditer(text):
+        starts[escape.start() + 1 : escape.end()] = False
+    return np.flatnonzero(starts)
