@@ -28,7 +28,7 @@ class WallClock:
 
 
 def _measure_ns() -> int:
-    """The measurement of the shortest of a few brackets, so that being scheduled away in one does not count."""
+    """Of a few brackets the shortest counts: in the others this process may have been scheduled away."""
     brackets = []
     for _ in range(_TRIES):
         before = time.monotonic_ns()

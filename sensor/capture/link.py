@@ -73,7 +73,7 @@ def ready_interface(name: str) -> Interface:
         )
     if interface.xdp_program_id is not None:
         raise InterfaceError(
-            f"{name}: XDP program {interface.xdp_program_id} is attached already (is another sensor running?); "
+            f"{name}: XDP program {interface.xdp_program_id} is attached already (another sensor?); "
             f"look: bpftool prog show id {interface.xdp_program_id}; remove it: ip link set {name} xdp off"
         )
     return interface
@@ -104,7 +104,9 @@ def _attach(prog_fd: int, interface: Interface, mode: Mode) -> int:
             ) from error
         if mode == "native" and error.errno in _NO_NATIVE_XDP:
             raise InterfaceError(
-                f"{interface.name}: no native XDP here (driver too old, or MTU {interface.mtu} too large for it): "
-                f"{error.strerror}; lower the MTU, or accept the slower --mode generic"
+                f"{interface.name}: the driver has no native XDP, or MTU {interface.mtu} is too large for it "
+                f"({error.strerror}); lower the MTU, or accept the slower --mode generic"
             ) from error
-        raise KernelError(f"{interface.name}: the kernel refused to attach in {mode} mode: {error.strerror}") from error
+        raise KernelError(
+            f"{interface.name}: the kernel refused to attach in {mode} mode: {error.strerror}"
+        ) from error

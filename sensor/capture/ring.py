@@ -12,12 +12,12 @@ the two stands in for the barrier that Python lacks; those machines are not test
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import select
 from collections.abc import Iterator
 from fcntl import ioctl
+from pathlib import Path
 
 import numpy as np
 
@@ -187,12 +187,8 @@ class RingSet:
             ring.release()
 
     def wait(self, timeout_ms: int) -> None:
-        """Return when a ring is an eighth full, at a signal, or after the time-out."""
-        try:
-            self._poll.poll(timeout_ms)
-        except OSError as error:
-            if error.errno != errno.EINTR:
-                raise
+        """Return when a ring is an eighth full, or after the time-out."""
+        self._poll.poll(timeout_ms)
 
     def waiting(self) -> int:
         """Frames in all rings; see `PerfRing.waiting`."""
@@ -207,8 +203,7 @@ class RingSet:
 def _online_cpus() -> list[int]:
     """CPU numbers from a list such as ``0-3,5`` (sysfs, cputopology)."""
     cpus: list[int] = []
-    with open("/sys/devices/system/cpu/online") as file:
-        for part in file.read().strip().split(","):
-            low, _, high = part.partition("-")
-            cpus.extend(range(int(low), int(high or low) + 1))
+    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+        low, _, high = part.partition("-")
+        cpus.extend(range(int(low), int(high or low) + 1))
     return cpus

@@ -94,7 +94,7 @@ def _call(name: str, *arguments: Any) -> int:
 
 
 def bpf(command: int, attr: ctypes.Structure) -> int:
-    """bpf(2)."""
+    """Run a command of bpf(2); what it returns, most often a file descriptor."""
     return _call("bpf", command, ctypes.byref(attr), ctypes.sizeof(attr))
 
 
@@ -106,15 +106,13 @@ def link_create_xdp(prog_fd: int, ifindex: int, flags: int) -> int:
 def prog_test_run(prog_fd: int, frame: bytes) -> int:
     """Run an XDP program once over ``frame`` (14 bytes or more); its action (``BPF_PROG_TEST_RUN``)."""
     data = ctypes.create_string_buffer(frame, len(frame))
-    attr = TestRunAttr(
-        prog_fd=prog_fd, data_size_in=len(frame), data_in=ctypes.addressof(data), repeat=1
-    )
+    attr = TestRunAttr(prog_fd=prog_fd, data_size_in=len(frame), data_in=ctypes.addressof(data), repeat=1)
     bpf(BPF_PROG_TEST_RUN, attr)
     return int(attr.retval)
 
 
 def perf_event_open(attr: PerfEventAttr, cpu: int) -> int:
-    """perf_event_open(2) for all processes on one CPU; the event's fd."""
+    """Open a perf event for all processes on one CPU; its fd (perf_event_open(2))."""
     return _call("perf_event_open", ctypes.byref(attr), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
 
 
@@ -125,14 +123,14 @@ def memory_barrier() -> None:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2); ``os.unshare`` exists from Python 3.12 on only."""
+    """Leave shared namespaces by unshare(2): ``os.unshare`` exists from Python 3.12 on only."""
     if _libc.unshare(flags) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
 def setns(fd: int, flags: int) -> None:
-    """setns(2); ``os.setns`` exists from Python 3.12 on only."""
+    """Enter a namespace by setns(2): ``os.setns`` exists from Python 3.12 on only."""
     if _libc.setns(fd, flags) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

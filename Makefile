@@ -1,0 +1,42 @@
+# Each target does all of its own set-up on a fresh Debian 12, as root.
+#   make demo   see it work: a mirror port in a namespace, traffic with attacks in it, the evidence
+#   make test   everything: lint, types, import directions, and all tests, the kernel's too
+#   make setup  the set-up alone
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# xargs: a package per line, comments allowed.
+PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml packages.txt
+	if ! dpkg-query -W $(PACKAGES) >/dev/null 2>&1; then
+	    apt-get update -qq
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
+	fi
+	# BCC is bound to the distribution's Python, so the environment has to be its child.
+	/usr/bin/python3 -m venv --system-site-packages $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: setup
+	exec $(PYTHON) bench/demo.py
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+test: lint
+	$(PYTHON) -m pytest
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

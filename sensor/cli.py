@@ -1,0 +1,132 @@
+"""The commands: flags into settings, errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from socket import if_indextoname
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sensor.config import load_settings
+from sensor.errors import SensorError
+from sensor.model import Evidence
+from sensor.read import read
+from sensor.report import match_line, match_objects
+from sensor.status import StatusLine
+
+Emit = Callable[[list[Evidence]], None]
+
+_PATH = click.Path(path_type=Path)
+
+_SHARED = (
+    click.option("--config", type=_PATH, help="Settings file (TOML)."),
+    click.option("--rules", type=_PATH, help="Directory of the rule files.  [our own]"),
+    click.option("--evidence", type=_PATH, help="Directory of the evidence files.  [/data/cap]"),
+    click.option("--devid", type=int, help="Device number, part of the evidence's path.  [3]"),
+    click.option(
+        "--local-time", is_flag=True, default=None, help="Name evidence files in local time.  [UTC]"
+    ),
+    click.option(
+        "--keep",
+        type=click.Choice(["threat", "any", "flow"]),
+        help="Keep packets that hit a threat rule, any rule, or open a flow.  [any]",
+    ),
+    click.option(
+        "--profile",
+        type=click.Choice(["default", "ly_probe", "thorough"]),
+        help="How far into a flow, and what of it, is matched.  [default]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object a match."),
+)
+
+
+def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sensor")
+def cli() -> None:
+    """Watch a mirror port and keep exactly the packets that hit a rule."""
+
+
+@cli.command("run")
+@click.option("-i", "--interface", multiple=True, help="Interface to capture on; repeat for more.")
+@_shared
+@click.option(
+    "--mode", type=click.Choice(["native", "generic"]), help="XDP in the driver or generic.  [native]"
+)
+@click.option("--action", type=click.Choice(["pass", "drop"]), help="What becomes of each frame.  [pass]")
+@click.option("--ring-mib", type=int, help="Perf ring of each CPU in MiB, a power of two.  [64]")
+@click.option("--snaplen", type=int, help="Most bytes kept of a frame.  [65535]")
+@click.option("--duration", type=float, help="Stop after so many seconds.")
+def run_command(config: Path | None, as_json: bool, interface: tuple[str, ...], **flags: Any) -> None:
+    """Capture on live interfaces until SIGINT or SIGTERM."""
+    from sensor.run import run  # pyroute2 takes a while to import, and nothing else needs it
+
+    settings = load_settings({**flags, "interface": interface or None}, config)
+    status = StatusLine(sys.stderr) if sys.stderr.isatty() else None
+    run(settings, _print_matches(as_json, _live_interface) if as_json else _print_nothing, status)
+
+
+@cli.command("read")
+@click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
+@_shared
+def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **flags: Any) -> None:
+    """Match pcap and pcapng files as if they came from the wire.
+
+    Prints the matches; keeps them as evidence too when --evidence (or the setting) says where.
+    """
+    settings = load_settings(flags, config)
+    evidence = settings.evidence if "evidence" in settings.model_fields_set else None
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    terminal = Console(stderr=True)
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("", total=sum(path.stat().st_size for path in files if path.is_file()))
+        read(
+            files, settings, evidence, _print_matches(as_json, str), lambda size: progress.advance(task, size)
+        )
+
+
+def _print_nothing(_pieces: list[Evidence]) -> None:
+    """Leave the terminal to the status line."""
+
+
+def _print_matches(as_json: bool, interface_name: Callable[[int], str]) -> Emit:
+    def emit(pieces: list[Evidence]) -> None:
+        for piece in pieces:
+            for found in match_objects(piece, interface_name(piece.interface)):
+                click.echo(json.dumps(found) if as_json else match_line(found))
+
+    return emit
+
+
+def _live_interface(index: int) -> str:
+    try:
+        return if_indextoname(index)
+    except OSError:  # it went away since
+        return str(index)
+
+
+def main() -> None:
+    """Run a command; every error a user can mend becomes one line and its exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        cli()
+    except SensorError as error:
+        click.echo(f"sensor: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the matches has had enough. Python would complain once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,103 @@
+"""Settings: a TOML file, ``SENSOR_*`` variables, flags; one pydantic model; read once by each command.
+
+A later source wins: defaults, then the file, then the environment, then flags.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from sensor.errors import SettingsError
+
+_PACKAGE = Path(__file__).parent
+OWN_RULES = (
+    _PACKAGE / "_fp-pattern" if (_PACKAGE / "_fp-pattern").is_dir() else _PACKAGE.parent / "fp-pattern"
+)
+
+Keep = Literal["threat", "any", "flow"]
+ProfileName = Literal["default", "ly_probe", "thorough"]
+
+
+def _split_commas(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """Everything that can be set; names are those of the flags and of the file's keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    interface: Annotated[tuple[str, ...], BeforeValidator(_split_commas)] = ()
+    """Interfaces to capture on."""
+    rules: Path = OWN_RULES
+    """Directory of the rule files."""
+    evidence: Path = Path("/data/cap")
+    """Directory of the evidence files; each device number has a directory of its own in it."""
+    devid: Annotated[int, Field(ge=0)] = 3
+    """Device number, part of the path of the evidence."""
+    local_time: bool = False
+    """Name evidence files in local time, as ly_probe does, instead of UTC."""
+    keep: Keep = "any"
+    """Keep packets that hit a threat rule, any rule, or the first packet of each side of a flow."""
+    profile: ProfileName = "default"
+    """How far into a flow, and what of it, is matched."""
+    mode: Literal["native", "generic"] = "native"
+    """XDP in the driver, or in the kernel's generic path."""
+    action: Literal["pass", "drop"] = "pass"
+    """What becomes of a frame after it was looked at; drop is for a mirror port only."""
+    ring_mib: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Size of the perf ring of each CPU in MiB, a power of two."""
+    snaplen: Annotated[int, Field(ge=128, le=65535)] = 65535
+    """Most bytes kept of a frame."""
+    duration: Annotated[float, Field(gt=0)] | None = None
+    """Stop after so many seconds."""
+
+    @field_validator("ring_mib")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("must be a power of two")
+        return value
+
+
+def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+    """Merge all sources; flags that are None were not given.
+
+    Raises:
+        SettingsError: The file cannot be read, a name is unknown or a value is out of range.
+    """
+    values = _read_file(config) if config else {}
+    values |= _read_environment(os.environ)
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(fault) for fault in error.errors())) from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return {name.replace("-", "_"): value for name, value in tomllib.load(file).items()}
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a TOML file: {error}") from error
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    variables = {f"SENSOR_{name.upper()}": name for name in Settings.model_fields}
+    return {name: environment[variable] for variable, name in variables.items() if variable in environment}
+
+
+def _explain(fault: Any) -> str:
+    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    if fault["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    return f"{name}: {fault['msg'].removeprefix('Value error, ')} (is {fault['input']!r})"

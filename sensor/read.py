@@ -1,0 +1,74 @@
+"""``sensor read``: capture files through the same decode, match and evidence code as live frames.
+
+Needs neither root nor BCC.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+from sensor.capture.replay import CaptureFile
+from sensor.config import Settings
+from sensor.counters import Counters
+from sensor.errors import EvidenceError
+from sensor.evidence.store import EvidenceWriter
+from sensor.model import Evidence
+from sensor.pipeline import Pipeline
+from sensor.report import counters_line
+from sensor.rules.load import load_rules
+
+log = logging.getLogger(__name__)
+
+Emit = Callable[[list[Evidence]], None]
+Progress = Callable[[int], None]
+"""Takes the bytes read since the last call."""
+
+
+def read(
+    paths: Iterable[Path], settings: Settings, evidence: Path | None, emit: Emit, progress: Progress
+) -> None:
+    """Match every frame of the files, in order; keep the hits in ``evidence`` where that is given.
+
+    Raises:
+        RulesError: A rule is wrong.
+        CaptureFileError: A file cannot be read; whole frames before the fault have been handled.
+        EvidenceError: Evidence cannot be written, or some could not be.
+    """
+    pipeline = Pipeline(load_rules(settings.rules), settings.keep, settings.profile)
+    writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
+    files = [CaptureFile(path) for path in paths]
+    with closing(writer) if writer else nullcontext():
+        for file in files:
+            _read_file(file, pipeline, writer, emit, progress)
+    counters = Counters(
+        read=pipeline.read,
+        undecodable=pipeline.undecodable,
+        unmatched=pipeline.unmatched,
+        matched=pipeline.matched,
+        written=writer.written if writer else 0,
+        write_failed=writer.write_failed if writer else 0,
+    )
+    for path in writer.paths if writer else ():
+        log.info("evidence: %s", path)
+    log.info("counters: %s", counters_line(counters))
+    if counters.write_failed:
+        raise EvidenceError(
+            f"{counters.write_failed} matched frames could not be written to {evidence}; see the log"
+        )
+
+
+def _read_file(
+    file: CaptureFile, pipeline: Pipeline, writer: EvidenceWriter | None, emit: Emit, progress: Progress
+) -> None:
+    position = 0
+    with file:
+        for batch in file.batches():
+            pieces = pipeline.process(batch)
+            if pieces and writer:
+                writer.write(pieces)
+            emit(pieces)
+            progress(file.position_bytes - position)
+            position = file.position_bytes

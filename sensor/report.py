@@ -1,0 +1,82 @@
+"""What the commands print: matches as JSON objects or lines of text, and counters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from sensor.counters import Counters
+from sensor.model import Evidence, Match
+
+PROTOCOL_NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
+_PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(256))
+
+
+def printable(data: bytes) -> str:
+    """Text of the same length, every byte outside 0x20-0x7e as a dot."""
+    return data.translate(_PRINTABLE).decode("ascii")
+
+
+def protocol_name(protocol: int) -> str:
+    """``TCP``, ``UDP``, ..., or the IANA number of a protocol without a name here."""
+    return PROTOCOL_NAMES.get(protocol, str(protocol))
+
+
+def match_objects(piece: Evidence, interface: str) -> Iterator[dict[str, Any]]:
+    """One object a match, ready for JSON; one without a rule for a frame kept for its flow alone."""
+    for match in piece.matches or (None,):
+        yield {
+            "time_us": piece.timestamp_ns // 1000,
+            **_match_fields(match),
+            "protocol": protocol_name(piece.five_tuple.protocol),
+            "sip": piece.five_tuple.source_text,
+            "sport": piece.five_tuple.sport,
+            "dip": piece.five_tuple.destination_text,
+            "dport": piece.five_tuple.dport,
+            "vlan": [tci & 0x0FFF for tci in piece.vlan],
+            "interface": interface,
+            "start": match.start if match else None,
+            "end": match.end if match else None,
+            "text": printable(piece.payload[match.start : match.end]) if match else None,
+        }
+
+
+def _match_fields(match: Match | None) -> dict[str, Any]:
+    if match is None:
+        return dict.fromkeys(("class", "rule", "type", "name", "version", "vendor", "os"))
+    rule = match.rule
+    return {
+        "class": rule.rule_class,
+        "rule": rule.rule_id,
+        "type": rule.type,
+        "name": rule.name,
+        "version": match.version,
+        "vendor": rule.vendor,
+        "os": rule.os,
+    }
+
+
+def match_line(found: dict[str, Any]) -> str:
+    """One object of `match_objects` as a line for people."""
+    moment = datetime.fromtimestamp(found["time_us"] // 1_000_000, UTC)
+    label = f"{found['class']} {found['rule']} {found['name']}" if found["rule"] else "flow"
+    if found["version"]:
+        label += f" {found['version']}"
+    return (
+        f"{moment:%Y-%m-%d %H:%M:%S}.{found['time_us'] % 1_000_000:06d}  {label:<40}  {found['protocol']} "
+        f"{_endpoint(found['sip'], found['sport'])} > {_endpoint(found['dip'], found['dport'])}  "
+        f"{found['text'] or ''}"
+    )
+
+
+def _endpoint(address: str, port: int) -> str:
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def counters_line(counters: Counters) -> str:
+    """All counters as one JSON object."""
+    return json.dumps(counters.as_dict())

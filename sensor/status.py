@@ -1,0 +1,33 @@
+"""The line that ``sensor run`` redraws once a second on a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+from sensor.counters import Counters
+
+
+class StatusLine:
+    """Rates since the last call, totals of what must not be overlooked."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self._before = (time.monotonic(), Counters(), 0)
+
+    def __call__(self, counters: Counters, seen_bytes: int) -> None:
+        """Draw it."""
+        now = time.monotonic()
+        then, before, bytes_before = self._before
+        self._before = (now, counters, seen_bytes)
+        elapsed_s = now - then
+        seen = counters.seen - before.seen
+        submitted = counters.submitted - before.submitted
+        share = submitted / seen if seen else 0.0
+        gigabits = (seen_bytes - bytes_before) * 8 / elapsed_s / 1e9
+        self._terminal.write(
+            f"\r\x1b[K{seen / elapsed_s:,.0f} frames/s  {gigabits:.2f} Gb/s  "
+            f"candidates {share:.0%}  lost {counters.submit_failed:,}  undecodable {counters.undecodable:,}  "
+            f"matched {counters.matched:,}  written {counters.written:,}"
+        )
+        self._terminal.flush()

@@ -1,0 +1,133 @@
+"""The kernel parser and `decode` follow one law: held against each other frame by frame."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from frames import corpus, truncations
+
+from sensor import abi
+from sensor.capture.syscalls import prog_test_run
+from sensor.decode import decode
+from sensor.model import FrameBatch, PacketBatch
+
+pytestmark = pytest.mark.kernel
+
+BPF = Path(__file__).parents[2] / "bpf"
+SMALLEST_FRAME = 14  # BPF_PROG_TEST_RUN, like a NIC, gives XDP no less than an Ethernet header
+
+
+class Probe:
+    """``parse_probe.c``, loaded."""
+
+    def __init__(self) -> None:
+        os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
+        from bcc import BPF as Bcc  # noqa: N811 - the class is named so
+
+        source = str(Path(__file__).parent / "parse_probe.c")
+        self.bpf = Bcc(src_file=source.encode(), cflags=[f"-I{BPF}", "-Wall", "-Werror"])
+        self.fd = self.bpf.load_func("probe", Bcc.XDP).fd
+
+    def parse(self, frame: bytes) -> dict[str, Any]:
+        """What the kernel makes of one frame."""
+        prog_test_run(self.fd, frame)
+        result = self.bpf["results"][ctypes.c_int(0)]
+        return {
+            "status": result.status,
+            "payload": (result.payload_offset, result.payload_end),
+            "ports": (result.sport, result.dport),
+            "vlan": tuple(result.vlan_tci)[: result.vlan_count],
+            "ip_version": result.ip_version,
+            "protocol": result.protocol,
+        }
+
+
+@pytest.fixture(scope="module")
+def probe() -> Iterator[Probe]:
+    """The kernel's parser."""
+    loaded = Probe()
+    yield loaded
+    loaded.bpf.cleanup()
+
+
+def batch_of(frames: list[bytes]) -> FrameBatch:
+    """Frames as they would stand in a ring, whole."""
+    lengths = np.array([len(frame) for frame in frames], np.int64)
+    zeros = np.zeros(len(frames), np.int64)
+    return FrameBatch(
+        memoryview(b"".join(frames)), np.cumsum(lengths) - lengths, lengths, lengths, zeros, zeros
+    )
+
+
+def decoded(packets: PacketBatch, start: int, i: int) -> dict[str, Any]:
+    """What `decode` made of frame ``i``, in the probe's terms."""
+    begin, end = int(packets.payload_start[i]), int(packets.payload_end[i])
+    return {
+        "status": packets.status[i],
+        "payload": (begin - start, end - start) if end else (0, 0),
+        "ports": (packets.sport[i], packets.dport[i]),
+        "vlan": tuple(packets.vlan_tci[i])[: packets.vlan_count[i]],
+        "ip_version": packets.ip_version[i],
+        "protocol": packets.protocol[i],
+    }
+
+
+def disagreements(probe: Probe, named: list[tuple[str, bytes]]) -> list[str]:
+    """Every frame that the two parsers see differently."""
+    batch = batch_of([frame for _, frame in named])
+    packets = decode(batch)
+    found = []
+    for i, (name, frame) in enumerate(named):
+        ours, kernels = decoded(packets, int(batch.start[i]), i), probe.parse(frame)
+        if ours != kernels:
+            found.append(f"{name} ({len(frame)} bytes): decode {ours}, kernel {kernels}")
+    return found
+
+
+def test_agreement_on_the_corpus(probe: Probe) -> None:
+    """Every combination of headers comes to the same status, offsets, ports and tags."""
+    named = [(name, frame) for name, frame in corpus() if len(frame) >= SMALLEST_FRAME]
+    assert len(named) > 100
+    assert disagreements(probe, named) == []
+
+
+def test_agreement_on_every_truncation(probe: Probe) -> None:
+    """So does each of them cut off at every byte."""
+    named = [(name, frame) for name, frame in truncations(corpus()) if len(frame) >= SMALLEST_FRAME]
+    assert len(named) > 5000
+    assert disagreements(probe, named) == []
+
+
+def test_agreement_on_damaged_frames(probe: Probe) -> None:
+    """And so do frames with bytes overwritten at random, headers above all."""
+    random = np.random.default_rng(7)
+    frames = [frame for _, frame in corpus() if len(frame) >= SMALLEST_FRAME]
+    named = []
+    for number in range(20_000):
+        frame = bytearray(frames[number % len(frames)])
+        for _ in range(random.integers(1, 4)):
+            frame[random.integers(0, min(len(frame), 80))] = random.integers(0, 256)
+        named.append((f"damaged {number}", bytes(frame)))
+    assert disagreements(probe, named) == []
+
+
+def test_layout_of_frame_meta(probe: Probe) -> None:
+    """``struct frame_meta`` and its dtype agree on every member's name, offset and size."""
+    assert layout_of(probe.bpf["layout_of_frame_meta"].Leaf) == fields_of(abi.FRAME_META)
+
+
+def layout_of(structure: type[ctypes.Structure]) -> dict[str, tuple[int, int]]:
+    """Offset and size of each member."""
+    names = [field[0] for field in structure._fields_]
+    return {name: (getattr(structure, name).offset, getattr(structure, name).size) for name in names}
+
+
+def fields_of(dtype: np.dtype[Any]) -> dict[str, tuple[int, int]]:
+    """Offset and size of each member."""
+    return {name: (field[1], field[0].itemsize) for name, field in dtype.fields.items()}

@@ -1,0 +1,33 @@
+"""What kernel and Python share is the same on both sides."""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from pathlib import Path
+
+import pytest
+
+from sensor.abi import Counter
+from sensor.model import PacketStatus
+
+HEADER = (Path(__file__).parents[1] / "bpf" / "abi.h").read_text()
+
+
+def enumerators(name: str) -> list[str]:
+    """Names of a C enum of the header, in order; none has a value of its own."""
+    found = re.search(rf"enum {name} \{{(.*?)\}};", HEADER, re.DOTALL)
+    assert found
+    without_comments = re.sub(r"/\*.*?\*/", "", found[1], flags=re.DOTALL)
+    assert "=" not in without_comments
+    return [part.strip() for part in without_comments.split(",") if part.strip()]
+
+
+@pytest.mark.parametrize(
+    ("c_name", "prefix", "mirror"), [("packet_status", "PACKET_", PacketStatus), ("counter", "COUNTER_", Counter)]
+)
+def test_enums_are_mirrored(c_name: str, prefix: str, mirror: type[IntEnum]) -> None:
+    """Same names, same order."""
+    expected = [e.removeprefix(prefix) for e in enumerators(c_name) if e != f"{prefix}COUNT"]
+    assert [member.name for member in mirror] == expected
+    assert [member.value for member in mirror] == list(range(len(expected)))
