@@ -1,0 +1,63 @@
+"""A program that runs a disk full of evidence: ``python evidence_full_disk.py <small disk> <directory>``.
+
+Afterwards the files are copied to the directory, and the counts and log lines are printed as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+from evidence_samples import DEVID, NOON_S, NS, piece
+
+from sensor.evidence import store
+from sensor.evidence.file import WINDOW_S
+
+store.QUIET_S = 0.0  # this disk does not alternate
+small_disk, directory = map(Path, sys.argv[1:])
+lines: list[str] = []
+handler = logging.Handler()
+handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+logging.getLogger("sensor").addHandler(handler)
+
+ballast = small_disk / "ballast"
+ballast.write_bytes(bytes(64 << 10))
+writer = store.EvidenceWriter(small_disk, DEVID)
+given = 0
+kept: list[int] = []
+
+
+def write(time_s: int = NOON_S) -> None:
+    """Write ten pieces and note which of them the counters say are in the file."""
+    global given
+    batch = range(given, given + 10)
+    before = writer.written
+    writer.write([piece(number, time_s * NS, caplen=450) for number in batch])
+    kept.extend(batch[: writer.written - before])
+    given += 10
+    assert writer.written + writer.write_failed == given
+
+
+while not writer.write_failed:
+    write()
+for time_s in (NOON_S, NOON_S, NOON_S + WINDOW_S, NOON_S + WINDOW_S):
+    write(time_s)
+failed_while_full = writer.write_failed
+ballast.unlink()
+for _ in range(10):
+    write()
+writer.close()
+shutil.copytree(small_disk / str(DEVID), directory, dirs_exist_ok=True)
+sys.stdout.write(
+    json.dumps(
+        {
+            "kept": kept,
+            "failed_while_full": failed_while_full,
+            "write_failed": writer.write_failed,
+            "lines": lines,
+        }
+    )
+)

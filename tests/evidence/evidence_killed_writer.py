@@ -1,0 +1,23 @@
+"""A program that writes evidence until it is killed: ``python evidence_killed_writer.py <directory>``.
+
+Prints, after each batch that the writer took, how many pieces there are altogether.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import count
+from pathlib import Path
+
+from evidence_samples import DEVID, piece
+
+from sensor.evidence.store import EvidenceWriter
+
+BATCH = 100
+CAPLEN = 20_000  # long writes, so that the kill falls into one
+
+writer = EvidenceWriter(Path(sys.argv[1]), DEVID)
+for first in count(0, BATCH):
+    writer.write([piece(number, caplen=CAPLEN) for number in range(first, first + BATCH)])
+    sys.stdout.write(f"{first + BATCH}\n")
+    sys.stdout.flush()

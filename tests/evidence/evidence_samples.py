@@ -1,0 +1,101 @@
+"""Pieces of evidence, and what other programs make of the files that hold them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sensor.evidence.pcap import Record, RecordReader
+from sensor.evidence.store import EvidenceWriter
+from sensor.model import Evidence, FiveTuple, LinkType
+
+DEVID = 3
+NOON_S = 1_687_089_600
+"""2023-06-18 12:00:00 UTC: the start of a window."""
+NS = 1_000_000_000
+RECORD_HEADER_BYTES = 16
+FILE_HEADER_BYTES = 24
+PROGRAM_ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+"""For programs beside the tests: they import what the tests import."""
+
+_UDP_HEADERS = bytes.fromhex(
+    "00268832facbb04f13e7432e0800"  # Ethernet, IPv4
+    "45000030000040004011000000000a010000000a"
+    "30390009001c0000"  # UDP, to the discard port
+)
+
+
+def piece(
+    number: int = 0,
+    time_ns: int = NOON_S * NS,
+    *,
+    caplen: int = 62,
+    wirelen: int | None = None,
+    linktype: int = LinkType.ETHERNET,
+) -> Evidence:
+    """Return evidence whose frame is UDP and carries the number at its start and in its filling."""
+    payload = number.to_bytes(8, "big") + bytes([number % 251]) * (caplen - len(_UDP_HEADERS) - 8)
+    return Evidence(
+        frame=_UDP_HEADERS + payload,
+        timestamp_ns=time_ns,
+        wirelen=caplen if wirelen is None else wirelen,
+        linktype=linktype,
+        interface=1,
+        five_tuple=FiveTuple(17, b"\x00\x00\x0a\x01", 12345, b"\x00\x00\x00\x0a", 9),
+        vlan=(),
+        payload_start=len(_UDP_HEADERS),
+        payload_end=caplen,
+        matches=(),
+    )
+
+
+def number_of(record: Record) -> int:
+    """Return the number that `piece` put into the frame."""
+    return int.from_bytes(record.frame[len(_UDP_HEADERS) :][:8], "big")
+
+
+@contextmanager
+def writing(directory: Path, *, local_time: bool = False) -> Iterator[EvidenceWriter]:
+    """A writer that is closed in the end."""
+    with closing(EvidenceWriter(directory, DEVID, local_time=local_time)) as writer:
+        yield writer
+
+
+def records_of(path: Path) -> list[Record]:
+    """Read a file back with the store's own reader."""
+    with path.open("rb") as file:
+        return list(RecordReader(file))
+
+
+def numbers_in(path: Path) -> list[int]:
+    """The numbers of the pieces in a file, in its order."""
+    return [number_of(record) for record in records_of(path)]
+
+
+def names_in(directory: Path) -> list[str]:
+    """Names of the evidence files under an evidence directory."""
+    return sorted(path.name for path in (directory / str(DEVID)).iterdir() if path.name != ".lock")
+
+
+def tcpdump_count(path: Path) -> int:
+    """How many packets tcpdump reads from the file; fails when it finds any fault."""
+    # -Z root: tcpdump otherwise gives up the right to read a directory that is not open to all.
+    done = subprocess.run(
+        ["tcpdump", "-Z", "root", "-nn", "-r", str(path)], capture_output=True, text=True, check=True
+    )
+    faults = [line for line in done.stderr.splitlines() if not line.startswith(("reading from", "Warning"))]
+    assert not faults, done.stderr
+    return len(re.findall(r"^\d\d:\d\d:\d\d\.\d{6} ", done.stdout, re.MULTILINE))
+
+
+def capinfos_counts(paths: list[Path]) -> list[int]:
+    """How many packets capinfos reads from each file; fails when it finds any fault."""
+    command = ["capinfos", "-T", "-r", "-M", "-c", *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stderr, done.stderr
+    return [int(line.split("\t")[1]) for line in done.stdout.splitlines()]

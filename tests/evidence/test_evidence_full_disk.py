@@ -1,0 +1,168 @@
+"""Disks that are full, broken or gone: every frame is counted, files stay whole, and writing resumes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from evidence_samples import (
+    DEVID,
+    FILE_HEADER_BYTES,
+    NOON_S,
+    NS,
+    PROGRAM_ENVIRONMENT,
+    capinfos_counts,
+    names_in,
+    numbers_in,
+    piece,
+    tcpdump_count,
+    writing,
+)
+
+from sensor.evidence import store
+from sensor.evidence.file import WINDOW_S
+
+FULL_DISK = Path(__file__).with_name("evidence_full_disk.py")
+RECORD_BYTES = 78
+
+
+@contextmanager
+def room_for(size_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size: the kernel cuts writes short, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_disk_that_fills_up_and_gets_room_again(tmp_path: Path) -> None:
+    """On a real full disk the counters say exactly which frames are kept, and two lines tell the story."""
+    small_disk = tmp_path / "disk"
+    small_disk.mkdir()
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace can be made here")
+    mount_and_run = 'mount -t tmpfs -o size=256k tmpfs "$1" && shift && exec "$@"'
+    program = [sys.executable, FULL_DISK, small_disk, tmp_path / "copy"]
+    done = subprocess.run(
+        [*unshare, "sh", "-c", mount_and_run, "sh", small_disk, *program],
+        stdout=subprocess.PIPE,
+        check=True,
+        env=PROGRAM_ENVIRONMENT,
+    )
+    result = json.loads(done.stdout)
+    [path] = (tmp_path / "copy").glob("2*")
+    assert path.name == "202306181200.pcap"
+    assert numbers_in(path) == result["kept"]
+    assert result["write_failed"] == result["failed_while_full"] >= 40
+    assert tcpdump_count(path) == len(result["kept"]) > 400
+    assert capinfos_counts([path]) == [len(result["kept"])]
+    failed, resumed = result["lines"]
+    assert failed.startswith("evidence cannot be written, its frames count as write_failed: ")
+    assert failed.endswith("202306181200.pcap.temp: No space left on device")
+    assert resumed.startswith("evidence is written again")
+
+
+def test_room_ends_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever in header or records the room ends, whole records are kept, and writing resumes there."""
+    monkeypatch.setattr(store, "QUIET_S", 0.0)
+    for size in range(1, FILE_HEADER_BYTES + 3 * RECORD_BYTES + 1):
+        directory = tmp_path / str(size)
+        kept = max(size - FILE_HEADER_BYTES, 0) // RECORD_BYTES
+        with writing(directory) as writer:
+            temp = writer.directory / "202306181200.pcap.temp"
+            with room_for(size):
+                writer.write([piece(number) for number in range(3)])
+            assert (writer.written, writer.write_failed) == (kept, 3 - kept)
+            assert temp.stat().st_size == (FILE_HEADER_BYTES + kept * RECORD_BYTES if kept else 0)
+            writer.write([piece(3), piece(4)])
+        assert numbers_in(writer.paths[0]) == [*range(kept), 3, 4]
+
+
+def test_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
+    """A file that never got a record is gone when its time is over."""
+    with writing(tmp_path) as writer:
+        with room_for(10):
+            writer.write([piece()])
+        assert names_in(tmp_path) == ["202306181200.pcap.temp"]
+        writer.tick((NOON_S + 2 * WINDOW_S) * NS)
+        assert (names_in(tmp_path), writer.paths, writer.write_failed) == ([], [], 1)
+
+
+def test_one_file_without_room_does_not_cost_the_others(tmp_path: Path) -> None:
+    """In one batch, what goes to a file with room is written although another file has none."""
+    with writing(tmp_path) as writer:
+        writer.write([piece(number) for number in range(5)])
+        with room_for(FILE_HEADER_BYTES + 3 * RECORD_BYTES):
+            writer.write([piece(5), piece(6, (NOON_S + WINDOW_S) * NS), piece(7)])
+    assert [numbers_in(path) for path in writer.paths] == [[0, 1, 2, 3, 4], [6]]
+    assert (writer.written, writer.write_failed) == (6, 2)
+
+
+def test_disk_that_alternates_does_not_flood_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that is nearly full fails and works by turns: that is one line, not one a batch."""
+    with writing(tmp_path) as writer:
+        for number in range(50):
+            writer.write([piece(number)])
+            with room_for(FILE_HEADER_BYTES):
+                writer.write([piece(number)])
+    assert (writer.written, writer.write_failed) == (50, 50)
+    assert len(caplog.records) == 1
+
+
+def test_directory_removed_while_writing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its directory evidence is counted as lost, not written into the void; then it resumes."""
+    monkeypatch.setattr(store, "QUIET_S", 0.0)
+    with writing(tmp_path) as writer:
+        writer.write([piece(0)])
+        shutil.rmtree(writer.directory)
+        writer.write([piece(1)])
+        assert (writer.written, writer.write_failed) == (1, 1)
+        writer.directory.mkdir()
+        writer.write([piece(2)])
+    assert numbers_in(writer.paths[0]) == [2]
+    assert "evidence cannot be written" in caplog.text
+    assert "evidence is written again; 1 frames of this run were not" in caplog.text
+
+
+def test_tail_that_cannot_be_cut_is_overwritten_or_recovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses to cut a torn record too costs frames, but never the file."""
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with writing(tmp_path) as writer:
+        writer.write([piece(0)])
+        with monkeypatch.context() as context:
+            context.setattr(os, "ftruncate", broken)
+            with room_for(FILE_HEADER_BYTES + RECORD_BYTES + 50):
+                writer.write([piece(1)])
+            writer.write([piece(2)])
+        writer.write([piece(3)])
+        with monkeypatch.context() as context:
+            context.setattr(os, "ftruncate", broken)
+            with room_for(FILE_HEADER_BYTES + 2 * RECORD_BYTES + 50):
+                writer.write([piece(4)])
+            writer.tick((NOON_S + 2 * WINDOW_S) * NS)
+        assert names_in(tmp_path) == ["202306181200.pcap.temp"]
+    assert (writer.written, writer.write_failed) == (2, 3)
+    with writing(tmp_path) as writer:
+        assert writer.recovered == [(tmp_path / str(DEVID) / "202306181200.pcap", 2, 50)]
+        assert numbers_in(writer.recovered[0].path) == [0, 3]

@@ -1,0 +1,132 @@
+"""The pcap format: what is encoded, and what the reader makes of torn, damaged and foreign files."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from evidence_samples import FILE_HEADER_BYTES, NOON_S, NS, RECORD_HEADER_BYTES, number_of, piece
+
+from sensor.errors import EvidenceError
+from sensor.evidence.pcap import SNAPLEN, Record, RecordReader, encode, file_header
+from sensor.model import LinkType
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "evidence_example.json"
+
+
+def named(content: bytes) -> io.BytesIO:
+    """A file in memory with the name that messages speak of."""
+    file = io.BytesIO(content)
+    file.name = "sample.pcap"
+    return file
+
+
+def read(content: bytes) -> tuple[list[Record], int]:
+    """The whole records of a file, and where the last of them ends."""
+    reader = RecordReader(named(content))
+    return list(reader), reader.end
+
+
+def sample(count: int = 3) -> bytes:
+    """A whole file of records of 78 bytes."""
+    return file_header(LinkType.ETHERNET) + encode([piece(number) for number in range(count)])[0]
+
+
+def test_header_is_classic_little_endian_pcap() -> None:
+    """The file header is magic 0xa1b2c3d4, version 2.4, and a snaplen no reader cuts frames to."""
+    expected = "d4c3b2a10200040000000000000000000000040001000000"
+    assert file_header(LinkType.ETHERNET).hex() == expected
+
+
+def test_records_come_back_as_they_went_in() -> None:
+    """Time, caplen, wirelen and every byte of the frame survive, and offsets lead to the records."""
+    pieces = [piece(number, NOON_S * NS + number * 1_000, caplen=62 + number) for number in range(3)]
+    records, ends = encode(pieces)
+    content = file_header(LinkType.ETHERNET) + records
+    decoded, end = read(content)
+    assert [record.frame for record in decoded] == [each.frame for each in pieces]
+    assert [record.time_us for record in decoded] == [NOON_S * 1_000_000 + number for number in range(3)]
+    assert [record.offset for record in decoded] == [FILE_HEADER_BYTES + start for start in [0, *ends[:-1]]]
+    assert end == len(content)
+
+
+def test_record_header_equals_a_real_one() -> None:
+    """The record header is byte for byte what ly_probe's evidence request shows for the same packet."""
+    if not REFERENCE.exists():
+        pytest.skip(f"{REFERENCE} is not here")
+    answer = json.loads(REFERENCE.read_text())["response"][0]
+    time_ns = answer["time_sec"] * NS + answer["time_usec"] * 1_000 + 999
+    records, _ = encode([piece(time_ns=time_ns, caplen=answer["caplen"], wirelen=answer["pktlen"])])
+    assert records[:RECORD_HEADER_BYTES].hex() == answer["pkthdr"]
+
+
+@pytest.mark.parametrize("nanoseconds", [0, 1, 999, 1_000, 999_999_999])
+def test_nanoseconds_are_cut_not_rounded(nanoseconds: int) -> None:
+    """A time is cut to its microsecond, so that it never slips into the next second or window."""
+    records, _ = encode([piece(time_ns=NOON_S * NS + nanoseconds)])
+    assert struct.unpack_from("<II", records) == (NOON_S, nanoseconds // 1000)
+
+
+def test_wirelen_of_a_cut_frame_is_kept() -> None:
+    """A frame of which the capture kept less than was on the wire says so."""
+    decoded, _ = read(file_header(LinkType.ETHERNET) + encode([piece(caplen=96, wirelen=1514)])[0])
+    assert [(record.caplen, record.wirelen) for record in decoded] == [(96, 1514)]
+
+
+def test_frame_beyond_snaplen_is_cut_to_it() -> None:
+    """A frame longer than any reader accepts is stored up to the snaplen, with its real length beside it."""
+    decoded, _ = read(file_header(LinkType.ETHERNET) + encode([piece(caplen=SNAPLEN + 1)])[0])
+    assert [(record.caplen, record.wirelen) for record in decoded] == [(SNAPLEN, SNAPLEN + 1)]
+
+
+def test_torn_at_every_byte_of_the_last_record() -> None:
+    """Wherever the last record is torn, the reader gives the records before it and where they end."""
+    content = sample()
+    last = FILE_HEADER_BYTES + 2 * (len(content) - FILE_HEADER_BYTES) // 3
+    for size in range(last, len(content)):
+        records, end = read(content[:size])
+        assert ([number_of(record) for record in records], end) == ([0, 1], last)
+
+
+def test_torn_in_the_file_header() -> None:
+    """A file that ends inside its header is an evidence file of unknown link type without records."""
+    for size in range(FILE_HEADER_BYTES):
+        reader = RecordReader(named(sample()[:size]))
+        assert (list(reader), reader.end, reader.linktype) == ([], 0, None)
+
+
+@pytest.mark.parametrize("zeros", [1, 16, 17, 3_000_000])
+def test_zeros_at_the_end_are_no_records(zeros: int) -> None:
+    """What a power cut leaves at the end of a file, zeros, is not taken for records of the year 1970."""
+    records, end = read(sample() + bytes(zeros))
+    assert (len(records), end) == (3, len(sample()))
+
+
+def test_damage_before_the_end_is_an_error() -> None:
+    """Something in the middle that is no record is reported with its place, after the records before it."""
+    content = bytearray(sample())
+    second = FILE_HEADER_BYTES + (len(content) - FILE_HEADER_BYTES) // 3
+    content[second + 8 : second + 12] = b"\xff\xff\xff\xff"
+    reader = iter(RecordReader(named(bytes(content))))
+    assert number_of(next(reader)) == 0
+    with pytest.raises(EvidenceError, match=f"sample.pcap is damaged: no record at byte {second}"):
+        next(reader)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(struct.pack(">IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, 1), id="big endian"),
+        pytest.param(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, SNAPLEN, 1), id="nanoseconds"),
+        pytest.param(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1), id="smaller snaplen"),
+        pytest.param(bytes.fromhex("0a0d0d0a1c0000004d3c2b1a01000000ffffffffffffffff"), id="pcapng"),
+        pytest.param(b"Dear diary", id="text"),
+    ],
+)
+def test_foreign_header_is_refused(header: bytes) -> None:
+    """A file of any other format, or one in which our frames would be cut, is not read as evidence."""
+    with pytest.raises(EvidenceError, match=r"sample\.pcap is not an evidence file"):
+        RecordReader(named(header))
