@@ -27,7 +27,7 @@ $(VENV)/.done: pyproject.toml packages.txt
 	touch $@
 
 demo: setup
-	exec $(PYTHON) bench/demo.py
+	exec $(PYTHON) -m bench.demo
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -37,7 +37,7 @@ def read(
         CaptureFileError: A file cannot be read; whole frames before the fault have been handled.
         EvidenceError: Evidence cannot be written, or some could not be.
     """
-    pipeline = Pipeline(load_rules(settings.rules), settings.keep, settings.profile)
+    pipeline = Pipeline(load_rules(settings.rules), settings.keep, settings.profile, live=False)
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     files = [CaptureFile(path) for path in paths]
     with closing(writer) if writer else nullcontext():

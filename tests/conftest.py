@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kernel: loads the XDP program; skips where eBPF cannot be loaded")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip kernel tests with the reason, or fail the run where SENSOR_REQUIRE_KERNEL forbids skipping."""
     marked = [item for item in items if item.get_closest_marker("kernel")]
     if not marked:

@@ -62,7 +62,7 @@ class Program:
         ]
         try:
             self._bpf = bpf_class(src_file=str(_SOURCE / "prefilter.c").encode(), cflags=flags)
-            self.fd: int = self._bpf.load_func("prefilter", bpf_class.XDP).fd
+            self.fd: int = self._bpf.load_func(b"prefilter", bpf_class.XDP).fd
         except Exception as error:
             raise KernelError(
                 f"the kernel program could not be loaded ({error}); "
@@ -72,7 +72,7 @@ class Program:
 
     def fill_plan(self, plan: NDArray[np.void]) -> None:
         """Write the plan, one `abi.PLAN`, into its map."""
-        table = self._bpf["plan"]
+        table = self._bpf[b"plan"]
         table[ctypes.c_int(0)] = table.Leaf.from_buffer_copy(plan.tobytes())
 
     def connect(self, ring: PerfRing) -> None:
@@ -84,14 +84,14 @@ class Program:
         from bcc import libbcc
 
         key, value = ctypes.c_int(ring.cpu), ctypes.c_int(ring.fd)
-        fd = self._bpf["frames"].map_fd
+        fd = self._bpf[b"frames"].map_fd
         if libbcc.lib.bpf_update_elem(fd, ctypes.byref(key), ctypes.byref(value), 0) != 0:
             error = os.strerror(ctypes.get_errno())
             raise KernelError(f"CPU {ring.cpu}: the perf ring could not be connected: {error}")
 
     def counters(self) -> dict[abi.Counter, tuple[int, int]]:
         """Frames and bytes of every bucket, summed over the CPUs."""
-        table = self._bpf["counters"]
+        table = self._bpf[b"counters"]
         totals = {}
         for counter in abi.Counter:
             per_cpu = table[ctypes.c_int(counter)]

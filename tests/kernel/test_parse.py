@@ -32,12 +32,12 @@ class Probe:
 
         source = str(Path(__file__).parent / "parse_probe.c")
         self.bpf = Bcc(src_file=source.encode(), cflags=[f"-I{BPF}", "-Wall", "-Werror"])
-        self.fd = self.bpf.load_func("probe", Bcc.XDP).fd
+        self.fd = self.bpf.load_func(b"probe", Bcc.XDP).fd
 
     def parse(self, frame: bytes) -> dict[str, Any]:
         """What the kernel makes of one frame."""
         prog_test_run(self.fd, frame)
-        result = self.bpf["results"][ctypes.c_int(0)]
+        result = self.bpf[b"results"][ctypes.c_int(0)]
         return {
             "status": result.status,
             "payload": (result.payload_offset, result.payload_end),
@@ -119,7 +119,7 @@ def test_agreement_on_damaged_frames(probe: Probe) -> None:
 
 def test_layout_of_frame_meta(probe: Probe) -> None:
     """``struct frame_meta`` and its dtype agree on every member's name, offset and size."""
-    assert layout_of(probe.bpf["layout_of_frame_meta"].Leaf) == fields_of(abi.FRAME_META)
+    assert layout_of(probe.bpf[b"layout_of_frame_meta"].Leaf) == fields_of(abi.FRAME_META)
 
 
 def layout_of(structure: type[ctypes.Structure]) -> dict[str, tuple[int, int]]:

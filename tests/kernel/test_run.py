@@ -1,0 +1,326 @@
+"""`sensor run` on a real wire: evidence equal to `sensor read`, every frame accounted for, no trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import dpkt
+import pytest
+from frames import corpus
+from live import SENSOR, Run, replay, running, wait_until_received
+from pyroute2 import IPRoute
+
+from bench.traffic import mix
+from bench.traffic.frames import Frame, write_capture
+from sensor.capture.link import attached, find_interface
+from sensor.capture.program import Program
+from sensor.counters import Counters
+from sensor.rules.plan import pass_all
+
+pytestmark = pytest.mark.kernel
+
+SHARED = Path(__file__).parents[3] / "shared" / "reference"
+Network = tuple[str, str]
+
+
+def generated_traffic(directory: Path) -> Path:
+    """The demo's traffic, as a capture file."""
+    path = directory / "traffic.pcap"
+    write_capture(path, mix.demo(seed=1).frames)
+    return path
+
+
+def header_corpus(directory: Path) -> Path:
+    """Every combination of headers, as a capture file."""
+    path = directory / "corpus.pcap"
+    frames = [frame for _, frame in corpus() if len(frame) >= 14]
+    write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i, frame in enumerate(frames)])
+    return path
+
+
+def reference(name: str) -> Any:
+    """A real capture with a known attack, where it is at hand."""
+
+    def locate(_directory: Path) -> Path:
+        path = SHARED / "pcap" / name
+        if not path.exists():
+            pytest.skip(f"{path} is not here")
+        return path
+
+    return pytest.param(locate, id=name)
+
+
+def frames_of(paths: list[Path]) -> list[bytes]:
+    """All frames of capture files."""
+    frames: list[bytes] = []
+    for path in paths:
+        with path.open("rb") as file:
+            frames += [data for _, data in dpkt.pcap.Reader(file)]
+    return frames
+
+
+def hits(matches: list[dict[str, Any]]) -> list[str]:
+    """What was matched where, without what differs between wire and file: time and interface."""
+    return sorted(json.dumps({**m, "time_us": 0, "interface": ""}) for m in matches)
+
+
+def assert_law(run: Run) -> Counters:
+    """Every line of the law of the counters holds."""
+    counters = Counters(**run.counters)
+    for name, terms, left, right in counters.equations():
+        assert left == right, f"{name} = {terms}: {counters}"
+    return counters
+
+
+@pytest.mark.parametrize("keep", ["any", "threat", "flow"])
+@pytest.mark.parametrize(
+    "capture",
+    [
+        generated_traffic,
+        header_corpus,
+        reference("sql_inject.pcap"),
+        reference("mining_common.pcap"),
+        reference("dnstun_cobalt_strike.pcap"),
+    ],
+)
+def test_wire_and_file_give_the_same_evidence(
+    network: Network, tmp_path: Path, capture: Any, keep: str
+) -> None:
+    """Frame for frame, byte for byte, match for match; and tcpdump and capinfos read every file."""
+    path = capture(tmp_path)
+    sent = frames_of([path])
+    with running(network[0], tmp_path / "live", "--keep", keep) as run:
+        replay(network[1], path)
+        wait_until_received(network[0], len(sent))
+        assert run.stop() == 0
+    counters = assert_law(run)
+    assert counters.seen == len(sent)
+    assert counters.submit_failed == 0
+
+    command = [*SENSOR, "read", str(path), "--evidence", str(tmp_path / "read"), "--keep", keep, "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    read_files = sorted((tmp_path / "read").glob("*/*.pcap"))
+    assert sorted(frames_of(run.files)) == sorted(frames_of(read_files))
+    assert hits(run.matches) == hits([json.loads(line) for line in done.stdout.splitlines()])
+    for file in [*run.files, *read_files]:
+        subprocess.run(["tcpdump", "-nr", str(file)], check=True, capture_output=True)
+        subprocess.run(["capinfos", str(file)], check=True, capture_output=True)
+
+
+def test_loss_is_counted(network: Network, tmp_path: Path) -> None:
+    """While the sensor stands still a small ring overflows: frames are lost, and the sums say how many."""
+    frame = b"\2" * 6 + b"\4" * 6 + b"\x12\x34" + bytes(1400)
+    path = tmp_path / "burst.pcap"
+    write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i in range(3000)])
+    with running(network[0], tmp_path / "evidence", "--ring-mib", "1") as run:
+        run.process.send_signal(signal.SIGSTOP)
+        replay(network[1], path)
+        wait_until_received(network[0], 3000)
+        run.process.send_signal(signal.SIGCONT)
+        assert run.stop() == 0
+    counters = assert_law(run)
+    assert counters.seen == 3000
+    assert counters.submit_failed > 1000
+    assert counters.undecodable == counters.submitted > 0
+
+
+def xdp_program(interface: str) -> int | None:
+    """The program attached to an interface."""
+    return find_interface(interface).xdp_program_id
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_end_leaves_a_program_attached(network: Network, tmp_path: Path, number: signal.Signals) -> None:
+    """Signals that can be caught are a normal end; the one that cannot detaches too."""
+    with running(network[0], tmp_path) as run:
+        assert xdp_program(network[0]) is not None
+        run.process.send_signal(number)
+        assert run.wait() == (-9 if number == signal.SIGKILL else 0)
+    assert xdp_program(network[0]) is None
+
+
+def test_it_ends_after_the_duration(network: Network, tmp_path: Path) -> None:
+    """Without a signal, by itself, with exit code 0."""
+    with running(network[0], tmp_path, "--duration", "0.3") as run:
+        assert run.wait() == 0
+    assert_law(run)
+
+
+def test_a_kill_loses_nothing_that_was_matched(network: Network, tmp_path: Path) -> None:
+    """After kill -9 the evidence is readable, and the next start goes on in the same file."""
+    path = generated_traffic(tmp_path)
+    total = len(frames_of([path]))
+    with running(network[0], tmp_path / "evidence") as run:
+        replay(network[1], path)
+        wait_until_received(network[0], total)
+        run.stop()
+    expected = len(frames_of(run.files))
+    with running(network[0], tmp_path / "killed") as first:
+        replay(network[1], path)
+        wait_until_received(network[0], 2 * total)
+        while len(first.files) == 0 or len(frames_of(first.files)) < expected:
+            assert first.process.poll() is None
+        first.process.kill()
+        first.wait()
+    assert [file.suffix for file in first.files] == [".temp"]
+    with running(network[0], tmp_path / "killed") as second:
+        replay(network[1], path)
+        wait_until_received(network[0], 3 * total)
+        assert second.stop() == 0
+    assert len(frames_of(second.files)) == 2 * expected
+    assert all(file.suffix == ".pcap" for file in second.files)
+
+
+def test_several_interfaces(network: Network, tmp_path: Path) -> None:
+    """Both ends at once; each match says where it was seen."""
+    path = generated_traffic(tmp_path)
+    total = len(frames_of([path]))
+    with running(network[0], tmp_path / "evidence", "-i", network[1]) as run:
+        for source, sink in (network, network[::-1]):
+            replay(source, path)
+            wait_until_received(sink, total)
+        assert run.stop() == 0
+    assert assert_law(run).seen == 2 * total
+    assert {match["interface"] for match in run.matches} == set(network)
+
+
+@pytest.mark.parametrize(("action", "arrives"), [("pass", True), ("drop", False)])
+def test_action(network: Network, tmp_path: Path, action: str, arrives: bool) -> None:
+    """By default the host sees the frames as if no sensor were there; with drop it does not."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x1234)) as host:
+        host.bind((network[0], 0x1234))
+        host.setblocking(False)
+        with running(network[0], tmp_path, "--action", action) as run:
+            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+                sender.bind((network[1], 0))
+                sender.send(b"\2" * 6 + b"\4" * 6 + b"\x12\x34" + bytes(50))
+            wait_until_received(network[0], 1)
+            run.stop()
+        assert assert_law(run).seen == 1
+        if arrives:
+            assert len(host.recv(2048)) == 64
+        else:
+            with pytest.raises(BlockingIOError):
+                host.recv(2048)
+
+
+def test_generic_mode(network: Network, tmp_path: Path) -> None:
+    """The slower mode sees the same frames."""
+    path = generated_traffic(tmp_path)
+    total = len(frames_of([path]))
+    with running(network[0], tmp_path / "evidence", "--mode", "generic") as run:
+        replay(network[1], path)
+        wait_until_received(network[0], total)
+        assert run.stop() == 0
+    assert assert_law(run).seen == total
+    assert run.matches
+
+
+def test_an_interface_that_goes_away(network: Network, tmp_path: Path) -> None:
+    """The sensor does not go on blind: it closes its files and says what happened."""
+    with running(network[0], tmp_path) as run:
+        with IPRoute() as netlink:
+            netlink.link("del", index=netlink.link_lookup(ifname=network[0])[0])
+        assert run.wait() == 4
+    assert f"{network[0]}: there is no such interface" in run.log[-1]
+    assert_law(run)
+
+
+def refused(*arguments: str, wrapper: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Run a command that has to fail; its exit code and its one line."""
+    done = subprocess.run([*wrapper, *SENSOR, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    return done.returncode, line
+
+
+@pytest.mark.usefixtures("network")
+def test_a_missing_interface(tmp_path: Path) -> None:
+    """Named, with those there are."""
+    code, line = refused("run", "-i", "nosuch0", "--evidence", str(tmp_path))
+    assert (code, line) == (
+        4,
+        "sensor: nosuch0: there is no such interface; this host has lo, mirror, source",
+    )
+
+
+def test_an_interface_without_carrier(network: Network, tmp_path: Path) -> None:
+    """Says how to bring it up."""
+    with IPRoute() as netlink:
+        netlink.link("set", index=netlink.link_lookup(ifname=network[1])[0], state="down")
+    code, line = refused("run", "-i", network[0], "--evidence", str(tmp_path))
+    assert code == 4
+    assert "mirror: no carrier" in line
+
+
+def test_a_program_of_somebody_else(network: Network, tmp_path: Path) -> None:
+    """It is neither replaced nor removed, and named."""
+    program = Program(pass_all())
+    with attached(program.fd, find_interface(network[0]), "native"):
+        theirs = xdp_program(network[0])
+        code, line = refused("run", "-i", network[0], "--evidence", str(tmp_path))
+        assert code == 4
+        assert f"mirror: XDP program {theirs} is attached already" in line
+        assert xdp_program(network[0]) == theirs
+    program.close()
+
+
+@pytest.mark.usefixtures("network")
+def test_no_native_mode(tmp_path: Path) -> None:
+    """Never a silent fallback: the error names the other mode, which then works."""
+    code, line = refused("run", "-i", "lo", "--evidence", str(tmp_path))
+    assert code == 4
+    assert "--mode generic" in line
+    with running("lo", tmp_path, "--mode", "generic") as run:
+        assert run.stop() == 0
+
+
+def test_not_root(network: Network, tmp_path: Path) -> None:
+    """Says which capabilities would do, before anything is touched."""
+    evidence = tmp_path / "evidence"
+    no_privileges = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--reuid=65534")
+    no_privileges = (*no_privileges, "--clear-groups")
+    code, line = refused("run", "-i", network[0], "--evidence", str(evidence), wrapper=no_privileges)
+    assert code == 3
+    assert "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in line
+    assert not evidence.exists()
+
+
+def test_evidence_that_cannot_be_written(network: Network, tmp_path: Path) -> None:
+    """Found out before the program is attached."""
+    (tmp_path / "file").write_text("")
+    code, line = refused("run", "-i", network[0], "--evidence", str(tmp_path / "file"))
+    assert code == 6
+    assert str(tmp_path / "file") in line
+    assert xdp_program(network[0]) is None
+
+
+def test_rules_that_are_wrong(network: Network, tmp_path: Path) -> None:
+    """Named by file, rule and field, before anything is touched."""
+    (tmp_path / "threat.json").write_text(
+        '{"threat": {"rules": {"1": {"type": "T", "name": "N", "regex": "("}}}}'
+    )
+    code, line = refused(
+        "run", "-i", network[0], "--rules", str(tmp_path), "--evidence", str(tmp_path / "evidence")
+    )
+    assert code == 2
+    assert "threat.json:1: rule 1: regex" in line
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_the_status_line(network: Network, tmp_path: Path) -> None:
+    """On a terminal a line a second says what goes through and what is lost."""
+    leader, follower = os.openpty()
+    command = [*SENSOR, "run", "-i", network[0], "--evidence", str(tmp_path), "--duration", "1.5"]
+    subprocess.run(command, stderr=follower, check=True, timeout=60)
+    os.close(follower)
+    shown = os.read(leader, 65536).decode()
+    os.close(leader)
+    assert "frames/s" in shown
+    assert "lost 0" in shown

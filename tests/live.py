@@ -1,0 +1,94 @@
+"""Runs the real thing for tests: `sensor run` as a process, tcpreplay, and what came of it.
+
+Everything happens in the network namespace of the calling thread.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+SENSOR = [sys.executable, "-m", "sensor"]
+TIMEOUT_S = 60
+
+
+@dataclass
+class Run:
+    """A running, then finished, ``sensor run --json``."""
+
+    process: subprocess.Popen[str]
+    evidence: Path
+    log: list[str] = field(default_factory=list)
+    matches: list[dict[str, Any]] = field(default_factory=list)
+
+    def stop(self) -> int:
+        """End it as a user would; its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code."""
+        out, err = self.process.communicate(timeout=TIMEOUT_S)
+        self.matches = [json.loads(line) for line in out.splitlines()]
+        self.log += err.splitlines()
+        return self.process.returncode
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """The final counters it logged."""
+        line = next(line for line in self.log if "counters: " in line)
+        return dict(json.loads(line.split("counters: ", 1)[1]))
+
+    @property
+    def files(self) -> list[Path]:
+        """Its evidence files."""
+        return sorted(self.evidence.glob("*/*.pcap*"))
+
+
+@contextmanager
+def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
+    """Start ``sensor run`` and wait until it captures."""
+    command = [*SENSOR, "run", "-i", interface, "--evidence", str(evidence), "--json", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = Run(process, evidence)
+    try:
+        assert process.stderr
+        for line in process.stderr:
+            run.log.append(line.rstrip())
+            if "capturing on" in line:
+                break
+        yield run
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def replay(interface: str, pcap: Path, pps: int = 20_000) -> None:
+    """Send a capture with tcpreplay."""
+    command = ["tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
+    subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
+
+
+def wait_until_received(interface: str, frames: int) -> None:
+    """Return when the interface has received so many frames since it was made.
+
+    tcpreplay returns when all is sent; the last frames may still be on their way through the softirq.
+    """
+    with IPRoute() as netlink:
+        index = netlink.link_lookup(ifname=interface)[0]
+        for _ in range(TIMEOUT_S * 1000):
+            stats = netlink.get_links(index)[0].get_attr("IFLA_STATS64")
+            if stats["rx_packets"] >= frames:
+                return
+            time.sleep(0.001)
+    raise AssertionError(f"{interface} received {stats['rx_packets']} of {frames} frames")

@@ -1,0 +1,53 @@
+"""Settings: which source wins, and what a user is told about a bad one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensor.config import load_settings
+from sensor.errors import SettingsError
+
+
+def test_a_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defaults, then the file, then the environment, then flags."""
+    config = tmp_path / "sensor.toml"
+    config.write_text('devid = 4\nring-mib = 8\nkeep = "threat"\ninterface = ["eth1", "eth2"]\n')
+    monkeypatch.setenv("SENSOR_RING_MIB", "16")
+    monkeypatch.setenv("SENSOR_KEEP", "flow")
+    settings = load_settings({"keep": "any", "snaplen": None}, config)
+    assert settings.interface == ("eth1", "eth2")
+    assert (settings.devid, settings.ring_mib, settings.keep, settings.snaplen) == (4, 16, "any", 65535)
+
+
+def test_a_list_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interfaces are separated by commas there."""
+    monkeypatch.setenv("SENSOR_INTERFACE", "eth1, eth2")
+    assert load_settings({}).interface == ("eth1", "eth2")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("rings = 3", "rings: there is no such setting"),
+        ("ring-mib = 3", "ring_mib: must be a power of two (is 3)"),
+        ("snaplen = 1", "snaplen: Input should be greater than or equal to 128 (is 1)"),
+        ('mode = "fast"', "mode: Input should be 'native' or 'generic' (is 'fast')"),
+        ("devid = ", "not a TOML file"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, content: str, message: str) -> None:
+    """One line with the setting, what is wrong, and the value."""
+    config = tmp_path / "sensor.toml"
+    config.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, config)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A settings file that is not there is not ignored."""
+    with pytest.raises(SettingsError, match=r"nowhere\.toml: cannot be read"):
+        load_settings({}, tmp_path / "nowhere.toml")
