@@ -90,7 +90,7 @@ class RecordReader:
             seconds, microseconds, caplen, wirelen = _RECORD_HEADER.unpack(header)
             if header == _ZERO_HEADER and self._only_zeros_left():
                 return
-            if microseconds >= 1_000_000 or caplen > SNAPLEN:
+            if header == _ZERO_HEADER or microseconds >= 1_000_000 or caplen > SNAPLEN:
                 raise EvidenceError(f"{self._file.name} is damaged: no record at byte {self.end}")
             frame = self._file.read(caplen)
             if len(frame) < caplen:
@@ -100,8 +100,6 @@ class RecordReader:
             yield record
 
     def _only_zeros_left(self) -> bool:
-        here = self._file.tell()
         while (chunk := self._file.read(_ZERO_CHUNK_BYTES)) and chunk.count(0) == len(chunk):
             pass
-        self._file.seek(here)
         return not chunk

@@ -105,11 +105,19 @@ def test_zeros_at_the_end_are_no_records(zeros: int) -> None:
     assert (len(records), end) == (3, len(sample()))
 
 
-def test_damage_before_the_end_is_an_error() -> None:
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(struct.pack("<IIII", NOON_S, 999_999, SNAPLEN + 1, 62), id="caplen"),
+        pytest.param(struct.pack("<IIII", NOON_S, 1_000_000, 62, 62), id="microseconds"),
+        pytest.param(bytes(RECORD_HEADER_BYTES), id="zeros"),
+    ],
+)
+def test_damage_before_the_end_is_an_error(header: bytes) -> None:
     """Something in the middle that is no record is reported with its place, after the records before it."""
     content = bytearray(sample())
     second = FILE_HEADER_BYTES + (len(content) - FILE_HEADER_BYTES) // 3
-    content[second + 8 : second + 12] = b"\xff\xff\xff\xff"
+    content[second : second + RECORD_HEADER_BYTES] = header
     reader = iter(RecordReader(named(bytes(content))))
     assert number_of(next(reader)) == 0
     with pytest.raises(EvidenceError, match=f"sample.pcap is damaged: no record at byte {second}"):
