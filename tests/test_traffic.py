@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import dpkt
 import pytest
 
+from bench.outcome import missing
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
 from bench.traffic.notable import ATTACKS, BANNERS
 
+REPOSITORY = Path(__file__).parent.parent
 CHECKSUMS = ("-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE")
 
 
@@ -106,3 +110,14 @@ def test_expectations_point_at_the_bytes(capture: Path) -> None:
         frames.setdefault(time_us, []).append(data)
     for entry in mix.demo(seed=1).expected:
         assert any(entry.text.encode("latin-1") in data for data in frames[entry.time_us]), entry
+
+
+def test_the_sensor_finds_what_is_notable_and_no_more(capture: Path) -> None:
+    """Each attack and banner is found in its packet by our own rules, and no threat anywhere else."""
+    command = (sys.executable, "-m", "sensor", "read", "--rules", "fp-pattern", "--json", str(capture))
+    lines = subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    found = [json.loads(line) for line in lines.splitlines()]
+    expected = mix.demo(seed=1).expected
+    assert list(missing(expected, found)) == []
+    attacks = {(one.time_us, one.sip, one.dip) for one in expected if one.rule_class == "threat"}
+    assert {(hit["time_us"], hit["sip"], hit["dip"]) for hit in found if hit["class"] == "threat"} == attacks

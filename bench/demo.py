@@ -1,0 +1,165 @@
+"""``make demo``: from generated traffic on a private wire to evidence, with the real sensor in between.
+
+Runs as root: ``python -m bench.demo``. The wire is a veth pair in a network namespace that only
+this process and its two children hold, and the children die with it: nothing is left behind,
+however the demo ends. The evidence stays, and the last lines say where.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.outcome import counters_table, evidence_table, missing, wrong_sums
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+from sensor.capture.lab import private_network, veth_pair
+from sensor.counters import Counters
+from sensor.errors import SensorError
+
+RULES = Path("fp-pattern")
+MIRROR, SOURCE = "mirror", "source"
+FRAMES_PER_SECOND = 2000
+PATIENCE_S = 20
+TIED = ("setpriv", "--pdeathsig", "KILL", "--")
+"""In front of a command: the kernel kills it when this process ends, however that happens."""
+
+
+class DemoError(SensorError):
+    """The demo did not come to its end."""
+
+
+def main() -> int:
+    """Run the demo; its exit code is 0 only when everything was found and adds up."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    console = Console(markup=False, emoji=False)  # what attackers write is text, whatever brackets it has
+    if not console.is_terminal:
+        console.width = 160
+    try:
+        return demo(console, Path(tempfile.mkdtemp(prefix="sensor-demo-")))
+    except SensorError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 130
+
+
+def demo(console: Console, directory: Path) -> int:
+    """Generate, capture and show; all files go into ``directory``."""
+    traffic = mix.demo(seed=1)
+    capture, evidence, matches = (
+        directory / "traffic.pcap",
+        directory / "evidence",
+        directory / "matches.jsonl",
+    )
+    write_capture(capture, traffic.frames)
+    console.print(f"generated {len(traffic.frames)} frames: {capture}")
+    with private_network():
+        veth_pair(MIRROR, SOURCE)
+        console.print(f"starting the sensor on {MIRROR}")
+        with sensor(evidence, matches) as log_line:
+            console.print(log_line)
+            console.print(f"replaying into {SOURCE} at {FRAMES_PER_SECOND} frames/s")
+            replay(capture)
+            wait_for_frames(len(traffic.frames))
+            console.print("stopping the sensor")
+    *found, final = [json.loads(line) for line in matches.read_text(encoding="utf-8").splitlines()]
+    counters = Counters(**final["counters"])
+    files = sorted(evidence.rglob("*.pcap"))
+    faults = [*missing(traffic.expected, found), *wrong_sums(counters, len(traffic.frames), files)]
+    threats = sum(expected.rule_class == "threat" for expected in traffic.expected)
+    console.print(evidence_table(found), counters_table(counters))
+    console.print(f"traffic  {capture} ({threats} attacks, {len(traffic.expected) - threats} banners)")
+    console.print(f"matches  {matches} ({len(found)})")
+    for file in files:
+        console.print(f"evidence {file}", soft_wrap=True)
+    for fault in faults:
+        console.print(f"wrong    {fault}", style="red")
+    return 1 if faults else 0
+
+
+@contextmanager
+def sensor(evidence: Path, matches: Path) -> Iterator[str]:
+    """Run the sensor on one end of the wire, and give the line of its log that says it is capturing.
+
+    Raises:
+        DemoError: It ended early, with an error, or not at all.
+    """
+    options = ("--rules", RULES, "--evidence", evidence, "--json")
+    command = (*TIED, sys.executable, "-m", "sensor", "run", "-i", MIRROR, *options)
+    with (
+        matches.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        try:
+            yield ready_line(process)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                log = process.communicate(timeout=PATIENCE_S)[1]
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise DemoError(f"the sensor did not stop within {PATIENCE_S} s") from error
+    if process.returncode:
+        raise DemoError(f"the sensor ended with code {process.returncode}: {log}")
+
+
+def ready_line(process: subprocess.Popen[str]) -> str:
+    """Read the log up to the line that says what is captured.
+
+    Raises:
+        DemoError: The sensor ended before that.
+    """
+    log = []
+    for line in process.stderr or ():
+        log.append(line)
+        if "capturing on" in line:
+            return line.rstrip()
+    raise DemoError(f"the sensor did not start: {''.join(log)}")
+
+
+def replay(capture: Path) -> None:
+    """Send the capture into the other end of the wire.
+
+    Raises:
+        DemoError: It could not be sent.
+    """
+    command = (*TIED, "tcpreplay", "--intf1", SOURCE, "--pps", str(FRAMES_PER_SECOND), str(capture))
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise DemoError(f"tcpreplay ended with code {done.returncode}:\n{done.stderr}")
+
+
+def wait_for_frames(count: int) -> None:
+    """Wait until the driver has handed all frames on to the sensor's program.
+
+    Raises:
+        DemoError: Some do not arrive.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while (received := received_frames()) < count:
+        if time.monotonic() > deadline:
+            raise DemoError(f"only {received} of {count} frames arrived on {MIRROR}")
+        time.sleep(0.01)
+
+
+def received_frames() -> int:
+    """Read the interface's own counter (proc_net_dev: bytes, frames, ... after the colon)."""
+    lines = Path("/proc/net/dev").read_text(encoding="ascii").splitlines()
+    counts = next(line.partition(":")[2] for line in lines if line.strip().startswith(f"{MIRROR}:"))
+    return int(counts.split()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The demo: it comes to its end by itself, tells when something is off, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import demo, outcome
+from bench.traffic.conversations import Expected
+from sensor.counters import Counters
+from sensor.evidence.pcap import file_header
+
+REPOSITORY = Path(__file__).parent.parent
+PATIENCE_S = 30
+EXPECTED = Expected(
+    "Log4Shell", "threat", 1, "TCP", "203.0.113.9", 4000, "192.0.2.1", 80, 30, 40, "${jndi:ldap"
+)
+FOUND = {
+    "class": "threat",
+    "protocol": "TCP",
+    "sip": "203.0.113.9",
+    "sport": 4000,
+    "dip": "192.0.2.1",
+    "dport": 80,
+    "start": 32,
+    "end": 36,
+}
+
+
+@contextmanager
+def running_demo(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the demo in a session of its own, by which its processes can be told from others."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.demo"],
+        cwd=REPOSITORY,
+        env={**os.environ, "TMPDIR": str(directory)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Ask until the answer is yes or patience ends; the last answer."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (answer := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return answer
+
+
+def processes(belongs: Callable[[Path], bool]) -> list[str]:
+    """List the commands of all processes for which ``belongs``, asked by /proc directory, holds."""
+    commands = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if belongs(directory):
+                commands.append((directory / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has just ended
+            continue
+    return commands
+
+
+def in_session(session: int) -> Callable[[Path], bool]:
+    """Give a question for `processes`: is it in this session, and not merely unburied?"""
+
+    def belongs(directory: Path) -> bool:
+        state, _, _, its_session = (directory / "stat").read_text().rpartition(") ")[2].split()[:4]
+        return int(its_session) == session and state != "Z"
+
+    return belongs
+
+
+def in_network(network: Path) -> Callable[[Path], bool]:
+    """Give a question for `processes`: does it hold this network namespace?"""
+    return lambda directory: (directory / "ns/net").readlink() == network
+
+
+@pytest.mark.kernel
+def test_the_demo_finds_all_and_adds_up(tmp_path: Path) -> None:
+    """It exits with 0, and the file it names holds evidence that tcpdump reads."""
+    with running_demo(tmp_path) as process:
+        output = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode == 0, output
+    [path] = re.findall(r"^evidence (\S+\.pcap)$", output, re.MULTILINE)
+    listing = subprocess.run(["tcpdump", "-A", "-r", path], check=True, capture_output=True).stdout
+    assert b"${jndi:ldap://" in listing
+    assert not processes(in_session(process.pid))
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [
+        ("generated", signal.SIGINT),
+        ("starting", signal.SIGINT),
+        ("replaying", signal.SIGINT),
+        ("stopping", signal.SIGINT),
+        ("starting", signal.SIGTERM),
+        ("replaying", signal.SIGTERM),
+        ("starting", signal.SIGKILL),
+        ("replaying", signal.SIGKILL),
+    ],
+)
+def test_an_interrupted_demo_leaves_nothing_behind(
+    tmp_path: Path, phase: str, number: signal.Signals
+) -> None:
+    """Whenever and however it is ended, no process, namespace or interface of it remains."""
+    with running_demo(tmp_path) as process:
+        assert process.stdout is not None
+        line = next((line for line in process.stdout if phase in line), None)
+        assert line, f"the demo ended before it was {phase}"
+        network = Path(f"/proc/{process.pid}/ns/net").readlink()
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    assert wait_until(lambda: not processes(in_session(process.pid))), processes(in_session(process.pid))
+    if network != Path("/proc/self/ns/net").readlink():
+        assert not processes(in_network(network))
+    assert not {demo.MIRROR, demo.SOURCE} & {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+def test_what_is_found_has_to_be_at_its_place() -> None:
+    """A match counts only with the right class, ends and bytes."""
+    assert list(outcome.missing([EXPECTED], [FOUND])) == []
+    for wrong in ({"class": "os"}, {"sip": "203.0.113.8"}, {"sport": 4001}, {"start": 40, "end": 41}):
+        assert list(outcome.missing([EXPECTED], [FOUND | wrong])) != []
+    assert list(outcome.missing([EXPECTED], [])) == ["not found: Log4Shell, 203.0.113.9:4000 > 192.0.2.1:80"]
+
+
+def test_counters_that_do_not_add_up_are_named(tmp_path: Path) -> None:
+    """Every line of the law is checked, and so are the frames sent and the records in the files."""
+    path = tmp_path / "202601051000.pcap"
+    path.write_bytes(file_header(linktype=1) + (b"\0" * 8 + b"\x01\0\0\0" * 2 + b"x") * 2)
+    good = Counters(
+        seen=9, ignored={"port": 3, "not_ip": 1}, submitted=5, read=5, unmatched=3, matched=2, written=2
+    )
+    assert list(outcome.wrong_sums(good, 9, [path])) == []
+    assert list(outcome.wrong_sums(good, 10, [path])) == ["10 frames were sent, 9 seen"]
+    assert list(outcome.wrong_sums(good, 9, [])) == ["2 frames were written, the files hold 0"]
+    for field, value in (("submit_failed", 1), ("in_ring", 1), ("undecodable", 1), ("suppressed", 1)):
+        assert list(outcome.wrong_sums(replace(good, **{field: value}), 9, [path])) != []
