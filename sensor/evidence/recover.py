@@ -28,6 +28,11 @@ class Recovery(NamedTuple):
     cut: int
     """Bytes of a torn record, or of a torn file header, that were cut off behind them."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was left open: {self.records} records kept, {self.cut} torn bytes cut off its end"
+        )
+
 
 def recover(directory: Path) -> list[Recovery]:
     """Finish every ``.temp`` file in the directory; the first frame of the same five minutes opens it again.

@@ -60,7 +60,7 @@ class EvidenceWriter:
             self.directory.mkdir(mode=0o750, exist_ok=True)
             self._lock = _take_lock(self.directory / ".lock")
             self.recovered: list[Recovery] = recover(self.directory)
-            """What the last run left open, for the caller to log."""
+            """What the last run left open, for the caller to log, a line each."""
         except OSError as error:
             raise EvidenceError(
                 f"cannot write evidence to {self.directory}: {error.strerror};"
