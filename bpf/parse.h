@@ -299,7 +299,8 @@ parse_extensions(const struct frame *frame, struct packet *packet)
 
 			if (fragment & IPV6_FRAGMENT_OFFSET)
 				return PACKET_FRAGMENT;
-			packet->first_fragment = fragment & IPV6_MORE_FRAGMENTS;
+			if (fragment & IPV6_MORE_FRAGMENTS)
+				packet->first_fragment = true;
 		}
 	}
 	return is_extension(packet->protocol) ? PACKET_UNKNOWN : PACKET_PAYLOAD;

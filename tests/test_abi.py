@@ -24,7 +24,8 @@ def enumerators(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("c_name", "prefix", "mirror"), [("packet_status", "PACKET_", PacketStatus), ("counter", "COUNTER_", Counter)]
+    ("c_name", "prefix", "mirror"),
+    [("packet_status", "PACKET_", PacketStatus), ("counter", "COUNTER_", Counter)],
 )
 def test_enums_are_mirrored(c_name: str, prefix: str, mirror: type[IntEnum]) -> None:
     """Same names, same order."""
