@@ -1,0 +1,158 @@
+"""Where a group of frames stands while a batch is decoded; runs wherever `decode` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sensor.model import FrameBatch, PacketBatch, PacketStatus
+
+Integers: TypeAlias = NDArray[np.int64]
+Mask: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """What all cursors of one batch share: its bytes, and what is found out about its packets."""
+
+    octets: NDArray[np.uint8]
+    packets: PacketBatch
+    first_fragment: Mask
+    """Packets that are the first of several fragments: the transport's length speaks of all of them."""
+
+
+@dataclass(slots=True)
+class Cursor:
+    """A group of frames of one batch, each standing at the start of a header.
+
+    The arrays have one entry a frame of the group. Bytes at and past ``end`` are not the
+    frame's: `need` comes before `u8` and `u16`.
+    """
+
+    decoding: Decoding
+    frames: Integers | slice
+    """The frames' places in the batch. A slice means all of them, and spares indexing by number."""
+    position: Integers
+    """Where the header starts, as an offset in the batch's buffer."""
+    end: Integers
+    """Where the enclosing layer ends, as far as it was kept."""
+    wire_end: Integers
+    """Where the enclosing layer ended on the wire: what the lengths in headers are held against."""
+    depth: int = 0
+    """Tags, or extension headers, that the group has passed in a row."""
+
+    @classmethod
+    def at_start(cls, batch: FrameBatch, packets: PacketBatch) -> Cursor:
+        """Stand at the first byte of every frame in the batch."""
+        octets = np.ndarray(batch.buffer.nbytes, np.uint8, batch.buffer)
+        decoding = Decoding(octets, packets, first_fragment=np.zeros(len(batch), np.bool_))
+        wire_end = batch.start + batch.wirelen
+        end = np.minimum(batch.start + batch.caplen, wire_end)
+        return cls(decoding, slice(None), batch.start, end, wire_end)
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    @property
+    def protocol(self) -> NDArray[np.uint8]:
+        """The packets' protocol as it was last `set`."""
+        return self.decoding.packets.protocol[self.frames]
+
+    def u8(self, offset: int) -> Integers:
+        """Read the byte at ``position + offset``; 64 bits wide, so that sums cannot wrap."""
+        return self.decoding.octets[self.position + offset].astype(np.int64)
+
+    def u16(self, offset: int) -> Integers:
+        """Read the 16-bit number in network order at ``position + offset``."""
+        position = self.position + offset
+        number = self.decoding.octets[position].astype(np.int64)
+        number <<= 8  # in place: this is the hottest function of all
+        position += 1
+        number |= self.decoding.octets[position]
+        return number
+
+    def keep(self, mask: Mask) -> Cursor:
+        """Go on with the frames for which the mask holds; the others stay what they are."""
+        if np.count_nonzero(mask) == len(self):
+            return self
+        frames = np.flatnonzero(mask) if isinstance(self.frames, slice) else self.frames[mask]
+        return Cursor(
+            self.decoding, frames, self.position[mask], self.end[mask], self.wire_end[mask], self.depth
+        )
+
+    def need(self, size: Integers | int) -> Cursor:
+        """Go on with the frames in which that many bytes follow; in the others a header is cut short."""
+        return self.keep(self.position + size <= self.end)
+
+    def skip(self, size: Integers | int) -> Cursor:
+        """Step over that many bytes, which may lead past the end: `need` first, or compare afterwards."""
+        return Cursor(self.decoding, self.frames, self.position + size, self.end, self.wire_end, self.depth)
+
+    def deeper(self) -> Cursor:
+        """Count one more tag or extension header as passed."""
+        return Cursor(self.decoding, self.frames, self.position, self.end, self.wire_end, self.depth + 1)
+
+    def narrow(self, wire_end: Integers) -> Cursor:
+        """Enter a layer that ends there."""
+        return Cursor(self.decoding, self.frames, self.position, np.minimum(self.end, wire_end), wire_end)
+
+    def set(self, **fields: Integers | int) -> None:
+        """Fill in fields of the packets."""
+        for name, values in fields.items():
+            getattr(self.decoding.packets, name)[self.frames] = values
+
+    def finish(self, status: PacketStatus) -> None:
+        """Say what the packets came to."""
+        self.decoding.packets.status[self.frames] = status
+
+    def finish_at_payload(self, status: PacketStatus) -> None:
+        """Take what is left for payload: the packets came to ``status``, or to NO_PAYLOAD if nothing is."""
+        self.finish(PacketStatus.NO_PAYLOAD)
+        payload = self.keep(self.position < self.end)
+        payload.finish(status)
+        payload.set(payload_start=payload.position, payload_end=payload.end)
+
+
+Layer: TypeAlias = Callable[[Cursor], None]
+
+
+def finish_as(status: PacketStatus) -> Layer:
+    """Make the layer in which every packet comes to the same end."""
+
+    def layer(cursor: Cursor) -> None:
+        cursor.finish(status)
+
+    return layer
+
+
+unknown = finish_as(PacketStatus.UNKNOWN)
+
+
+class Switch:
+    """Sends frames on to the layers that a type field names; what no layer claims is UNKNOWN.
+
+    Layers are tried in the order given: the frequent ones first.
+    """
+
+    def __init__(self, bits: int, layers: Mapping[Layer, Iterable[int]]) -> None:
+        self._layers = [*layers, unknown]
+        self._choice = np.full(1 << bits, len(layers), np.uint8)
+        for choice, types in enumerate(layers.values()):
+            self._choice[list(types)] = choice
+
+    def enter(self, cursor: Cursor, types: Integers | NDArray[np.uint8]) -> None:
+        """Hand each frame to its layer, all frames of a layer together."""
+        choices = self._choice.take(types)
+        left = len(cursor)
+        for choice, layer in enumerate(self._layers):
+            if not left:
+                break
+            chosen = choices == choice
+            count = np.count_nonzero(chosen)
+            if count:
+                layer(cursor.keep(chosen))
+                left -= int(count)

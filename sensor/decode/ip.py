@@ -1,0 +1,121 @@
+"""IPv4, IPv6 and its extension headers; runs wherever `decode` does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sensor.decode.cursor import Cursor, Integers, Switch, finish_as, unknown
+from sensor.decode.transport import icmp, tcp, udp
+from sensor.model import PacketStatus
+
+IPV4_SIZE_MIN = 20
+IPV4_MORE_FRAGMENTS = 0x2000
+IPV4_FRAGMENT_OFFSET = 0x1FFF
+IPV6_SIZE = 40
+IPV6_MORE_FRAGMENTS = 0x0001
+IPV6_FRAGMENT_OFFSET = 0xFFF8
+EXTENSION_SIZE_MIN = 8
+EXTENSIONS_MAX = 8
+
+# https://www.iana.org/assignments/protocol-numbers
+HOP_BY_HOP, ICMP, IGMP, TCP, UDP = 0, 1, 2, 6, 17
+ROUTING, FRAGMENT, ESP, AH, ICMPV6, NO_NEXT_HEADER, DESTINATION = 43, 44, 50, 51, 58, 59, 60
+EIGRP, OSPF, PIM, VRRP = 88, 89, 103, 112
+MOBILITY, HIP, SHIM6 = 135, 139, 140
+
+
+def ipv4(cursor: Cursor) -> None:
+    """Pass an IPv4 header with its options (RFC 791)."""
+    cursor = cursor.need(IPV4_SIZE_MIN)
+    cursor = cursor.keep(cursor.u8(0) >> 4 == 4)
+    cursor.set(ip_version=4, tos=cursor.u8(1), protocol=cursor.u8(9), source_offset=cursor.position + 12)
+
+    header_size = (cursor.u8(0) & 0x0F) * 4
+    packet_end = _packet_end(cursor, length=cursor.u16(2))
+    packet = cursor.narrow(packet_end).skip(header_size)
+    valid = header_size >= IPV4_SIZE_MIN
+    valid &= packet_end <= cursor.wire_end
+    valid &= packet.position <= packet.end
+
+    fragment = cursor.u16(6)
+    cursor.decoding.first_fragment[cursor.frames] = fragment & IPV4_MORE_FRAGMENTS != 0
+    later = fragment & IPV4_FRAGMENT_OFFSET != 0
+    if np.count_nonzero(later):  # seldom
+        packet.keep(valid & later).finish_at_payload(PacketStatus.FRAGMENT)
+        valid &= ~later
+    packet = packet.keep(valid)
+    IPV4_PROTOCOLS.enter(packet, packet.protocol)
+
+
+def ipv6(cursor: Cursor) -> None:
+    """Pass an IPv6 header (RFC 8200, section 3)."""
+    cursor = cursor.need(IPV6_SIZE)
+    cursor = cursor.keep(cursor.u8(0) >> 4 == 6)
+    cursor.set(
+        ip_version=6,
+        tos=cursor.u16(0) >> 4 & 0xFF,
+        protocol=cursor.u8(6),
+        source_offset=cursor.position + 8,
+    )
+    payload_length = cursor.u16(4)
+    packet_end = _packet_end(cursor, length=np.where(payload_length == 0, 0, IPV6_SIZE + payload_length))
+    packet = cursor.narrow(packet_end).skip(IPV6_SIZE).keep(packet_end <= cursor.wire_end)
+    IPV6_PROTOCOLS.enter(packet, packet.protocol)
+
+
+def _packet_end(cursor: Cursor, length: Integers) -> Integers:
+    """Where packets of that length end; 0, which segmentation offload writes, is all that the frame has."""
+    return np.where(length == 0, cursor.wire_end, cursor.position + length)
+
+
+def extension(cursor: Cursor) -> None:
+    """Pass an IPv6 extension header of the kind that ``protocol`` names (RFC 8200, section 4).
+
+    One layer for all kinds: the frames stay together, so that a batch takes no more than
+    eight steps, whatever chains were crafted for it.
+    """
+    if cursor.depth == EXTENSIONS_MAX:
+        unknown(cursor)
+        return
+    cursor = cursor.need(EXTENSION_SIZE_MIN)
+    cursor = cursor.need(_extension_size(cursor))
+    packet = cursor.skip(_extension_size(cursor)).deeper()
+
+    fragment = np.where(cursor.protocol == FRAGMENT, cursor.u16(2), 0)
+    cursor.decoding.first_fragment[cursor.frames] |= fragment & IPV6_MORE_FRAGMENTS != 0
+    later = fragment & IPV6_FRAGMENT_OFFSET != 0
+    cursor.set(protocol=cursor.u8(0))
+    packet.keep(later).finish_at_payload(PacketStatus.FRAGMENT)
+    packet = packet.keep(~later)
+    IPV6_PROTOCOLS.enter(packet, packet.protocol)
+
+
+def _extension_size(cursor: Cursor) -> Integers:
+    """AH counts in fours (RFC 4302, section 2.2), the others in eights; a fragment header is one of those."""
+    kind, length = cursor.protocol, cursor.u8(1)
+    return np.select([kind == FRAGMENT, kind == AH], [8, (length + 2) * 4], (length + 1) * 8)
+
+
+no_transport = finish_as(PacketStatus.NO_TRANSPORT)
+
+IPV4_PROTOCOLS = Switch(
+    8,
+    {
+        tcp: [TCP],
+        udp: [UDP],
+        icmp: [ICMP],
+        no_transport: [IGMP, ESP, NO_NEXT_HEADER, EIGRP, OSPF, PIM, VRRP],
+    },
+)
+
+IPV6_PROTOCOLS = Switch(
+    8,
+    {
+        tcp: [TCP],
+        udp: [UDP],
+        icmp: [ICMPV6],
+        extension: [HOP_BY_HOP, ROUTING, FRAGMENT, AH, DESTINATION, MOBILITY, HIP, SHIM6],
+        finish_as(PacketStatus.NO_PAYLOAD): [NO_NEXT_HEADER],
+        no_transport: [IGMP, ESP, EIGRP, OSPF, PIM, VRRP],
+    },
+)

@@ -1,0 +1,102 @@
+"""Link-layer headers of all link types, VLAN tags, ethertypes; runs wherever `decode` does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sensor.decode.cursor import Cursor, Layer, Switch, finish_as, unknown
+from sensor.decode.ip import ipv4, ipv6
+from sensor.model import LinkType, PacketStatus
+
+ETHERNET_SIZE = 14
+TAG_SIZE = 4
+TAGS_MAX = 2
+FAMILY_SIZE = 4
+LINUX_SLL_SIZE = 16
+LINUX_SLL2_SIZE = 20
+
+# https://www.iana.org/assignments/ieee-802-numbers
+LENGTHS = range(0x0600)  # an 802.3 frame has its length in the ethertype's place
+IPV4, IPV6 = 0x0800, 0x86DD
+TAGS = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, and what was in use before 802.1ad
+ARP, RARP, SLOW, EAPOL, LLDP, PTP, CFM = 0x0806, 0x8035, 0x8809, 0x888E, 0x88CC, 0x88F7, 0x8902
+
+AF_INET = 2
+AF_INET6 = (10, 24, 28, 30)  # Linux; NetBSD and OpenBSD; FreeBSD; macOS
+
+
+def ethernet(cursor: Cursor) -> None:
+    """Pass an Ethernet header: both addresses and the ethertype."""
+    cursor = cursor.need(ETHERNET_SIZE)
+    ETHERTYPES.enter(cursor.skip(ETHERNET_SIZE), cursor.u16(12))
+
+
+def tag(cursor: Cursor) -> None:
+    """Pass a VLAN tag (IEEE 802.1Q): control information and the ethertype of what follows."""
+    if cursor.depth == TAGS_MAX:
+        unknown(cursor)
+        return
+    cursor = cursor.need(TAG_SIZE)
+    cursor.decoding.packets.vlan_tci[cursor.frames, cursor.depth] = cursor.u16(0)
+    cursor.set(vlan_count=cursor.depth + 1)
+    ETHERTYPES.enter(cursor.skip(TAG_SIZE).deeper(), cursor.u16(2))
+
+
+def linux_sll(cursor: Cursor) -> None:
+    """Pass a Linux cooked header (https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL.html)."""
+    cursor = cursor.need(LINUX_SLL_SIZE)
+    ETHERTYPES.enter(cursor.skip(LINUX_SLL_SIZE), cursor.u16(14))
+
+
+def linux_sll2(cursor: Cursor) -> None:
+    """Pass a Linux cooked header (https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html)."""
+    cursor = cursor.need(LINUX_SLL2_SIZE)
+    ETHERTYPES.enter(cursor.skip(LINUX_SLL2_SIZE), cursor.u16(0))
+
+
+def null(cursor: Cursor) -> None:
+    """Pass an address family in the byte order of the host that wrote it: being small, it shows which."""
+    cursor = cursor.need(FAMILY_SIZE)
+    upper, lower = cursor.u16(0), cursor.u16(2)
+    swapped = (upper & 0xFF) << 8 | upper >> 8
+    family = np.select([upper == 0, lower == 0], [lower, swapped])
+    FAMILIES.enter(cursor.skip(FAMILY_SIZE), family)
+
+
+def loop(cursor: Cursor) -> None:
+    """Pass an address family in network order."""
+    cursor = cursor.need(FAMILY_SIZE)
+    family = np.where(cursor.u16(0) == 0, cursor.u16(2), 0)
+    FAMILIES.enter(cursor.skip(FAMILY_SIZE), family)
+
+
+def raw(cursor: Cursor) -> None:
+    """Tell IPv4 from IPv6 by the version; another one is malformed, as it is behind an ethertype."""
+    cursor = cursor.need(1)
+    version = cursor.u8(0) >> 4
+    ipv4(cursor.keep(version == 4))
+    ipv6(cursor.keep(version == 6))
+
+
+ETHERTYPES = Switch(
+    16,
+    {
+        ipv4: [IPV4],
+        ipv6: [IPV6],
+        tag: TAGS,
+        finish_as(PacketStatus.NOT_IP): [*LENGTHS, ARP, RARP, SLOW, EAPOL, LLDP, PTP, CFM],
+    },
+)
+
+FAMILIES = Switch(16, {ipv4: [AF_INET], ipv6: AF_INET6})
+
+LINK_LAYERS: dict[int, Layer] = {
+    LinkType.NULL: null,
+    LinkType.ETHERNET: ethernet,
+    LinkType.RAW: raw,
+    LinkType.LOOP: loop,
+    LinkType.LINUX_SLL: linux_sll,
+    LinkType.IPV4: ipv4,
+    LinkType.IPV6: ipv6,
+    LinkType.LINUX_SLL2: linux_sll2,
+}

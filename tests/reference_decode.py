@@ -1,0 +1,174 @@
+"""Decoding one frame at a time, slowly and plainly: what `sensor.decode` is held against.
+
+``kept`` is what the capture kept of the frame. Lengths in headers are held against ``end``,
+where the enclosing layer ended on the wire; bytes are read from ``kept`` alone.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from sensor.model import LinkType, PacketStatus
+
+TAGS = (0x8100, 0x88A8, 0x9100)
+NOT_IP = (0x0806, 0x8035, 0x88CC, 0x8809, 0x888E, 0x88F7, 0x8902)
+EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)
+NO_TRANSPORT = (2, 50, 88, 89, 103, 112)
+FAMILIES = {2: 4, 10: 6, 24: 6, 28: 6, 30: 6}
+
+
+class Malformed(Exception):  # noqa: N818 - a verdict, not an error
+    """A header is cut short, or a length lies."""
+
+
+@dataclass
+class Packet:
+    """The fields of a `PacketBatch`, of one packet, with offsets from the frame's start."""
+
+    status: PacketStatus = PacketStatus.MALFORMED
+    ip_version: int = 0
+    protocol: int = 0
+    tos: int = 0
+    vlan: list[int] = field(default_factory=list)
+    source_offset: int = 0
+    sport: int = 0
+    dport: int = 0
+    payload: tuple[int, int] = (0, 0)
+
+
+def reference_decode(kept: bytes, wirelen: int, linktype: int = LinkType.ETHERNET) -> Packet:
+    """Decode one frame."""
+    packet = Packet()
+    try:
+        packet.status = link(packet, kept, wirelen, linktype)
+    except Malformed:
+        packet.status = PacketStatus.MALFORMED
+    return packet
+
+
+def take(layout: str, kept: bytes, at: int, end: int) -> tuple[int, ...]:
+    """Read a header that has to be whole: before ``end``, and kept."""
+    if at + struct.calcsize(layout) > min(end, len(kept)):
+        raise Malformed
+    return struct.unpack_from(layout, kept, at)
+
+
+def link(packet: Packet, kept: bytes, end: int, linktype: int) -> PacketStatus:
+    """Pass the link layer."""
+    match linktype:
+        case LinkType.ETHERNET:
+            return ethertype(packet, kept, 14, end, take("!12xH", kept, 0, end)[0])
+        case LinkType.LINUX_SLL:
+            return ethertype(packet, kept, 16, end, take("!14xH", kept, 0, end)[0])
+        case LinkType.LINUX_SLL2:
+            return ethertype(packet, kept, 20, end, take("!H18x", kept, 0, end)[0])
+        case LinkType.NULL | LinkType.LOOP:
+            families = {take("!I", kept, 0, end)[0]}
+            if linktype == LinkType.NULL:
+                families.add(take("<I", kept, 0, end)[0])
+            versions = [FAMILIES[family] for family in families if family in FAMILIES]
+            return ip(packet, kept, 4, end, versions[0]) if versions else PacketStatus.UNKNOWN
+        case LinkType.RAW:
+            version = take("!B", kept, 0, end)[0] >> 4
+            if version not in (4, 6):
+                raise Malformed
+            return ip(packet, kept, 0, end, version)
+        case LinkType.IPV4 | LinkType.IPV6:
+            return ip(packet, kept, 0, end, 4 if linktype == LinkType.IPV4 else 6)
+    return PacketStatus.UNKNOWN
+
+
+def ethertype(packet: Packet, kept: bytes, at: int, end: int, number: int) -> PacketStatus:
+    """Pass up to two tags."""
+    while number in TAGS and len(packet.vlan) < 2:
+        tci, number = take("!HH", kept, at, end)
+        packet.vlan.append(tci)
+        at += 4
+    if number in (0x0800, 0x86DD):
+        return ip(packet, kept, at, end, 4 if number == 0x0800 else 6)
+    if number < 0x0600 or number in NOT_IP:
+        return PacketStatus.NOT_IP
+    return PacketStatus.UNKNOWN
+
+
+def ip(packet: Packet, kept: bytes, l3: int, end: int, version: int) -> PacketStatus:
+    """Pass the IP header of the version that is due."""
+    return (ipv4 if version == 4 else ipv6)(packet, kept, l3, end)
+
+
+def ipv4(packet: Packet, kept: bytes, l3: int, end: int) -> PacketStatus:
+    """Pass an IPv4 header."""
+    first, tos, total_length, fragment, protocol = take("!BBHxxHxB10x", kept, l3, end)
+    if first >> 4 != 4:
+        raise Malformed
+    packet.ip_version, packet.tos, packet.protocol, packet.source_offset = 4, tos, protocol, l3 + 12
+    header_size = (first & 15) * 4
+    ip_end = l3 + total_length if total_length else end
+    if header_size < 20 or l3 + header_size > min(ip_end, len(kept)) or ip_end > end:
+        raise Malformed
+    if fragment & 0x1FFF:
+        return payload(packet, kept, l3 + header_size, ip_end, PacketStatus.FRAGMENT)
+    return transport(packet, kept, l3 + header_size, ip_end, bool(fragment & 0x2000))
+
+
+def ipv6(packet: Packet, kept: bytes, l3: int, end: int) -> PacketStatus:
+    """Pass an IPv6 header and the extension headers behind it."""
+    first, payload_length, protocol = take("!IHB33x", kept, l3, end)
+    if first >> 28 != 6:
+        raise Malformed
+    packet.ip_version, packet.tos, packet.source_offset = 6, first >> 20 & 0xFF, l3 + 8
+    packet.protocol = protocol
+    l4 = l3 + 40
+    ip_end = l4 + payload_length if payload_length else end
+    if ip_end > end:
+        raise Malformed
+    first_fragment = False
+    for _ in range(8):
+        if packet.protocol not in EXTENSIONS:
+            break
+        next_header, length, fragment = take("!BBH4x", kept, l4, ip_end)
+        size = {44: 8, 51: (length + 2) * 4}.get(packet.protocol, (length + 1) * 8)
+        if l4 + size > min(ip_end, len(kept)):
+            raise Malformed
+        is_fragment = packet.protocol == 44
+        packet.protocol = next_header
+        l4 += size
+        if is_fragment and fragment >> 3:
+            return payload(packet, kept, l4, ip_end, PacketStatus.FRAGMENT)
+        first_fragment |= is_fragment and bool(fragment & 1)
+    if packet.protocol in EXTENSIONS:
+        return PacketStatus.UNKNOWN
+    return transport(packet, kept, l4, ip_end, first_fragment)
+
+
+def transport(packet: Packet, kept: bytes, l4: int, end: int, first_fragment: bool) -> PacketStatus:
+    """Pass the transport header."""
+    match packet.protocol, packet.ip_version:
+        case 6, _:
+            packet.sport, packet.dport, offset = take("!HH8xB7x", kept, l4, end)
+            header_size = (offset >> 4) * 4
+            if header_size < 20 or l4 + header_size > min(end, len(kept)):
+                raise Malformed
+            return payload(packet, kept, l4 + header_size, end, PacketStatus.PAYLOAD)
+        case 17, _:
+            packet.sport, packet.dport, length = take("!HHHxx", kept, l4, end)
+            if 0 < length < 8 or (l4 + length > end and not first_fragment):
+                raise Malformed
+            end = min(end, l4 + length) if length else end
+            return payload(packet, kept, l4 + 8, end, PacketStatus.PAYLOAD)
+        case (1, 4) | (58, 6):
+            take("!8x", kept, l4, end)
+            return payload(packet, kept, l4 + 8, end, PacketStatus.PAYLOAD)
+        case 59, version:
+            return PacketStatus.NO_PAYLOAD if version == 6 else PacketStatus.NO_TRANSPORT
+    return PacketStatus.NO_TRANSPORT if packet.protocol in NO_TRANSPORT else PacketStatus.UNKNOWN
+
+
+def payload(packet: Packet, kept: bytes, start: int, end: int, status: PacketStatus) -> PacketStatus:
+    """Keep what is left, as far as it was kept."""
+    end = min(end, len(kept))
+    if start >= end:
+        return PacketStatus.NO_PAYLOAD
+    packet.payload = start, end
+    return status
