@@ -26,7 +26,7 @@ from sensor.capture.lab import private_network, veth_pair
 from sensor.counters import Counters
 from sensor.errors import SensorError
 
-RULES = Path("fp-pattern")
+RULES = Path(__file__).parents[1] / "fp-pattern"
 MIRROR, SOURCE = "mirror", "source"
 FRAMES_PER_SECOND = 2000
 PATIENCE_S = 20
@@ -56,36 +56,39 @@ def main() -> int:
 
 
 def demo(console: Console, directory: Path) -> int:
-    """Generate, capture and show; all files go into ``directory``."""
+    """Generate and capture; all files go into ``directory``."""
     traffic = mix.demo(seed=1)
-    capture, evidence, matches = (
-        directory / "traffic.pcap",
-        directory / "evidence",
-        directory / "matches.jsonl",
-    )
+    capture = directory / "traffic.pcap"
     write_capture(capture, traffic.frames)
-    console.print(f"generated {len(traffic.frames)} frames: {capture}")
+    console.print(f"generated {len(traffic.frames)} frames")
     with private_network():
         veth_pair(MIRROR, SOURCE)
         console.print(f"starting the sensor on {MIRROR}")
-        with sensor(evidence, matches) as log_line:
+        with sensor(directory / "evidence", directory / "matches.jsonl") as log_line:
             console.print(log_line)
             console.print(f"replaying into {SOURCE} at {FRAMES_PER_SECOND} frames/s")
             replay(capture)
             wait_for_frames(len(traffic.frames))
             console.print("stopping the sensor")
-    *found, final = [json.loads(line) for line in matches.read_text(encoding="utf-8").splitlines()]
+    return show(console, directory, traffic)
+
+
+def show(console: Console, directory: Path, traffic: mix.Traffic) -> int:
+    """Print what came of it; the demo's exit code."""
+    lines = (directory / "matches.jsonl").read_text(encoding="utf-8").splitlines()
+    *found, final = [json.loads(line) for line in lines]
     counters = Counters(**final["counters"])
-    files = sorted(evidence.rglob("*.pcap"))
-    faults = [*missing(traffic.expected, found), *wrong_sums(counters, len(traffic.frames), files)]
+    files = sorted(directory.glob("evidence/**/*.pcap"))
     threats = sum(expected.rule_class == "threat" for expected in traffic.expected)
+    banners = len(traffic.expected) - threats
     console.print(evidence_table(found), counters_table(counters))
-    console.print(f"traffic  {capture} ({threats} attacks, {len(traffic.expected) - threats} banners)")
-    console.print(f"matches  {matches} ({len(found)})")
+    console.print(f"traffic  {directory}/traffic.pcap ({threats} attacks, {banners} banners)", soft_wrap=True)
+    console.print(f"matches  {directory}/matches.jsonl ({len(found)})", soft_wrap=True)
     for file in files:
         console.print(f"evidence {file}", soft_wrap=True)
+    faults = [*missing(traffic.expected, found), *wrong_sums(counters, len(traffic.frames), files)]
     for fault in faults:
-        console.print(f"wrong    {fault}", style="red")
+        console.print(f"wrong    {fault}", style="red", soft_wrap=True)
     return 1 if faults else 0
 
 
