@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,13 +120,16 @@ def _live_interface(index: int) -> str:
 
 def main() -> None:
     """Run a command; every error a user can mend becomes one line and its exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
+    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
     try:
-        cli()
+        sys.exit(cli.main(standalone_mode=False))
     except SensorError as error:
         click.echo(f"sensor: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read the matches has had enough. Python would complain once more on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(128 + signal.SIGINT)

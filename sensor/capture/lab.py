@@ -43,6 +43,10 @@ def private_network() -> Iterator[None]:
         os.close(home)
 
 
+VETH_MTU = 3500
+"""About the most that XDP takes in a single buffer on veth."""
+
+
 def veth_pair(left: str, right: str) -> None:
     """Create two connected interfaces in this thread's namespace, up, and silent by themselves.
 
@@ -56,4 +60,4 @@ def veth_pair(left: str, right: str) -> None:
             if disable_ipv6.exists():
                 disable_ipv6.write_text("1")
             index = netlink.link_lookup(ifname=name)[0]
-            netlink.link("set", index=index, state="up", arp=False)
+            netlink.link("set", index=index, mtu=VETH_MTU, state="up", arp=False)
