@@ -80,6 +80,12 @@ def test_every_kind_of_frame() -> None:
     assert set(decode(batch_of(FRAMES)).status.tolist()) == set(PacketStatus)
 
 
+def test_frame_in_a_batch_of_its_own() -> None:
+    """What a frame decodes to does not depend on the company it is in."""
+    for name, frame in CORPUS:
+        assert list(packets_of(batch_of([frame]))) == [reference_decode(frame, len(frame))], name
+
+
 def test_frames_cut_on_the_wire() -> None:
     """Every frame that ends early, at every byte, decodes as the law says."""
     assert disagreements(list(truncations(CORPUS, smallest=0))) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,6 @@ class Cursor:
     """Where the enclosing layer ends, as far as it was kept."""
     wire_end: Integers
     """Where the enclosing layer ended on the wire: what the lengths in headers are held against."""
-    depth: int = 0
-    """Tags, or extension headers, that the group has passed in a row."""
 
     @classmethod
     def at_start(cls, batch: FrameBatch, packets: PacketBatch) -> Cursor:
@@ -80,8 +78,20 @@ class Cursor:
         if np.count_nonzero(mask) == len(self):
             return self
         frames = np.flatnonzero(mask) if isinstance(self.frames, slice) else self.frames[mask]
+        return Cursor(self.decoding, frames, self.position[mask], self.end[mask], self.wire_end[mask])
+
+    def join(self, other: Cursor) -> Cursor:
+        """Go on with the frames of both groups."""
+        if not len(self) or not len(other):
+            return self if len(self) else other
+        # Neither has all the frames, so neither has a slice.
+        frames = np.append(cast("Integers", self.frames), cast("Integers", other.frames))
         return Cursor(
-            self.decoding, frames, self.position[mask], self.end[mask], self.wire_end[mask], self.depth
+            self.decoding,
+            frames,
+            np.append(self.position, other.position),
+            np.append(self.end, other.end),
+            np.append(self.wire_end, other.wire_end),
         )
 
     def need(self, size: Integers | int) -> Cursor:
@@ -90,11 +100,7 @@ class Cursor:
 
     def skip(self, size: Integers | int) -> Cursor:
         """Step over that many bytes, which may lead past the end: `need` first, or compare afterwards."""
-        return Cursor(self.decoding, self.frames, self.position + size, self.end, self.wire_end, self.depth)
-
-    def deeper(self) -> Cursor:
-        """Count one more tag or extension header as passed."""
-        return Cursor(self.decoding, self.frames, self.position, self.end, self.wire_end, self.depth + 1)
+        return Cursor(self.decoding, self.frames, self.position + size, self.end, self.wire_end)
 
     def narrow(self, wire_end: Integers) -> Cursor:
         """Enter a layer that ends there."""
@@ -130,6 +136,13 @@ def finish_as(status: PacketStatus) -> Layer:
 
 
 unknown = finish_as(PacketStatus.UNKNOWN)
+
+
+def table_of(bits: int, numbers: Iterable[int]) -> Mask:
+    """Make a table that tells of every number of so many bits whether it is one of those."""
+    table = np.zeros(1 << bits, np.bool_)
+    table[list(numbers)] = True
+    return table
 
 
 class Switch:

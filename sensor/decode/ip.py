@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensor.decode.cursor import Cursor, Integers, Switch, finish_as, unknown
+from sensor.decode.cursor import Cursor, Integers, Switch, finish_as, table_of
 from sensor.decode.transport import icmp, tcp, udp
 from sensor.model import PacketStatus
 
@@ -48,7 +48,7 @@ def ipv4(cursor: Cursor) -> None:
 
 
 def ipv6(cursor: Cursor) -> None:
-    """Pass an IPv6 header (RFC 8200, section 3)."""
+    """Pass an IPv6 header and up to eight extension headers (RFC 8200); a ninth is UNKNOWN."""
     cursor = cursor.need(IPV6_SIZE)
     cursor = cursor.keep(cursor.u8(0) >> 4 == 6)
     cursor.set(
@@ -60,6 +60,11 @@ def ipv6(cursor: Cursor) -> None:
     payload_length = cursor.u16(4)
     packet_end = _packet_end(cursor, length=np.where(payload_length == 0, 0, IPV6_SIZE + payload_length))
     packet = cursor.narrow(packet_end).skip(IPV6_SIZE).keep(packet_end <= cursor.wire_end)
+    for _ in range(EXTENSIONS_MAX):
+        extended = IS_EXTENSION[packet.protocol]
+        if not np.count_nonzero(extended):
+            break
+        packet = packet.keep(~extended).join(_pass_extension(packet.keep(extended)))
     IPV6_PROTOCOLS.enter(packet, packet.protocol)
 
 
@@ -68,26 +73,20 @@ def _packet_end(cursor: Cursor, length: Integers) -> Integers:
     return np.where(length == 0, cursor.wire_end, cursor.position + length)
 
 
-def extension(cursor: Cursor) -> None:
-    """Pass an IPv6 extension header of the kind that ``protocol`` names (RFC 8200, section 4).
+def _pass_extension(cursor: Cursor) -> Cursor:
+    """Pass the extension header that ``protocol`` names (RFC 8200, section 4); later fragments end there.
 
-    One layer for all kinds: the frames stay together, so that a batch takes no more than
-    eight steps, whatever chains were crafted for it.
+    All kinds at once: a batch takes no more than eight such steps, whatever chains were crafted for it.
     """
-    if cursor.depth == EXTENSIONS_MAX:
-        unknown(cursor)
-        return
     cursor = cursor.need(EXTENSION_SIZE_MIN)
     cursor = cursor.need(_extension_size(cursor))
-    packet = cursor.skip(_extension_size(cursor)).deeper()
-
+    packet = cursor.skip(_extension_size(cursor))
     fragment = np.where(cursor.protocol == FRAGMENT, cursor.u16(2), 0)
     cursor.decoding.first_fragment[cursor.frames] |= fragment & IPV6_MORE_FRAGMENTS != 0
     later = fragment & IPV6_FRAGMENT_OFFSET != 0
     cursor.set(protocol=cursor.u8(0))
     packet.keep(later).finish_at_payload(PacketStatus.FRAGMENT)
-    packet = packet.keep(~later)
-    IPV6_PROTOCOLS.enter(packet, packet.protocol)
+    return packet.keep(~later)
 
 
 def _extension_size(cursor: Cursor) -> Integers:
@@ -95,6 +94,8 @@ def _extension_size(cursor: Cursor) -> Integers:
     kind, length = cursor.protocol, cursor.u8(1)
     return np.select([kind == FRAGMENT, kind == AH], [8, (length + 2) * 4], (length + 1) * 8)
 
+
+IS_EXTENSION = table_of(8, [HOP_BY_HOP, ROUTING, FRAGMENT, AH, DESTINATION, MOBILITY, HIP, SHIM6])
 
 no_transport = finish_as(PacketStatus.NO_TRANSPORT)
 
@@ -114,7 +115,6 @@ IPV6_PROTOCOLS = Switch(
         tcp: [TCP],
         udp: [UDP],
         icmp: [ICMPV6],
-        extension: [HOP_BY_HOP, ROUTING, FRAGMENT, AH, DESTINATION, MOBILITY, HIP, SHIM6],
         finish_as(PacketStatus.NO_PAYLOAD): [NO_NEXT_HEADER],
         no_transport: [IGMP, ESP, EIGRP, OSPF, PIM, VRRP],
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensor.decode.cursor import Cursor, Layer, Switch, finish_as, unknown
+from sensor.decode.cursor import Cursor, Integers, Layer, Switch, finish_as, table_of
 from sensor.decode.ip import ipv4, ipv6
 from sensor.model import LinkType, PacketStatus
 
@@ -28,30 +28,35 @@ AF_INET6 = (10, 24, 28, 30)  # Linux; NetBSD and OpenBSD; FreeBSD; macOS
 def ethernet(cursor: Cursor) -> None:
     """Pass an Ethernet header: both addresses and the ethertype."""
     cursor = cursor.need(ETHERNET_SIZE)
-    ETHERTYPES.enter(cursor.skip(ETHERNET_SIZE), cursor.u16(12))
-
-
-def tag(cursor: Cursor) -> None:
-    """Pass a VLAN tag (IEEE 802.1Q): control information and the ethertype of what follows."""
-    if cursor.depth == TAGS_MAX:
-        unknown(cursor)
-        return
-    cursor = cursor.need(TAG_SIZE)
-    cursor.decoding.packets.vlan_tci[cursor.frames, cursor.depth] = cursor.u16(0)
-    cursor.set(vlan_count=cursor.depth + 1)
-    ETHERTYPES.enter(cursor.skip(TAG_SIZE).deeper(), cursor.u16(2))
+    network(cursor.skip(ETHERNET_SIZE), cursor.u16(12))
 
 
 def linux_sll(cursor: Cursor) -> None:
     """Pass a Linux cooked header (https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL.html)."""
     cursor = cursor.need(LINUX_SLL_SIZE)
-    ETHERTYPES.enter(cursor.skip(LINUX_SLL_SIZE), cursor.u16(14))
+    network(cursor.skip(LINUX_SLL_SIZE), cursor.u16(14))
 
 
 def linux_sll2(cursor: Cursor) -> None:
     """Pass a Linux cooked header (https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html)."""
     cursor = cursor.need(LINUX_SLL2_SIZE)
-    ETHERTYPES.enter(cursor.skip(LINUX_SLL2_SIZE), cursor.u16(0))
+    network(cursor.skip(LINUX_SLL2_SIZE), cursor.u16(0))
+
+
+def network(cursor: Cursor, ethertype: Integers) -> None:
+    """Pass up to two VLAN tags (IEEE 802.1Q) and enter what the ethertype names; a third tag is UNKNOWN."""
+    for depth in range(TAGS_MAX):
+        tagged = IS_TAG[ethertype]
+        if not np.count_nonzero(tagged):
+            break
+        whole = ~tagged | (cursor.position + TAG_SIZE <= cursor.end)
+        cursor, ethertype, tagged = cursor.keep(whole), ethertype[whole], tagged[whole]
+        tag = cursor.keep(tagged)
+        tag.decoding.packets.vlan_tci[tag.frames, depth] = tag.u16(0)
+        tag.set(vlan_count=depth + 1)
+        ethertype[tagged] = tag.u16(2)
+        cursor = cursor.skip(tagged * TAG_SIZE)
+    ETHERTYPES.enter(cursor, ethertype)
 
 
 def null(cursor: Cursor) -> None:
@@ -78,12 +83,13 @@ def raw(cursor: Cursor) -> None:
     ipv6(cursor.keep(version == 6))
 
 
+IS_TAG = table_of(16, TAGS)
+
 ETHERTYPES = Switch(
     16,
     {
         ipv4: [IPV4],
         ipv6: [IPV6],
-        tag: TAGS,
         finish_as(PacketStatus.NOT_IP): [*LENGTHS, ARP, RARP, SLOW, EAPOL, LLDP, PTP, CFM],
     },
 )
