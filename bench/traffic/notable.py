@@ -134,20 +134,20 @@ ATTACKS = (
 
 BANNERS = (
     Exchange(
-        Notable("OpenSSH", "service", b"SSH-2.0-OpenSSH_9.2p1"),
+        Notable("OpenSSH", "midware", b"SSH-2.0-OpenSSH_9.2p1"),
         22,
         b"",
         b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n",
     ),
-    Exchange(Notable("vsftpd", "service", b"220 (vsFTPd 3.0.3)"), 21, b"", b"220 (vsFTPd 3.0.3)\r\n"),
+    Exchange(Notable("vsftpd", "midware", b"220 (vsFTPd 3.0.3)"), 21, b"", b"220 (vsFTPd 3.0.3)\r\n"),
     Exchange(
-        Notable("Postfix", "service", b"ESMTP Postfix"),
+        Notable("Postfix", "midware", b"ESMTP Postfix"),
         25,
         b"",
         b"220 mail.example ESMTP Postfix (Debian/GNU)\r\n",
     ),
     Exchange(
-        Notable("MySQL", "service", b"\n8.0.36\0"),
+        Notable("MySQL", "midware", b"\n8.0.36\0"),
         3306,
         b"",
         b"\x4a\0\0\0\n8.0.36\0\x1c\0\0\0:K\x11\x22%w\x01\x7f\0\xff\xff\xff\x02\0\xff\xdf\x15"
