@@ -2,7 +2,7 @@
 /*
  * From a frame to the offsets of its headers and its payload: Ethernet, up to two
  * VLAN tags, IPv4 with options, IPv6 with extension headers, fragments, TCP, UDP,
- * ICMP and ICMPv6. sensor/decode.py follows the same law, and the tests hold the
+ * ICMP and ICMPv6. sensor/decode/ follows the same law, and the tests hold the
  * two against each other.
  *
  * What this parser does not know is PACKET_UNKNOWN, never a guess: the caller

@@ -32,17 +32,35 @@ def read(
 ) -> None:
     """Match every frame of the files, in order; keep the hits in ``evidence`` where that is given.
 
+    Files that are missing or foreign are refused before any is read.
+
     Raises:
         RulesError: A rule is wrong.
         CaptureFileError: A file cannot be read; whole frames before the fault have been handled.
         EvidenceError: Evidence cannot be written, or some could not be.
     """
+    files = list(paths)
+    for path in files:
+        if not path.is_fifo():  # what is read of a pipe is gone
+            CaptureFile(path).close()
     pipeline = Pipeline(load_rules(settings.rules), settings.keep, settings.profile, live=False)
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
-    files = [CaptureFile(path) for path in paths]
-    with closing(writer) if writer else nullcontext():
-        for file in files:
-            _read_file(file, pipeline, writer, emit, progress)
+    for recovery in writer.recovered if writer else ():
+        log.warning("%s", recovery)
+    try:
+        with closing(writer) if writer else nullcontext():
+            for path in files:
+                with CaptureFile(path) as file:
+                    _read_file(file, pipeline, writer, emit, progress)
+    finally:
+        counters = _report(pipeline, writer)
+    if counters.write_failed:
+        raise EvidenceError(
+            f"{counters.write_failed} matched frames could not be written to {evidence}; see the log"
+        )
+
+
+def _report(pipeline: Pipeline, writer: EvidenceWriter | None) -> Counters:
     counters = Counters(
         read=pipeline.read,
         undecodable=pipeline.undecodable,
@@ -54,21 +72,17 @@ def read(
     for path in writer.paths if writer else ():
         log.info("evidence: %s", path)
     log.info("counters: %s", counters_line(counters))
-    if counters.write_failed:
-        raise EvidenceError(
-            f"{counters.write_failed} matched frames could not be written to {evidence}; see the log"
-        )
+    return counters
 
 
 def _read_file(
     file: CaptureFile, pipeline: Pipeline, writer: EvidenceWriter | None, emit: Emit, progress: Progress
 ) -> None:
     position = 0
-    with file:
-        for batch in file.batches():
-            pieces = pipeline.process(batch)
-            if pieces and writer:
-                writer.write(pieces)
-            emit(pieces)
-            progress(file.position_bytes - position)
-            position = file.position_bytes
+    for batch in file.batches():
+        pieces = pipeline.process(batch)
+        if pieces and writer:
+            writer.write(pieces)
+        emit(pieces)
+        progress(file.position_bytes - position)
+        position = file.position_bytes

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from pyroute2 import IPRoute
 
@@ -28,6 +29,7 @@ class Run:
 
     process: subprocess.Popen[str]
     evidence: Path
+    output: IO[str]
     log: list[str] = field(default_factory=list)
     matches: list[dict[str, Any]] = field(default_factory=list)
 
@@ -38,8 +40,9 @@ class Run:
 
     def wait(self) -> int:
         """Wait for its end; its exit code."""
-        out, err = self.process.communicate(timeout=TIMEOUT_S)
-        self.matches = [json.loads(line) for line in out.splitlines()]
+        _, err = self.process.communicate(timeout=TIMEOUT_S)
+        self.output.seek(0)
+        self.matches = [json.loads(line) for line in self.output]
         self.log += err.splitlines()
         return self.process.returncode
 
@@ -59,8 +62,9 @@ class Run:
 def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
     """Start ``sensor run`` and wait until it captures."""
     command = [*SENSOR, "run", "-i", interface, "--evidence", str(evidence), "--json", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    run = Run(process, evidence)
+    output = TemporaryFile("w+")  # a pipe that nobody reads while the test goes on would stall the sensor
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
+    run = Run(process, evidence, output)
     try:
         assert process.stderr
         for line in process.stderr:
@@ -71,11 +75,12 @@ def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
     finally:
         process.kill()
         process.communicate()
+        output.close()
 
 
 def replay(interface: str, pcap: Path, pps: int = 20_000) -> None:
-    """Send a capture with tcpreplay."""
-    command = ["tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
+    """Send a capture with tcpreplay, from one CPU: between the rings of several there is no order."""
+    command = ["taskset", "--cpu-list", "0", "tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
     subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
 
 

@@ -1,0 +1,179 @@
+"""`sensor read` as a user runs it: files in, matches out, evidence where it is wanted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import dpkt
+import pytest
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "reference"
+NOBODY = ("setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
+
+
+def sensor(*arguments: str | Path, wrapper: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [*wrapper, sys.executable, "-m", "sensor", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    """Ordinary traffic with attacks and banners in it."""
+    path = tmp_path / "capture.pcap"
+    write_capture(path, mix.demo(seed=1).frames)
+    return path
+
+
+def test_json_is_one_object_a_match(capture: Path) -> None:
+    """Every line of standard output is an object with the documented keys; nothing else is printed there."""
+    done = sensor("read", capture, "--json")
+    assert done.returncode == 0
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {match["class"] for match in found} >= {"service", "threat"}
+    keys = "time_us class rule type name version vendor os protocol sip sport dip dport vlan interface start end"
+    assert all(list(match) == [*keys.split(), "text"] for match in found)
+
+
+def test_lines_for_people(capture: Path) -> None:
+    """Without --json a match is a line with time, rule, addresses and the matched text."""
+    done = sensor("read", capture)
+    assert any("threat" in line and "jndi:ldap" in line for line in done.stdout.splitlines())
+
+
+def test_evidence_is_the_matched_frames(capture: Path, tmp_path: Path) -> None:
+    """The files hold each matched frame once, under its own time; their names come from the packets."""
+    done = sensor("read", capture, "--json", "--evidence", tmp_path / "evidence")
+    times = {json.loads(line)["time_us"] for line in done.stdout.splitlines()}
+    files = sorted((tmp_path / "evidence" / "3").glob("*.pcap"))
+    kept = []
+    for file in files:
+        with file.open("rb") as content:
+            kept += [round(time_s * 1_000_000) for time_s, _ in dpkt.pcap.Reader(content)]
+    assert set(kept) == times
+    first_s = min(times) // 1_000_000 // 300 * 300
+    assert (
+        files[0].stem
+        == subprocess.run(
+            ["date", "-u", "-d", f"@{first_s}", "+%Y%m%d%H%M"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    )
+
+
+def test_needs_neither_root_nor_bcc(capture: Path) -> None:
+    """It works for nobody, in a Python that cannot import BCC."""
+    capture.chmod(0o644)
+    for directory in (capture.parent, capture.parent.parent, capture.parent.parent.parent):
+        directory.chmod(0o755)
+    program = "import sys; sys.modules['bcc'] = None; from sensor.cli import main; main()"
+    done = subprocess.run(
+        [*NOBODY, sys.executable, "-c", program, "read", str(capture)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "threat" in done.stdout
+
+
+def test_pcapng_and_pcap_give_the_same_matches(capture: Path, tmp_path: Path) -> None:
+    """The container makes no difference."""
+    pcapng = tmp_path / "capture.pcapng"
+    subprocess.run(["editcap", "-F", "pcapng", str(capture), str(pcapng)], check=True)
+    assert sensor("read", pcapng, "--json").stdout == sensor("read", capture, "--json").stdout
+
+
+def test_a_truncated_file(capture: Path, tmp_path: Path) -> None:
+    """What is whole is matched and kept; then one line says where the file ends."""
+    torn = tmp_path / "torn.pcap"
+    torn.write_bytes(capture.read_bytes()[:-7])
+    whole = sensor("read", capture, "--json").stdout
+    done = sensor("read", torn, "--json", "--evidence", tmp_path / "evidence")
+    assert done.returncode == 7
+    assert done.stderr.splitlines()[-1].startswith(f"sensor: {torn}: ")
+    assert done.stdout
+    assert whole.startswith(done.stdout)
+    assert list((tmp_path / "evidence" / "3").glob("*.pcap"))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x1f\x8b\x08" + bytes(40), b"\x7fELF" + bytes(60)])
+def test_a_foreign_file_is_refused_before_anything_is_read(
+    capture: Path, tmp_path: Path, content: bytes
+) -> None:
+    """One line, exit code 7, no match and no evidence of the file in front of it."""
+    foreign = tmp_path / "foreign"
+    foreign.write_bytes(content)
+    done = sensor("read", capture, foreign, "--evidence", tmp_path / "evidence")
+    assert (done.returncode, done.stdout) == (7, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"sensor: {foreign}: ")
+    assert not (tmp_path / "evidence").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nosuch.pcap"], 7, "nosuch.pcap"),
+        ([".", "--keep", "all"], 2, "--keep"),
+        ([".", "--config", "nosuch.toml"], 2, "nosuch.toml: cannot be read"),
+        (["--rules", "nosuch", os.devnull], 7, os.devnull),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_clear_line(arguments: list[str], code: int, message: str) -> None:
+    """Never a traceback; the exit code tells what was wrong."""
+    done = sensor("read", *arguments)
+    assert done.returncode == code
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_had_enough(capture: Path) -> None:
+    """A pipe that closes early ends the command without a traceback."""
+    command = f"{sys.executable} -m sensor read {capture} {capture} {capture} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_a_progress_bar_on_a_terminal(capture: Path) -> None:
+    """Standard error is a terminal: how far it is, and nothing of that when it is not."""
+    leader, follower = os.openpty()
+    subprocess.run([sys.executable, "-m", "sensor", "read", str(capture)], stderr=follower, check=True)
+    os.close(follower)
+    shown = os.read(leader, 65536).decode()
+    os.close(leader)
+    assert "reading" in shown
+    assert "reading" not in sensor("read", capture).stderr
+
+
+def test_our_rules_name_the_blind_injection() -> None:
+    """The time-based SQL injection that ly_probe's own rules miss."""
+    path = SHARED / "pcap" / "sql_inject.pcap"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    done = sensor("read", path, "--json", "--keep", "threat")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert any("sql" in match["name"].lower() and "sleep" in match["text"].lower() for match in found)
+
+
+@pytest.mark.parametrize("name", ["sql_inject", "mining_common", "dnstun_cobalt_strike"])
+def test_with_their_rules_we_keep_all_that_ly_probe_keeps(name: str) -> None:
+    """Every packet ly_probe keeps is among ours."""
+    if not SHARED.exists():
+        pytest.skip(f"{SHARED} is not here")
+    kept = json.loads((SHARED / "lyprobe_kept.json").read_text())[f"{name}.pcap"]["k2"]
+    path = SHARED / "pcap" / f"{name}.pcap"
+    done = sensor("read", path, "--json", "--rules", SHARED / "fp-patterns", "--keep", "any")
+    ours = {json.loads(line)["time_us"] for line in done.stdout.splitlines()}
+    assert ours >= set(kept)
