@@ -64,20 +64,19 @@ def demo(console: Console, directory: Path) -> int:
     with private_network():
         veth_pair(MIRROR, SOURCE)
         console.print(f"starting the sensor on {MIRROR}")
-        with sensor(directory / "evidence", directory / "matches.jsonl") as log_line:
-            console.print(log_line)
+        with sensor(directory / "evidence", directory / "matches.jsonl") as log:
+            console.print(log[-1])
             console.print(f"replaying into {SOURCE} at {FRAMES_PER_SECOND} frames/s")
             replay(capture)
             wait_for_frames(len(traffic.frames))
             console.print("stopping the sensor")
-    return show(console, directory, traffic)
+    return show(console, directory, traffic, final_counters(log))
 
 
-def show(console: Console, directory: Path, traffic: mix.Traffic) -> int:
+def show(console: Console, directory: Path, traffic: mix.Traffic, counters: Counters) -> int:
     """Print what came of it; the demo's exit code."""
     lines = (directory / "matches.jsonl").read_text(encoding="utf-8").splitlines()
-    *found, final = [json.loads(line) for line in lines]
-    counters = Counters(**final["counters"])
+    found = [json.loads(line) for line in lines]
     files = sorted(directory.glob("evidence/**/*.pcap"))
     threats = sum(expected.rule_class == "threat" for expected in traffic.expected)
     banners = len(traffic.expected) - threats
@@ -93,43 +92,50 @@ def show(console: Console, directory: Path, traffic: mix.Traffic) -> int:
 
 
 @contextmanager
-def sensor(evidence: Path, matches: Path) -> Iterator[str]:
-    """Run the sensor on one end of the wire, and give the line of its log that says it is capturing.
+def sensor(evidence: Path, matches: Path) -> Iterator[list[str]]:
+    """Run the sensor on one end of the wire, and give the lines it logs: until it captures, later all.
 
     Raises:
         DemoError: It ended early, with an error, or not at all.
     """
     options = ("--rules", RULES, "--evidence", evidence, "--json")
     command = (*TIED, sys.executable, "-m", "sensor", "run", "-i", MIRROR, *options)
+    log: list[str] = []
     with (
         matches.open("wb") as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
     ):
         try:
-            yield ready_line(process)
+            wait_until_ready(process, log)
+            yield log
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                log = process.communicate(timeout=PATIENCE_S)[1]
+                log += process.communicate(timeout=PATIENCE_S)[1].splitlines()
             except subprocess.TimeoutExpired as error:
                 process.kill()
                 raise DemoError(f"the sensor did not stop within {PATIENCE_S} s") from error
     if process.returncode:
-        raise DemoError(f"the sensor ended with code {process.returncode}: {log}")
+        raise DemoError(f"the sensor ended with code {process.returncode}: {log[-1]}")
 
 
-def ready_line(process: subprocess.Popen[str]) -> str:
-    """Read the log up to the line that says what is captured.
+def wait_until_ready(process: subprocess.Popen[str], log: list[str]) -> None:
+    """Take the sensor's log up to the line that says what is captured.
 
     Raises:
         DemoError: The sensor ended before that.
     """
-    log = []
     for line in process.stderr or ():
-        log.append(line)
+        log.append(line.rstrip())
         if "capturing on" in line:
-            return line.rstrip()
-    raise DemoError(f"the sensor did not start: {''.join(log)}")
+            return
+    raise DemoError(f"the sensor did not start: {log[-1] if log else 'it said nothing'}")
+
+
+def final_counters(log: list[str]) -> Counters:
+    """Read the counters that the sensor logs at its end."""
+    *_, last = (line.partition("counters: ")[2] for line in log if "counters: " in line)
+    return Counters(**json.loads(last))
 
 
 def replay(capture: Path) -> None:

@@ -18,7 +18,7 @@ Found = dict[str, Any]
 """A match as ``sensor run --json`` prints it."""
 
 CLASSES = ("threat", "device", "os", "midware", "service")
-ROWS_A_RULE = 3
+TEXT_WIDTH = 40
 
 
 def missing(expected: list[Expected], found: list[Found]) -> Iterator[str]:
@@ -49,22 +49,34 @@ def wrong_sums(counters: Counters, sent: int, files: list[Path]) -> Iterator[str
         yield f"{counters.written} frames were written, the files hold {records}"
 
 
-def evidence_table(found: list[Found]) -> Table:
-    """Show the matches, by class and time; of a rule that hits often the first ones, and how many more."""
-    table = Table("time", "class", "rule", "from", "to", "text", title="Evidence", title_justify="left")
-    counts = Counter(hit["rule"] for hit in found)
-    shown: Counter[int] = Counter()
+def digest(found: list[Found]) -> Iterator[tuple[Found, int]]:
+    """Give every threat, and of each other rule its first match with the number of further ones."""
+    left = Counter(hit["rule"] for hit in found)
     for hit in sorted(found, key=lambda hit: (CLASSES.index(hit["class"]), hit["time_us"])):
-        shown[hit["rule"]] += 1
-        if shown[hit["rule"]] > ROWS_A_RULE:
-            continue
+        if hit["class"] == "threat":
+            yield hit, 0
+        elif hit["rule"] in left:
+            yield hit, left.pop(hit["rule"]) - 1
+
+
+def evidence_table(found: list[Found]) -> Table:
+    """Show a `digest` of the matches."""
+    table = Table(title="Evidence", title_justify="left")
+    for name in ("time", "class", "rule", "from", "to", "text"):
+        table.add_column(name, overflow="fold")
+    for hit, more in digest(found):
         moment = datetime.fromtimestamp(hit["time_us"] / 1e6, UTC)
-        label = f"{hit['rule']} {hit['name']} {hit['version'] or ''}"
-        ends = (f"{hit['sip']} {hit['sport']}", f"{hit['dip']} {hit['dport']}")
-        style = "red" if hit["class"] == "threat" else ""
-        table.add_row(f"{moment:%H:%M:%S.%f}", hit["class"], label, *ends, hit["text"], style=style)
-        if shown[hit["rule"]] == ROWS_A_RULE < counts[hit["rule"]]:
-            table.add_row("", "", f"  {counts[hit['rule']] - ROWS_A_RULE} more", "", "", "", style="dim")
+        label = [str(hit["rule"]), hit["name"], hit["version"], f"(+{more})" if more else None]
+        text = hit["text"] if len(hit["text"]) <= TEXT_WIDTH else hit["text"][: TEXT_WIDTH - 1] + "…"
+        table.add_row(
+            f"{moment:%H:%M:%S.%f}",
+            hit["class"],
+            " ".join(filter(None, label)),
+            f"{hit['sip']} {hit['sport']}",
+            f"{hit['dip']} {hit['dport']}",
+            text,
+            style="red" if hit["class"] == "threat" else "",
+        )
     return table
 
 
