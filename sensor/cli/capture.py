@@ -1,10 +1,8 @@
-"""The commands: flags into settings, errors into one line and an exit code."""
+"""``sensor run`` and ``sensor read``: flags into settings, matches onto standard output."""
 
 from __future__ import annotations
 
 import json
-import logging
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sensor.config import load_settings
-from sensor.errors import SensorError
 from sensor.model import Evidence
 from sensor.read import read
 from sensor.report import match_line, match_objects
@@ -54,13 +51,7 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sensor")
-def cli() -> None:
-    """Watch a mirror port and keep exactly the packets that hit a rule."""
-
-
-@cli.command("run")
+@click.command("run")
 @click.option("-i", "--interface", multiple=True, help="Interface to capture on; repeat for more.")
 @_shared
 @click.option(
@@ -79,7 +70,7 @@ def run_command(config: Path | None, as_json: bool, interface: tuple[str, ...], 
     run(settings, _print_matches(as_json, _live_interface) if as_json else _print_nothing, status)
 
 
-@cli.command("read")
+@click.command("read")
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @_shared
 def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **flags: Any) -> None:
@@ -116,20 +107,3 @@ def _live_interface(index: int) -> str:
         return if_indextoname(index)
     except OSError:  # it went away since
         return str(index)
-
-
-def main() -> None:
-    """Run a command; every error a user can mend becomes one line and its exit code."""
-    over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
-    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
-    try:
-        sys.exit(cli.main(standalone_mode=False))
-    except SensorError as error:
-        click.echo(f"sensor: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(128 + signal.SIGINT)

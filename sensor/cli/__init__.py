@@ -1,0 +1,39 @@
+"""The commands; errors become one line and an exit code. A module of this package for each group of commands."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+import click
+
+from sensor.cli.capture import read_command, run_command
+from sensor.errors import SensorError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sensor")
+def cli() -> None:
+    """Watch a mirror port and keep exactly the packets that hit a rule."""
+
+
+cli.add_command(run_command)
+cli.add_command(read_command)
+
+
+def main() -> None:
+    """Run a command; every error a user can mend becomes one line and its exit code."""
+    over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
+    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except SensorError as error:
+        click.echo(f"sensor: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(128 + signal.SIGINT)
