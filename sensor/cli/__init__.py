@@ -1,4 +1,4 @@
-"""The commands; errors become one line and an exit code. A module of this package for each group of commands."""
+"""The commands, a module for each group of them; errors become one line and an exit code."""
 
 from __future__ import annotations
 
