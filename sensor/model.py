@@ -145,8 +145,7 @@ class Rule:
     desc: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A rule and where it hit one packet's payload."""
 
     rule: Rule

@@ -7,11 +7,13 @@ several CPUs have no order between them, so it may step back a little from batch
 from __future__ import annotations
 
 import secrets
+import sys
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.model import PacketBatch, RuleClass
+from sensor.model import RULE_CLASSES, Match, PacketBatch, RuleClass
 
 CAPACITY = 1 << 19
 """Flows in a generation of the table; two generations are kept."""
@@ -22,24 +24,60 @@ _NS = 1_000_000_000
 class Flow:
     """What is remembered of one flow."""
 
-    __slots__ = ("answered", "first_ns", "labelled", "last_ns", "packets", "source")
+    __slots__ = ("answered", "dies_ns", "idles_ns", "labelled", "packets", "source")
 
-    def __init__(self, now_ns: int) -> None:
-        self.first_ns = now_ns
-        self.last_ns = now_ns
-        self.packets = 0
-        """Packets with payload seen."""
+    def __init__(self, idles_ns: float, dies_ns: float) -> None:
+        self.idles_ns = idles_ns
+        """When it ends unless another packet comes."""
+        self.dies_ns = dies_ns
+        """When it ends in any case."""
+        self.packets = 1
+        """Packets counted."""
         self.labelled: set[RuleClass] = set()
         """Classes that named this flow."""
         self.source: bytes | None = None
-        """The address that a packet must be sent to, to be the answer."""
+        """Whose packet is to be answered."""
         self.answered = False
+
+    def opens(self, source: bytes, destination: bytes) -> bool:
+        """Whether a packet is the first of its flow, or the first answer to that."""
+        if self.source is None:
+            self.source = source
+            return True
+        if self.answered or destination != self.source:
+            return False
+        self.answered = True
+        return True
+
+    def label(self, matches: tuple[Match, ...], source: bytes) -> tuple[Match, ...]:
+        """Keep the matches that label the flow: the first of each class that has named none yet.
+
+        As in ly_probe, a rule's ``os`` labels the class ``os`` too; whoever sent the packet is
+        the one to be answered from here on, and a threat may be answered once more.
+        """
+        labels = []
+        for match in matches:
+            if match.rule.rule_class not in self.labelled:
+                labels.append(match)
+                self.labelled.add(match.rule.rule_class)
+                if match.rule.os:
+                    self.labelled.add("os")
+                self.source = source
+                self.answered &= match.rule.rule_class != "threat"
+        if len(self.labelled) == len(RULE_CLASSES):
+            self.packets = sys.maxsize
+        return tuple(labels)
+
+
+NO_FLOW = Flow(inf, inf)
+"""Stands in where nothing depends on flows."""
 
 
 class FlowTable:
     """The flows of the last while, found by key; the least recently used are forgotten first."""
 
     def __init__(self, idle_s: float, life_s: float, capacity: int = CAPACITY) -> None:
+        """Flows end after so many seconds without a packet, and so many after their first."""
         self._idle_ns = idle_s * _NS
         self._life_ns = life_s * _NS
         self._capacity = capacity
@@ -49,21 +87,25 @@ class FlowTable:
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def find(self, key: int, now_ns: int) -> Flow:
-        """Return the flow of a packet with this key and time; a new one where the last has ended."""
-        flow = self._young.get(key)
-        if flow is None:
-            flow = self._admit(key, now_ns)
-        if now_ns - flow.last_ns > self._idle_ns or now_ns - flow.first_ns > self._life_ns:
-            self._young[key] = flow = Flow(now_ns)
-        elif now_ns > flow.last_ns:
-            flow.last_ns = now_ns
+    def count(self, key: int, now_ns: int) -> Flow:
+        """Count a packet to its flow, and return that; a new one where the last has ended."""
+        flow = self._young.get(key) or self._admitted(key)
+        if flow is None or now_ns > flow.idles_ns or now_ns > flow.dies_ns:
+            self._young[key] = flow = Flow(now_ns + self._idle_ns, now_ns + self._life_ns)
+            return flow
+        idles_ns = now_ns + self._idle_ns
+        if idles_ns > flow.idles_ns:
+            flow.idles_ns = idles_ns
+        flow.packets += 1
         return flow
 
-    def _admit(self, key: int, now_ns: int) -> Flow:
+    def _admitted(self, key: int) -> Flow | None:
+        """Bring a flow back among the young, where there is one; make room for it in any case."""
         if len(self._young) >= self._capacity:
             self._old, self._young = self._young, {}
-        self._young[key] = flow = self._old.pop(key, None) or Flow(now_ns)
+        flow = self._old.pop(key, None)
+        if flow is not None:
+            self._young[key] = flow
         return flow
 
 
@@ -85,14 +127,15 @@ class FlowHash:
         """Return the flow's number of each ``chosen`` packet; all of them have an IP header."""
         source = self._seed ^ (packets.sport[chosen].astype(np.uint64) << np.uint64(32))
         destination = self._seed ^ (packets.dport[chosen].astype(np.uint64) << np.uint64(32))
+        versions = packets.ip_version[chosen]
         for version, words in ((4, 1), (6, 4)):
-            of_version = np.flatnonzero(packets.ip_version[chosen] == version)
-            width = 4 * words
-            start = packets.source_offset[chosen[of_version], None]
-            addresses = buffer[start + np.arange(2 * width)].view("<u4").astype(np.uint64)
-            for column in range(words):
-                source[of_version] = _mix(source[of_version] ^ addresses[:, column])
-                destination[of_version] = _mix(destination[of_version] ^ addresses[:, column + words])
+            of_version = np.flatnonzero(versions == version)
+            if len(of_version):
+                start = packets.source_offset[chosen[of_version], None]
+                addresses = buffer[start + np.arange(8 * words)].view("<u4").astype(np.uint64)
+                for column in range(words):
+                    source[of_version] = _mix(source[of_version] ^ addresses[:, column])
+                    destination[of_version] = _mix(destination[of_version] ^ addresses[:, column + words])
         swap = source > destination
         service = packets.tos[chosen].astype(np.uint64) & np.uint64(0xFE if self._tos else 0)
         swap &= service == 0

@@ -14,8 +14,10 @@ from typing import Any
 
 from sensor.errors import RulesError
 from sensor.model import RULE_CLASSES, Rule, RuleClass
-from sensor.rules import located, regex
+from sensor.rules import located
+from sensor.rules.expression import expression
 from sensor.rules.fields import FIELDS, PRIORITY, REQUIRED, RULE_ID
+from sensor.rules.regex import RegexError
 
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 
@@ -199,13 +201,9 @@ class _Reader:
             problem = "only HTTP is decoded, expected is_http 1 in this rule"
             self._fault(path, entries["decode"].line, rule_id, "decode", problem)
         try:
-            regex.check(str(values["regex"]).encode())
-        except regex.RegexError as error:
+            expression(str(values["regex"]))
+        except RegexError as error:
             self._fault(path, entries["regex"].line, rule_id, "regex", f"expected {error}")
-        except UnicodeEncodeError:
-            self._fault(
-                path, entries["regex"].line, rule_id, "regex", "expected text without lone surrogates"
-            )
 
     def _fault(
         self,

@@ -1,171 +1,179 @@
-"""Payload to matches: Hyperscan decides, an exact engine says where and what group 1 is.
+"""Payload to matches: Hyperscan decides, RE2 says where and what group 1 is.
 
 Runs in the capture workers and in ``sensor read``. A matcher belongs to one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
-
-import hyperscan
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 
 from sensor.model import Match, Rule
-from sensor.rules.captures import Captures
-from sensor.rules.http import RFC9110, HttpReading, head_end, raw_offsets, url_decode
-from sensor.rules.load import RuleSet
+from sensor.rules.captures import NOWHERE
+from sensor.rules.expression import expression
+from sensor.rules.http import RFC9110, HttpReading
+from sensor.rules.regex import Place, without
+from sensor.rules.scan import Budget, Decider, Hits, Screen, Trees
+from sensor.rules.view import DecodedViews, Part, View, Views
 
-_FLAGS = hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_PREFILTER
-_PARTS: tuple[Literal["head", "body", "total"], ...] = ("head", "body", "total")
+_TCP, _UDP, _ANY = 6, 17, -1
+_PARTS: tuple[Part, ...] = ("total", "head", "body")
+_EDGES = {
+    "total": frozenset[Place](),
+    "head": frozenset((Place.END, Place.LINE_END)),
+    "body": frozenset((Place.START,)),
+}
+"""The edges of a part that are none of the whole payload; a blank line is all that lies between parts."""
 
 
 class Matcher:
-    """All rules, ready to match payloads."""
+    """All rules, ready to match payloads.
 
-    def __init__(self, rules: RuleSet | Iterable[Rule], http: HttpReading = RFC9110) -> None:
+    ``cut`` counts the scans that were broken off because they cost too much CPU; only texts
+    longer than `sensor.rules.scan.SLICE` can be.
+    """
+
+    def __init__(self, rules: Iterable[Rule], http: HttpReading = RFC9110) -> None:
+        """Compile the rules. Raises `sensor.rules.regex.RegexError` where one cannot be."""
         self.rules = tuple(rules)
         self.http = http
-        self._captures = [Captures(rule.regex.encode()) for rule in self.rules]
-        compiled: dict[tuple[int, ...], _Database] = {}
+        self.cut = 0
+        expressions = [expression(rule.regex) for rule in self.rules]
+        self._captures = [one.captures for one in expressions]
+        deciders = _Deciders({index: one.tree for index, one in enumerate(expressions)})
         self._transports = {
-            protocol: _Transport(self.rules, protocol, compiled) for protocol in (_TCP, _UDP, _OTHER)
+            protocol: _Transport(
+                {index: rule for index, rule in enumerate(self.rules) if rule.protocol in (None, protocol)},
+                deciders,
+            )
+            for protocol in (_TCP, _UDP, _ANY)
         }
+        self._other = self._transports[_ANY]
+        self._budget = Budget()
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
-        """All matches of one packet's payload, in the order of the rules."""
-        return self.search(payload, protocol, sport, dport, self.http.matches(payload))
+        """Return all matches of one packet's payload, in the order of the rules."""
+        return self.search(payload, protocol, sport, dport, is_http=self.http.matches(payload))
 
     def search(
         self, payload: bytes | memoryview, protocol: int, sport: int, dport: int, is_http: bool
     ) -> tuple[Match, ...]:
-        """`match` for a caller that knows already whether the payload looks like HTTP."""
-        transport = self._transports.get(protocol) or self._transports[_OTHER]
+        """Do the same for a caller that knows already whether the payload looks like HTTP."""
+        text = bytes(payload)
+        transport = self._transports.get(protocol, self._other)
+        self._budget.renew()
         if is_http:
-            return self._search_http(transport, bytes(payload), sport, dport)
-        hits = transport.plain.scan(payload)
-        return self._matches({hit: _Subject(bytes(payload)) for hit in hits}, sport, dport) if hits else ()
+            return self._search_http(transport, text, sport, dport)
+        hits: Hits = {}
+        self.cut += not transport.plain.add_hits(text, hits, self._budget)
+        if not hits:
+            return ()
+        view = View(text)
+        return self._located([(index, view, end) for index, end in hits.items()], sport, dport)
 
-    def _search_http(
-        self, transport: _Transport, payload: bytes, sport: int, dport: int
-    ) -> tuple[Match, ...]:
-        subjects: dict[int, _Subject] = {}
-        end = head_end(payload)
-        for part, database in transport.http.items():
-            raw = text = _Subject(payload, part, end)
-            subjects.update(dict.fromkeys(database.scan(raw.text), raw))
-            encoded = transport.encoded[part]
-            for _ in range(2 if encoded else 0):
-                text = text.decoded()
-                for hit in encoded.scan(text.text):
-                    subjects.setdefault(hit, text)
-        return self._matches(subjects, sport, dport) if subjects else ()
+    def _search_http(self, transport: _Transport, text: bytes, sport: int, dport: int) -> tuple[Match, ...]:
+        """Look at the parts of an HTTP payload as they are, decoded once, and decoded twice."""
+        needed, whole = transport.http.screen.needs(text, self._budget)
+        self.cut += not whole
+        decodes = transport.decoded.deciders and _is_encoded(text)
+        if not needed and not decodes:
+            return ()
+        views = Views(text)
+        found = self._decided(transport.http, needed, views)
+        for _ in range(2 if decodes else 0):
+            views = DecodedViews(views)
+            if views["total"].text == text:
+                break
+            text = views["total"].text
+            needed, whole = transport.decoded.screen.needs(text, self._budget)
+            self.cut += not whole
+            found = self._decided(transport.decoded, needed, views) | found
+        return self._located([(index, *where) for index, where in found.items()], sport, dport)
 
-    def _matches(self, subjects: dict[int, _Subject], sport: int, dport: int) -> tuple[Match, ...]:
-        found = []
-        for hit in sorted(subjects):
-            rule = self.rules[hit]
-            if rule.port in (0, sport, dport):
-                match = subjects[hit].match(rule, self._captures[hit])
-                if match:
-                    found.append(match)
-        return tuple(found)
+    def _decided(self, stage: _Stage, needed: int, views: Views) -> dict[int, tuple[View, int]]:
+        """Ask those deciders that are needed: by rule, the text that hit and where the hit ends."""
+        found: dict[int, tuple[View, int]] = {}
+        for bit, part, decider in stage.deciders:
+            if needed & bit:
+                view = views[part]
+                hits: Hits = {}
+                self.cut += not decider.add_hits(view.text, hits, self._budget)
+                found.update((index, (view, end)) for index, end in hits.items())
+        return found
+
+    def _located(self, found: list[tuple[int, View, int]], sport: int, dport: int) -> tuple[Match, ...]:
+        """Turn hits into matches, in the order of the rules."""
+        matches: list[Match] = []
+        found.sort(key=itemgetter(0))
+        for index, view, seen in found:
+            rule = self.rules[index]
+            if rule.port and rule.port != sport and rule.port != dport:
+                continue
+            if matches and self._budget.is_spent():
+                spans = [(0, seen)]
+            else:
+                spans = self._captures[index].find(view.text, seen)
+            hit, version = spans[0], rule.version
+            if len(spans) > 1 and spans[1] != NOWHERE:
+                hit = spans[1]
+                if version is None:
+                    version = view.text[hit[0] : hit[1]].decode("utf-8", "backslashreplace")
+            matches.append(Match(rule, *view.place(*hit), version))
+        return tuple(matches)
 
 
-_TCP, _UDP, _OTHER = 6, 17, -1
+def _is_encoded(text: bytes) -> bool:
+    return b"%" in text or b"+" in text
 
 
 class _Transport:
-    """The databases for packets of one transport protocol."""
+    """What rules of one transport protocol look for, by what a payload is."""
 
-    def __init__(
-        self, rules: tuple[Rule, ...], protocol: int, compiled: dict[tuple[int, ...], _Database]
-    ) -> None:
-        chosen = {i: rule for i, rule in enumerate(rules) if rule.protocol in (None, protocol)}
+    def __init__(self, rules: Mapping[int, Rule], deciders: _Deciders) -> None:
+        def parts_of(rules: Mapping[int, Rule]) -> list[tuple[Part, list[int]]]:
+            return [
+                (part, [index for index, rule in rules.items() if rule.is_http and rule.part == part])
+                for part in _PARTS
+            ]
 
-        def database(*indexes: int) -> _Database:
-            if indexes not in compiled:
-                compiled[indexes] = _Database(rules, indexes)
-            return compiled[indexes]
-
-        self.plain = database(*(i for i, rule in chosen.items() if not rule.is_http))
-        self.http = {
-            part: database(
-                *(
-                    i
-                    for i, rule in chosen.items()
-                    if (rule.is_http and rule.part == part) or (not rule.is_http and part == "total")
-                )
-            )
-            for part in _PARTS
-        }
-        self.encoded = {
-            part: database(
-                *(i for i, rule in chosen.items() if rule.is_http and rule.part == part and rule.decode)
-            )
-            for part in _PARTS
-        }
+        plain = [index for index, rule in rules.items() if not rule.is_http]
+        self.plain = deciders.decider(plain)
+        self.http = _Stage([("total", plain), *parts_of(rules)], deciders)
+        self.decoded = _Stage(
+            parts_of({index: rule for index, rule in rules.items() if rule.decode}), deciders
+        )
 
 
-class _Database:
-    """A Hyperscan database over some of the rules."""
+class _Stage:
+    """A screen, and the deciders it calls for, each with the part of the payload it looks at."""
 
-    def __init__(self, rules: tuple[Rule, ...], indexes: tuple[int, ...]) -> None:
-        self._database: hyperscan.Database | None = None
-        if indexes:
-            self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-            self._database.compile(
-                expressions=[rules[i].regex.encode() for i in indexes],
-                ids=list(indexes),
-                flags=[_FLAGS] * len(indexes),
-            )
-
-    def __bool__(self) -> bool:
-        return self._database is not None
-
-    def scan(self, text: bytes | memoryview) -> list[int]:
-        """List the indexes of the rules that (may) hit."""
-        hits: list[int] = []
-        if self._database is not None:
-            self._database.scan(text, _note, context=hits)  # type: ignore[type-var, arg-type]  # stubs
-        return hits
+    def __init__(self, groups: Iterable[tuple[Part, list[int]]], deciders: _Deciders) -> None:
+        chosen = [(part, rules) for part, rules in groups if rules]
+        self.deciders = [
+            (1 << bit, part, deciders.decider(rules)) for bit, (part, rules) in enumerate(chosen)
+        ]
+        self.screen = deciders.screen(chosen)
 
 
-def _note(index: int, _start: int, _end: int, _flags: int, hits: list[int]) -> None:
-    hits.append(index)
+class _Deciders:
+    """Makes deciders and screens; those of the same rules are made once."""
 
+    def __init__(self, trees: Trees) -> None:
+        self._trees = trees
+        self._deciders: dict[tuple[int, ...], Decider] = {}
 
-class _Subject:
-    """A text that rules see, and where its bytes stand in the payload."""
+    def decider(self, rules: list[int]) -> Decider:
+        """Return the decider of these rules."""
+        key = tuple(rules)
+        if key not in self._deciders:
+            self._deciders[key] = Decider((index, self._trees[index]) for index in rules)
+        return self._deciders[key]
 
-    def __init__(self, payload: bytes, part: str = "total", end: int = 0) -> None:
-        self.offset = 0
-        self.raw: _Subject | None = None
-        self.text = payload
-        if part == "head":
-            self.text = payload[:end]
-        elif part == "body":
-            self.offset = end + 4
-            self.text = payload[self.offset :]
+    def screen(self, groups: Iterable[tuple[Part, list[int]]]) -> Screen:
+        """Return the screen in front of the deciders of these groups.
 
-    def decoded(self) -> _Subject:
-        """Percent-decode the text once more."""
-        decoded = _Subject(url_decode(self.text))
-        decoded.raw = self
-        return decoded
-
-    def match(self, rule: Rule, captures: Captures) -> Match | None:
-        """Return the match of a rule that Hyperscan saw hit, or None where it was wrong."""
-        span = captures.find(self.text)
-        if span is None:
-            return None
-        start, end, version = span.start, span.end, rule.version
-        if span.group_start >= 0:
-            start, end = span.group_start, span.group_end
-            if version is None:
-                version = self.text[start:end].decode("utf-8", "backslashreplace")
-        return Match(rule, self._position(start), self._position(end), version)
-
-    def _position(self, offset: int) -> int:
-        if self.raw is None:
-            return self.offset + offset
-        return self.raw._position(int(raw_offsets(self.raw.text)[offset]))
+        It sees the whole payload, where a part of it does not start or end.
+        """
+        return Screen(
+            [{index: without(self._trees[index], _EDGES[part]) for index in rules} for part, rules in groups]
+        )

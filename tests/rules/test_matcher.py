@@ -57,16 +57,38 @@ def test_protocol(protocol: int | None, packet: int, expected: list[int]) -> Non
     assert hits(rule("nginx", protocol=protocol), protocol=packet) == expected
 
 
+@pytest.mark.parametrize(
+    ("regex", "part", "found"),
+    [
+        (r"^b\w", "body", b"bo"),
+        (r"t$", "body", b"t"),
+        (r"^HTTP", "body", None),
+        (r"0$", "head", b"0"),
+        (r"0\z", "head", b"0"),
+        (r"(?m)0$", "head", b"0"),
+        (r"^H", "head", b"H"),
+        (r"t$", "head", None),
+        (r"^b", "total", None),
+        (r"t$", "total", b"t"),
+        (r"0\b", "head", b"0"),
+        (r"\bb", "body", b"b"),
+    ],
+)
+def test_anchors_mean_the_part(regex: str, part: str, found: bytes | None) -> None:
+    """A rule's anchors are those of the part it sees."""
+    matches = Matcher([rule(regex, is_http=True, part=part)]).match(RESPONSE, TCP, 80, 5000)
+    assert [RESPONSE[match.start : match.end] for match in matches] == ([found] if found else [])
+
+
 def test_parts_of_http() -> None:
     """Head, body and total rules see their slice alone, and report offsets in the payload."""
     rules = [
-        rule("^HTTP.*?nginx", 1, is_http=True, part="head"),
+        rule("^HTTP[^z]*(nginx)", 1, is_http=True, part="head"),
         rule("body", 2, is_http=True, part="head"),
         rule("^body (text)$", 3, is_http=True, part="body"),
         rule("nginx", 4, is_http=True, part="body"),
         rule("nginx[^z]*(body)", 5, is_http=True),
     ]
-    rules[0] = rule("^HTTP[^z]*(nginx)", 1, is_http=True, part="head")
     found = Matcher(rules).match(RESPONSE, TCP, 80, 5000)
     assert [(m.rule.rule_id, RESPONSE[m.start : m.end]) for m in found] == [
         (1, b"nginx"),

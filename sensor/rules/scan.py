@@ -1,0 +1,140 @@
+"""Hyperscan: which of many rules hit a text, decided in bounded time.
+
+Runs wherever packets are matched. Two databases do the work. The *screen* holds, for each rule,
+texts it cannot hit without; it sees every payload, and nearly always nothing more is needed. The
+*decider* holds the rules themselves, and is asked when the screen says so. Texts longer than
+`SLICE` are decided slice by slice, as long as the packet's `Budget` lasts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from itertools import chain
+from operator import or_
+from typing import Any
+
+import hyperscan
+
+from sensor.rules.literals import Literal, required
+from sensor.rules.regex import Bytes, Node, RegexError, is_anchored, sequence
+from sensor.rules.render import Renderer
+
+SLICE = 2048
+"""Bytes that are scanned without a look at the clock."""
+
+BUDGET_NS = 1_500_000
+"""CPU time of one packet after which nothing further is begun that may take long."""
+
+Trees = Mapping[int, Node]
+"""Lowered trees by the index of their rule."""
+Hits = dict[int, int]
+"""Where a hit ends, by the index of the rule."""
+
+
+class Budget:
+    """The CPU time of one packet after the other; the clock starts with the first question."""
+
+    __slots__ = ("_end_ns",)
+
+    def __init__(self) -> None:
+        self._end_ns = 0
+
+    def renew(self) -> None:
+        """Begin with the next packet."""
+        self._end_ns = 0
+
+    def is_spent(self) -> bool:
+        """Whether nothing costly may be begun any more."""
+        now_ns = time.thread_time_ns()
+        if not self._end_ns:
+            self._end_ns = now_ns + BUDGET_NS
+        return now_ns > self._end_ns
+
+
+def check(tree: Node) -> None:
+    """Raise `RegexError` where Hyperscan cannot decide the expression."""
+    try:
+        _compile(hyperscan.HS_MODE_STREAM, [(0, tree)])
+    except hyperscan.error as error:
+        raise RegexError(f"an expression that Hyperscan can decide: {error}") from None
+
+
+class Decider:
+    """Says exactly which rules hit a text."""
+
+    def __init__(self, trees: Iterable[tuple[int, Node]]) -> None:
+        """Each tree comes with the number that its hits are reported by."""
+        numbered = list(trees)
+        self._whole = _compile(hyperscan.HS_MODE_BLOCK, numbered)
+        self._sliced = _compile(hyperscan.HS_MODE_STREAM, numbered)
+
+    def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> bool:
+        """Add the rules that hit to ``hits``, and return whether the whole text was seen."""
+        if self._whole is None or self._sliced is None:
+            return True
+        if len(text) <= SLICE:
+            self._whole.scan(text, _note, 0, hits)
+            return True
+        with self._sliced.stream(_note, 0, hits) as stream:
+            for start in range(0, len(text), SLICE):
+                if budget.is_spent():
+                    return False
+                stream.scan(text[start : start + SLICE])
+        return True
+
+
+class Screen:
+    """Says which of some deciders a text needs."""
+
+    def __init__(self, groups: Sequence[Trees]) -> None:
+        """``groups`` are the rules of each decider."""
+        needed: Counter[Node] = Counter()
+        common = Counter(
+            literal for trees in groups for tree in trees.values() for literal in chain(*required(tree))
+        )
+        for number, trees in enumerate(groups):
+            for node in {node for tree in trees.values() for node in _signs(tree, common)}:
+                needed[node] |= 1 << number
+        # The number of a sign is the set of deciders it calls for, bit for bit; Hyperscan reports it once.
+        self._signs = Decider((mask, node) for node, mask in needed.items())
+
+    def needs(self, text: bytes, budget: Budget) -> tuple[int, bool]:
+        """Return the deciders the text needs, bit for bit, and whether the whole text was seen."""
+        masks: Hits = {}
+        whole = self._signs.add_hits(text, masks, budget)
+        return (reduce(or_, masks) if masks else 0), whole
+
+
+def _signs(tree: Node, common: Counter[Literal]) -> list[Node]:
+    """List what a text must contain one of for the tree to match: rare literals, or the tree itself.
+
+    An anchored tree is looked for itself: that costs next to nothing, and its literals may be anywhere.
+    """
+    if is_anchored(tree):
+        return [tree]
+    literals = min(
+        required(tree),
+        key=lambda literals: (max(common[one] for one in literals), -min(map(len, literals))),
+        default=None,
+    )
+    return [tree] if literals is None else [sequence(*map(Bytes, literal)) for literal in literals]
+
+
+def _note(index: int, _start: int, end: int, _flags: int, hits: Any) -> None:
+    hits[index] = end
+
+
+def _compile(mode: int, trees: Sequence[tuple[int, Node]]) -> hyperscan.Database | None:
+    if not trees:
+        return None
+    database = hyperscan.Database(mode=mode)
+    database.compile(
+        expressions=[Renderer().render(tree).encode() for _, tree in trees],
+        ids=[index for index, _ in trees],
+        elements=len(trees),
+        flags=[hyperscan.HS_FLAG_SINGLEMATCH] * len(trees),
+    )
+    return database

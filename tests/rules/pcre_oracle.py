@@ -1,0 +1,87 @@
+"""PCRE itself, Debian's libpcre3 through ctypes: what rules must match like. For tests alone."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from functools import cache
+
+_CASELESS = 1
+_NO_AUTO_POSSESS = 0x00020000
+_EXTRA_MATCH_LIMIT = 2
+_EXTRA_MATCH_LIMIT_RECURSION = 16
+
+
+class _Extra(ctypes.Structure):
+    _fields_ = [
+        ("flags", ctypes.c_ulong),
+        ("study_data", ctypes.c_void_p),
+        ("match_limit", ctypes.c_ulong),
+        ("callout_data", ctypes.c_void_p),
+        ("tables", ctypes.c_void_p),
+        ("match_limit_recursion", ctypes.c_ulong),
+        ("mark", ctypes.c_void_p),
+        ("executable_jit", ctypes.c_void_p),
+    ]
+
+
+def available() -> bool:
+    """Whether libpcre3 is installed."""
+    return ctypes.util.find_library("pcre") is not None
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(ctypes.util.find_library("pcre"))
+    library.pcre_compile.restype = ctypes.c_void_p
+    library.pcre_compile.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_char_p),
+        ctypes.POINTER(ctypes.c_int),
+        ctypes.c_void_p,
+    ]
+    library.pcre_exec.argtypes = [
+        ctypes.c_void_p,
+        ctypes.POINTER(_Extra),
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.POINTER(ctypes.c_int),
+        ctypes.c_int,
+    ]
+    return library
+
+
+class PcreError(ValueError):
+    """PCRE does not take the pattern."""
+
+
+class GaveUpError(Exception):
+    """PCRE reached its match limit and does not know."""
+
+
+class Pcre:
+    """One pattern compiled by PCRE with PCRE_CASELESS, as ly_probe does."""
+
+    def __init__(self, pattern: bytes) -> None:
+        error, offset = ctypes.c_char_p(), ctypes.c_int()
+        self._code = _library().pcre_compile(pattern, _CASELESS, error, offset, None)
+        if not self._code:
+            raise PcreError((error.value or b"").decode(), offset.value)
+        limits = _EXTRA_MATCH_LIMIT | _EXTRA_MATCH_LIMIT_RECURSION
+        self._extra = _Extra(flags=limits, match_limit=3_000_000, match_limit_recursion=8_000)
+        self._offsets = (ctypes.c_int * 300)()
+
+    def spans(self, text: bytes) -> tuple[tuple[int, int], tuple[int, int] | None] | None:
+        """Return the spans of the hit and of group 1, None where there is none."""
+        found = _library().pcre_exec(
+            self._code, ctypes.byref(self._extra), text, len(text), 0, 0, self._offsets, len(self._offsets)
+        )
+        if found == -1:
+            return None
+        if found < 0:
+            raise GaveUpError(found)
+        group = (self._offsets[2], self._offsets[3]) if found > 1 and self._offsets[2] >= 0 else None
+        return (self._offsets[0], self._offsets[1]), group
