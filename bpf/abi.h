@@ -42,6 +42,8 @@ struct plan {
 	__u64 ignored_udp_ports[65536 / 64];
 };
 
+#define PLAN_COUNT 2
+
 /* In front of every frame in the ring. */
 struct frame_meta {
 	__u64 ktime_ns;		/* CLOCK_MONOTONIC */

@@ -15,7 +15,9 @@
 
 BPF_PERF_OUTPUT(frames);
 BPF_PERCPU_ARRAY(counters, struct counter_value, COUNTER_COUNT);
-BPF_ARRAY(plan, struct plan, 1);
+/* Two, so that a reload fills the one that is not in use and then switches over at once. */
+BPF_ARRAY(plans, struct plan, PLAN_COUNT);
+BPF_ARRAY(active_plan, __u32, 1);
 
 static __always_inline bool in_set(const __u64 *set, __u16 member)
 {
@@ -31,10 +33,12 @@ both_ports_ignored(const __u64 *ports, const struct packet *packet)
 /* COUNTER_SUBMITTED for a candidate, or the reason to ignore the frame. */
 static __always_inline enum counter judge_payload(const struct packet *packet)
 {
-	struct plan *rules;
+	struct plan *rules = NULL;
 	int zero = 0;
+	__u32 *active = active_plan.lookup(&zero);
 
-	rules = plan.lookup(&zero);
+	if (active)
+		rules = plans.lookup(active);
 	if (!rules)
 		return COUNTER_SUBMITTED;
 	if (in_set(rules->ignored_protocols, packet->protocol))

@@ -32,6 +32,9 @@ PLAN = np.dtype(
     ]
 )
 
+PLAN_COUNT = 2
+"""A reload fills the plan that is not in use, then switches over."""
+
 FRAME_META = np.dtype(
     [
         ("ktime_ns", "=u8"),

@@ -47,6 +47,8 @@ class Settings(BaseModel):
     """Keep packets that hit a threat rule, any rule, or the first packet of each side of a flow."""
     profile: ProfileName = "default"
     """How far into a flow, and what of it, is matched."""
+    suppress_above: Annotated[int, Field(ge=0)] = 1000
+    """Pieces of evidence a rule, flow and second that are kept, the rest is counted as suppressed; 0: all."""
     mode: Literal["native", "generic"] = "native"
     """XDP in the driver, or in the kernel's generic path."""
     action: Literal["pass", "drop"] = "pass"

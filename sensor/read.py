@@ -15,6 +15,7 @@ from sensor.config import Settings
 from sensor.counters import Counters
 from sensor.errors import EvidenceError
 from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.suppress import Suppressor
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.report import counters_line
@@ -44,6 +45,7 @@ def read(
         if not path.is_fifo():  # what is read of a pipe is gone
             CaptureFile(path).close()
     pipeline = Pipeline(load_rules(settings.rules), settings.keep, settings.profile, live=False)
+    suppressor = Suppressor(settings.suppress_above)
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     for recovery in writer.recovered if writer else ():
         log.warning("%s", recovery)
@@ -51,21 +53,22 @@ def read(
         with closing(writer) if writer else nullcontext():
             for path in files:
                 with CaptureFile(path) as file:
-                    _read_file(file, pipeline, writer, emit, progress)
+                    _read_file(file, pipeline, suppressor, writer, emit, progress)
     finally:
-        counters = _report(pipeline, writer)
+        counters = _report(pipeline, suppressor, writer)
     if counters.write_failed:
         raise EvidenceError(
             f"{counters.write_failed} matched frames could not be written to {evidence}; see the log"
         )
 
 
-def _report(pipeline: Pipeline, writer: EvidenceWriter | None) -> Counters:
+def _report(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWriter | None) -> Counters:
     counters = Counters(
         read=pipeline.read,
         undecodable=pipeline.undecodable,
         unmatched=pipeline.unmatched,
         matched=pipeline.matched,
+        suppressed=suppressor.suppressed,
         written=writer.written if writer else 0,
         write_failed=writer.write_failed if writer else 0,
     )
@@ -76,11 +79,16 @@ def _report(pipeline: Pipeline, writer: EvidenceWriter | None) -> Counters:
 
 
 def _read_file(
-    file: CaptureFile, pipeline: Pipeline, writer: EvidenceWriter | None, emit: Emit, progress: Progress
+    file: CaptureFile,
+    pipeline: Pipeline,
+    suppressor: Suppressor,
+    writer: EvidenceWriter | None,
+    emit: Emit,
+    progress: Progress,
 ) -> None:
     position = 0
     for batch in file.batches():
-        pieces = pipeline.process(batch)
+        pieces = suppressor.admit(pipeline.process(batch))
         if pieces and writer:
             writer.write(pieces)
         emit(pieces)

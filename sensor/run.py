@@ -15,16 +15,21 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sensor import abi
 from sensor.capture.link import Interface, attached, find_interface, ready_interface
 from sensor.capture.program import Program, check_privileges
 from sensor.capture.ring import RingSet
-from sensor.config import Settings
+from sensor.config import Keep, Settings
 from sensor.counters import Counters
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
 from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.suppress import Suppressor
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
+from sensor.reload import Reloader
 from sensor.report import counters_line
 from sensor.rules.load import RuleSet, load_rules
 from sensor.rules.plan import pass_all, plan_rules
@@ -62,7 +67,7 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
     interfaces = [ready_interface(name) for name in dict.fromkeys(settings.interface)]
     with ExitStack() as stack:
         capture = Capture(settings, rules, stack)
-        stop = stack.enter_context(_stop_on_signals(settings.duration))
+        stop = stack.enter_context(_signals(settings.duration, capture.reloader))
         with ExitStack() as attachments:
             for interface in interfaces:
                 attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
@@ -92,13 +97,15 @@ class Capture:
 
     def __init__(self, settings: Settings, rules: RuleSet, stack: ExitStack) -> None:
         """Open all of it; the stack closes it."""
+        self._settings = settings
         self.pipeline = Pipeline(rules, settings.keep, settings.profile)
+        self.reloader = Reloader(settings.rules, self.pipeline.matcher.http)
+        self.suppressor = Suppressor(settings.suppress_above)
         writer = EvidenceWriter(settings.evidence, settings.devid, local_time=settings.local_time)
         self.writer = stack.enter_context(closing(writer))
         for recovery in writer.recovered:
             log.warning("%s", recovery)
-        plan = pass_all() if settings.keep == "flow" else plan_rules(rules)
-        program = Program(plan, snaplen=settings.snaplen, action=settings.action)
+        program = Program(_plan(rules, settings.keep), snaplen=settings.snaplen, action=settings.action)
         self.program = stack.enter_context(closing(program))
         self.rings = stack.enter_context(closing(RingSet(settings.ring_mib << 20)))
         for ring in self.rings.rings:
@@ -109,11 +116,21 @@ class Capture:
         busy = False
         for batch in self.rings.batches():
             busy = True
-            pieces = self.pipeline.process(batch)
+            pieces = self.suppressor.admit(self.pipeline.process(batch))
             if pieces:
                 self.writer.write(pieces)
                 emit(pieces)
         return busy
+
+    def reload(self) -> None:
+        """Put a new rule set in force where one has been finished; between two batches."""
+        compiled = self.reloader.take()
+        if compiled is None:
+            return
+        rules, matcher = compiled
+        self.program.use_plan(_plan(rules, self._settings.keep))
+        self.pipeline.matcher = matcher
+        log.info("%d rules in force (%s)", len(rules), rules.digest[:12])
 
     def counters(self) -> Counters:
         """Take a snapshot; what is in the rings is inferred, since frames keep arriving."""
@@ -129,8 +146,14 @@ class Capture:
             unmatched=self.pipeline.unmatched,
             matched=self.pipeline.matched,
             written=self.writer.written,
+            suppressed=self.suppressor.suppressed,
             write_failed=self.writer.write_failed,
         )
+
+
+def _plan(rules: RuleSet, keep: Keep) -> NDArray[np.void]:
+    """What the kernel may ignore: nothing that carries payload where flows are kept, whatever the rules."""
+    return pass_all() if keep == "flow" else plan_rules(rules)
 
 
 class _Every:
@@ -161,6 +184,7 @@ def _loop(
         if not capture.step(emit):
             capture.rings.wait(IDLE_WAIT_MS)
         if rotation.is_due():
+            capture.reload()
             capture.writer.tick(time.time_ns())
         if status.is_due():
             if show_status:
@@ -194,18 +218,23 @@ def _still_there(before: Interface) -> Interface:
 
 
 @contextmanager
-def _stop_on_signals(duration_s: float | None) -> Iterator[Callable[[], bool]]:
-    """Give a question that turns true at SIGINT, SIGTERM, or after the duration."""
+def _signals(duration_s: float | None, reloader: Reloader) -> Iterator[Callable[[], bool]]:
+    """Reload at SIGHUP; give a question that turns true at SIGINT, SIGTERM, or after the duration."""
     deadline_ns = time.monotonic_ns() + int(duration_s * 1e9) if duration_s else None
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
+        if number == signal.SIGHUP:
+            reloader.request()
+        else:
+            received.append(number)
 
     def stopped() -> bool:
         return bool(received) or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield stopped
     finally:

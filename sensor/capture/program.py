@@ -68,12 +68,15 @@ class Program:
                 f"the kernel program could not be loaded ({error}); "
                 "sensor needs Linux 5.15 or newer with eBPF enabled"
             ) from error
-        self.fill_plan(plan)
+        self._active = 0
+        self.use_plan(plan)
 
-    def fill_plan(self, plan: NDArray[np.void]) -> None:
-        """Write the plan, one `abi.PLAN`, into its map."""
-        table = self._bpf[b"plan"]
-        table[ctypes.c_int(0)] = table.Leaf.from_buffer_copy(plan.tobytes())
+    def use_plan(self, plan: NDArray[np.void]) -> None:
+        """Put a plan, one `abi.PLAN`, in force: for every frame the old one holds, or the new one."""
+        self._active = (self._active + 1) % abi.PLAN_COUNT
+        plans, active = self._bpf[b"plans"], self._bpf[b"active_plan"]
+        plans[ctypes.c_int(self._active)] = plans.Leaf.from_buffer_copy(plan.tobytes())
+        active[ctypes.c_int(0)] = ctypes.c_uint32(self._active)
 
     def connect(self, ring: PerfRing) -> None:
         """Let the program submit to this ring on its CPU.

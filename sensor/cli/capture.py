@@ -41,6 +41,7 @@ _SHARED = (
         type=click.Choice(["default", "ly_probe", "thorough"]),
         help="How far into a flow, and what of it, is matched.  [default]",
     ),
+    click.option("--suppress-above", type=int, help="Pieces kept a rule, flow and second; 0: all.  [1000]"),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a match."),
 )
 

@@ -156,6 +156,18 @@ class EvidenceWriter:
             self._failed_at = None
 
 
+def writing_process(directory: Path, devid: int) -> int | None:
+    """Find the process that writes evidence under ``directory/devid`` now; None where there is none."""
+    try:
+        with (directory / str(devid) / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int((directory / str(devid) / ".lock").read_text())
+    except FileNotFoundError:
+        return None
+    return None
+
+
 def _take_lock(path: Path) -> int:
     """Return the descriptor that holds the lock; its file names the process, for whoever comes second."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode=0o640)

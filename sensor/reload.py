@@ -1,0 +1,55 @@
+"""A new rule set, compiled beside the running one; runs in a thread of the supervisor.
+
+Compiling takes seconds and lets go of the interpreter's lock, so capture goes on meanwhile. The
+supervisor takes the finished set between two batches: no packet ever meets half of one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from sensor.errors import RulesError
+from sensor.rules.http import HttpReading
+from sensor.rules.load import RuleSet, load_rules
+from sensor.rules.matcher import Matcher
+
+log = logging.getLogger(__name__)
+
+
+class Reloader:
+    """Loads the rules anew when asked; a request during a load is another load after it."""
+
+    def __init__(self, directory: Path, http: HttpReading) -> None:
+        self._directory = directory
+        self._http = http
+        self._asked = False
+        self._thread: threading.Thread | None = None
+        self._finished: tuple[RuleSet, Matcher] | None = None
+
+    def request(self) -> None:
+        """Ask for a load; safe in a signal handler."""
+        self._asked = True
+
+    def take(self) -> tuple[RuleSet, Matcher] | None:
+        """Give the set that has been finished since the last call, if any; start what was asked for."""
+        if self._thread and self._thread.is_alive():
+            return None
+        finished, self._finished = self._finished, None
+        if self._asked:
+            self._asked = False
+            self._thread = threading.Thread(target=self._load, name="reload", daemon=True)
+            self._thread.start()
+        return finished
+
+    def _load(self) -> None:
+        started_s = time.monotonic()
+        try:
+            rules = load_rules(self._directory)
+            self._finished = (rules, Matcher(rules, self._http))
+        except RulesError as error:
+            log.error("rules not reloaded, the old ones stay: %s", error)  # noqa: TRY400 - the line says it all
+        else:
+            log.info("%d rules compiled in %.1f s", len(rules), time.monotonic() - started_s)

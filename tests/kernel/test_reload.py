@@ -1,0 +1,142 @@
+"""A reload under load: the new rules hold whole, the old ones until then, and no frame is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from live import SENSOR, Run, replay, running, wait_until_received
+
+from bench.traffic import mix
+from bench.traffic.frames import Frame, write_capture
+from sensor.config import OWN_RULES
+
+pytestmark = pytest.mark.kernel
+Network = tuple[str, str]
+
+HELLO = {"1": {"type": "T", "name": "hello", "protocol": "udp", "port": 7, "regex": "^hello"}}
+WORLD = {"2": {"type": "T", "name": "world", "protocol": "udp", "port": 9, "regex": "world"}}
+
+
+def udp_frame(port: int, payload: bytes) -> bytes:
+    """A datagram to this port."""
+    length = 8 + len(payload)
+    ip = (
+        bytes.fromhex("4500")
+        + (20 + length).to_bytes(2, "big")
+        + bytes.fromhex("00000000401100000a0000010a000002")
+    )
+    udp = (1000).to_bytes(2, "big") + port.to_bytes(2, "big") + length.to_bytes(2, "big") + bytes(2)
+    return b"\2" * 6 + b"\4" * 6 + b"\x08\x00" + ip + udp + payload
+
+
+def write_rules(directory: Path, rules: object) -> None:
+    """One rule file; written beside and renamed, as an editor would."""
+    directory.mkdir(exist_ok=True)
+    (directory / "new").write_text(json.dumps({"threat": {"rules": rules}}))
+    (directory / "new").rename(directory / "threat.json")
+
+
+def wait_for_log(run: Run, text: str) -> str:
+    """Read the log up to the line with this text."""
+    assert run.process.stderr
+    for line in run.process.stderr:
+        run.log.append(line.rstrip())
+        if text in line:
+            return line
+    raise AssertionError(f"no line with {text!r} in {run.log}")
+
+
+def send(network: Network, tmp_path: Path, frames: list[bytes], received_before: int) -> None:
+    """Put frames on the wire and wait until they are through."""
+    path = tmp_path / "frames.pcap"
+    write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i, frame in enumerate(frames)])
+    replay(network[1], path)
+    wait_until_received(network[0], received_before + len(frames))
+
+
+def test_new_rules_hold_in_the_kernel_and_behind_it(network: Network, tmp_path: Path) -> None:
+    """After SIGHUP another port is a candidate and another text a hit; the old rule is gone."""
+    frames = [udp_frame(7, b"hello world"), udp_frame(9, b"hello world")]
+    write_rules(tmp_path / "rules", HELLO)
+    with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
+        send(network, tmp_path, frames, 0)
+        write_rules(tmp_path / "rules", WORLD)
+        run.process.send_signal(signal.SIGHUP)
+        wait_for_log(run, "1 rules in force")
+        send(network, tmp_path, frames, 2)
+        assert run.stop() == 0
+    assert [(match["name"], match["dport"]) for match in run.matches] == [("hello", 7), ("world", 9)]
+    assert run.counters["ignored"]["port"] == 2
+
+
+def test_a_faulty_set_leaves_the_old_one_running(network: Network, tmp_path: Path) -> None:
+    """The log names the fault; the rules that were in force still are."""
+    write_rules(tmp_path / "rules", HELLO)
+    with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
+        write_rules(tmp_path / "rules", {"3": {"type": "T", "name": "bad", "regex": "("}})
+        run.process.send_signal(signal.SIGHUP)
+        assert "rule 3: regex" in wait_for_log(run, "rules not reloaded, the old ones stay")
+        send(network, tmp_path, [udp_frame(7, b"hello")], 0)
+        assert run.stop() == 0
+    assert [match["name"] for match in run.matches] == ["hello"]
+
+
+def test_the_reload_command_finds_the_sensor(network: Network, tmp_path: Path) -> None:
+    """By the evidence directory it writes to; where none writes, that is said."""
+    command = [*SENSOR, "rules", "reload", "--evidence", str(tmp_path / "evidence")]
+    write_rules(tmp_path / "rules", HELLO)
+    with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
+        subprocess.run(command, check=True, capture_output=True)
+        wait_for_log(run, "1 rules in force")
+        assert run.stop() == 0
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 6
+    assert "no sensor writes to" in done.stderr
+
+
+def evidence_of(run: Run) -> list[str]:
+    """What was matched, without the time."""
+    return sorted(json.dumps({**match, "time_us": 0}) for match in run.matches)
+
+
+def test_reloads_every_200_ms_change_no_evidence(network: Network, tmp_path: Path) -> None:
+    """The same rules over and over under traffic: every frame accounted for, the evidence as without."""
+    traffic = mix.demo(seed=1).frames
+    path = tmp_path / "traffic.pcap"
+    write_capture(path, [Frame(1_700_000_000_000_000 + i, frame.data) for i, frame in enumerate(traffic)])
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    shutil.copy(OWN_RULES / "os.json", rules)
+    shutil.copy(OWN_RULES / "service.json", rules)
+
+    def capture(name: str, reload_every_s: float | None) -> Run:
+        with running(network[0], tmp_path / name, "--rules", str(rules)) as run:
+            stop = threading.Event()
+
+            def reload() -> None:
+                while reload_every_s and not stop.wait(reload_every_s):
+                    run.process.send_signal(signal.SIGHUP)
+
+            thread = threading.Thread(target=reload)
+            thread.start()
+            for _ in range(3):
+                replay(network[1], path, pps=2000)
+                received.append(len(traffic))
+                wait_until_received(network[0], sum(received))
+            stop.set()
+            thread.join()
+            assert run.stop() == 0
+        return run
+
+    received: list[int] = []
+    undisturbed, reloaded = capture("undisturbed", None), capture("reloaded", 0.2)
+    assert sum("rules in force" in line for line in reloaded.log) >= 5
+    assert evidence_of(reloaded) == evidence_of(undisturbed)
+    assert reloaded.counters["submit_failed"] == 0
+    assert reloaded.counters["seen"] == 3 * len(traffic)
