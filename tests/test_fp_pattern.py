@@ -6,6 +6,7 @@ The payloads are in ``corpus/rules`` and ``corpus/ordinary``; ``corpus/README.md
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ SMALLEST = {"service": 100, "device": 40, "os": 35, "midware": 70, "threat": 200
 """Rules that each class has at least."""
 FIRST_ID = {"service": 11000, "device": 21000, "os": 31000, "midware": 41000, "threat": 51000}
 """Below are ids that ly_probe's own rules use."""
+
+ENCODED_OR_PLAIN = re.compile(rb"%[0-9A-Fa-f]{2}|[&=+]|(.)", re.DOTALL)
 
 RULES = {rule.rule_id: rule for rule in load_rules(ROOT / "fp-pattern")}
 
@@ -117,6 +120,22 @@ def test_a_rule_misses_what_only_looks_like_it(matcher: Matcher, rule_id: int, c
 def test_ordinary_traffic_is_named_for_what_it_is(matcher: Matcher, case: Case) -> None:
     """Ordinary traffic hits exactly the rules that name its own protocol and software."""
     assert set(_matches(matcher, case)) == case.expected
+
+
+ENCODABLE = [(rule_id, case) for rule_id, case in HITS if RULES[rule_id].decode and b"?" in case.payload]
+
+
+@pytest.mark.parametrize(("rule_id", "case"), [pytest.param(*pair, id=pair[1].label) for pair in ENCODABLE])
+def test_percent_encoding_hides_nothing(matcher: Matcher, rule_id: int, case: Case) -> None:
+    """Each byte of the query percent-encoded, the rule hits all the same."""
+    line, _, rest = case.payload.partition(b" HTTP/1.1\r\n")
+    target, _, query = line.partition(b"?")
+    payload = target + b"?" + ENCODED_OR_PLAIN.sub(_percent_encoded, query) + b" HTTP/1.1\r\n" + rest
+    assert rule_id in _matches(matcher, case._replace(payload=payload))
+
+
+def _percent_encoded(byte: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % byte[1][0] if byte[1] else byte[0]
 
 
 def test_ordinary_traffic_is_no_threat_and_no_device() -> None:
