@@ -97,7 +97,7 @@ class Pipeline:
                     continue
             matches = search(buffer[start_:end_], protocol, sport, dport, is_http)
             if matches or by_flow:
-                source, destination = _addresses(buffer, packets, index)
+                source, destination = addresses(buffer, packets, index)
                 kept, matches = self._judge(matches, flow, source, destination)
                 if kept:
                     five_tuple = FiveTuple(protocol, source, sport, destination, dport)
@@ -126,7 +126,8 @@ class Pipeline:
         return any(match.rule.rule_class == "threat" for match in matches), matches
 
 
-def _addresses(buffer: memoryview, packets: PacketBatch, index: int) -> tuple[bytes, bytes]:
+def addresses(buffer: memoryview, packets: PacketBatch, index: int) -> tuple[bytes, bytes]:
+    """Return the packed source and destination address of a packet that has an IP header."""
     start = packets.source_offset.item(index)
     width = 4 if packets.ip_version.item(index) == 4 else 16
     both = bytes(buffer[start : start + 2 * width])

@@ -66,12 +66,13 @@ def match_line(found: dict[str, Any]) -> str:
         label += f" {found['version']}"
     return (
         f"{moment:%Y-%m-%d %H:%M:%S}.{found['time_us'] % 1_000_000:06d}  {label:<40}  {found['protocol']} "
-        f"{_endpoint(found['sip'], found['sport'])} > {_endpoint(found['dip'], found['dport'])}  "
+        f"{endpoint(found['sip'], found['sport'])} > {endpoint(found['dip'], found['dport'])}  "
         f"{found['text'] or ''}"
     )
 
 
-def _endpoint(address: str, port: int) -> str:
+def endpoint(address: str, port: int) -> str:
+    """Address and port as text; port 0 is none."""
     if not port:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

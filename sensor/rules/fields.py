@@ -23,13 +23,12 @@ class Field(NamedTuple):
         """Whether ``value``, as ``json`` gives it, satisfies the schema."""
         if isinstance(value, str) and self.schema["type"] == "string":
             long_enough = len(value) >= self.schema.get("minLength", 0)
-            return long_enough and re.search(self.schema.get("pattern", ""), value) is not None
-        if (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and self.schema["type"] == "integer"
-        ):
-            return value == int(value) and self.schema["minimum"] <= value <= self.schema["maximum"]
+            pattern = self.schema.get("pattern", "(?s:.*)")  # $ alone lets a final newline pass
+            return long_enough and re.fullmatch(pattern, value) is not None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and self.schema["type"] == "integer":
+            return bool(self.schema["minimum"] <= value <= self.schema["maximum"])
         return False
 
 

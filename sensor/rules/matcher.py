@@ -49,6 +49,8 @@ class Matcher:
             for protocol in (_TCP, _UDP, _ANY)
         }
         self._other = self._transports[_ANY]
+        self.size_bytes = deciders.size_bytes
+        """Of Hyperscan's databases."""
         self._budget = Budget()
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
@@ -161,12 +163,15 @@ class _Deciders:
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
         self._deciders: dict[tuple[int, ...], Decider] = {}
+        self.size_bytes = 0
+        """Of all that was made."""
 
     def decider(self, rules: list[int]) -> Decider:
         """Return the decider of these rules."""
         key = tuple(rules)
         if key not in self._deciders:
             self._deciders[key] = Decider((index, self._trees[index]) for index in rules)
+            self.size_bytes += self._deciders[key].size_bytes
         return self._deciders[key]
 
     def screen(self, groups: Iterable[tuple[Part, list[int]]]) -> Screen:
@@ -174,6 +179,8 @@ class _Deciders:
 
         It sees the whole payload, where a part of it does not start or end.
         """
-        return Screen(
+        screen = Screen(
             [{index: without(self._trees[index], _EDGES[part]) for index in rules} for part, rules in groups]
         )
+        self.size_bytes += screen.size_bytes
+        return screen

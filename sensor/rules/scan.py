@@ -70,6 +70,8 @@ class Decider:
         numbered = list(trees)
         self._whole = _compile(hyperscan.HS_MODE_BLOCK, numbered)
         self._sliced = _compile(hyperscan.HS_MODE_STREAM, numbered)
+        self.size_bytes = sum(one.size() for one in (self._whole, self._sliced) if one is not None)
+        """Of the databases."""
 
     def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> bool:
         """Add the rules that hit to ``hits``, and return whether the whole text was seen."""
@@ -100,6 +102,8 @@ class Screen:
                 needed[node] |= 1 << number
         # The number of a sign is the set of deciders it calls for, bit for bit; Hyperscan reports it once.
         self._signs = Decider((mask, node) for node, mask in needed.items())
+        self.size_bytes = self._signs.size_bytes
+        """Of the databases."""
 
     def needs(self, text: bytes, budget: Budget) -> tuple[int, bool]:
         """Return the deciders the text needs, bit for bit, and whether the whole text was seen."""
