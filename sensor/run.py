@@ -67,22 +67,19 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
     interfaces = [ready_interface(name) for name in dict.fromkeys(settings.interface)]
     with ExitStack() as stack:
         capture = Capture(settings, rules, stack)
-        stop = stack.enter_context(_signals(settings.duration, capture.reloader))
-        with ExitStack() as attachments:
-            for interface in interfaces:
-                attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
-            log.info(
-                "capturing on %s (%s mode) with %d rules",
-                ", ".join(settings.interface),
-                settings.mode,
-                len(rules),
-            )
-            gone = _loop(capture, interfaces, stop, emit, show_status)
-        while capture.step(emit):  # detached: what is in the rings is all there will be
-            pass
-        counters = replace(capture.counters(), in_ring=capture.rings.waiting())
-        for path in capture.writer.paths:
-            log.info("evidence: %s", path)
+        with _signals(settings.duration, capture.reloader) as stop:
+            with ExitStack() as attachments:
+                for interface in interfaces:
+                    attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
+                names = ", ".join(interface.name for interface in interfaces)
+                log.info("capturing on %s (%s mode) with %d rules", names, settings.mode, len(rules))
+                gone = _loop(capture, interfaces, stop, emit, show_status)
+            while capture.step(emit):  # detached: what is in the rings is all there will be
+                pass
+            counters = replace(capture.counters(), in_ring=capture.rings.waiting())
+            stack.close()  # while signals are still handled: a second one must not break this off
+    for path in capture.writer.paths:
+        log.info("evidence: %s", path)
     log.info("counters: %s", counters_line(counters))
     if gone:
         raise gone

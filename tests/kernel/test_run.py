@@ -20,6 +20,7 @@ from bench.traffic import mix
 from bench.traffic.frames import Frame, write_capture
 from sensor.capture.link import attached, find_interface
 from sensor.capture.program import Program
+from sensor.config import OWN_RULES
 from sensor.counters import Counters
 from sensor.rules.plan import pass_all
 
@@ -84,6 +85,14 @@ def assert_law(run: Run) -> Counters:
     return counters
 
 
+def test_all_of_our_rules_give_the_same_evidence(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole rule set as it is shipped, over traffic with attacks in it."""
+    monkeypatch.setenv("SENSOR_RULES", str(OWN_RULES))
+    compare_wire_and_file(network, tmp_path, generated_traffic(tmp_path), "any")
+
+
 @pytest.mark.parametrize("keep", ["any", "threat", "flow"])
 @pytest.mark.parametrize(
     "capture",
@@ -98,8 +107,12 @@ def assert_law(run: Run) -> Counters:
 def test_wire_and_file_give_the_same_evidence(
     network: Network, tmp_path: Path, capture: Any, keep: str
 ) -> None:
+    """Whatever is kept, of generated and of real traffic, and of every combination of headers."""
+    compare_wire_and_file(network, tmp_path, capture(tmp_path), keep)
+
+
+def compare_wire_and_file(network: Network, tmp_path: Path, path: Path, keep: str) -> None:
     """Frame for frame, byte for byte, match for match; and tcpdump and capinfos read every file."""
-    path = capture(tmp_path)
     sent = frames_of([path])
     with running(network[0], tmp_path / "live", "--keep", keep) as run:
         replay(network[1], path)
@@ -290,8 +303,7 @@ def test_no_native_mode(tmp_path: Path) -> None:
 def test_not_root(network: Network, tmp_path: Path) -> None:
     """Says which capabilities would do, before anything is touched."""
     evidence = tmp_path / "evidence"
-    no_privileges = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--reuid=65534")
-    no_privileges = (*no_privileges, "--clear-groups")
+    no_privileges = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
     code, line = refused("run", "-i", network[0], "--evidence", str(evidence), wrapper=no_privileges)
     assert code == 3
     assert "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in line
