@@ -8,6 +8,7 @@ however the demo ends. The evidence stays, and the last lines say where.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -26,12 +27,9 @@ from sensor.capture.lab import private_network, veth_pair
 from sensor.counters import Counters
 from sensor.errors import SensorError
 
-RULES = Path(__file__).parents[1] / "fp-pattern"
 MIRROR, SOURCE = "mirror", "source"
 FRAMES_PER_SECOND = 2000
 PATIENCE_S = 20
-TIED = ("setpriv", "--pdeathsig", "KILL", "--")
-"""In front of a command: the kernel kills it when this process ends, however that happens."""
 
 
 class DemoError(SensorError):
@@ -50,6 +48,9 @@ def main() -> int:
     except SensorError as error:
         print(f"demo: {error}", file=sys.stderr)
         return error.exit_code
+    except subprocess.TimeoutExpired:
+        print(f"demo: the sensor did not stop within {PATIENCE_S} s", file=sys.stderr)
+        return DemoError.exit_code
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
         return 130
@@ -63,7 +64,7 @@ def demo(console: Console, directory: Path) -> int:
     console.print(f"generated {len(traffic.frames)} frames")
     with private_network():
         veth_pair(MIRROR, SOURCE)
-        console.print(f"starting the sensor on {MIRROR}")
+        console.print(f"starting the sensor on {MIRROR}; it compiles its rules first")
         with sensor(directory / "evidence", directory / "matches.jsonl") as log:
             console.print(log[-1])
             console.print(f"replaying into {SOURCE} at {FRAMES_PER_SECOND} frames/s")
@@ -91,6 +92,15 @@ def show(console: Console, directory: Path, traffic: mix.Traffic, counters: Coun
     return 1 if faults else 0
 
 
+def tied(*command: str) -> list[str]:
+    """Put in front of a command what makes the kernel kill it when this process ends, however that happens.
+
+    setpriv asks the kernel for it; the shell goes on only if this process still lived by then.
+    """
+    if_alive = f'test "$PPID" = {os.getpid()} && exec "$0" "$@"'
+    return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", if_alive, *command]
+
+
 @contextmanager
 def sensor(evidence: Path, matches: Path) -> Iterator[list[str]]:
     """Run the sensor on one end of the wire, and give the lines it logs: until it captures, later all.
@@ -98,8 +108,8 @@ def sensor(evidence: Path, matches: Path) -> Iterator[list[str]]:
     Raises:
         DemoError: It ended early, with an error, or not at all.
     """
-    options = ("--rules", RULES, "--evidence", evidence, "--json")
-    command = (*TIED, sys.executable, "-m", "sensor", "run", "-i", MIRROR, *options)
+    options = ("--interface", MIRROR, "--evidence", str(evidence), "--json")
+    command = tied(sys.executable, "-m", "sensor", "run", *options)
     log: list[str] = []
     with (
         matches.open("wb") as output,
@@ -108,13 +118,11 @@ def sensor(evidence: Path, matches: Path) -> Iterator[list[str]]:
         try:
             wait_until_ready(process, log)
             yield log
-        finally:
             process.send_signal(signal.SIGINT)
-            try:
-                log += process.communicate(timeout=PATIENCE_S)[1].splitlines()
-            except subprocess.TimeoutExpired as error:
-                process.kill()
-                raise DemoError(f"the sensor did not stop within {PATIENCE_S} s") from error
+            log += process.communicate(timeout=PATIENCE_S)[1].splitlines()
+        except BaseException:
+            process.kill()  # it may be in the middle of a long compilation, deaf to other signals
+            raise
     if process.returncode:
         raise DemoError(f"the sensor ended with code {process.returncode}: {log[-1]}")
 
@@ -144,7 +152,7 @@ def replay(capture: Path) -> None:
     Raises:
         DemoError: It could not be sent.
     """
-    command = (*TIED, "tcpreplay", "--intf1", SOURCE, "--pps", str(FRAMES_PER_SECOND), str(capture))
+    command = tied("tcpreplay", "--intf1", SOURCE, "--pps", str(FRAMES_PER_SECOND), str(capture))
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise DemoError(f"tcpreplay ended with code {done.returncode}:\n{done.stderr}")

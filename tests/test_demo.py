@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,11 +18,13 @@ import pytest
 
 from bench import demo, outcome
 from bench.traffic.conversations import Expected
+from sensor.config import OWN_RULES
 from sensor.counters import Counters
 from sensor.evidence.pcap import file_header
 
 REPOSITORY = Path(__file__).parent.parent
-PATIENCE_S = 30
+PATIENCE_S = 60
+ONE_RULE = {"threat": {"rules": {"1": {"type": "mining", "name": "Stratum", "regex": "mining.subscribe"}}}}
 EXPECTED = Expected(
     "Log4Shell", "threat", 1, "TCP", "203.0.113.9", 4000, "192.0.2.1", 80, 30, 40, "${jndi:ldap"
 )
@@ -38,12 +41,12 @@ FOUND = {
 
 
 @contextmanager
-def running_demo(directory: Path) -> Iterator[subprocess.Popen[str]]:
+def running_demo(directory: Path, rules: Path = OWN_RULES) -> Iterator[subprocess.Popen[str]]:
     """Start the demo in a session of its own, by which its processes can be told from others."""
     with subprocess.Popen(
         [sys.executable, "-m", "bench.demo"],
         cwd=REPOSITORY,
-        env={**os.environ, "TMPDIR": str(directory)},
+        env={**os.environ, "TMPDIR": str(directory), "SENSOR_RULES": str(rules)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -117,7 +120,8 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     tmp_path: Path, phase: str, number: signal.Signals
 ) -> None:
     """Whenever and however it is ended, no process, namespace or interface of it remains."""
-    with running_demo(tmp_path) as process:
+    (tmp_path / "threat.json").write_text(json.dumps(ONE_RULE))
+    with running_demo(tmp_path, rules=tmp_path) as process:
         assert process.stdout is not None
         line = next((line for line in process.stdout if phase in line), None)
         assert line, f"the demo ended before it was {phase}"
