@@ -80,8 +80,9 @@ def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
 
 def replay(interface: str, pcap: Path, pps: int = 20_000) -> None:
     """Send a capture with tcpreplay, from one CPU: between the rings of several there is no order."""
-    command = ["taskset", "--cpu-list", "0", "tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
-    subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
+    pinned = ["taskset", "--cpu-list", "0"]
+    command = ["tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
+    subprocess.run([*pinned, *command], check=True, capture_output=True, timeout=TIMEOUT_S)
 
 
 def wait_until_received(interface: str, frames: int) -> None:
