@@ -62,20 +62,20 @@ class Run:
 def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
     """Start ``sensor run`` and wait until it captures."""
     command = [*SENSOR, "run", "-i", interface, "--evidence", str(evidence), "--json", *flags]
-    output = TemporaryFile("w+")  # a pipe that nobody reads while the test goes on would stall the sensor
-    process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True)
-    run = Run(process, evidence, output)
-    try:
-        assert process.stderr
-        for line in process.stderr:
-            run.log.append(line.rstrip())
-            if "capturing on" in line:
-                break
-        yield run
-    finally:
-        process.kill()
-        process.communicate()
-        output.close()
+    with (
+        TemporaryFile("w+") as output,  # a pipe that nobody reads meanwhile would stall the sensor
+        subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        run = Run(process, evidence, output)
+        try:
+            assert process.stderr
+            for line in process.stderr:
+                run.log.append(line.rstrip())
+                if "capturing on" in line:
+                    break
+            yield run
+        finally:
+            process.kill()
 
 
 def replay(interface: str, pcap: Path, pps: int = 20_000) -> None:
