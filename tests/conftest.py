@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sensor.capture.lab import private_network, veth_pair
 from sensor.capture.program import Program, check_privileges
+from sensor.config import OWN_RULES
 from sensor.errors import SensorError
 from sensor.rules.plan import pass_all
+
+
+FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 51001, 51008, 51401, 51601, 51607}
 
 
 def _why_no_kernel() -> str | None:
@@ -40,6 +46,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         pytest.exit(f"SENSOR_REQUIRE_KERNEL=1, and the kernel cannot be used: {reason}", returncode=1)
     for item in marked:
         item.add_marker(pytest.mark.skip(reason=f"no eBPF here: {reason}"))
+
+
+@pytest.fixture(scope="session")
+def few_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dozen of our own rules: compiling all of them takes seconds, and every start does it anew."""
+    directory = tmp_path_factory.mktemp("few-rules")
+    for file in OWN_RULES.glob("*.json"):
+        [(key, content)] = json.loads(file.read_text()).items()
+        chosen = {rule_id: rule for rule_id, rule in content["rules"].items() if int(rule_id) in FEW}
+        (directory / file.name).write_text(json.dumps({key: {"rules": chosen}}))
+    return directory
+
+
+@pytest.fixture
+def use_few_rules(few_rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sensors that the test starts run with these, unless told otherwise."""
+    monkeypatch.setenv("SENSOR_RULES", str(few_rules))
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.kernel
-@pytest.mark.usefixtures("network")
+@pytest.mark.usefixtures("network", "use_few_rules")
 @pytest.mark.parametrize("command", commands())
 def test_commands_of_the_readme_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""

@@ -15,6 +15,8 @@ import pytest
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
 
+pytestmark = pytest.mark.usefixtures("use_few_rules")
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "reference"
 NO_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")

@@ -16,7 +16,7 @@ from live import SENSOR, Run, replay, running, wait_until_received
 from bench.traffic import mix
 from bench.traffic.frames import Frame, write_capture
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]
 ROUNDS = 5
 

@@ -24,7 +24,7 @@ from sensor.config import OWN_RULES
 from sensor.counters import Counters
 from sensor.rules.plan import pass_all
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 
 SHARED = Path(__file__).parents[3] / "shared" / "reference"
 Network = tuple[str, str]
