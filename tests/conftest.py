@@ -15,7 +15,6 @@ from sensor.config import OWN_RULES
 from sensor.errors import SensorError
 from sensor.rules.plan import pass_all
 
-
 FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 51001, 51008, 51401, 51601, 51607}
 
 
