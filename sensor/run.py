@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from types import FrameType
 
@@ -67,17 +67,16 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
     interfaces = [ready_interface(name) for name in dict.fromkeys(settings.interface)]
     with ExitStack() as stack:
         capture = Capture(settings, rules, stack)
-        with _signals(settings.duration, capture.reloader) as stop:
-            with ExitStack() as attachments:
-                for interface in interfaces:
-                    attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
-                names = ", ".join(interface.name for interface in interfaces)
-                log.info("capturing on %s (%s mode) with %d rules", names, settings.mode, len(rules))
-                gone = _loop(capture, interfaces, stop, emit, show_status)
-            while capture.step(emit):  # detached: what is in the rings is all there will be
-                pass
-            counters = replace(capture.counters(), in_ring=capture.rings.waiting())
-            stack.close()  # while signals are still handled: a second one must not break this off
+        stop = _handle_signals(settings.duration, capture.reloader)
+        with ExitStack() as attachments:
+            for interface in interfaces:
+                attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
+            names = ", ".join(interface.name for interface in interfaces)
+            log.info("capturing on %s (%s mode) with %d rules", names, settings.mode, len(rules))
+            gone = _loop(capture, interfaces, stop, emit, show_status)
+        while capture.step(emit):  # detached: what is in the rings is all there will be
+            pass
+        counters = replace(capture.counters(), in_ring=capture.rings.waiting())
     for path in capture.writer.paths:
         log.info("evidence: %s", path)
     log.info("counters: %s", counters_line(counters))
@@ -214,9 +213,11 @@ def _still_there(before: Interface) -> Interface:
     return now
 
 
-@contextmanager
-def _signals(duration_s: float | None, reloader: Reloader) -> Iterator[Callable[[], bool]]:
-    """Reload at SIGHUP; give a question that turns true at SIGINT, SIGTERM, or after the duration."""
+def _handle_signals(duration_s: float | None, reloader: Reloader) -> Callable[[], bool]:
+    """Reload at SIGHUP; give a question that turns true at SIGINT, SIGTERM, or after the duration.
+
+    The handlers stay to the end of the process: no second signal may break off the closing of files.
+    """
     deadline_ns = time.monotonic_ns() + int(duration_s * 1e9) if duration_s else None
     received: list[int] = []
 
@@ -226,14 +227,6 @@ def _signals(duration_s: float | None, reloader: Reloader) -> Iterator[Callable[
         else:
             received.append(number)
 
-    def stopped() -> bool:
-        return bool(received) or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)
-
-    before = {
-        number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, note)
+    return lambda: bool(received) or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)

@@ -6,12 +6,13 @@ Everything happens in the network namespace of the calling thread.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -76,6 +77,20 @@ def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
             yield run
         finally:
             process.kill()
+
+
+def on_terminal(command: Sequence[str], **options: Any) -> str:
+    """Run a command whose standard error is a terminal; what it drew there."""
+    leader, follower = os.openpty()
+    drawn = b""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=follower, **options) as process:
+        os.close(follower)
+        with suppress(OSError):  # EIO: the last process has closed its end
+            while chunk := os.read(leader, 65536):
+                drawn += chunk
+    os.close(leader)
+    assert process.returncode == 0
+    return drawn.decode()
 
 
 def replay(interface: str, pcap: Path, pps: int = 20_000) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dpkt
 import pytest
+from live import SENSOR, on_terminal
 
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
@@ -24,7 +25,7 @@ NO_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-
 
 def sensor(*arguments: str | Path, wrapper: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    command = [*wrapper, sys.executable, "-m", "sensor", *map(str, arguments)]
+    command = [*wrapper, *SENSOR, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
@@ -149,11 +150,7 @@ def test_a_reader_that_has_had_enough(capture: Path) -> None:
 
 def test_a_progress_bar_on_a_terminal(capture: Path) -> None:
     """Standard error is a terminal: how far it is, and nothing of that when it is not."""
-    leader, follower = os.openpty()
-    subprocess.run([sys.executable, "-m", "sensor", "read", str(capture)], stderr=follower, check=True)
-    os.close(follower)
-    shown = os.read(leader, 65536).decode()
-    os.close(leader)
+    shown = on_terminal([*SENSOR, "read", str(capture)])
     assert "reading" in shown
     assert "reading" not in sensor("read", capture).stderr
 

@@ -134,13 +134,14 @@ def test_reloads_every_200_ms_change_no_evidence(network: Network, tmp_path: Pat
 
     def capture(name: str, disturb: Callable[[Run], AbstractContextManager[None]]) -> Run:
         nonlocal received
-        with running(network[0], tmp_path / name, "--rules", str(few_rules)) as run, disturb(run):
-            for _ in range(ROUNDS):
-                replay(network[1], path, pps=4000)
-                received += len(traffic)
-                wait_until_received(network[0], received)
-                if disturb is reloads:
-                    wait_for_log(run, "rules in force")
+        with running(network[0], tmp_path / name, "--rules", str(few_rules)) as run:
+            with disturb(run):
+                for _ in range(ROUNDS):
+                    replay(network[1], path, pps=4000)
+                    received += len(traffic)
+                    wait_until_received(network[0], received)
+                    if disturb is reloads:
+                        wait_for_log(run, "rules in force")
             assert run.stop() == 0
         return run
 

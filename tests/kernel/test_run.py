@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 import dpkt
 import pytest
 from frames import corpus
-from live import SENSOR, Run, replay, running, wait_until_received
+from live import SENSOR, Run, on_terminal, replay, running, wait_until_received
 from pyroute2 import IPRoute
 
 from bench.traffic import mix
@@ -334,11 +333,7 @@ def test_rules_that_are_wrong(network: Network, tmp_path: Path) -> None:
 
 def test_the_status_line(network: Network, tmp_path: Path) -> None:
     """On a terminal a line a second says what goes through and what is lost."""
-    leader, follower = os.openpty()
     command = [*SENSOR, "run", "-i", network[0], "--evidence", str(tmp_path), "--duration", "1.5"]
-    subprocess.run(command, stderr=follower, check=True, timeout=60)
-    os.close(follower)
-    shown = os.read(leader, 65536).decode()
-    os.close(leader)
+    shown = on_terminal(command)
     assert "frames/s" in shown
     assert "lost 0" in shown
