@@ -74,7 +74,7 @@ def load_rules(directory: Path, *, lenient: bool = False) -> RuleSet:
     reader = _Reader()
     for rule_class in RULE_CLASSES:
         reader.read(directory / f"{rule_class}.json", rule_class)
-    if not reader.files:
+    if not reader.files and not reader.faults:
         names = ", ".join(f"{name}.json" for name in RULE_CLASSES)
         reader.faults.append(Fault(directory, None, None, None, f"expected one of {names} in this directory"))
     if reader.faults and (not lenient or not reader.files):
@@ -101,7 +101,11 @@ class _Reader:
         except FileNotFoundError:
             return
         except json.JSONDecodeError as error:
-            self._fault(path, error.lineno, problem=f"expected JSON: {error.msg} at column {error.colno}")
+            self._fault(
+                path,
+                error.lineno,
+                problem=f"expected JSON: {error.msg.removesuffix(' at')} at column {error.colno}",
+            )
         except UnicodeDecodeError as error:
             self._fault(
                 path, None, problem=f"expected UTF-8 text, found the byte {error.object[error.start]:#x}"
