@@ -1,0 +1,128 @@
+"""``sensor rules explain``: what the pipeline does with each frame of a capture file, and why.
+
+Needs neither root nor BCC. It watches the pipeline itself, which gets the frames one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sensor.capture.replay import CaptureFile
+from sensor.decode import decode
+from sensor.model import FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
+from sensor.pipeline import Pipeline, addresses
+from sensor.rules.explain import Obstacle, Subject, obstacle
+from sensor.rules.matcher import Matcher
+from sensor.rules.profile import PROFILES, Profile
+
+_WITHOUT_PAYLOAD = {
+    PacketStatus.NO_PAYLOAD: "no payload",
+    PacketStatus.NOT_IP: "not IP",
+    PacketStatus.NO_TRANSPORT: "a protocol without payload for rules",
+    PacketStatus.UNKNOWN: "an unknown header",
+    PacketStatus.MALFORMED: "malformed or cut short",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What became of one frame."""
+
+    number: int
+    """Position in the file, from 1."""
+    timestamp_ns: int
+    five_tuple: FiveTuple | None
+    """None where there is no IP header."""
+    payload: bytes
+    is_http: bool
+    untried: str | None
+    """Why no rule was tried on it; None where rules were."""
+    was_cut: bool
+    """Whether its scan was broken off for its cost, so that there may be more hits."""
+    hits: tuple[Match, ...]
+    """All hits, in the order of the rules."""
+    counted: tuple[Match, ...]
+    """Those of them that the profile counts."""
+    rules: tuple[Rule, ...]
+    profile: Profile
+
+    def outcomes(self) -> Iterator[tuple[Rule, Match | Obstacle | None]]:
+        """Give for each rule its match, why its regex was not looked for, or None where that did not hit."""
+        if self.five_tuple is None or self.untried:
+            return
+        subject = Subject(
+            self.payload, self.five_tuple.protocol, self.five_tuple.sport, self.five_tuple.dport
+        )
+        hits = {hit.rule.rule_id: hit for hit in self.hits}
+        for rule in self.rules:
+            yield rule, hits.get(rule.rule_id) or obstacle(rule, subject, self.profile)
+
+
+def explain(path: Path, rules: Iterable[Rule], profile_name: str) -> Iterator[Explanation]:
+    """Explain every frame of a capture file, in order.
+
+    Raises:
+        CaptureFileError: The file cannot be read; whole frames before the fault have been explained.
+    """
+    profile = PROFILES[profile_name]
+    pipeline = Pipeline((), "any", profile_name, live=False)
+    pipeline.matcher = matcher = _WatchedMatcher(rules, profile.http)
+    with CaptureFile(path) as file:
+        for number, frame in enumerate(file.batches(max_frames=1), 1):
+            yield _explain(frame, number, pipeline, matcher, profile)
+
+
+class _WatchedMatcher(Matcher):
+    """A matcher that remembers what it found, and whether it was asked."""
+
+    found: tuple[Match, ...] | None = None
+
+    def search(
+        self, payload: bytes | memoryview, protocol: int, sport: int, dport: int, is_http: bool
+    ) -> tuple[Match, ...]:
+        self.found = super().search(payload, protocol, sport, dport, is_http)
+        return self.found
+
+
+def _explain(
+    frame: FrameBatch, number: int, pipeline: Pipeline, matcher: _WatchedMatcher, profile: Profile
+) -> Explanation:
+    packet = decode(frame)
+    matcher.found, cut_before = None, matcher.cut
+    evidence = pipeline.process(frame)
+    payload = bytes(frame.buffer[packet.payload_start.item() : packet.payload_end.item()])
+    return Explanation(
+        number,
+        frame.timestamp_ns.item(),
+        _five_tuple(frame, packet),
+        payload,
+        profile.http.matches(payload),
+        _why_untried(packet, payload, profile) if matcher.found is None else None,
+        matcher.cut > cut_before,
+        matcher.found or (),
+        evidence[0].matches if evidence else (),
+        matcher.rules,
+        profile,
+    )
+
+
+def _why_untried(packet: PacketBatch, payload: bytes, profile: Profile) -> str:
+    status = PacketStatus(packet.status.item())
+    if status in _WITHOUT_PAYLOAD:
+        return _WITHOUT_PAYLOAD[status]
+    if not payload:
+        return "no payload"
+    if profile.longest is not None and len(payload) > profile.longest:
+        return f"longer than {profile.longest} bytes"
+    named = ", or all classes have named it" if profile.once else ""
+    http = ", and not HTTP" if profile.http_at_any_depth else ""
+    return f"behind the first {profile.depth} packets of its flow{http}{named}"
+
+
+def _five_tuple(frame: FrameBatch, packet: PacketBatch) -> FiveTuple | None:
+    if not packet.ip_version.item():
+        return None
+    source, destination = addresses(frame.buffer, packet, 0)
+    return FiveTuple(packet.protocol.item(), source, packet.sport.item(), destination, packet.dport.item())

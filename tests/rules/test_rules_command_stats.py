@@ -1,0 +1,79 @@
+"""`sensor rules stats`: what the rules cost, on payloads of one's own or generated ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import RULES, sensor, write_rules
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+from sensor.rules.explain import Subject
+from sensor.rules.http import RFC9110
+from sensor.rules.load import load_rules
+from sensor.rules.matcher import Matcher
+from sensor.samples import captured, generated
+
+IN_USE = {int(number) for rules in RULES.values() for number, rule in rules.items() if "deleted" not in rule}
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """A directory with a few rules."""
+    return write_rules(tmp_path)
+
+
+def test_every_rule_is_measured_the_slowest_first(rules: Path) -> None:
+    """Each once, and all together: times, sizes, hits."""
+    [found] = sensor("rules", "stats", "--rules", rules, "--json").objects
+    assert found["rules"] == len(IN_USE)
+    assert {cost["rule"] for cost in found["each"]} == IN_USE
+    times = [cost["payload_ns"] for cost in found["each"]]
+    assert times == sorted(times, reverse=True)
+    assert all(cost["size_bytes"] > 0 and cost["compile_ms"] > 0 for cost in found["each"])
+    assert found["together"]["size_bytes"] > 0
+    assert found["together"]["payload_ns"] > 0
+    assert found["payloads"] == 1000
+
+
+def test_with_payloads_of_a_capture_file(rules: Path) -> None:
+    """Hits are those of the file's payloads, by rule."""
+    path = rules / "mix.pcap"
+    write_capture(path, mix.demo(seed=1).frames)
+    [found] = sensor("rules", "stats", "--rules", rules, "--payloads", path, "--json").objects
+    subjects = captured(path)
+    matcher = Matcher(load_rules(rules), RFC9110)
+    hits = [hit.rule.rule_id for subject in subjects for hit in matcher.match(*subject)]
+    assert found["payloads"] == len(subjects)
+    assert {cost["rule"]: cost["hits"] for cost in found["each"]} == {
+        rule: hits.count(rule) for rule in IN_USE
+    }
+    assert found["together"]["hits"] == len(hits) > 5
+
+
+def test_the_table_for_people(rules: Path) -> None:
+    """Two lines about all, and one a rule."""
+    lines = sensor("rules", "stats", "--rules", rules).out.splitlines()
+    assert lines[0].startswith(f"{len(IN_USE)} rules: ")
+    assert lines[1].startswith("1000 payloads of ")
+    assert lines[2].split() == ["ns/payload", "hits", "compile", "ms", "KiB", "rule", "class", "name"]
+    assert {int(line.split()[4]) for line in lines[3:]} == IN_USE
+
+
+def test_a_file_without_payload(rules: Path) -> None:
+    """One line, exit code 7."""
+    path = rules / "empty.pcap"
+    write_capture(path, [])
+    done = sensor("rules", "stats", "--rules", rules, "--payloads", path)
+    assert done.code == 7
+    assert done.err == f"sensor: {path}: no packet in it has a payload; name a file with some\n"
+
+
+def test_the_generated_mix() -> None:
+    """The same at each call; of every kind, HTTP, encrypted and UDP among them."""
+    mixed = generated()
+    assert mixed == generated()
+    assert all(isinstance(one, Subject) and one.payload for one in mixed)
+    assert 0.3 < sum(RFC9110.matches(one.payload) for one in mixed) / len(mixed) < 0.7
+    assert {one.protocol for one in mixed} == {6, 17}

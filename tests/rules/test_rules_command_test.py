@@ -1,0 +1,104 @@
+"""`sensor rules test`: does a rule hit these bytes, and if not, why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import Done, sensor, write_rules
+
+HEAD = r"GET /?id=1 UNION  SELECT 2 HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture
+def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A few rules, which are the setting."""
+    monkeypatch.setenv("SENSOR_RULES", str(write_rules(tmp_path)))
+    return tmp_path
+
+
+def tried(rule_id: int, payload: str, *options: object) -> Done:
+    """Run the command."""
+    return sensor("rules", "test", rule_id, payload, *options)
+
+
+@pytest.mark.usefixtures("rules")
+def test_a_hit_says_where_and_which_version() -> None:
+    """Exit code 0; offsets of group 1 where it took part."""
+    done = tried(41001, r"HTTP/1.1 200 OK\r\nServer: nginx/1.18.0\r\n\r\n")
+    assert (done.code, done.out) == (0, 'hit: bytes 31-37 "1.18.0", version 1.18.0\n')
+    done = tried(51001, HEAD.replace("  ", "%20+"), "--json")
+    hit = {"rule": 51001, "class": "threat", "name": "SQL injection", "start": 11, "end": 26}
+    assert done.objects == [{"hit": {**hit, "version": None, "text": "UNION%20+SELECT"}, "why": []}]
+
+
+@pytest.mark.usefixtures("rules")
+@pytest.mark.parametrize(
+    ("rule_id", "payload", "options", "why"),
+    [
+        (10001, "SSH-2.0-x", ["--protocol", "udp"], "another transport; the rule looks at tcp"),
+        (10002, r"\x07example\0", ["--dport", "54"], "another port; the rule looks at udp, port 53"),
+        (51003, "union select", [], "not HTTP; the rule looks at HTTP head"),
+        (51002, r"GET /select HTTP/1.1\r\n\r\n", [], "no body; the rule looks at HTTP body"),
+        (51003, HEAD, [], 'the regex hits bytes 11-17 as far as "union ", not with "s" behind it'),
+        (10001, "ssh-x", [], r'the regex hits bytes 0-4 as far as "^SSH-", not with "([\d.]+)" behind it'),
+        (10001, "xssh-2.0", [], "the regex does not hit"),
+        (10001, "", [], "no payload"),
+        (
+            10001,
+            "SSH-2.0" + 1493 * "-",
+            ["--profile", "ly_probe"],
+            "only payloads of 1 to 1499 bytes are matched",
+        ),
+        (51003, "PUT /union select", ["--profile", "ly_probe"], "not HTTP; the rule looks at HTTP head"),
+    ],
+)
+def test_no_hit_says_why(rule_id: int, payload: str, options: list[str], why: str) -> None:
+    """The condition that failed, or how much of the regex hits; exit code 1."""
+    done = tried(rule_id, payload, *options)
+    assert (done.code, done.out) == (1, f"no hit: {why}\n")
+    assert tried(rule_id, payload, *options, "--json").objects == [{"hit": None, "why": [why]}]
+
+
+@pytest.mark.usefixtures("rules")
+def test_what_would_have_hit() -> None:
+    """Text in another part, or encoded, is named."""
+    done = tried(51003, r"GET / HTTP/1.1\r\n\r\n" + "union select")
+    assert done.out == 'no hit: the regex does not hit; with "part": "total" it hits bytes 18-30\n'
+    done = tried(51003, r"GET /union%20select HTTP/1.1\r\n\r\n", "--json")
+    assert done.objects[0]["why"][1:] == ['with "decode": "url" it hits bytes 5-19']
+
+
+@pytest.mark.usefixtures("rules")
+def test_ports_and_protocol_come_from_the_rule() -> None:
+    """A rule for UDP port 53 is tried on a packet to UDP port 53, unless options say otherwise."""
+    assert tried(10002, r"\x07example\x00").code == 0
+    assert tried(10002, r"\x07example\x00", "--sport", 53, "--dport", 9).code == 0
+    assert tried(10002, r"\x07example\x00", "--protocol", "icmp").code == 1
+
+
+def test_escapes_and_files(rules: Path) -> None:
+    """Every escape stands for one byte; a file's bytes are taken as they are."""
+    rule = {"type": "t", "name": "n", "regex": r"^a\r\n\t\x00\\\xfe\x00\xc3\xa9$"}
+    (rules / "os.json").write_text(json.dumps({"os": {"rules": {"30001": rule}}}))
+    assert tried(30001, r"a\r\n\t\0\\\xFE\x00é").code == 0
+    (rules / "payload").write_bytes(b"a\r\n\t\0\\\xfe\0\xc3\xa9")
+    assert tried(30001, f"@{rules / 'payload'}").code == 0
+
+
+@pytest.mark.usefixtures("rules")
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (r"a\qb", r"\q is no escape, expected \r, \n, \t, \0, \\ or \xNN"),
+        (r"a\x4", r"\x is no escape"),
+        ("a\\", "\\ is no escape"),
+        ("@nosuch", "nosuch cannot be read: No such file or directory"),
+    ],
+)
+def test_a_payload_that_is_none(payload: str, message: str) -> None:
+    """One line that says what is wrong with it, exit code 2."""
+    done = tried(10001, payload)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err.splitlines()[-1]
