@@ -8,7 +8,7 @@ Used when rules are loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -48,6 +48,15 @@ def lower(tree: Node) -> Node:
     ends. Raises `RegexError` for lookarounds that have no such form.
     """
     return simplified(_Lowering().lower(tree) if contains(tree, Look) else tree)
+
+
+def fits(tree: Node, beginnings: Iterable[bytes]) -> bool:
+    """Whether a lowered tree may match at the start of a text that has one of these beginnings."""
+    texts = frozenset(tuple(frozenset((byte,)) for byte in beginning) for beginning in beginnings)
+    try:
+        return _Lowering().push(_Condition(texts, positive=True), (tree,)) != NEVER
+    except RegexError:  # too much to spell out: it may
+        return True
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class _Lowering:
                 case Look(inner, ahead, positive):
                     if not ahead:
                         raise RegexError("a lookbehind nowhere but at the start of the expression")
-                    lowered = (self._push(_Condition(frozenset(_ahead_texts(inner)), positive), lowered),)
+                    lowered = (self.push(_Condition(frozenset(_ahead_texts(inner)), positive), lowered),)
                 case Sequence(inner):
                     lowered = (self._ahead_of((*inner, *lowered)),)
                 case Choice(inner):
@@ -120,7 +129,7 @@ class _Lowering:
                     lowered = (Repeat(body, least, most, greedy), *lowered)
         return sequence(*lowered)
 
-    def _push(self, condition: _Condition, nodes: tuple[Node, ...]) -> Node:
+    def push(self, condition: _Condition, nodes: tuple[Node, ...]) -> Node:
         """Make nodes satisfy a condition on the text from their start on."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
@@ -136,7 +145,7 @@ class _Lowering:
             case Mark.REPEATED:
                 raise RegexError("a lookahead that does not reach behind the repeated part around it")
             case Place() | Mark():
-                return sequence(nodes[0], self._push(condition, nodes[1:]))
+                return sequence(nodes[0], self.push(condition, nodes[1:]))
         return self._push_into(condition, nodes[0], nodes[1:])
 
     def _push_into(self, condition: _Condition, first: Node, rest: tuple[Node, ...]) -> Node:
@@ -144,13 +153,13 @@ class _Lowering:
         match first:
             case Bytes(values):
                 parts = condition.after(values)
-                return choice(*(sequence(Bytes(part), self._push(left, rest)) for left, part in parts))
+                return choice(*(sequence(Bytes(part), self.push(left, rest)) for left, part in parts))
             case Sequence(inner):
-                return self._push(condition, (*inner, *rest))
+                return self.push(condition, (*inner, *rest))
             case Choice(inner):
-                return choice(*(self._push(condition, (branch, *rest)) for branch in inner))
+                return choice(*(self.push(condition, (branch, *rest)) for branch in inner))
             case Group():
-                return self._push(condition, (*_opened(first), *rest))
+                return self.push(condition, (*_opened(first), *rest))
             case Repeat():
                 return self._push_into_repeat(condition, first, rest)
         raise AssertionError(f"{first} in front of a lookahead")
@@ -162,9 +171,9 @@ class _Lowering:
         if repeat.most != 0:
             most = None if repeat.most is None else repeat.most - 1
             again = Repeat(repeat.node, max(repeat.least - 1, 0), most, repeat.greedy)
-            branches.append(self._push(condition, (repeat.node, again, *rest)))
+            branches.append(self.push(condition, (repeat.node, again, *rest)))
         if repeat.least == 0:
-            branches.append(self._push(condition, rest))
+            branches.append(self.push(condition, rest))
         return choice(*(branches if repeat.greedy else reversed(branches)))
 
 

@@ -6,13 +6,15 @@ Runs in the capture workers and in ``sensor read``. A matcher belongs to one thr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 
 from sensor.model import Match, Rule
 from sensor.rules.captures import NOWHERE
 from sensor.rules.expression import expression
 from sensor.rules.http import RFC9110, HttpReading
-from sensor.rules.regex import Place, without
+from sensor.rules.lower import fits
+from sensor.rules.regex import Place, is_anchored, without
 from sensor.rules.scan import Budget, Decider, Hits, Screen, Trees
 from sensor.rules.view import DecodedViews, Part, View, Views
 
@@ -27,31 +29,32 @@ _EDGES = {
 
 
 class Matcher:
-    """All rules, ready to match payloads.
-
-    ``cut`` counts the scans that were broken off because they cost too much CPU; only texts
-    longer than `sensor.rules.scan.SLICE` can be.
-    """
+    """All rules, ready to match payloads."""
 
     def __init__(self, rules: Iterable[Rule], http: HttpReading = RFC9110) -> None:
         """Compile the rules. Raises `sensor.rules.regex.RegexError` where one cannot be."""
         self.rules = tuple(rules)
         self.http = http
-        self.cut = 0
         expressions = [expression(rule.regex) for rule in self.rules]
         self._captures = [one.captures for one in expressions]
         deciders = _Deciders({index: one.tree for index, one in enumerate(expressions)})
         self._transports = {
             protocol: _Transport(
                 {index: rule for index, rule in enumerate(self.rules) if rule.protocol in (None, protocol)},
+                http,
                 deciders,
             )
             for protocol in (_TCP, _UDP, _ANY)
         }
         self._other = self._transports[_ANY]
-        self.size_bytes = deciders.size_bytes
+        self.size_bytes = deciders.compile()
         """Of Hyperscan's databases."""
         self._budget = Budget()
+
+    @property
+    def cut(self) -> int:
+        """Scans broken off for their cost in CPU time; only texts above `sensor.rules.scan.SLICE` can be."""
+        return self._budget.cut
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
         """Return all matches of one packet's payload, in the order of the rules."""
@@ -67,7 +70,7 @@ class Matcher:
         if is_http:
             return self._search_http(transport, text, sport, dport)
         hits: Hits = {}
-        self.cut += not transport.plain.add_hits(text, hits, self._budget)
+        transport.plain.add_hits(text, hits, self._budget)
         if not hits:
             return ()
         view = View(text)
@@ -75,8 +78,7 @@ class Matcher:
 
     def _search_http(self, transport: _Transport, text: bytes, sport: int, dport: int) -> tuple[Match, ...]:
         """Look at the parts of an HTTP payload as they are, decoded once, and decoded twice."""
-        needed, whole = transport.http.screen.needs(text, self._budget)
-        self.cut += not whole
+        needed = transport.http.screen.needs(text, self._budget)
         decodes = transport.decoded.deciders and _is_encoded(text)
         if not needed and not decodes:
             return ()
@@ -87,8 +89,7 @@ class Matcher:
             if views["total"].text == text:
                 break
             text = views["total"].text
-            needed, whole = transport.decoded.screen.needs(text, self._budget)
-            self.cut += not whole
+            needed = transport.decoded.screen.needs(text, self._budget)
             found = self._decided(transport.decoded, needed, views) | found
         return self._located([(index, *where) for index, where in found.items()], sport, dport)
 
@@ -99,7 +100,7 @@ class Matcher:
             if needed & bit:
                 view = views[part]
                 hits: Hits = {}
-                self.cut += not decider.add_hits(view.text, hits, self._budget)
+                decider.add_hits(view.text, hits, self._budget)
                 found.update((index, (view, end)) for index, end in hits.items())
         return found
 
@@ -131,7 +132,7 @@ def _is_encoded(text: bytes) -> bool:
 class _Transport:
     """What rules of one transport protocol look for, by what a payload is."""
 
-    def __init__(self, rules: Mapping[int, Rule], deciders: _Deciders) -> None:
+    def __init__(self, rules: Mapping[int, Rule], http: HttpReading, deciders: _Deciders) -> None:
         def parts_of(rules: Mapping[int, Rule]) -> list[tuple[Part, list[int]]]:
             return [
                 (part, [index for index, rule in rules.items() if rule.is_http and rule.part == part])
@@ -140,7 +141,8 @@ class _Transport:
 
         plain = [index for index, rule in rules.items() if not rule.is_http]
         self.plain = deciders.decider(plain)
-        self.http = _Stage([("total", plain), *parts_of(rules)], deciders)
+        plain_in_http = [index for index in plain if deciders.fits(index, http)]
+        self.http = _Stage([("total", plain_in_http), *parts_of(rules)], deciders)
         self.decoded = _Stage(
             parts_of({index: rule for index, rule in rules.items() if rule.decode}), deciders
         )
@@ -163,15 +165,18 @@ class _Deciders:
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
         self._deciders: dict[tuple[int, ...], Decider] = {}
-        self.size_bytes = 0
-        """Of all that was made."""
+        self._screens: list[Screen] = []
+
+    def fits(self, rule: int, http: HttpReading) -> bool:
+        """Whether a rule may hit a payload that looks like HTTP."""
+        tree = self._trees[rule]
+        return not is_anchored(tree) or fits(tree, http.beginnings)
 
     def decider(self, rules: list[int]) -> Decider:
         """Return the decider of these rules."""
         key = tuple(rules)
         if key not in self._deciders:
             self._deciders[key] = Decider((index, self._trees[index]) for index in rules)
-            self.size_bytes += self._deciders[key].size_bytes
         return self._deciders[key]
 
     def screen(self, groups: Iterable[tuple[Part, list[int]]]) -> Screen:
@@ -179,8 +184,14 @@ class _Deciders:
 
         It sees the whole payload, where a part of it does not start or end.
         """
-        screen = Screen(
-            [{index: without(self._trees[index], _EDGES[part]) for index in rules} for part, rules in groups]
-        )
-        self.size_bytes += screen.size_bytes
-        return screen
+        trees = [
+            {index: without(self._trees[index], _EDGES[part]) for index in rules} for part, rules in groups
+        ]
+        self._screens.append(Screen(trees))
+        return self._screens[-1]
+
+    def compile(self) -> int:
+        """Compile all of them, on as many processors as there are; return their size in bytes."""
+        made = [*self._deciders.values(), *(screen.signs for screen in self._screens)]
+        with ThreadPoolExecutor() as pool:
+            return sum(pool.map(Decider.compile, made))

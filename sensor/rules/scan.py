@@ -18,8 +18,8 @@ from typing import Any
 
 import hyperscan
 
-from sensor.rules.literals import Literal, required
-from sensor.rules.regex import Bytes, Node, RegexError, is_anchored, sequence
+from sensor.rules.literals import Literal, is_ordinary, required
+from sensor.rules.regex import Bytes, Node, RegexError, sequence
 from sensor.rules.render import Renderer
 
 SLICE = 2048
@@ -37,10 +37,12 @@ Hits = dict[int, int]
 class Budget:
     """The CPU time of one packet after the other; the clock starts with the first question."""
 
-    __slots__ = ("_end_ns",)
+    __slots__ = ("_end_ns", "cut")
 
     def __init__(self) -> None:
         self._end_ns = 0
+        self.cut = 0
+        """Scans that were broken off."""
 
     def renew(self) -> None:
         """Begin with the next packet."""
@@ -67,25 +69,29 @@ class Decider:
 
     def __init__(self, trees: Iterable[tuple[int, Node]]) -> None:
         """Each tree comes with the number that its hits are reported by."""
-        numbered = list(trees)
-        self._whole = _compile(hyperscan.HS_MODE_BLOCK, numbered)
-        self._sliced = _compile(hyperscan.HS_MODE_STREAM, numbered)
-        self.size_bytes = sum(one.size() for one in (self._whole, self._sliced) if one is not None)
-        """Of the databases."""
+        self._trees = list(trees)
+        self._whole: hyperscan.Database | None = None
+        self._sliced: hyperscan.Database | None = None
 
-    def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> bool:
-        """Add the rules that hit to ``hits``, and return whether the whole text was seen."""
+    def compile(self) -> int:
+        """Build the databases, without which nothing hits, and return their size in bytes."""
+        self._whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
+        self._sliced = _compile(hyperscan.HS_MODE_STREAM, self._trees)
+        return sum(one.size() for one in (self._whole, self._sliced) if one is not None)
+
+    def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> None:
+        """Add the rules that hit to ``hits``; those in a long text as far as the budget reaches."""
         if self._whole is None or self._sliced is None:
-            return True
+            return
         if len(text) <= SLICE:
             self._whole.scan(text, _note, 0, hits)
-            return True
+            return
         with self._sliced.stream(_note, 0, hits) as stream:
             for start in range(0, len(text), SLICE):
                 if budget.is_spent():
-                    return False
+                    budget.cut += 1
+                    return
                 stream.scan(text[start : start + SLICE])
-        return True
 
 
 class Screen:
@@ -101,30 +107,22 @@ class Screen:
             for node in {node for tree in trees.values() for node in _signs(tree, common)}:
                 needed[node] |= 1 << number
         # The number of a sign is the set of deciders it calls for, bit for bit; Hyperscan reports it once.
-        self._signs = Decider((mask, node) for node, mask in needed.items())
-        self.size_bytes = self._signs.size_bytes
-        """Of the databases."""
+        self.signs = Decider((mask, node) for node, mask in needed.items())
 
-    def needs(self, text: bytes, budget: Budget) -> tuple[int, bool]:
-        """Return the deciders the text needs, bit for bit, and whether the whole text was seen."""
+    def needs(self, text: bytes, budget: Budget) -> int:
+        """Return the deciders the text needs, bit for bit."""
         masks: Hits = {}
-        whole = self._signs.add_hits(text, masks, budget)
-        return (reduce(or_, masks) if masks else 0), whole
+        self.signs.add_hits(text, masks, budget)
+        return reduce(or_, masks) if masks else 0
 
 
 def _signs(tree: Node, common: Counter[Literal]) -> list[Node]:
-    """List what a text must contain one of for the tree to match: rare literals, or the tree itself.
-
-    An anchored tree is looked for itself: that costs next to nothing, and its literals may be anywhere.
-    """
-    if is_anchored(tree):
+    """List what a text must contain one of for the tree to match: rare literals, or the tree itself."""
+    rare = [literals for literals in required(tree) if not any(map(is_ordinary, literals))]
+    if not rare:
         return [tree]
-    literals = min(
-        required(tree),
-        key=lambda literals: (max(common[one] for one in literals), -min(map(len, literals))),
-        default=None,
-    )
-    return [tree] if literals is None else [sequence(*map(Bytes, literal)) for literal in literals]
+    best = min(rare, key=lambda literals: (max(common[one] for one in literals), -min(map(len, literals))))
+    return [sequence(*map(Bytes, literal)) for literal in best]
 
 
 def _note(index: int, _start: int, end: int, _flags: int, hits: Any) -> None:

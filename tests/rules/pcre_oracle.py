@@ -71,7 +71,7 @@ class Pcre:
         if not self._code:
             raise PcreError((error.value or b"").decode(), offset.value)
         limits = _EXTRA_MATCH_LIMIT | _EXTRA_MATCH_LIMIT_RECURSION
-        self._extra = _Extra(flags=limits, match_limit=3_000_000, match_limit_recursion=8_000)
+        self._extra = _Extra(flags=limits, match_limit=100_000, match_limit_recursion=8_000)
         self._offsets = (ctypes.c_int * 300)()
 
     def spans(self, text: bytes) -> tuple[tuple[int, int], tuple[int, int] | None] | None:

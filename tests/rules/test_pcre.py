@@ -1,0 +1,200 @@
+"""Expressions mean what they mean to PCRE: held against Debian's libpcre3."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sensor.model import Rule
+from sensor.rules.captures import NOWHERE
+from sensor.rules.expression import expression
+from sensor.rules.load import load_rules
+from sensor.rules.matcher import Matcher
+from sensor.rules.pcre import parse
+from sensor.rules.regex import Node, RegexError
+from tests.rules import expressions, pcre_oracle
+from tests.rules.pcre_oracle import GaveUpError, Pcre, PcreError
+from tests.rules.samples import mutated, sample
+
+pytestmark = pytest.mark.skipif(not pcre_oracle.available(), reason="libpcre3 is not installed")
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "fp-patterns"
+EVERY_BYTE = [bytes([value]) for value in range(256)]
+
+Spans = tuple[tuple[int, int], tuple[int, int] | None]
+
+
+class Ours:
+    """An expression as the sensor decides it."""
+
+    def __init__(self, regex: str) -> None:
+        self._matcher = Matcher([Rule(1, "service", "Type", "Name", regex)])
+        self._captures = expression(regex).captures
+
+    def spans(self, text: bytes) -> Spans | None:
+        """Return the spans of the hit and of group 1, None where there is none."""
+        if not self._matcher.match(text, 6, 1, 2):
+            return None
+        hit, *group = self._captures.find(text, len(text))
+        return hit, (group[0] if group and group[0] != NOWHERE else None)
+
+
+@pytest.mark.parametrize(
+    "regex",
+    [
+        r"\0", r"\07", r"\0777", r"\08", r"[\08]", r"\377", r"\18", r"\81", r"()\12", r"\x", r"\x4", r"\xg", r"\x{41}",
+        r"\o{101}", r"\cA", r"\c[", r"\ca", r"\e\f\a\t\r\n", r"\i\j\m\q\y\F\I\J\M\O\T\Y", r"\_\-\@", r"\N", r"a\Nb",
+        r"\h", r"\H", r"\v", r"\V", r"\s", r"\S", r"\w", r"\W", r"\d", r"\D", r"\C", ".", "(?s).", "(?s:.)b.",
+        "[a-c]", "[^a-c]", "[]a]", "[^]a]", "[a-]", "[-a]", "[--a]", "[+--]", r"[\d-z]", r"[\w-]", r"[\x00-\xff]",
+        r"[a\]b]", r"[\b]", r"[\Qa-c\E]", r"[a\Q-\Ec]", r"[\Qa\E-c]", r"[a-\Qc\E]", r"[\E]a]", r"[a-\E]", r"[\A\z\G\B]",
+        r"[[:alpha:]]", r"[[:^alpha:]]", r"[[:upper:]]", "(?-i)[[:upper:]]", r"[[:space:][:digit:]x]", r"[[:alpha]",
+        r"[[:alpha:]-z]", r"[[:punct:]]", r"[[:cntrl:]]", r"[[:word:]]", r"[[:ascii:]]", r"[[:print:]]", r"[[:graph:]]",
+        "a{2}", "a{2,3}", "a{,2}", "a{", "a{1", "a{x}", "{", "}", "]", "a{1,2}?b", "(a{2}){2}", "x{0}a", "(?U)a+", "(?U)a+?",
+        r"\Qa*\E", r"\Qab\E*", r"ba\Q\E*", r"\Ea", "ba(?#comment)*", "(?x) a b # c", "(?x)ba* ?", "(?x)[ a]",
+        "(?i)a", "(?-i)a", "a(?-i)b", "(a(?-i)b)c", "(a(?-i)b|c)d", "(?-i:a)b", "(?i-s:a.)", "(?:a|b)c", "(?<n>a)b",
+        "(?P<n>a)(b)", "(?'n'a)", "a|b|cd", "(a|ab)(c|bcd)", "(a+)(a*)", "(a+?)(a*)", "(a)|b", "(?:(a)|b)*c",
+        "a$", r"a\Z", r"a\z", "(a)$", "(a$)", "a$|b", "(?:a|b$)", "(a|$)b|c$", "(?m)a$", "(?m)^a", "(?m)^b$", r"\Aa", r"\Ga",
+        r"\ba", r"a\b", r"\Ba", r"a\B.", "(?=ab)a", "a(?=b)", "a(?!b)", "(?!a)[ab]b", "^(?!a|b)c", "^(?!ab)[a-c]+c",
+        "(?!ab)(a|b)+c", "(?!abc)(a+)b", "(a(?=b))b", "(a|b(?=[ab]c))(?:b)", "a(?=b$)b", "a(?!$)", "a(?=b|$)",
+        "(?<=a)b", "(?<!a)b", "(?<!a|bc)b", "(?<=a|bc)b", r"(?<!\w)a", r"(?<=\n)a", "(?:(?!b)[a-c])+c", "(?:a(?!b)c|a)c",
+        r"a(?!\w)", r"(?<![a-z])b(?![a-z])", "a(?!b)(?!c)", "(?!a)(?!b)[a-c]c", "(?!bc)[a-c]{2}",
+    ],
+)  # fmt: skip
+def test_spelling(regex: str) -> None:
+    """Each way to write something is read as PCRE reads it."""
+    ours, pcre, rng = Ours(regex), Pcre(regex.encode()), random.Random(regex)
+    texts = EVERY_BYTE + [
+        bytes(rng.choices(b"aAbBcCdDzx01_ {},-]\n\r\t&$", k=rng.randint(2, 8))) for _ in range(150)
+    ]
+    texts += [sample(parse(regex.encode()), rng) for _ in range(50)]
+    for text in texts:
+        assert ours.spans(text) == pcre.spans(text), text
+
+
+@pytest.mark.parametrize(
+    ("regex", "construct"),
+    [
+        (r"(a)\1", "backreference"),
+        (r"(?<n>a)\k<n>", "backreference"),
+        (r"(a)\g1", "backreference"),
+        (r"(?P<n>a)(?P=n)", "backreference"),
+        ("a(?R)?b", "recursion"),
+        ("(a)(?1)", "subroutine"),
+        ("(?<n>a)(?&n)", "subroutine"),
+        ("(?>a+)b", "atomic group"),
+        ("a++b", "possessive repeat"),
+        ("a{2,3}+b", "possessive repeat"),
+        ("(a)?(?(1)b|c)", "condition"),
+        ("(?|(a)|(b))", "branch reset"),
+        ("a(?C)b", "callout"),
+        ("(*COMMIT)a", "verb"),
+        ("(*UTF8)a", "verb"),
+        (r"a\Kb", "moved start"),
+        (r"\p{L}", "Unicode property"),
+        (r"\X", "Unicode sequence"),
+        (r"a\Rb", "atomic line break"),
+        ("(?=a.*b)a", "lookahead of bounded length"),
+        ("(?!.*b)a", "lookahead of bounded length"),
+        ("a(?<!a)b", "lookbehind nowhere but at the start"),
+        ("(?:a(?!b))+", "does not reach behind the repeated part"),
+        ("(?=(a))ab", "capturing group inside a lookaround"),
+        ("(?=a)*b", "repeated lookaround"),
+        ("(a*)*b", "repeated part that may match nothing"),
+        ("a*", "cannot match nothing"),
+        ("^", "cannot match nothing"),
+        ("(?=a)", "cannot match nothing"),
+        ("a$b", "can match"),
+        (r"[^\x00-\xff]a", "can match"),
+        ("(?:.{1,1000}a){1000}", "Hyperscan"),
+    ],
+)
+def test_what_no_linear_engine_decides_is_refused(regex: str, construct: str) -> None:
+    """The message names the construct, so that its author knows what to change."""
+    with pytest.raises(RegexError, match=construct.replace("(", r"\(")):
+        expression(regex)
+
+
+@pytest.mark.parametrize(
+    "regex",
+    [
+        "(", ")", "a)", "(a", "[", "[]", "[^]", "[a", "*", "+a", "a**", "a{2}{3}", "|*", "^*", r"\b+", "{1}", "a{2,1}",
+        "a{65536}", "[z-a]", r"[a-\d]", "[a-[:digit:]]", "[[:nothing:]]", "[:alpha:]", "[[.a.]]", r"\x{zz}", r"\x{}",
+        r"\x{100}", r"\400", r"\o101", r"\c", "\\", r"\u0041", r"\L", r"\N{name}", "(?<1a>x)", "(?<n>x)(?<n>y)", "(?<n-x>a)",
+        "(?z)", "(?i", "(?#", "(?<=a*)b", "(?<=a(?:b|cd))e", "(?<n", "(?i)*",
+    ],
+)  # fmt: skip
+def test_what_is_no_expression_to_pcre_is_none_here(regex: str) -> None:
+    """A faulty expression is refused, and PCRE refuses it, too."""
+    with pytest.raises(PcreError):
+        Pcre(regex.encode())
+    with pytest.raises(RegexError):
+        expression(regex)
+
+
+def test_random_expressions() -> None:
+    """Expressions of all constructs at random: the same hits, spans and groups as PCRE."""
+    rng = random.Random(20)
+    compared = 0
+    for _ in range(300):
+        regex = expressions.random_expression(rng)
+        try:
+            pcre, ours = Pcre(regex.encode()), Ours(regex)
+        except (PcreError, RegexError):
+            continue
+        tree = parse(regex.encode())
+        for _ in range(20):
+            text = (
+                expressions.random_text(rng) + mutated(sample(tree, rng), rng) + expressions.random_text(rng)
+            )
+            try:
+                assert ours.spans(text[:2000]) == pcre.spans(text[:2000]), (regex, text)
+            except GaveUpError:
+                continue
+            compared += 1
+    assert compared > 1000
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="ly_probe's rules are not at hand")
+def test_ly_probes_rules() -> None:
+    """All of ly_probe's rules on over 20,000 payloads made for them: the same rules, spans and groups."""
+    rng = random.Random(116)
+    rules = [replace(rule, protocol=None, port=0, is_http=False) for rule in load_rules(REFERENCE)]
+    pcres = {rule.rule_id: Pcre(rule.regex.encode()) for rule in rules}
+    trees = [parse(rule.regex.encode()) for rule in rules]
+    matcher = Matcher(rules)
+    compared = gave_up = 0
+    for rule, tree in zip(rules, trees, strict=True):
+        for text in _payloads(tree, trees, rng):
+            hits = {match.rule.rule_id for match in matcher.match(text, 6, 1, 2)}
+            for other in {rule, *rng.sample(rules, 3), *(one for one in rules if one.rule_id in hits)}:
+                try:
+                    expected = pcres[other.rule_id].spans(text)
+                except GaveUpError:
+                    gave_up += 1
+                    continue
+                assert (other.rule_id in hits) == (expected is not None), (other.regex, text)
+                assert expected is None or _located(other, text) == expected, (other.regex, text)
+            compared += 1
+    assert compared > 20_000
+    assert gave_up < compared // 100
+
+
+def _payloads(tree: Node, others: list[Node], rng: random.Random) -> list[bytes]:
+    """Make payloads that a rule hits, hits late, nearly hits, or shares with another rule."""
+    payloads = []
+    for _ in range(180):
+        text = mutated(sample(tree, rng), rng)
+        if rng.random() < 0.5:
+            text = expressions.random_text(rng) + text
+        if rng.random() < 0.3:
+            text += mutated(sample(rng.choice(others), rng), rng)
+        payloads.append((text + rng.choice((b"", b"\n", b"\r\n", expressions.random_text(rng))))[:1499])
+    return payloads
+
+
+def _located(rule: Rule, text: bytes) -> Spans:
+    hit, *group = expression(rule.regex).captures.find(text, len(text))
+    return hit, (group[0] if group and group[0] != NOWHERE else None)
