@@ -5,9 +5,24 @@ from __future__ import annotations
 import random
 
 _CLASS_ITEMS = (
-    "a", "b", "a-c", r"\d", r"\w", r"\s", r"\n", "[:alpha:]", "[:upper:]", r"\x41", "^", "_", r"\]", r"\b", "B-D",
-    "[:^digit:]", r"\W", r"\h", "0-9",
-)  # fmt: skip
+    "a",
+    "b",
+    "a-c",
+    "^",
+    "_",
+    "B-D",
+    "0-9",
+    r"\d",
+    r"\w",
+    r"\W",
+    r"\s",
+    r"\h",
+    r"\n",
+    r"\b",
+    r"\]",
+    r"\x41",
+)
+_CLASS_ITEMS += ("[:alpha:]", "[:upper:]", "[:^digit:]")
 _PLAIN = ("a", "b", "c", "A", r"\x61", r"\141", "ab", "bc", r"\n", " ", "_", "1")
 _ESCAPES = (r"\w", r"\d", r"\s", r"\W", r"\S", r"\D", r"\N", r"\h", r"\v", ".", ".", ".")
 _PLACES = (r"\b", r"\B", "^", "$", r"\z", r"\Z", r"\A")
