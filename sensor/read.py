@@ -44,7 +44,9 @@ def read(
     for path in files:
         if not path.is_fifo():  # what is read of a pipe is gone
             CaptureFile(path).close()
-    pipeline = Pipeline(load_rules(settings.rules), settings.keep, settings.profile, live=False)
+    rules = load_rules(settings.rules)
+    log.info("compiling %d rules", len(rules))
+    pipeline = Pipeline(rules, settings.keep, settings.profile, live=False)
     suppressor = Suppressor(settings.suppress_above)
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     for recovery in writer.recovered if writer else ():

@@ -94,13 +94,14 @@ class Capture:
     def __init__(self, settings: Settings, rules: RuleSet, stack: ExitStack) -> None:
         """Open all of it; the stack closes it."""
         self._settings = settings
-        self.pipeline = Pipeline(rules, settings.keep, settings.profile)
-        self.reloader = Reloader(settings.rules, self.pipeline.matcher.http)
-        self.suppressor = Suppressor(settings.suppress_above)
         writer = EvidenceWriter(settings.evidence, settings.devid, local_time=settings.local_time)
         self.writer = stack.enter_context(closing(writer))
         for recovery in writer.recovered:
             log.warning("%s", recovery)
+        log.info("compiling %d rules", len(rules))
+        self.pipeline = Pipeline(rules, settings.keep, settings.profile)
+        self.reloader = Reloader(settings.rules, self.pipeline.matcher.http)
+        self.suppressor = Suppressor(settings.suppress_above)
         program = Program(_plan(rules, settings.keep), snaplen=settings.snaplen, action=settings.action)
         self.program = stack.enter_context(closing(program))
         self.rings = stack.enter_context(closing(RingSet(settings.ring_mib << 20)))
