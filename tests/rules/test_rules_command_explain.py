@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import dpkt
 import pytest
 from commands import sensor, write_rules
 
@@ -118,6 +119,16 @@ def test_packets_deep_in_a_flow(rules: Path) -> None:
     limit = "behind the first 10 packets of its flow, or all classes have named it"
     untried = [packet["untried"] for packet in objects(path, "--profile", "ly_probe")][3:]
     assert untried == [None] * 10 + [limit] * 24
+
+
+def test_flows_end_by_time_as_for_read(rules: Path) -> None:
+    """Half a minute without a packet ends a flow, but not with ly_probe's profile in a file."""
+    path = web(rules, *[b"SSH-2.0-x"] * 40)
+    with path.open("rb") as file:
+        data = [data for _, data in dpkt.pcap.Reader(file)]
+    write_capture(path, [Frame(number * 31_000_000, frame) for number, frame in enumerate(data)])
+    assert all(packet["untried"] in (None, "no payload") for packet in objects(path))
+    assert objects(path, "--profile", "ly_probe")[3 + 10]["untried"]
 
 
 def test_hits_that_the_profile_does_not_count(rules: Path) -> None:
