@@ -9,6 +9,7 @@ import sys
 import click
 
 from sensor.cli.capture import read_command, run_command
+from sensor.cli.reload import reload_command
 from sensor.cli.rules import rules_group
 from sensor.errors import SensorError
 
@@ -22,6 +23,7 @@ def cli() -> None:
 cli.add_command(run_command)
 cli.add_command(read_command)
 cli.add_command(rules_group)
+rules_group.add_command(reload_command)
 
 
 def main() -> None:
