@@ -37,6 +37,8 @@ class Settings(BaseModel):
     """Interfaces to capture on."""
     rules: Path = OWN_RULES
     """Directory of the rule files."""
+    lenient: bool = False
+    """Skip faulty rules, as ly_probe does, and say which, instead of refusing the whole set."""
     evidence: Path = Path("/data/cap")
     """Directory of the evidence files; each device number has a directory of its own in it."""
     devid: Annotated[int, Field(ge=0)] = 3

@@ -18,8 +18,8 @@ from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
+from sensor.reload import load_and_log
 from sensor.report import counters_line
-from sensor.rules.load import load_rules
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def read(
     for path in files:
         if not path.is_fifo():  # what is read of a pipe is gone
             CaptureFile(path).close()
-    rules = load_rules(settings.rules)
+    rules = load_and_log(settings.rules, lenient=settings.lenient)
     log.info("compiling %d rules", len(rules))
     pipeline = Pipeline(rules, settings.keep, settings.profile, live=False)
     suppressor = Suppressor(settings.suppress_above)

@@ -1,4 +1,4 @@
-"""A new rule set, compiled beside the running one; runs in a thread of the supervisor.
+"""Rules for use: loaded at the start, and anew beside the running set, in a thread of the supervisor.
 
 Compiling takes seconds and lets go of the interpreter's lock, so capture goes on meanwhile. The
 supervisor takes the finished set between two batches: no packet ever meets half of one.
@@ -19,11 +19,24 @@ from sensor.rules.matcher import Matcher
 log = logging.getLogger(__name__)
 
 
+def load_and_log(directory: Path, *, lenient: bool) -> RuleSet:
+    """Load rules; where that is lenient, the log says which were skipped.
+
+    Raises:
+        RulesError: A rule is wrong and this is not lenient, or no rule is left.
+    """
+    rules = load_rules(directory, lenient=lenient)
+    for fault in rules.faults:
+        log.warning("rule skipped: %s", fault)
+    return rules
+
+
 class Reloader:
     """Loads the rules anew when asked; a request during a load is another load after it."""
 
-    def __init__(self, directory: Path, http: HttpReading) -> None:
+    def __init__(self, directory: Path, http: HttpReading, *, lenient: bool) -> None:
         self._directory = directory
+        self._lenient = lenient
         self._http = http
         self._asked = False
         self._thread: threading.Thread | None = None
@@ -47,7 +60,7 @@ class Reloader:
     def _load(self) -> None:
         started_s = time.monotonic()
         try:
-            rules = load_rules(self._directory)
+            rules = load_and_log(self._directory, lenient=self._lenient)
             self._finished = (rules, Matcher(rules, self._http))
         except RulesError as error:
             log.error("rules not reloaded, the old ones stay: %s", error)  # noqa: TRY400 - the line says it all

@@ -29,9 +29,9 @@ from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
-from sensor.reload import Reloader
+from sensor.reload import Reloader, load_and_log
 from sensor.report import counters_line
-from sensor.rules.load import RuleSet, load_rules
+from sensor.rules.load import RuleSet
 from sensor.rules.plan import pass_all, plan_rules
 
 IDLE_WAIT_MS = 5
@@ -62,7 +62,7 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
     """
     if not settings.interface:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
-    rules = load_rules(settings.rules)
+    rules = load_and_log(settings.rules, lenient=settings.lenient)
     check_privileges()
     interfaces = [ready_interface(name) for name in dict.fromkeys(settings.interface)]
     with ExitStack() as stack:
@@ -100,7 +100,7 @@ class Capture:
             log.warning("%s", recovery)
         log.info("compiling %d rules", len(rules))
         self.pipeline = Pipeline(rules, settings.keep, settings.profile)
-        self.reloader = Reloader(settings.rules, self.pipeline.matcher.http)
+        self.reloader = Reloader(settings.rules, self.pipeline.matcher.http, lenient=settings.lenient)
         self.suppressor = Suppressor(settings.suppress_above)
         program = Program(_plan(rules, settings.keep), snaplen=settings.snaplen, action=settings.action)
         self.program = stack.enter_context(closing(program))

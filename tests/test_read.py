@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -153,6 +154,21 @@ def test_a_progress_bar_on_a_terminal(capture: Path) -> None:
     shown = on_terminal([*SENSOR, "read", str(capture)])
     assert "reading" in shown
     assert "reading" not in sensor("read", capture).stderr
+
+
+def test_lenient_skips_faulty_rules_and_says_which(capture: Path, tmp_path: Path, few_rules: Path) -> None:
+    """Without it the set is refused; with it the other rules match, and the log names the one left out."""
+    shutil.copytree(few_rules, tmp_path / "rules")
+    (tmp_path / "rules" / "device.json").write_text(
+        '{"device": {"rules": {"1": {"type": "T", "name": "N"}}}}'
+    )
+    arguments = ("read", capture, "--json", "--rules", tmp_path / "rules")
+    strict, lenient = sensor(*arguments), sensor(*arguments, "--lenient")
+    assert (strict.returncode, strict.stdout) == (2, "")
+    assert lenient.returncode == 0
+    assert "threat" in lenient.stdout
+    assert "rule skipped: " in lenient.stderr
+    assert "rule 1: regex: missing" in lenient.stderr
 
 
 def test_our_rules_name_the_blind_injection() -> None:

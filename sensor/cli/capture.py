@@ -26,6 +26,7 @@ _PATH = click.Path(path_type=Path)
 _SHARED = (
     click.option("--config", type=_PATH, help="Settings file (TOML)."),
     click.option("--rules", type=_PATH, help="Directory of the rule files.  [our own]"),
+    click.option("--lenient", is_flag=True, default=None, help="Skip faulty rules instead of refusing all."),
     click.option("--evidence", type=_PATH, help="Directory of the evidence files.  [/data/cap]"),
     click.option("--devid", type=int, help="Device number, part of the evidence's path.  [3]"),
     click.option(
