@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -15,22 +16,38 @@ from bench.traffic.frames import write_capture
 from sensor.capture.lab import veth_pair
 from sensor.config import Settings
 from sensor.errors import SensorError
+from sensor.rules.expression import expression
+from sensor.rules.fields import FIELDS, REQUIRED, RULE_ID
+from sensor.rules.profile import PROFILES
+from sensor.rules.regex import RegexError
+from sensor.rules.scan import BUDGET_NS, SLICE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+RULES = (ROOT / "docs" / "rules.md").read_text()
 OTHERWISE_RUN = ("make demo", "make test")  # by test_demo.py, and by whoever runs this
 
 
-def commands() -> list[str]:
+def commands(document: str) -> list[str]:
     """Every command in a shell block, without its comment."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and line not in OTHERWISE_RUN]
+
+
+def run(command: str, directory: Path, **variables: str) -> str:
+    """Run a command of a document as a user's shell does, and return what it prints."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, **variables}
+    done = subprocess.run(
+        ["bash", "-c", command], check=True, cwd=directory, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout
 
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("network", "use_few_rules")
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", commands(README))
 def test_commands_of_the_readme_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
@@ -38,13 +55,77 @@ def test_commands_of_the_readme_run(tmp_path: Path, command: str) -> None:
     frames = mix.demo(seed=1).frames
     write_capture(tmp_path / "capture.pcap", frames)
     subprocess.run(["tshark", "-r", "capture.pcap", "-w", "capture.pcapng"], check=True, cwd=tmp_path)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "SENSOR_DURATION": "0.2",
-        "SENSOR_EVIDENCE": str(tmp_path / "evidence"),
-    }
-    subprocess.run(command.split(), check=True, cwd=tmp_path, env=environment)
+    run(command, tmp_path, SENSOR_DURATION="0.2", SENSOR_EVIDENCE=str(tmp_path / "evidence"))
+
+
+@pytest.mark.usefixtures("use_few_rules")
+@pytest.mark.parametrize("command", commands(RULES))
+def test_commands_of_the_rules_page_run(tmp_path: Path, command: str) -> None:
+    """Each works as it stands, beside the page's own rule and a capture file."""
+    [rules] = re.findall(r"```json\n(.*?)```", RULES, re.DOTALL)
+    (tmp_path / "my-rules").mkdir()
+    (tmp_path / "my-rules" / "threat.json").write_text(rules)
+    write_capture(tmp_path / "capture.pcap", mix.demo(seed=1).frames)
+    shown = run(command, tmp_path)
+    if "rules test" in command:
+        assert f"The test prints `{shown.strip()}`" in RULES
+
+
+def rows(document: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table under a heading, without that table's own head."""
+    lines = document.split(f"## {heading}\n")[1].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|---"))
+    table = takewhile(lambda line: line.startswith("|"), lines[start + 1 :])
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table]
+
+
+def test_the_rules_page_lists_every_field() -> None:
+    """Each field of the loader's table, with what it expects; no other."""
+    key, *fields = rows(RULES, "Fields")
+    assert key[1] == RULE_ID.expected
+    assert [field.strip("`") for field, *_ in fields] == list(FIELDS)
+    for field, value, _ in fields:
+        name = field.strip("`")
+        assert value.removesuffix("; required").startswith(FIELDS[name].expected)
+        assert value.endswith("; required") == (name in REQUIRED)
+
+
+def test_the_rules_page_lists_every_profile() -> None:
+    """Each value of each profile, in the words of the table."""
+    words = {True: "yes", False: "no"}
+    table = rows(RULES, "Flows and profiles")
+    for column, name in enumerate(("default", "ly_probe", "thorough"), 1):
+        profile = PROFILES[name]
+        cells = [row[column] for row in table]
+        requests = [word.decode().strip() for word in profile.http.beginnings if word != b"HTTP/1"]
+        flow = "these, and the type of service" if profile.flow_has_tos else "protocol, endpoints, VLAN"
+        once = "the first rule of each class; each class once a flow" if profile.once else "all"
+        assert cells == [
+            str(profile.longest or "any"),
+            str(profile.depth or "all"),
+            words[profile.http_at_any_depth],
+            ", ".join(f"`{word}`" for word in requests),
+            once,
+            flow,
+            str(profile.idle_s),
+            str(profile.life_s),
+            words[profile.ends_in_files],
+        ]
+
+
+@pytest.mark.parametrize("row", rows(RULES, "The regular expression"), ids=lambda row: row[0])
+def test_what_the_rules_page_calls_refused_is_refused(row: list[str]) -> None:
+    """Each example is, and what to write instead is not."""
+    with pytest.raises(RegexError):
+        expression(row[1].strip("`"))
+    for instead in re.findall("`(.+?)`", row[2]):
+        expression(instead)
+
+
+def test_the_rules_page_says_when_a_scan_is_broken_off() -> None:
+    """In bytes and in milliseconds."""
+    assert f"above {SLICE:,} bytes" in RULES
+    assert f"after {BUDGET_NS / 1e6:g} ms of CPU time" in RULES
 
 
 def test_the_table_lists_every_setting() -> None:

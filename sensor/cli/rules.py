@@ -17,10 +17,11 @@ from rich.progress import track
 from sensor.cli.costs import Costs, costs_object, rows, summary_lines
 from sensor.cli.explanations import Totals, explanation_object, outcome_objects, packet_lines, rule_lines
 from sensor.cli.payload import payload
-from sensor.config import load_settings
+from sensor.config import Settings, load_settings
 from sensor.errors import RulesError
 from sensor.explain import explain
 from sensor.model import RULE_CLASSES, Rule
+from sensor.reload import load_and_log
 from sensor.rules.describe import conditions, fault_object, hit_object, hit_words, rule_object
 from sensor.rules.explain import Subject, match, reasons
 from sensor.rules.load import FaultyRulesError, RuleSet, load_rules
@@ -45,7 +46,7 @@ def rules_group() -> None:
 
 @rules_group.command("check")
 @click.argument("directory", required=False, type=_PATH, metavar="[DIR]")
-@click.option("--lenient", is_flag=True, help="Say what --lenient would skip; exit 0 where a rule is left.")
+@click.option("--lenient", is_flag=True, help="Exit 0 as long as a file is left; say what is skipped.")
 @_config
 @_json
 def check_command(directory: Path | None, lenient: bool, config: Path | None, as_json: bool) -> None:
@@ -77,7 +78,8 @@ def check_command(directory: Path | None, lenient: bool, config: Path | None, as
 @_json
 def list_command(rule_class: str | None, directory: Path | None, config: Path | None, as_json: bool) -> None:
     """List the rules in class and file order: id, class, type, name, and to what they apply."""
-    rules = [rule for rule in _load(directory, config) if rule_class in (None, rule.rule_class)]
+    settings = load_settings({"rules": directory}, config)
+    rules = [rule for rule in _load(settings) if rule_class in (None, rule.rule_class)]
     if as_json:
         for rule in rules:
             click.echo(json.dumps(rule_object(rule)))
@@ -92,7 +94,8 @@ def list_command(rule_class: str | None, directory: Path | None, config: Path | 
 @_json
 def show_command(rule_id: int, directory: Path | None, config: Path | None, as_json: bool) -> None:
     """Show all that a rule says."""
-    fields = rule_object(_find(_load(directory, config), rule_id))
+    settings = load_settings({"rules": directory}, config)
+    fields = rule_object(_find(_load(settings), rule_id))
     if as_json:
         click.echo(json.dumps(fields))
     else:
@@ -127,7 +130,7 @@ def test_command(
     """
     settings = load_settings({"rules": directory, **flags}, config)
     profile = PROFILES[settings.profile]
-    rule = _find(load_rules(settings.rules), rule_id)
+    rule = _find(_load(settings), rule_id)
     number = _PROTOCOLS[protocol] if protocol else rule.protocol or _PROTOCOLS["tcp"]
     subject = Subject(text, number, sport, (rule.port or 80) if dport is None else dport)
     found = match(rule, subject, profile)
@@ -152,7 +155,7 @@ def explain_command(
 ) -> None:
     """Say for each packet which rules were tried, which hit where, and why the others did not apply."""
     settings = load_settings({"rules": directory, **flags}, config)
-    explanations = explain(file, load_rules(settings.rules), settings.profile)
+    explanations = explain(file, _load(settings), settings.profile)
     if packet is not None:
         chosen = next(islice(explanations, packet - 1, None), None)
         if chosen is None:
@@ -182,12 +185,12 @@ def stats_command(
 ) -> None:
     """Measure what compiling the rules takes, and what each costs a payload, the slowest first.
 
-    All times are CPU times. Each rule is measured alone; together they cost less than their sum.
+    Costs are CPU times. Each rule is measured alone; together they cost less than their sum.
     """
     settings = load_settings({"rules": directory, **flags}, config)
-    start_s = time.thread_time()
-    rules = load_rules(settings.rules)
-    read_ms = (time.thread_time() - start_s) * 1e3
+    start_s = time.perf_counter()
+    rules = _load(settings)
+    read_ms = (time.perf_counter() - start_s) * 1e3
     subjects = captured(payloads) if payloads else generated()
     http = PROFILES[settings.profile].http
     terminal = Console(stderr=True)
@@ -214,8 +217,8 @@ def schema_command() -> None:
     click.echo(json.dumps(rule_file_schema(), indent=2))
 
 
-def _load(directory: Path | None, config: Path | None) -> RuleSet:
-    return load_rules(load_settings({"rules": directory}, config).rules)
+def _load(settings: Settings) -> RuleSet:
+    return load_and_log(settings.rules, lenient=settings.lenient)
 
 
 def _find(rules: RuleSet, rule_id: int) -> Rule:

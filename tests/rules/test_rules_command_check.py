@@ -11,6 +11,7 @@ from commands import sensor
 from sensor.config import OWN_RULES
 
 FAULTY = Path(__file__).parents[1] / "corpus" / "faulty"
+"""Directories of rule files, each with what `check` prints in ``expected.txt``."""
 CASES = sorted(path.name for path in FAULTY.iterdir())
 
 
