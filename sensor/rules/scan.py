@@ -25,7 +25,7 @@ from sensor.rules.render import Renderer
 SLICE = 2048
 """Bytes that are scanned without a look at the clock."""
 
-BUDGET_NS = 1_500_000
+BUDGET_NS = 2_000_000
 """CPU time of one packet after which nothing further is begun that may take long."""
 
 Trees = Mapping[int, Node]

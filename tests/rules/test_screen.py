@@ -1,0 +1,93 @@
+"""What the matcher leaves out to be quick must not change what it finds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pytest
+import re2
+
+from sensor.model import Rule
+from sensor.rules.expression import expression
+from sensor.rules.http import RFC9110, head_end
+from sensor.rules.load import load_rules
+from sensor.rules.matcher import Matcher
+from sensor.rules.render import RE2_REPEAT_LIMIT, Renderer
+from tests.rules.expressions import random_text
+from tests.rules.samples import mutated, sample
+
+ROOT = Path(__file__).parents[2]
+DIRECTORIES = [ROOT / "fp-pattern", ROOT.parent / "shared" / "reference" / "fp-patterns"]
+STARTS = [
+    b"GET /?q=",
+    b"POST /x HTTP/1.1\r\n",
+    b"HTTP/1.1 200 OK\r\nServer: ",
+    b"PUT /x HTTP/1.1\r\nHost: a\r\n",
+    b"",
+]
+
+
+class Naive:
+    """A rule, looked for by itself in each text it is to see."""
+
+    def __init__(self, rule: Rule) -> None:
+        options = re2.Options()
+        options.encoding = re2.Options.Encoding.LATIN1
+        self.rule = rule
+        self._regex = re2.compile(
+            Renderer(RE2_REPEAT_LIMIT).render(expression(rule.regex).tree).encode(), options
+        )
+
+    def hits(self, payload: bytes, protocol: int) -> bool:
+        """Whether the rule hits a packet from port 80 to port 5000."""
+        rule = self.rule
+        if rule.protocol not in (None, protocol) or rule.port not in (0, 80, 5000):
+            return False
+        return any(self._regex.search(text) is not None for text in self._texts(payload))
+
+    def _texts(self, payload: bytes) -> Iterator[bytes]:
+        if not self.rule.is_http:
+            yield payload
+        elif RFC9110.matches(payload):
+            end = head_end(payload)
+            text = {"total": payload, "head": payload[:end], "body": payload[end + 4 :]}[self.rule.part]
+            yield text
+            for _ in range(2 if self.rule.decode else 0):
+                text = unquote_to_bytes(text.replace(b"+", b" "))
+                yield text
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda directory: directory.parent.name)
+def test_all_rules_together_hit_what_each_hits_alone(directory: Path) -> None:
+    """Screens, parts, protocols and decoding: the same hits as looking for every rule everywhere."""
+    if not directory.is_dir():
+        pytest.skip("these rules are not at hand")
+    rules, rng = list(load_rules(directory)), random.Random(3)
+    naive, matcher = [Naive(rule) for rule in rules], Matcher(rules)
+    hits = 0
+    for _ in range(1000):
+        payload, protocol = _payload(rules, rng), rng.choice((6, 6, 6, 17, 1))
+        found = [match.rule.rule_id for match in matcher.match(payload, protocol, 80, 5000)]
+        assert found == [one.rule.rule_id for one in naive if one.hits(payload, protocol)], payload
+        hits += len(found)
+    assert hits > 300
+
+
+def _payload(rules: list[Rule], rng: random.Random) -> bytes:
+    """Make a message of what some rules look for, in one part of it or another, encoded or not."""
+    pieces = []
+    for rule in rng.choices(rules, k=rng.randint(1, 3)):
+        text = sample(expression(rule.regex).tree, rng)
+        text = mutated(text, rng) if rng.random() < 0.2 else text
+        for _ in range(rng.choice((0, 0, 0, 1, 2))):
+            text = b"".join(
+                b"%%%02x" % byte if rng.random() < 0.3 or byte == 37 else bytes([byte]) for byte in text
+            )
+        pieces.append(b"\r\n\r\n" + text if rule.part == "body" else text)
+    glue = rng.choice((b"", b"\r\n", b"\r\n\r\n", b"&", random_text(rng)))
+    return (rng.choice(STARTS) + glue.join(pieces) + rng.choice((b"", b"\r\n\r\n", b" HTTP/1.1\r\n\r\nx")))[
+        :2000
+    ]

@@ -1,0 +1,279 @@
+"""The one loop: which frames become evidence, by profile and by what is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sensor.capture.replay import CaptureFile
+from sensor.model import Evidence, FrameBatch, Rule
+from sensor.pipeline import Keep, Pipeline
+from sensor.rules.load import load_rules
+from sensor.rules.matcher import Matcher
+from sensor.rules.profile import PROFILES
+from tests import frames
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+S = 1_000_000_000
+
+SERVICE = Rule(1, "service", "Service", "Greeting", "^hello (\\w+)")
+SECOND_SERVICE = Rule(2, "service", "Service", "Any greeting", "hello")
+SYSTEM = Rule(3, "os", "Linux", "Debian", "debian")
+THREAT = Rule(4, "threat", "Test", "Attack", "attack")
+RULES = [SERVICE, SECOND_SERVICE, SYSTEM, THREAT]
+
+
+def segment(payload: bytes, *, sport: int = 1000, dport: int = 80, tos: int = 0, back: bool = False) -> bytes:
+    """Return a TCP frame of one flow, in either direction."""
+    addresses = ("10.0.0.2", "10.0.0.1") if back else ("10.0.0.1", "10.0.0.2")
+    ports = (dport, sport) if back else (sport, dport)
+    packet = frames.tcp(payload, sport=ports[0], dport=ports[1])
+    return frames.ethernet(
+        frames.IPV4, frames.ipv4(frames.TCP, packet, tos=tos, source=addresses[0], destination=addresses[1])
+    )
+
+
+def batch(packets: Iterable[bytes], seconds: Iterable[float] | None = None) -> FrameBatch:
+    """Return a batch with the packets' times, one second apart unless given."""
+    plain = frames.batch_of(packets)
+    times = range(len(plain)) if seconds is None else seconds
+    return replace(plain, timestamp_ns=np.array([int(time * S) for time in times], np.int64))
+
+
+def kept(
+    packets: Iterable[bytes],
+    profile: str,
+    keep: Keep = "any",
+    rules: Iterable[Rule] = RULES,
+    seconds: Iterable[float] | None = None,
+    **options: bool,
+) -> list[tuple[int, list[int]]]:
+    """Return which packets are kept, by number, and the rules they match."""
+    packets = list(packets)
+    one = batch(packets, seconds)
+    found = Pipeline(rules, keep, profile, **options).process(one)
+    times = one.timestamp_ns.tolist()
+    return [
+        (times.index(piece.timestamp_ns), [match.rule.rule_id for match in piece.matches]) for piece in found
+    ]
+
+
+def test_every_match_of_a_packet_is_kept() -> None:
+    """The default profile names them all, packet after packet."""
+    packets = [segment(b"hello world, attack debian"), segment(b"hello world")]
+    assert kept(packets, "default") == [(0, [1, 2, 3, 4]), (1, [1, 2])]
+
+
+def test_keep_threat() -> None:
+    """Only packets with a threat are kept, with all their matches."""
+    packets = [segment(b"hello world"), segment(b"hello attack"), segment(b"nothing")]
+    assert kept(packets, "default", "threat") == [(1, [1, 2, 4])]
+
+
+def test_keep_flow() -> None:
+    """The first packet with payload, and the first sent to where it came from; nothing else."""
+    packets = [
+        segment(b""),
+        segment(b"one"),
+        segment(b"attack"),
+        segment(b"answer", back=True),
+        segment(b"attack", back=True),
+        segment(b"other flow", sport=2000),
+    ]
+    for profile in ("default", "thorough"):
+        assert kept(packets, profile, "flow") == [(1, []), (3, []), (5, [])]
+
+
+def test_ly_probe_labels_a_flow_once_a_class() -> None:
+    """The first rule of a class in file order gives the label, and that class is done with."""
+    packets = [segment(b"hello world"), segment(b"hello attack"), segment(b"attack"), segment(b"debian")]
+    assert kept(packets, "ly_probe") == [(0, [1]), (1, [4]), (3, [3])]
+    assert kept(packets, "ly_probe", "threat") == [(1, [4])]
+
+
+def test_ly_probe_counts_a_rules_system_as_a_label() -> None:
+    """A rule's ``os`` labels the class os, of the same packet, too."""
+    rules = [replace(SERVICE, os="Windows"), SYSTEM]
+    assert kept([segment(b"hello debian"), segment(b"debian")], "ly_probe", rules=rules) == [(0, [1])]
+
+
+def test_ly_probe_asks_for_another_answer_after_a_hit() -> None:
+    """With the flow kept, it goes by who sent the last hit, and a threat is answered once more."""
+    packets = [
+        segment(b"one"),
+        segment(b"attack", back=True),
+        segment(b"two"),
+        segment(b"three"),
+    ]
+    assert kept(packets, "ly_probe", "flow") == [(0, []), (1, [4]), (2, [])]
+
+
+@pytest.mark.parametrize(("before", "found"), [(9, [9]), (10, [])])
+def test_ly_probe_looks_at_ten_packets(before: int, found: list[int]) -> None:
+    """Ten packets with payload of a flow, of either direction; empty and long ones do not count."""
+    packets = [segment(b"x", back=bool(number % 2)) for number in range(before)]
+    uncounted = [segment(b""), segment(b"x" * 1500)]
+    numbers = [number for number, _ in kept([*packets, segment(b"attack"), *uncounted], "ly_probe")]
+    assert numbers == found
+    numbers = [number - 2 for number, _ in kept([*uncounted, *packets, segment(b"attack")], "ly_probe")]
+    assert numbers == found
+
+
+@pytest.mark.parametrize(("length", "found"), [(1499, 1), (1500, 0)])
+def test_ly_probe_takes_payloads_up_to_1499_bytes(length: int, found: int) -> None:
+    """Longer ones are not matched there, and are in the default profile."""
+    packet = segment(b"attack".ljust(length))
+    assert len(kept([packet], "ly_probe")) == found
+    assert len(kept([packet], "default")) == 1
+
+
+@pytest.mark.parametrize(("before", "found"), [(31, 1), (32, 0)])
+def test_the_default_looks_at_32_packets(before: int, found: int) -> None:
+    """Behind them only at what looks like HTTP; the thorough profile looks at everything."""
+    packets = [segment(b"x")] * before + [segment(b"attack")]
+    assert len(kept(packets, "default")) == found
+    assert len(kept(packets, "thorough")) == 1
+
+
+@pytest.mark.parametrize("request_line", [b"GET /", b"PUT /x", b"GET http://a.example/", b"PATCH /"])
+def test_a_threat_in_the_fiftieth_request_is_found(request_line: bytes) -> None:
+    """A kept-alive connection is looked at to its end, whatever the method and target."""
+    rule = replace(THREAT, is_http=True, part="head")
+    packets = [segment(b"GET / HTTP/1.1\r\n\r\n")] * 49 + [
+        segment(request_line + b"?attack HTTP/1.1\r\n\r\n")
+    ]
+    assert len(kept(packets, "default", rules=[rule])) == 1
+    assert kept(packets, "ly_probe", rules=[rule]) == []
+
+
+def test_flows_end_by_the_packets_time() -> None:
+    """Live, ly_probe's flow ends after 30 s idle or 120 s; reading a file it never does."""
+    packets, seconds = [segment(b"attack")] * 3, [0, 31, 62]
+    assert len(kept(packets, "ly_probe", seconds=seconds)) == 3
+    assert len(kept(packets, "ly_probe", seconds=seconds, live=False)) == 1
+    packets, seconds = [segment(b"x")] * 32 + [segment(b"attack")], [*([0] * 32), 31]
+    assert len(kept(packets, "default", seconds=seconds, live=False)) == 1
+
+
+def test_type_of_service_parts_flows_in_ly_probe() -> None:
+    """With it, each direction is a flow of its own; without, both are one."""
+    for tos, flows in ((0, 1), (0x10, 2)):
+        packets = [segment(b"attack", tos=tos), segment(b"attack", tos=tos, back=True)]
+        assert len(kept(packets, "ly_probe")) == flows
+
+
+def test_later_fragments_have_no_ports() -> None:
+    """A rule that asks for a port does not apply to them; others do."""
+    fragment = frames.ethernet(frames.IPV4, frames.ipv4(frames.TCP, b"an attack", fragment=100))
+    rules = [THREAT, replace(THREAT, rule_id=5, port=80)]
+    assert kept([fragment], "default", rules=rules) == [(0, [4])]
+
+
+def test_icmp_payloads_are_matched() -> None:
+    """Rules without a protocol see what follows the ICMP header."""
+    packet = frames.ethernet(frames.IPV4, frames.ipv4(frames.ICMP, frames.icmp(b"attack")))
+    assert kept([packet], "default", rules=[THREAT, replace(THREAT, rule_id=5, protocol=6)]) == [(0, [4])]
+
+
+def test_evidence_describes_the_frame() -> None:
+    """Bytes, times, addresses, tags and where the payload stands."""
+    frame = frames.ethernet(
+        frames.IPV4, frames.ipv4(frames.TCP, frames.tcp(b"an attack", sport=1000, dport=80)), (0x88A8, 0x8100)
+    )
+    one = replace(batch([frame], [5]), wirelen=np.array([9000]), interface=np.array([7]))
+    [piece] = Pipeline(RULES, "any").process(one)
+    assert (piece.frame, piece.payload, piece.wirelen, piece.timestamp_ns) == (
+        frame,
+        b"an attack",
+        9000,
+        5 * S,
+    )
+    assert (piece.interface, piece.linktype) == (7, one.linktype)
+    assert [tag & 0xFFF for tag in piece.vlan] == [101, 102]
+    assert piece.five_tuple.source_text == "192.0.2.10"
+    assert (piece.five_tuple.protocol, piece.five_tuple.sport, piece.five_tuple.dport) == (6, 1000, 80)
+
+
+def test_the_counters_add_up() -> None:
+    """Every frame ends in exactly one bucket: a corpus of all header combinations, cut at every byte."""
+    corpus = [frame for _, frame in frames.truncations(frames.corpus())]
+    pipeline = Pipeline([Rule(1, "service", "T", "N", "GET /")], "any")
+    evidence = pipeline.process(frames.batch_of(corpus))
+    assert pipeline.read == len(corpus)
+    assert pipeline.read == pipeline.undecodable + pipeline.unmatched + pipeline.matched
+    assert pipeline.matched == len(evidence) > 0
+    assert pipeline.undecodable > 0
+
+
+def test_batches_may_be_cut_anywhere() -> None:
+    """What is kept does not depend on how the frames come in batches."""
+    packets = [
+        segment(b"attack" if number % 7 == 0 else b"x", sport=1000 + number % 3) for number in range(100)
+    ]
+
+    def evidence(size: int) -> list[Evidence]:
+        pipeline = Pipeline(RULES, "flow", "ly_probe")
+        parts = [range(start, min(start + size, 100)) for start in range(0, 100, size)]
+        return [
+            piece for part in parts for piece in pipeline.process(batch([packets[n] for n in part], part))
+        ]
+
+    assert evidence(1) == evidence(7) == evidence(100)
+
+
+def lyprobe_kept() -> dict[str, Any]:
+    """Return what ly_probe itself keeps of its sample captures, by file."""
+    path = REFERENCE / "lyprobe_kept.json"
+    kept_by_file: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return {name: value for name, value in kept_by_file.items() if name.endswith(".pcap")}
+
+
+@cache
+def ly_probes_rules(profile: str) -> Matcher:
+    """Return a matcher of ly_probe's rules, made once."""
+    return Matcher(load_rules(REFERENCE / "fp-patterns"), PROFILES[profile].http)
+
+
+def read(name: str, keep: Keep, profile: str) -> list[Evidence]:
+    """Return what the sensor keeps of one of ly_probe's captures with ly_probe's rules."""
+    pipeline = Pipeline((), keep, profile, live=False)
+    pipeline.matcher = ly_probes_rules(profile)
+    with CaptureFile(REFERENCE / "pcap" / name) as file:
+        return [piece for one in file.batches() for piece in pipeline.process(one)]
+
+
+def label(piece: Evidence) -> list[Any]:
+    """Return a kept packet and its labels, as ly_probe's record of them has it."""
+    labels = [
+        f"{rule.rule_class} {rule.rule_id}:{rule.type}:{rule.name}({version or ''})"
+        for rule, _, _, version in piece.matches
+    ]
+    return [piece.timestamp_ns // 1000, labels]
+
+
+@pytest.mark.skipif(not lyprobe_kept(), reason="ly_probe's captures are not at hand")
+@pytest.mark.parametrize("name", lyprobe_kept())
+def test_ly_probes_profile_keeps_what_ly_probe_keeps(name: str) -> None:
+    """The same packets at all three levels, under the same names."""
+    expected = lyprobe_kept()[name]
+    levels: tuple[tuple[str, Keep], ...] = (("k1", "threat"), ("k2", "any"), ("k3", "flow"))
+    for level, keep in levels:
+        assert [piece.timestamp_ns // 1000 for piece in read(name, keep, "ly_probe")] == expected[level], (
+            level
+        )
+    assert [label(piece) for piece in read(name, "any", "ly_probe")] == expected["matches_k2"]
+
+
+@pytest.mark.skipif(not lyprobe_kept(), reason="ly_probe's captures are not at hand")
+@pytest.mark.parametrize("name", lyprobe_kept())
+def test_the_default_profile_keeps_no_less(name: str) -> None:
+    """Whoever moves over loses no packet."""
+    times = {piece.timestamp_ns // 1000 for piece in read(name, "any", "default")}
+    assert times >= set(lyprobe_kept()[name]["k2"])
