@@ -67,9 +67,9 @@ def explain(path: Path, rules: Iterable[Rule], profile_name: str) -> Iterator[Ex
         CaptureFileError: The file cannot be read; whole frames before the fault have been explained.
     """
     profile = PROFILES[profile_name]
-    pipeline = Pipeline((), "any", profile_name, live=False)
-    pipeline.matcher = matcher = _WatchedMatcher(rules, profile.http)
     with CaptureFile(path) as file:
+        pipeline = Pipeline((), "any", profile_name, live=False)
+        pipeline.matcher = matcher = _WatchedMatcher(rules, profile.http)
         for number, frame in enumerate(file.batches(max_frames=1), 1):
             yield _explain(frame, number, pipeline, matcher, profile)
 
