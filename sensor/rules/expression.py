@@ -31,7 +31,7 @@ class Expression:
         self.captures = Captures(self.tree)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def expression(regex: str) -> Expression:
     """Return the expression; a reload takes those that did not change from here."""
     return Expression(regex)

@@ -11,6 +11,7 @@ SHORTEST = 3
 _MOST = 64
 
 _ORDINARY = (
+    b"get /index.html?id=1 /index.php? /static/js/main.js /css/style.css /images/logo.png /api/v1/ "
     b"get / http/1.1\r\nhost: www.example.com\r\nuser-agent: mozilla/5.0 (windows nt 10.0; win64; x64) "
     b"(macintosh; intel mac os x 10_15) (x11; linux x86_64) (linux; android 14) (iphone; cpu os like mac os) "
     b"applewebkit/537.36 (khtml, like gecko) chrome/120.0 mobile safari/537.36 gecko/2010 firefox/120.0\r\n"

@@ -5,6 +5,7 @@ Runs in the capture workers and in ``sensor read``. A matcher belongs to one thr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
@@ -32,7 +33,11 @@ class Matcher:
     """All rules, ready to match payloads."""
 
     def __init__(self, rules: Iterable[Rule], http: HttpReading = RFC9110) -> None:
-        """Compile the rules. Raises `sensor.rules.regex.RegexError` where one cannot be."""
+        """Compile the rules.
+
+        Raises `sensor.rules.regex.RegexError` where one cannot be, `RulesError` where all together
+        cannot; `load_rules` lets none of the former pass.
+        """
         self.rules = tuple(rules)
         self.http = http
         expressions = [expression(rule.regex) for rule in self.rules]
@@ -193,5 +198,5 @@ class _Deciders:
     def compile(self) -> int:
         """Compile all of them, on as many processors as there are; return their size in bytes."""
         made = [*self._deciders.values(), *(screen.signs for screen in self._screens)]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             return sum(pool.map(Decider.compile, made))

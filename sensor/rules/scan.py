@@ -18,6 +18,7 @@ from typing import Any
 
 import hyperscan
 
+from sensor.errors import RulesError
 from sensor.rules.literals import Literal, is_ordinary, required
 from sensor.rules.regex import Bytes, Node, RegexError, sequence
 from sensor.rules.render import Renderer
@@ -74,9 +75,15 @@ class Decider:
         self._sliced: hyperscan.Database | None = None
 
     def compile(self) -> int:
-        """Build the databases, without which nothing hits, and return their size in bytes."""
-        self._whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
-        self._sliced = _compile(hyperscan.HS_MODE_STREAM, self._trees)
+        """Build the databases, without which nothing hits, and return their size in bytes.
+
+        Raises `RulesError` where they would be too large. Python's other threads run meanwhile.
+        """
+        try:
+            self._whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
+            self._sliced = _compile(hyperscan.HS_MODE_STREAM, self._trees)
+        except hyperscan.error as error:
+            raise RulesError(f"Hyperscan cannot hold these rules together, use fewer: {error}") from None
         return sum(one.size() for one in (self._whole, self._sliced) if one is not None)
 
     def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> None:
