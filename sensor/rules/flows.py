@@ -141,9 +141,10 @@ class FlowHash:
         swap &= service == 0
         low: NDArray[np.uint64] = np.where(swap, destination, source)
         high = np.where(swap, source, destination)
-        vlan = (packets.vlan_tci[chosen] & 0xFFF).astype(np.uint64)
         rest = packets.protocol[chosen].astype(np.uint64) | service << np.uint64(8)
-        rest |= (vlan[:, 0] << np.uint64(16)) | (vlan[:, 1] << np.uint64(32))
+        if packets.vlan_count.any():
+            vlan = (packets.vlan_tci[chosen] & 0xFFF).astype(np.uint64)
+            rest |= (vlan[:, 0] << np.uint64(16)) | (vlan[:, 1] << np.uint64(32))
         return _mix(_mix(low ^ rest) + high)
 
 

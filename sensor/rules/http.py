@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from string import hexdigits
 
 import numpy as np
@@ -39,15 +40,21 @@ class HttpReading:
         self, buffer: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Apply `matches` to many payloads at once, each from ``start`` up to ``end`` in ``buffer``."""
-        found = np.zeros(len(start), np.bool_)
-        long_enough = np.flatnonzero(end - start >= SHORTEST)
-        words = buffer[start[long_enough, None] + np.arange(8)].view("<u8")[:, 0]
+        possible = np.flatnonzero(end - start >= SHORTEST)
+        possible = possible[self._first[buffer[start[possible]]]]
+        words = buffer[start[possible, None] + np.arange(8)].view("<u8")[:, 0]
         hit = np.zeros(len(words), np.bool_)
-        for beginning in self.beginnings:
+        for beginning in self.beginnings if len(words) else ():
             mask = int.from_bytes(b"\xff" * len(beginning), "little")
             hit |= (words & np.uint64(mask)) == np.uint64(int.from_bytes(beginning, "little"))
-        found[long_enough] = hit
+        found = np.zeros(len(start), np.bool_)
+        found[possible] = hit
         return found
+
+    @cached_property
+    def _first(self) -> NDArray[np.bool_]:
+        """Whether a byte may come first, by its value."""
+        return np.isin(np.arange(256), [beginning[0] for beginning in self.beginnings])
 
 
 LY_PROBE = HttpReading((b"GET /", b"POST /", b"HTTP/1"))

@@ -16,7 +16,7 @@ from sensor.rules.expression import expression
 from sensor.rules.http import RFC9110, HttpReading
 from sensor.rules.lower import fits
 from sensor.rules.regex import Place, is_anchored, without
-from sensor.rules.scan import Budget, Decider, Hits, Screen, Trees
+from sensor.rules.scan import SLICE, Budget, Decider, Hits, Screen, Trees, note
 from sensor.rules.view import DecodedViews, Part, View, Views
 
 _TCP, _UDP, _ANY = 6, 17, -1
@@ -71,18 +71,22 @@ class Matcher:
         """Do the same for a caller that knows already whether the payload looks like HTTP."""
         text = bytes(payload)
         transport = self._transports.get(protocol, self._other)
-        self._budget.renew()
         if is_http:
             return self._search_http(transport, text, sport, dport)
         hits: Hits = {}
-        transport.plain.add_hits(text, hits, self._budget)
-        if not hits:
-            return ()
+        if len(text) <= SLICE:  # nearly every packet ends here
+            transport.plain.scan(text, note, 0, hits)
+            if not hits:
+                return ()
+        self._budget.renew()
+        if len(text) > SLICE:
+            transport.plain.add_hits(text, hits, self._budget)
         view = View(text)
         return self._located([(index, view, end) for index, end in hits.items()], sport, dport)
 
     def _search_http(self, transport: _Transport, text: bytes, sport: int, dport: int) -> tuple[Match, ...]:
         """Look at the parts of an HTTP payload as they are, decoded once, and decoded twice."""
+        self._budget.renew()
         needed = transport.http.screen.needs(text, self._budget)
         decodes = transport.decoded.deciders and _is_encoded(text)
         if not needed and not decodes:
@@ -112,7 +116,8 @@ class Matcher:
     def _located(self, found: list[tuple[int, View, int]], sport: int, dport: int) -> tuple[Match, ...]:
         """Turn hits into matches, in the order of the rules."""
         matches: list[Match] = []
-        found.sort(key=itemgetter(0))
+        if len(found) > 1:
+            found.sort(key=itemgetter(0))
         for index, view, seen in found:
             rule = self.rules[index]
             if rule.port and rule.port != sport and rule.port != dport:

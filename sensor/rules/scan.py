@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import chain
 from operator import or_
@@ -33,6 +33,8 @@ Trees = Mapping[int, Node]
 """Lowered trees by the index of their rule."""
 Hits = dict[int, int]
 """Where a hit ends, by the index of the rule."""
+Scan = Callable[[bytes, Callable[..., None], int, Hits], None]
+"""Takes a text, `note`, 0, and what `note` adds the hits to."""
 
 
 class Budget:
@@ -71,8 +73,9 @@ class Decider:
     def __init__(self, trees: Iterable[tuple[int, Node]]) -> None:
         """Each tree comes with the number that its hits are reported by."""
         self._trees = list(trees)
-        self._whole: hyperscan.Database | None = None
         self._sliced: hyperscan.Database | None = None
+        self.scan: Scan = _scan_nothing
+        """Adds the rules that hit a text of up to `SLICE` bytes; bare, since every packet takes this way."""
 
     def compile(self) -> int:
         """Build the databases, without which nothing hits, and return their size in bytes.
@@ -80,20 +83,23 @@ class Decider:
         Raises `RulesError` where they would be too large. Python's other threads run meanwhile.
         """
         try:
-            self._whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
+            whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
             self._sliced = _compile(hyperscan.HS_MODE_STREAM, self._trees)
         except hyperscan.error as error:
             raise RulesError(f"Hyperscan cannot hold these rules together, use fewer: {error}") from None
-        return sum(one.size() for one in (self._whole, self._sliced) if one is not None)
+        if whole is None or self._sliced is None:
+            return 0
+        self.scan = whole.scan
+        return int(whole.size() + self._sliced.size())
 
     def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> None:
         """Add the rules that hit to ``hits``; those in a long text as far as the budget reaches."""
-        if self._whole is None or self._sliced is None:
-            return
         if len(text) <= SLICE:
-            self._whole.scan(text, _note, 0, hits)
+            self.scan(text, note, 0, hits)
             return
-        with self._sliced.stream(_note, 0, hits) as stream:
+        if self._sliced is None:
+            return
+        with self._sliced.stream(note, 0, hits) as stream:
             for start in range(0, len(text), SLICE):
                 if budget.is_spent():
                     budget.cut += 1
@@ -132,8 +138,13 @@ def _signs(tree: Node, common: Counter[Literal]) -> list[Node]:
     return [sequence(*map(Bytes, literal)) for literal in best]
 
 
-def _note(index: int, _start: int, end: int, _flags: int, hits: Any) -> None:
+def note(index: int, _start: int, end: int, _flags: int, hits: Any) -> None:
+    """Take a hit from Hyperscan."""
     hits[index] = end
+
+
+def _scan_nothing(_text: bytes, _note: object, _flags: int, _hits: Hits) -> None:
+    """Stand in for the database of no rules."""
 
 
 def _compile(mode: int, trees: Sequence[tuple[int, Node]]) -> hyperscan.Database | None:
