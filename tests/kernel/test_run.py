@@ -131,18 +131,30 @@ def compare_wire_and_file(network: Network, tmp_path: Path, path: Path, keep: st
         subprocess.run(["capinfos", str(file)], check=True, capture_output=True)
 
 
-def test_loss_is_counted(network: Network, tmp_path: Path) -> None:
-    """While the sensor stands still a small ring overflows: frames are lost, and the sums say how many."""
+def burst_while_it_stands_still(network: Network, tmp_path: Path, *flags: str) -> Counters:
+    """Send 3,000 large candidates to a sensor that is stopped, then let it go on, and end at once."""
     frame = b"\2" * 6 + b"\4" * 6 + b"\x12\x34" + bytes(1400)
     path = tmp_path / "burst.pcap"
     write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i in range(3000)])
-    with running(network[0], tmp_path / "evidence", "--ring-mib", "1") as run:
+    with running(network[0], tmp_path / "evidence", *flags) as run:
         run.process.send_signal(signal.SIGSTOP)
         replay(network[1], path)
         wait_until_received(network[0], 3000)
+        run.process.send_signal(signal.SIGINT)
         run.process.send_signal(signal.SIGCONT)
-        assert run.stop() == 0
-    counters = assert_law(run)
+        assert run.wait() == 0
+    return assert_law(run)
+
+
+def test_what_is_in_the_rings_at_the_end_is_read(network: Network, tmp_path: Path) -> None:
+    """Nothing that was submitted is left behind."""
+    counters = burst_while_it_stands_still(network, tmp_path)
+    assert counters.read == counters.submitted == 3000
+
+
+def test_loss_is_counted(network: Network, tmp_path: Path) -> None:
+    """Where the ring is too small for that, frames are lost, and the sums say how many."""
+    counters = burst_while_it_stands_still(network, tmp_path, "--ring-mib", "1")
     assert counters.seen == 3000
     assert counters.submit_failed > 1000
     assert counters.undecodable == counters.submitted > 0
