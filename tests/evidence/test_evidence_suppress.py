@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from evidence_samples import NOON_S, NS, piece
 
 from sensor.evidence.suppress import Suppressor
@@ -16,7 +14,7 @@ def hit(time_ns: int, *rule_ids: int, sport: int = 1, reverse: bool = False) -> 
     if reverse:
         five_tuple = FiveTuple(6, b"bbbb", 80, b"aaaa", sport)
     matches = tuple(Match(Rule(rule_id, "threat", "t", "n", "x"), 0, 1) for rule_id in rule_ids)
-    return replace(piece(time_ns=time_ns), five_tuple=five_tuple, matches=matches)
+    return piece(time_ns=time_ns)._replace(five_tuple=five_tuple, matches=matches)
 
 
 NOON_NS = NOON_S * NS
