@@ -7,6 +7,8 @@ to what its rule can afford (`WORK`), around the place where Hyperscan saw the h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import re2
 
 from sensor.rules.regex import Mark, Node, RegexError
@@ -59,6 +61,16 @@ class Captures:
         if spans[0] == NOWHERE:
             return [(start, seen)]
         return self._marked(spans) if self._is_marked else spans
+
+    def hit_end(self, text: bytes, start: int, end: int) -> int:
+        """Return where the first hit in a piece of the text ends, and -1 where there is none."""
+        seen: int = self._search(_ANYWHERE, text, start, end)[0][1]
+        return seen
+
+    def pieces(self, size: int) -> Iterator[Span]:
+        """Yield the pieces of a text of ``size`` bytes that one search may take, half over each other."""
+        for start in range(0, max(1, size - self._longest // 2), max(1, self._longest // 2)):
+            yield start, min(size, start + self._longest)
 
     def _marked(self, spans: list[Span]) -> list[Span]:
         """Read the marks off the spans of the groups they are rendered as."""

@@ -5,19 +5,25 @@ Runs in the capture workers and in ``sensor read``. A matcher belongs to one thr
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from operator import itemgetter
 
 from sensor.model import Match, Rule
-from sensor.rules.captures import NOWHERE
-from sensor.rules.expression import expression
+from sensor.rules.captures import NOWHERE, Captures
+from sensor.rules.expression import Expression, expression
 from sensor.rules.http import RFC9110, HttpReading
+from sensor.rules.linear import LinearDecider
 from sensor.rules.lower import fits
+from sensor.rules.proof import ENDLESS, Finds, missed
 from sensor.rules.regex import Place, is_anchored, without
 from sensor.rules.scan import SLICE, Budget, Decider, Hits, Screen, Trees, note
 from sensor.rules.view import DecodedViews, Part, View, Views
+
+log = logging.getLogger(__name__)
 
 _TCP, _UDP, _ANY = 6, 17, -1
 _PARTS: tuple[Part, ...] = ("total", "head", "body")
@@ -55,11 +61,29 @@ class Matcher:
         self.size_bytes = deciders.compile()
         """Of Hyperscan's databases."""
         self._budget = Budget()
+        self.missed = tuple(self.rules[index] for index in self._prove(expressions))
+        """Rules that Hyperscan was seen to miss; RE2 decides them."""
 
     @property
     def cut(self) -> int:
-        """Scans broken off for their cost in CPU time; only texts above `sensor.rules.scan.SLICE` can be."""
+        """Scans broken off for their cost in CPU time, where texts are above `sensor.rules.scan.SLICE`.
+
+        With rules in ``missed``, those of other texts too.
+        """
         return self._budget.cut
+
+    def _prove(self, expressions: Sequence[Expression]) -> list[int]:
+        """Try every rule before it is used; leave those that the databases miss to RE2, and list them."""
+        finds: dict[int, list[Finds]] = {index: [] for index in range(len(expressions))}
+        for transport in self._transports.values():
+            for index, find in transport.finds():
+                finds[index].append(find)
+        indices = missed(expressions, finds)
+        for index in indices:
+            log.warning("rule %d is decided by RE2, Hyperscan misses it", self.rules[index].rule_id)
+        for transport in self._transports.values():
+            transport.leave({index: self._captures[index] for index in indices})
+        return indices
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
         """Return all matches of one packet's payload, in the order of the rules."""
@@ -76,11 +100,15 @@ class Matcher:
         hits: Hits = {}
         if len(text) <= SLICE:  # nearly every packet ends here
             transport.plain.scan(text, note, 0, hits)
-            if not hits:
+            if not hits and not transport.linear:
                 return ()
         self._budget.renew()
         if len(text) > SLICE:
             transport.plain.add_hits(text, hits, self._budget)
+        if transport.linear:
+            transport.linear.add_hits(text, hits, self._budget)
+            if not hits:
+                return ()
         view = View(text)
         return self._located([(index, view, end) for index, end in hits.items()], sport, dport)
 
@@ -150,23 +178,67 @@ class _Transport:
             ]
 
         plain = [index for index, rule in rules.items() if not rule.is_http]
+        self._plain = plain
         self.plain = deciders.decider(plain)
+        self.linear: LinearDecider | None = None
+        """For plain rules that Hyperscan misses."""
         plain_in_http = [index for index in plain if deciders.fits(index, http)]
         self.http = _Stage([("total", plain_in_http), *parts_of(rules)], deciders)
         self.decoded = _Stage(
             parts_of({index: rule for index, rule in rules.items() if rule.decode}), deciders
         )
 
+    def finds(self) -> Iterator[tuple[int, Finds]]:
+        """Yield each rule with what is to find it, once for each database."""
+        for index in self._plain:
+            yield index, partial(_decides, self.plain, index)
+        yield from self.http.finds()
+        yield from self.decoded.finds()
+
+    def leave(self, captures: Mapping[int, Captures]) -> None:
+        """Leave these rules to RE2."""
+        chosen = {index: captures[index] for index in self._plain if index in captures}
+        if chosen:
+            self.linear = LinearDecider(chosen)
+        self.http.leave(captures)
+        self.decoded.leave(captures)
+
 
 class _Stage:
     """A screen, and the deciders it calls for, each with the part of the payload it looks at."""
 
     def __init__(self, groups: Iterable[tuple[Part, list[int]]], deciders: _Deciders) -> None:
-        chosen = [(part, rules) for part, rules in groups if rules]
-        self.deciders = [
-            (1 << bit, part, deciders.decider(rules)) for bit, (part, rules) in enumerate(chosen)
+        self._groups = [(part, rules) for part, rules in groups if rules]
+        self.deciders: list[tuple[int, Part, Decider | LinearDecider]] = [
+            (1 << bit, part, deciders.decider(rules)) for bit, (part, rules) in enumerate(self._groups)
         ]
-        self.screen = deciders.screen(chosen)
+        self.screen = deciders.screen(self._groups)
+
+    def finds(self) -> Iterator[tuple[int, Finds]]:
+        """Yield each rule with its screen and with its decider, either of which is to find it."""
+        for (bit, _, decider), (_, rules) in zip(self.deciders, self._groups, strict=True):
+            for index in rules:
+                yield index, partial(_calls_for, self.screen, bit)
+                yield index, partial(_decides, decider, index)
+
+    def leave(self, captures: Mapping[int, Captures]) -> None:
+        """Leave these rules to RE2, whatever the screen says."""
+        for part, rules in self._groups:
+            chosen = {index: captures[index] for index in rules if index in captures}
+            if chosen:
+                bit = 1 << len(self.deciders)
+                self.deciders.append((bit, part, LinearDecider(chosen)))
+                self.screen.always |= bit
+
+
+def _decides(decider: Decider | LinearDecider, index: int, text: bytes) -> bool:
+    hits: Hits = {}
+    decider.add_hits(text, hits, ENDLESS)
+    return index in hits
+
+
+def _calls_for(screen: Screen, bit: int, text: bytes) -> bool:
+    return bool(screen.needs(text, ENDLESS) & bit)
 
 
 class _Deciders:

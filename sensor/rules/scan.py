@@ -119,6 +119,8 @@ class Screen:
         for number, trees in enumerate(groups):
             for node in {node for tree in trees.values() for node in _signs(tree, common)}:
                 needed[node] |= 1 << number
+        self.always = 0
+        """Deciders that are asked whatever the text."""
         # The number of a sign is the set of deciders it calls for, bit for bit; Hyperscan reports it once.
         self.signs = Decider((mask, node) for node, mask in needed.items())
 
@@ -126,7 +128,7 @@ class Screen:
         """Return the deciders the text needs, bit for bit."""
         masks: Hits = {}
         self.signs.add_hits(text, masks, budget)
-        return reduce(or_, masks) if masks else 0
+        return reduce(or_, masks, self.always)
 
 
 def _signs(tree: Node, common: Counter[Literal]) -> list[Node]:
