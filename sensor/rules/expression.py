@@ -7,7 +7,7 @@ from functools import lru_cache
 from sensor.rules.captures import Captures
 from sensor.rules.lower import lower
 from sensor.rules.pcre import parse
-from sensor.rules.regex import NEVER, Group, Node, RegexError, Repeat, children, contains, shortest
+from sensor.rules.regex import NEVER, Choice, Group, Node, RegexError, Repeat, Sequence, children, shortest
 from sensor.rules.scan import check
 
 
@@ -22,7 +22,7 @@ class Expression:
             raise RegexError("text without lone surrogates") from None
         if shortest(tree) == 0:
             raise RegexError("an expression that cannot match nothing at all")
-        _check_group(tree)
+        _check_repeats(tree)
         self.tree = lower(tree)
         """The lowered tree."""
         if self.tree == NEVER:
@@ -37,15 +37,31 @@ def expression(regex: str) -> Expression:
     return Expression(regex)
 
 
-def _check_group(node: Node) -> None:
-    """Refuse group 1 in a repeated part that may match nothing: engines differ in what it holds then."""
+def _check_repeats(node: Node) -> None:
+    """Refuse repeats of what may match nothing, where engines differ in what they find."""
     match node:
-        case Repeat(inner, _, most) if most != 1 and shortest(inner) == 0 and contains(inner, Group):
+        case Repeat(inner, _, most) if most != 1 and shortest(inner) == 0:
             if _has_group_1(inner):
                 raise RegexError("no capturing group in a repeated part that may match nothing: use (?:…)")
+            if most is None and not _is_empty_last(inner):
+                raise RegexError("no repeated part that would rather match nothing than more")
     for child in children(node):
-        _check_group(child)
+        _check_repeats(child)
 
 
 def _has_group_1(node: Node) -> bool:
     return (isinstance(node, Group) and node.number == 1) or any(map(_has_group_1, children(node)))
+
+
+def _is_empty_last(node: Node) -> bool:
+    """Whether a node matches nothing only after all else was tried."""
+    match node:
+        case Choice(nodes):
+            empty = [shortest(inner) == 0 for inner in nodes]
+            return True not in empty[:-1] and _is_empty_last(nodes[-1])
+        case Repeat(inner, least, most, greedy):
+            return (greedy or least == most) and _is_empty_last(inner)
+        case Sequence() | Group():
+            return all(map(_is_empty_last, children(node)))
+        case _:
+            return True

@@ -87,6 +87,8 @@ def test_spelling(regex: str) -> None:
         ("(?=(a))ab", "capturing group inside a lookaround"),
         ("(?=a)*b", "repeated lookaround"),
         ("(a*)*b", "repeated part that may match nothing"),
+        ("(?:a?|b)*c", "rather match nothing"),
+        ("(?:a??)+c", "rather match nothing"),
         ("a*", "cannot match nothing"),
         ("^", "cannot match nothing"),
         ("(?=a)", "cannot match nothing"),
