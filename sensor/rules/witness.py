@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import cycle, islice, zip_longest
 
 from sensor.rules.captures import Captures
+from sensor.rules.charset import WORDS
 from sensor.rules.regex import Bytes, Choice, Group, Node, Repeat, Sequence, is_anchored
 from sensor.rules.scan import SLICE
 
@@ -60,8 +61,8 @@ def placed(tree: Node, captures: Captures) -> Iterator[bytes]:
         for turn in range(rounds):
             offset = 0 if anchored else (turn * OFFSETS // rounds + number) % OFFSETS
             yield from _hit(captures, text, offset, (7 * turn + 3 * number) % _TAIL, turn + number)
-    for turn, text in enumerate(found[:: -(-len(found) // 4)]):
-        edge = SLICE - (1, len(text) // 2, len(text) - 1, -OFFSETS)[turn]
+    for turn, edge in enumerate((SLICE - 1, SLICE - len(found[0]) // 2, SLICE, SLICE + OFFSETS)):
+        text = found[turn * len(found) // 4]
         yield from _hit(captures, text, 0 if anchored else max(edge, 0), SLICE, turn)
 
 
@@ -82,10 +83,11 @@ def _turned(values: tuple[bytes, ...], turn: int) -> tuple[bytes, ...]:
 
 @lru_cache
 def _members(values: frozenset[int]) -> list[bytes]:
-    """Pick some of a set: letters and digits first, and its edges."""
+    """Pick some of a set: letters and digits first, its edges, and what is no part of a word."""
     ordered = sorted(values)
     usual = [value for value in ordered if chr(value).isascii() and chr(value).isalnum()]
-    picked = dict.fromkeys(usual[:1] + usual[-1:] + ordered[:1] + ordered[-1:])
+    others = sorted(values - WORDS)
+    picked = dict.fromkeys(usual[:1] + usual[-1:] + others[:1] + ordered[:1] + ordered[-1:])
     return [bytes((value,)) for value in picked]
 
 
