@@ -70,7 +70,7 @@ def test_a_hit_is_found_behind_any_number_of_bytes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("filler", [0, 1, 64, SLICE, 5 * SLICE])
+@pytest.mark.parametrize("filler", [0, 1, 64, SLICE, 30 * SLICE])
 @pytest.mark.usefixtures("lying")
 def test_what_the_engine_misses_is_found(kind: str, filler: int) -> None:
     """A rule that the databases miss hits all the same, wherever rules look; others are not disturbed."""
