@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sensor.rules.regex import Bytes, Choice, Group, Mark, Node, Place, Repeat, Sequence
 
 Literal = tuple[frozenset[int], ...]
@@ -9,6 +11,8 @@ Literal = tuple[frozenset[int], ...]
 
 SHORTEST = 3
 _MOST = 64
+_FEW = 12
+_NOTHING: frozenset[Literal] = frozenset(((),))
 
 _ORDINARY = (
     b"get /index.html?id=1 /index.php? /static/js/main.js /css/style.css /images/logo.png /api/v1/ "
@@ -32,8 +36,7 @@ def required(node: Node) -> list[frozenset[Literal]]:
     """List sets of literals; every match contains one literal at least of each set."""
     match node:
         case Sequence(nodes):
-            runs, found = _runs(nodes)
-            return found + [frozenset((run,)) for run in runs if len(run) >= SHORTEST]
+            return _required_by_sequence(nodes)
         case Choice(nodes):
             best = [max(required(branch), key=_quality, default=None) for branch in nodes]
             if any(literals is None for literals in best):
@@ -48,32 +51,74 @@ def required(node: Node) -> list[frozenset[Literal]]:
             return []
 
 
-def _runs(nodes: tuple[Node, ...]) -> tuple[list[Literal], list[frozenset[Literal]]]:
-    """Split a sequence into its runs of plain text, and what the nodes between them require."""
-    runs: list[Literal] = [()]
+def _required_by_sequence(nodes: tuple[Node, ...]) -> list[frozenset[Literal]]:
+    """Take what few texts stand one behind the other together, and the rest node by node."""
+    runs: list[frozenset[Literal]] = [_NOTHING]
     found: list[frozenset[Literal]] = []
     for node in nodes:
-        match node:
-            case Bytes(values) if _is_plain(values):
-                runs[-1] += (values,)
-            case Place() | Mark():
-                pass
-            case _:
-                runs.append(())
-                found += required(node)
-    return runs, found
+        texts = _texts(node)
+        if texts is None:
+            found += required(node)
+            runs.append(_NOTHING)
+            continue
+        joined = _joined(runs[-1], texts)
+        if len(joined) > _FEW:
+            runs.append(texts)
+        else:
+            runs[-1] = joined
+    return found + [run for run in runs if min(map(len, run)) >= SHORTEST]
 
 
-def _is_plain(values: frozenset[int]) -> bool:
-    if len(values) == 2:
-        low, high = sorted(values)
-        return high == low | 0x20 and chr(low).isalpha()
-    return len(values) == 1
+def _texts(node: Node) -> frozenset[Literal] | None:
+    """List the texts that a node matches, where they are few."""
+    texts: frozenset[Literal] | None = None
+    match node:
+        case Bytes(values):
+            texts = frozenset((either,) for either in _by_letter(values))
+        case Sequence(nodes):
+            texts = _texts_of_sequence(nodes)
+        case Choice(nodes):
+            parts = [_texts(inner) for inner in nodes]
+            texts = None if None in parts else frozenset[Literal]().union(*filter(None, parts))
+        case Repeat(inner, 0, 1):
+            once = _texts(inner)
+            texts = None if once is None else once | _NOTHING
+        case Repeat(inner, least, most) if least == most and least <= _FEW:
+            texts = _texts_of_sequence((inner,) * least)
+        case Group(_, inner):
+            texts = _texts(inner)
+        case Place() | Mark():
+            texts = _NOTHING
+    return texts if texts is not None and len(texts) <= _FEW else None
 
 
-def _quality(literals: frozenset[Literal]) -> tuple[int, int]:
-    """Rate a set: long literals first, few of them next."""
-    return min(map(len, literals)), -len(literals)
+def _texts_of_sequence(nodes: tuple[Node, ...]) -> frozenset[Literal] | None:
+    texts = _NOTHING
+    for node in nodes:
+        more = _texts(node)
+        if more is None or len(texts) * len(more) > _FEW:
+            return None
+        texts = _joined(texts, more)
+    return texts
+
+
+def _joined(left: frozenset[Literal], right: frozenset[Literal]) -> frozenset[Literal]:
+    return frozenset(a + b for a in left for b in right)
+
+
+def _by_letter(values: frozenset[int]) -> Iterator[frozenset[int]]:
+    """Split a set into single bytes, the two cases of a letter together."""
+    for value in values:
+        other = value ^ 0x20
+        if other not in values or not chr(value).isalpha() or value > 127:
+            yield frozenset((value,))
+        elif value < other:
+            yield frozenset((value, other))
+
+
+def _quality(literals: frozenset[Literal]) -> tuple[bool, int, int]:
+    """Rate a set: none that is common in HTTP, long literals next, few of them last."""
+    return not any(map(is_ordinary, literals)), min(map(len, literals)), -len(literals)
 
 
 def is_ordinary(literal: Literal) -> bool:

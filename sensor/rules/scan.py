@@ -127,8 +127,11 @@ class Screen:
     def needs(self, text: bytes, budget: Budget) -> int:
         """Return the deciders the text needs, bit for bit."""
         masks: Hits = {}
-        self.signs.add_hits(text, masks, budget)
-        return reduce(or_, masks, self.always)
+        if len(text) <= SLICE:
+            self.signs.scan(text, note, 0, masks)
+        else:
+            self.signs.add_hits(text, masks, budget)
+        return reduce(or_, masks, self.always) if masks else self.always
 
 
 def _signs(tree: Node, common: Counter[Literal]) -> list[Node]:
