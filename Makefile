@@ -16,7 +16,7 @@ PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
 
 setup: $(VENV)/.done
 
-$(VENV)/.done: pyproject.toml packages.txt
+$(VENV)/.done: pyproject.toml packages.txt hatch_build.py sensor/native/batch.c
 	if ! dpkg-query -W $(PACKAGES) >/dev/null 2>&1; then
 	    apt-get update -qq
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)

@@ -28,6 +28,7 @@ from sensor.decode import decode
 from sensor.model import FrameBatch, Rule
 from sensor.pipeline import Pipeline
 from sensor.rules.load import load_rules
+from sensor.rules.matcher import Payloads
 from sensor.rules.profile import PROFILES
 
 SIZE = 400
@@ -103,11 +104,19 @@ def costs(pipeline: Pipeline, payload: bytes) -> dict[str, float]:
     batch = batch_of(payload)
     figures = {"matches": float(len(pipeline.matcher.match(payload, TCP, 40000, 80)))}
     figures["decode_us"] = least_us(lambda: decode(batch))
-    search, is_http = pipeline.matcher.search, pipeline.matcher.http.matches(payload)
-    figures["match_us"] = least_us(lambda: [search(payload, TCP, 40000, 80, is_http) for _ in range(BATCH)])
+    figures["match_us"] = _match_us(pipeline, batch)
     for profile in ("default", "thorough"):
         figures[f"{profile}_us"] = _pipeline_us(pipeline, profile, batch)
     return figures
+
+
+def _match_us(pipeline: Pipeline, batch: FrameBatch) -> float:
+    packets = decode(batch)
+    octets = np.frombuffer(batch.buffer, np.uint8)
+    is_http = pipeline.matcher.http.matches_each(octets, packets.payload_start, packets.payload_end)
+    ports = packets.protocol, packets.sport, packets.dport
+    payloads = Payloads(packets.payload_start, packets.payload_end, *ports, is_http)
+    return least_us(lambda: pipeline.matcher.match_each(batch.buffer, payloads))
 
 
 def _pipeline_us(pipeline: Pipeline, profile: str, batch: FrameBatch) -> float:

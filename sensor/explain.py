@@ -14,7 +14,7 @@ from sensor.decode import decode
 from sensor.model import FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
 from sensor.pipeline import Pipeline, addresses
 from sensor.rules.explain import Obstacle, Subject, obstacle
-from sensor.rules.matcher import Matcher
+from sensor.rules.matcher import Matcher, Payloads
 from sensor.rules.profile import PROFILES, Profile
 
 _WITHOUT_PAYLOAD = {
@@ -79,11 +79,11 @@ class _WatchedMatcher(Matcher):
 
     found: tuple[Match, ...] | None = None
 
-    def search(
-        self, payload: bytes | memoryview, protocol: int, sport: int, dport: int, is_http: bool
-    ) -> tuple[Match, ...]:
-        self.found = super().search(payload, protocol, sport, dport, is_http)
-        return self.found
+    def match_each(self, buffer: memoryview, payloads: Payloads) -> list[tuple[int, tuple[Match, ...]]]:
+        results = super().match_each(buffer, payloads)
+        if len(payloads.start):
+            self.found = results[0][1] if results else ()
+        return results
 
 
 def _explain(

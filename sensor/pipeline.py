@@ -5,7 +5,8 @@ Runs in every capture worker and in ``sensor read``. A pipeline belongs to one t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, repeat
 from math import inf
 from typing import Literal
 
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from sensor.decode import decode
 from sensor.model import Evidence, FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
-from sensor.rules.flows import NO_FLOW, Flow, FlowHash, FlowTable
-from sensor.rules.matcher import Matcher
+from sensor.rules.flows import Flow, FlowHash, FlowTable
+from sensor.rules.matcher import Matcher, Payloads
 from sensor.rules.profile import PROFILES
 
 Keep = Literal["threat", "any", "flow"]
@@ -52,12 +53,33 @@ class Pipeline:
         """Match every frame of the batch, in order; the evidence owns its bytes."""
         packets = decode(batch)
         undecodable = int(np.isin(packets.status, (PacketStatus.UNKNOWN, PacketStatus.MALFORMED)).sum())
-        evidence = list(self._evidence(batch, packets, self._candidates(packets)))
+        evidence = list(self._evidence(batch, packets))
         self.read += len(batch)
         self.undecodable += undecodable
         self.matched += len(evidence)
         self.unmatched += len(batch) - undecodable - len(evidence)
         return evidence
+
+    def _evidence(self, batch: FrameBatch, packets: PacketBatch) -> Iterator[Evidence]:
+        """Match the packets that their flows allow, and judge those that match."""
+        frames = np.frombuffer(batch.buffer, np.uint8)
+        chosen = self._candidates(packets)
+        start, end = packets.payload_start[chosen], packets.payload_end[chosen]
+        is_http = self._profile.http.matches_each(frames, start, end)
+        flows, numbers = self._count(batch, packets, chosen)
+        if flows and self._profile.depth is not None:
+            early = np.array(numbers) <= self._profile.depth
+            if self._profile.http_at_any_depth:
+                early |= is_http
+            chosen, start, end, is_http = chosen[early], start[early], end[early], is_http[early]
+            flows = list(compress(flows, early.tolist()))
+        ports = packets.protocol[chosen], packets.sport[chosen], packets.dport[chosen]
+        found = self.matcher.match_each(batch.buffer, Payloads(start, end, *ports, is_http))
+        if self._keep == "any" and not self._profile.once:
+            judged = [(chosen.item(position), matches) for position, matches in found]
+        else:
+            judged = list(self._judge(batch, packets, chosen, flows, dict(found)))
+        return _pieces(batch, packets, judged)
 
     def _candidates(self, packets: PacketBatch) -> NDArray[np.intp]:
         """Positions of the packets whose payload is matched as far as their flow allows."""
@@ -68,62 +90,45 @@ class Pipeline:
             chosen &= length <= self._profile.longest
         return np.flatnonzero(chosen)
 
-    def _evidence(
+    def _count(
         self, batch: FrameBatch, packets: PacketBatch, chosen: NDArray[np.intp]
-    ) -> Iterator[Evidence]:
-        """Match the chosen packets; the loop runs once for each of them, so it stays short."""
-        frames = np.frombuffer(batch.buffer, np.uint8)
-        start, end = packets.payload_start[chosen], packets.payload_end[chosen]
-        columns = zip(
-            chosen.tolist(),
-            start.tolist(),
-            end.tolist(),
-            packets.protocol[chosen].tolist(),
-            packets.sport[chosen].tolist(),
-            packets.dport[chosen].tolist(),
-            self._profile.http.matches_each(frames, start, end).tolist(),
-            self._keys(frames, packets, chosen),
-            batch.timestamp_ns[chosen].tolist(),
-            strict=True,
-        )
-        buffer, search, count = batch.buffer, self.matcher.search, self._flows.count
-        depth = inf if self._profile.depth is None else self._profile.depth
-        deep_http, by_flow = self._profile.http_at_any_depth, self._keep == "flow"
-        flow = NO_FLOW
-        for index, start_, end_, protocol, sport, dport, is_http, key, now_ns in columns:
-            if key is not None:
-                flow = count(key, now_ns)
-                if flow.packets > depth and not (is_http and deep_http):
-                    continue
-            matches = search(buffer[start_:end_], protocol, sport, dport, is_http)
-            if matches or by_flow:
-                source, destination = addresses(buffer, packets, index)
-                kept, matches = self._judge(matches, flow, source, destination)
-                if kept:
-                    five_tuple = FiveTuple(protocol, source, sport, destination, dport)
-                    yield _evidence(batch, packets, index, start_, end_, five_tuple, matches)
-
-    def _keys(
-        self, frames: NDArray[np.uint8], packets: PacketBatch, chosen: NDArray[np.intp]
-    ) -> list[int] | list[None]:
-        """Number the packets' flows, where anything depends on flows."""
+    ) -> tuple[list[Flow], list[int]]:
+        """Count the packets to their flows, where anything depends on them: each one's flow and number."""
         if not self._needs_flows:
-            return [None] * len(chosen)
-        keys: list[int] = self._flow_hash.keys(frames, packets, chosen).tolist()
-        return keys
+            return [], []
+        keys = self._flow_hash.keys(np.frombuffer(batch.buffer, np.uint8), packets, chosen).tolist()
+        flows, numbers = [], []
+        for key, now_ns in zip(keys, batch.timestamp_ns[chosen].tolist(), strict=True):
+            flow = self._flows.count(key, now_ns)
+            flows.append(flow)
+            numbers.append(flow.packets)
+        return flows, numbers
 
     def _judge(
-        self, matches: tuple[Match, ...], flow: Flow, source: bytes, destination: bytes
-    ) -> tuple[bool, tuple[Match, ...]]:
-        """Whether the packet is kept, and the matches that count."""
-        opens = self._keep == "flow" and flow.opens(source, destination)
-        if self._profile.once:
-            matches = flow.label(matches, source)
-        if self._keep == "flow":
-            return opens, matches
-        if self._keep == "any":
-            return bool(matches), matches
-        return any(match.rule.rule_class == "threat" for match in matches), matches
+        self,
+        batch: FrameBatch,
+        packets: PacketBatch,
+        chosen: NDArray[np.intp],
+        flows: list[Flow],
+        found: dict[int, tuple[Match, ...]],
+    ) -> Iterator[tuple[int, tuple[Match, ...]]]:
+        """Yield the packets that are kept, and the matches that count."""
+        by_flow, once = self._keep == "flow", self._profile.once
+        for position, index in enumerate(chosen.tolist()):
+            matches = found.get(position, ())
+            if by_flow or (once and matches):
+                flow = flows[position]
+                if flow.is_named:
+                    continue
+                source, destination = addresses(batch.buffer, packets, index)
+                opens = by_flow and flow.opens(source, destination)
+                if once:
+                    matches = flow.label(matches, source)
+            if opens if by_flow else any(self._counts(match) for match in matches):
+                yield index, matches
+
+    def _counts(self, match: Match) -> bool:
+        return self._keep == "any" or match.rule.rule_class == "threat"
 
 
 def addresses(buffer: memoryview, packets: PacketBatch, index: int) -> tuple[bytes, bytes]:
@@ -134,26 +139,60 @@ def addresses(buffer: memoryview, packets: PacketBatch, index: int) -> tuple[byt
     return both[:width], both[width:]
 
 
-def _evidence(
-    batch: FrameBatch,
-    packets: PacketBatch,
-    index: int,
-    payload_start: int,
-    payload_end: int,
-    five_tuple: FiveTuple,
-    matches: tuple[Match, ...],
-) -> Evidence:
-    start = batch.start.item(index)
-    tags = packets.vlan_count.item(index)
-    return Evidence(
-        bytes(batch.buffer[start : start + batch.caplen.item(index)]),
-        batch.timestamp_ns.item(index),
-        batch.wirelen.item(index),
-        batch.linktype,
-        batch.interface.item(index),
-        five_tuple,
-        tuple(packets.vlan_tci[index, :tags].tolist()) if tags else (),
-        payload_start - start,
-        payload_end - start,
-        matches,
+def _pieces(
+    batch: FrameBatch, packets: PacketBatch, judged: Sequence[tuple[int, tuple[Match, ...]]]
+) -> Iterator[Evidence]:
+    """Make evidence of packets, column by column: a step for each piece would cost more than its match."""
+    if not judged:
+        return iter(())
+    index = np.array([one for one, _ in judged])
+    buffer, start = batch.buffer, batch.start[index]
+    spans = zip(start.tolist(), (start + batch.caplen[index]).tolist(), strict=True)
+    return map(
+        Evidence._make,
+        zip(
+            [buffer[first:end].tobytes() for first, end in spans],
+            batch.timestamp_ns[index].tolist(),
+            batch.wirelen[index].tolist(),
+            repeat(batch.linktype, len(index)),
+            batch.interface[index].tolist(),
+            _five_tuples(batch, packets, index),
+            _vlans(packets, index),
+            (packets.payload_start[index] - start).tolist(),
+            (packets.payload_end[index] - start).tolist(),
+            [matches for _, matches in judged],
+            strict=True,
+        ),
     )
+
+
+def _five_tuples(batch: FrameBatch, packets: PacketBatch, index: NDArray[np.intp]) -> Iterator[FiveTuple]:
+    source, destination = _addresses(batch, packets, index)
+    sport, dport = packets.sport[index].tolist(), packets.dport[index].tolist()
+    protocol = packets.protocol[index].tolist()
+    return map(FiveTuple._make, zip(protocol, source, sport, destination, dport, strict=True))
+
+
+def _addresses(
+    batch: FrameBatch, packets: PacketBatch, index: NDArray[np.intp]
+) -> tuple[list[bytes], list[bytes]]:
+    """Return the packed source and destination addresses of packets that have an IP header."""
+    octets = np.frombuffer(batch.buffer, np.uint8)
+    columns = np.empty((2, len(index)), object)
+    versions = packets.ip_version[index]
+    for version, width in ((4, 4), (6, 16)):
+        of_version = np.flatnonzero(versions == version)
+        if len(of_version):
+            first = packets.source_offset[index[of_version], None, None] + [[0], [width]]
+            columns[:, of_version] = octets[first + np.arange(width)].view(f"V{width}")[:, :, 0].T.tolist()
+    source, destination = columns.tolist()
+    return source, destination
+
+
+def _vlans(packets: PacketBatch, index: NDArray[np.intp]) -> Iterable[tuple[int, ...]]:
+    counts = packets.vlan_count[index]
+    if not counts.any():
+        return repeat((), len(index))
+    return [
+        tuple(tci[:tags]) for tci, tags in zip(packets.vlan_tci[index].tolist(), counts.tolist(), strict=True)
+    ]

@@ -7,8 +7,6 @@ several CPUs have no order between them, so it may step back a little from batch
 from __future__ import annotations
 
 import secrets
-import sys
-from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +37,11 @@ class Flow:
         """Whose packet is to be answered."""
         self.answered = False
 
+    @property
+    def is_named(self) -> bool:
+        """Whether every class has named it: nothing further in it is looked at."""
+        return len(self.labelled) == len(RULE_CLASSES)
+
     def opens(self, source: bytes, destination: bytes) -> bool:
         """Whether a packet is the first of its flow, or the first answer to that."""
         if self.source is None:
@@ -64,13 +67,7 @@ class Flow:
                     self.labelled.add("os")
                 self.source = source
                 self.answered &= match.rule.rule_class != "threat"
-        if len(self.labelled) == len(RULE_CLASSES):
-            self.packets = sys.maxsize
         return tuple(labels)
-
-
-NO_FLOW = Flow(inf, inf)
-"""Stands in where nothing depends on flows."""
 
 
 class FlowTable:

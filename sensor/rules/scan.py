@@ -19,6 +19,7 @@ from typing import Any
 import hyperscan
 
 from sensor.errors import RulesError
+from sensor.native import BatchScan
 from sensor.rules.literals import Literal, is_ordinary, required
 from sensor.rules.regex import Bytes, Node, RegexError, sequence
 from sensor.rules.render import Renderer
@@ -73,7 +74,9 @@ class Decider:
     def __init__(self, trees: Iterable[tuple[int, Node]]) -> None:
         """Each tree comes with the number that its hits are reported by."""
         self._trees = list(trees)
+        self._whole: hyperscan.Database | None = None
         self._sliced: hyperscan.Database | None = None
+        self._batch_scan: BatchScan | None = None
         self.scan: Scan = _scan_nothing
         """Adds the rules that hit a text of up to `SLICE` bytes; bare, since every packet takes this way."""
 
@@ -83,14 +86,21 @@ class Decider:
         Raises `RulesError` where they would be too large. Python's other threads run meanwhile.
         """
         try:
-            whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
+            self._whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
             self._sliced = _compile(hyperscan.HS_MODE_STREAM, self._trees)
         except hyperscan.error as error:
             raise RulesError(f"Hyperscan cannot hold these rules together, use fewer: {error}") from None
-        if whole is None or self._sliced is None:
+        if self._whole is None or self._sliced is None:
             return 0
-        self.scan = whole.scan
-        return int(whole.size() + self._sliced.size())
+        self.scan = self._whole.scan
+        return int(self._whole.size() + self._sliced.size())
+
+    @property
+    def batch_scan(self) -> BatchScan | None:
+        """Scans many texts of up to `SLICE` bytes at once; None where there is nothing to look for."""
+        if self._batch_scan is None and self._whole is not None:
+            self._batch_scan = BatchScan(self._whole)
+        return self._batch_scan
 
     def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> None:
         """Add the rules that hit to ``hits``; those in a long text as far as the budget reaches."""
@@ -110,9 +120,9 @@ class Decider:
 class Screen:
     """Says which of some deciders a text needs."""
 
-    def __init__(self, groups: Sequence[Trees]) -> None:
-        """``groups`` are the rules of each decider."""
-        needed: Counter[Node] = Counter()
+    def __init__(self, groups: Sequence[Trees], further: Mapping[Node, int]) -> None:
+        """``groups`` are the rules of each decider; ``further`` bits are set where their node hits."""
+        needed = Counter(further)
         common = Counter(
             literal for trees in groups for tree in trees.values() for literal in chain(*required(tree))
         )

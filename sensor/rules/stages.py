@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import MappingProxyType
 
 from sensor.model import Rule
 from sensor.rules.captures import Captures
@@ -17,9 +18,13 @@ from sensor.rules.http import HttpReading
 from sensor.rules.linear import LinearDecider
 from sensor.rules.lower import fits
 from sensor.rules.proof import ENDLESS, Finds
-from sensor.rules.regex import Place, is_anchored, without
+from sensor.rules.regex import Bytes, Node, Place, is_anchored, without
 from sensor.rules.scan import Decider, Hits, Screen, Trees
 from sensor.rules.view import Part
+
+_ENCODING = Bytes(frozenset(b"%+"))
+ENCODED = 1 << 16
+"""What a screen says of a text that may read differently percent-decoded: a bit above all deciders'."""
 
 _PARTS: tuple[Part, ...] = ("total", "head", "body")
 _EDGES = {
@@ -46,13 +51,14 @@ class Transport:
         self.linear: LinearDecider | None = None
         """For plain rules that Hyperscan misses."""
         plain_in_http = [index for index in plain if deciders.fits(index, http)]
-        self.http = Stage([("total", plain_in_http), *parts_of(rules)], deciders)
         self.decoded = Stage(
             parts_of({index: rule for index, rule in rules.items() if rule.decode}), deciders
         )
+        encoded: dict[Node, int] = {_ENCODING: ENCODED} if self.decoded.deciders else {}
+        self.http = Stage([("total", plain_in_http), *parts_of(rules)], deciders, encoded)
         self.first = (self.plain, self.http.screen.signs)
         """What every payload meets first, by whether it looks like HTTP."""
-        self.asks_more = (False, bool(self.decoded.deciders))
+        self.asks_more = (False, False)
         """Whether one is looked at further that nothing was found in, by the same."""
 
     def finds(self) -> Iterator[tuple[int, Finds]]:
@@ -69,18 +75,23 @@ class Transport:
             self.linear = LinearDecider(chosen)
         self.http.leave(captures)
         self.decoded.leave(captures)
-        self.asks_more = (bool(self.linear), bool(self.http.screen.always or self.decoded.deciders))
+        self.asks_more = (bool(self.linear), bool(self.http.screen.always))
 
 
 class Stage:
     """A screen, and the deciders it calls for, each with the part of the payload it looks at."""
 
-    def __init__(self, groups: Iterable[tuple[Part, list[int]]], deciders: Deciders) -> None:
+    def __init__(
+        self,
+        groups: Iterable[tuple[Part, list[int]]],
+        deciders: Deciders,
+        further: Mapping[Node, int] = MappingProxyType({}),
+    ) -> None:
         self._groups = [(part, rules) for part, rules in groups if rules]
         self.deciders: list[tuple[int, Part, Decider | LinearDecider]] = [
             (1 << bit, part, deciders.decider(rules)) for bit, (part, rules) in enumerate(self._groups)
         ]
-        self.screen = deciders.screen(self._groups)
+        self.screen = deciders.screen(self._groups, further)
 
     def finds(self) -> Iterator[tuple[int, Finds]]:
         """Yield each rule with its screen and with its decider, either of which is to find it."""
@@ -129,15 +140,15 @@ class Deciders:
             self._deciders[key] = Decider((index, self._trees[index]) for index in rules)
         return self._deciders[key]
 
-    def screen(self, groups: Iterable[tuple[Part, list[int]]]) -> Screen:
-        """Return the screen in front of the deciders of these groups.
+    def screen(self, groups: Iterable[tuple[Part, list[int]]], further: Mapping[Node, int]) -> Screen:
+        """Return the screen in front of the deciders of these groups, with `Screen`'s ``further`` bits.
 
         It sees the whole payload, where a part of it does not start or end.
         """
         trees = [
             {index: without(self._trees[index], _EDGES[part]) for index in rules} for part, rules in groups
         ]
-        self._screens.append(Screen(trees))
+        self._screens.append(Screen(trees, further))
         return self._screens[-1]
 
     def compile(self) -> int:

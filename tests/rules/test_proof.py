@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hyperscan
+import numpy as np
 import pytest
 
 from sensor.model import Rule
@@ -14,7 +15,7 @@ from sensor.rules import scan
 from sensor.rules.expression import expression
 from sensor.rules.http import head_end
 from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
+from sensor.rules.matcher import Matcher, Payloads
 from sensor.rules.proof import missed
 from sensor.rules.regex import Node
 from sensor.rules.render import Renderer
@@ -170,8 +171,13 @@ def test_own_rules_are_found_wherever_they_hit(own: Matcher) -> None:
     """Texts that a rule hits are matches of it, in the part of a packet that it looks at."""
     for one in own.rules:
         for payload in _payloads(one):
-            matches = own.search(payload, one.protocol or TCP, one.port, one.port, is_http=one.is_http)
-            assert one in [match.rule for match in matches], payload
+            ports = np.array([one.port], np.uint16)
+            kind = np.array([one.protocol or TCP], np.uint8), ports, ports, np.array([one.is_http])
+            found = own.match_each(
+                memoryview(payload), Payloads(np.array([0]), np.array([len(payload)]), *kind)
+            )
+            assert found, payload
+            assert one in [match.rule for match in found[0][1]], payload
 
 
 def test_texts_are_few_and_short() -> None:

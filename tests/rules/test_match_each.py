@@ -1,0 +1,69 @@
+"""Many payloads in one call come to what each comes to by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from sensor.model import Match, Rule
+from sensor.rules.load import load_rules
+from sensor.rules.matcher import Matcher, Payloads
+from sensor.rules.scan import SLICE
+from tests.test_fp_pattern import HITS, MISSES, ORDINARY
+
+ROOT = Path(__file__).parents[2]
+TCP = 6
+
+Packet = tuple[bytes, int, int, int]
+"""Payload, protocol, ports."""
+
+
+def match_each(matcher: Matcher, packets: list[Packet]) -> list[tuple[Match, ...]]:
+    """Return the matches of each packet, by one call for all of them."""
+    sizes = np.array([len(payload) for payload, *_ in packets])
+    end = np.cumsum(sizes)
+    payloads = Payloads(
+        end - sizes,
+        end,
+        np.array([protocol for _, protocol, _, _ in packets], np.uint8),
+        np.array([sport for _, _, sport, _ in packets], np.uint16),
+        np.array([dport for _, _, _, dport in packets], np.uint16),
+        np.array([matcher.http.matches(payload) for payload, *_ in packets]),
+    )
+    found = matcher.match_each(memoryview(b"".join(payload for payload, *_ in packets)), payloads)
+    assert [position for position, _ in found] == sorted({position for position, _ in found})
+    by_position = dict(found)
+    return [by_position.get(position, ()) for position in range(len(packets))]
+
+
+@pytest.fixture(scope="module")
+def own() -> Matcher:
+    """Return the matcher of those rules."""
+    return Matcher(load_rules(ROOT / "fp-pattern"))
+
+
+def test_a_batch_matches_as_its_packets_do(own: Matcher) -> None:
+    """Transports, ports, HTTP and long payloads mixed: the same matches, in the same order."""
+    rng = Random(7)
+    cases = [case for _, case in HITS + MISSES] + ORDINARY
+    packets = [(case.payload, case.protocol, case.sport, case.dport) for case in cases]
+    packets += [(payload.ljust(SLICE + 1, b" "), *rest) for payload, *rest in packets[::50]]
+    rng.shuffle(packets)
+    assert match_each(own, packets) == [own.match(*packet) for packet in packets]
+
+
+def test_more_hits_than_one_call_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where hits do not fit, the scan goes on with the packet whose they were: none is lost or doubled."""
+    matcher = Matcher([Rule(number, "threat", "Type", "Name", f"w{number}(?:x|y)") for number in range(1, 6)])
+    monkeypatch.setattr("sensor.native._HITS", 7)
+    payload = b"w1x w2y w3x w4y w5x"
+    packets = [(payload, TCP, 1, 2), (b"none", TCP, 1, 2), (b"w3y", TCP, 1, 2)] * 20
+    assert match_each(matcher, packets) == [matcher.match(*packet) for packet in packets]
+
+
+def test_no_payload(own: Matcher) -> None:
+    """Nothing is found in nothing."""
+    assert match_each(own, [(b"x", TCP, 1, 2)][:0]) == []
