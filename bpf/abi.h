@@ -27,6 +27,7 @@ enum counter {
 	COUNTER_IGNORED_NO_TRANSPORT,
 	COUNTER_IGNORED_PROTOCOL,	/* no rule speaks of this protocol */
 	COUNTER_IGNORED_PORT,		/* no rule speaks of either port */
+	COUNTER_IGNORED_PREFIX,		/* no rule's payload begins like this one */
 	COUNTER_COUNT,
 };
 

@@ -18,6 +18,7 @@ class Counter(IntEnum):
     IGNORED_NO_TRANSPORT = 5
     IGNORED_PROTOCOL = 6
     IGNORED_PORT = 7
+    IGNORED_PREFIX = 8
 
 
 IGNORED = tuple(counter for counter in Counter if counter.name.startswith("IGNORED_"))

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Shows how judge_by_rules(), which the test writes above, judges what stands in a frame. */
+
+struct question {
+	__u64 word;
+	__u32 payload_len;
+	__u16 sport_class;
+	__u16 dport_class;
+	__u8 protocol;
+	__u8 reserved[7];
+};
+
+int probe(struct xdp_md *ctx)
+{
+	struct question *question = (void *)(long)ctx->data;
+
+	if ((void *)(question + 1) > (void *)(long)ctx->data_end)
+		return -1;
+	return judge_by_rules(question->protocol, question->sport_class, question->dport_class,
+			      question->word, question->payload_len);
+}

@@ -1,0 +1,134 @@
+"""What the kernel's code decides is what the plan says, prefix for prefix and port for port."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from collections import Counter as Tally
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sensor import abi
+from sensor.capture.syscalls import prog_test_run
+from sensor.config import OWN_RULES
+from sensor.model import Rule
+from sensor.rules.emit import c_code
+from sensor.rules.http import RFC9110
+from sensor.rules.load import load_rules
+from sensor.rules.plan import OTHER, TCP, UDP, UNKNOWN_CLASS, Plan, demands
+from sensor.rules.prefix import WORD, Prefix
+
+pytestmark = pytest.mark.kernel
+
+BPF = Path(__file__).parents[2] / "bpf"
+PROTOCOLS = {TCP: TCP, UDP: UDP, OTHER: 1}
+FEW = [
+    Rule(1, "service", "t", "n", "^SSH-", protocol=TCP),
+    Rule(2, "service", "t", "n", r"^[\x00-\x03]\xff[\x80-\x85]", protocol=TCP, port=445),
+    Rule(3, "service", "t", "n", "anywhere", port=7),
+    Rule(4, "service", "t", "n", r"^\x00\x00\x00\x00\x00\x00\x00\x01", protocol=UDP, port=9),
+]
+
+
+class Judge:
+    """``judge_by_rules()`` of one plan, loaded."""
+
+    def __init__(self, plan: Plan) -> None:
+        os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
+        from bcc import BPF as Bcc  # noqa: N811 - the class is named so
+
+        probe = (Path(__file__).parent / "judge_probe.c").read_text()
+        source = f'#include "abi.h"\n#include "parse.h"\n{c_code(plan)}{probe}'
+        self.bpf = Bcc(text=source.encode(), cflags=[f"-I{BPF}", "-Wall", "-Werror"])
+        self.fd = self.bpf.load_func(b"probe", Bcc.XDP).fd
+        self.port_classes = plan.port_classes().tolist()
+
+    def ask(self, protocol: int, sport: int, dport: int, payload: bytes) -> abi.Counter:
+        """What the kernel decides of a packet."""
+        word = payload[:WORD].ljust(WORD, b"\0")
+        return self.ask_by_class(
+            protocol, self.port_classes[sport], self.port_classes[dport], word, len(payload)
+        )
+
+    def ask_by_class(self, protocol: int, sport: int, dport: int, word: bytes, length: int) -> abi.Counter:
+        """The same, with the ports' classes."""
+        question = struct.pack("=8sIHHB7x", word, length, sport, dport, protocol)
+        return abi.Counter(prog_test_run(self.fd, question))
+
+
+def payloads(prefixes: list[Prefix], rng: random.Random) -> Iterator[bytes]:
+    """Near each prefix: what fits, what misses by a bit, and what is too short; and bytes at random."""
+    for value, mask, length in prefixes:
+        fitting = value | rng.getrandbits(64) & ~mask
+        for word in (value, fitting, fitting ^ 1 << rng.randrange(64), rng.getrandbits(64)):
+            for size in (length, length - 1, rng.randrange(1, WORD + 4), 1400):
+                if size > 0:
+                    yield word.to_bytes(WORD, "little").ljust(size, b"\0")[:size]
+
+
+def disagreements(plan: Plan, rounds: int, tally: Tally[abi.Counter]) -> list[str]:
+    """Every packet that kernel and plan judge differently, of many for each prefix."""
+    judge, rng = Judge(plan), random.Random(7)
+    ports = [0, 4, *(port for needs in plan.needs.values() for port in needs.ports)]
+    prefixes = [
+        one
+        for needs in plan.needs.values()
+        for asked in (needs.common, *needs.ports.values())
+        for one in asked
+    ]
+    found = []
+    for _ in range(rounds):
+        for payload in payloads(prefixes, rng):
+            for protocol in PROTOCOLS.values():
+                sport, dport = (rng.choice(ports), rng.choice(ports)) if protocol in (TCP, UDP) else (0, 0)
+                kernels = judge.ask(protocol, sport, dport, payload)
+                ours = plan.judge(protocol, sport, dport, payload)
+                tally[kernels] += 1
+                if kernels != ours:
+                    found.append(
+                        f"{protocol} {sport} {dport} {payload!r}: plan {ours.name}, kernel {kernels.name}"
+                    )
+    judge.bpf.cleanup()
+    return found
+
+
+def test_agreement_on_our_own_rules() -> None:
+    """Fitting, near and random payloads on all kinds of ports come to the same reason."""
+    tally = Tally[abi.Counter]()
+    assert disagreements(Plan.of(demands(load_rules(OWN_RULES), RFC9110)), 4, tally) == []
+    assert tally.total() > 100_000
+    assert min(tally[abi.Counter.SUBMITTED], tally[abi.Counter.IGNORED_PREFIX]) > 10_000
+
+
+def test_agreement_where_most_ports_are_free() -> None:
+    """And so it does with few rules, where every reason is given."""
+    tally = Tally[abi.Counter]()
+    assert disagreements(Plan.of(demands(FEW, RFC9110)), 200, tally) == []
+    for reason in (abi.Counter.IGNORED_PROTOCOL, abi.Counter.IGNORED_PORT, abi.Counter.IGNORED_PREFIX):
+        assert tally[reason] > 100
+
+
+@pytest.mark.parametrize("rules", [[], FEW])
+def test_a_port_map_of_zeroes_ignores_nothing_that_rules_speak_of(rules: list[Rule]) -> None:
+    """What a map holds before it is filled lets everything through."""
+    plan = Plan.of(demands(rules, RFC9110))
+    judge = Judge(plan)
+    for protocol in (TCP, UDP):
+        reason = judge.ask_by_class(protocol, UNKNOWN_CLASS, UNKNOWN_CLASS, b"\xee" * 8, 100)
+        assert reason == (abi.Counter.SUBMITTED if rules else abi.Counter.IGNORED_PROTOCOL)
+    judge.bpf.cleanup()
+
+
+def test_pass_all_ignores_nothing() -> None:
+    """Whatever protocol, ports and bytes."""
+    plan = Plan.pass_all()
+    judge, rng = Judge(plan), random.Random(3)
+    for protocol in range(256):
+        payload = rng.randbytes(rng.randrange(1, 20))
+        assert (
+            judge.ask(protocol, 1, 2, payload) == plan.judge(protocol, 1, 2, payload) == abi.Counter.SUBMITTED
+        )
+    judge.bpf.cleanup()
