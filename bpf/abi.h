@@ -25,8 +25,11 @@ enum counter {
 	COUNTER_IGNORED_NO_PAYLOAD,
 	COUNTER_IGNORED_NOT_IP,
 	COUNTER_IGNORED_NO_TRANSPORT,
+	COUNTER_IGNORED_NETWORK,	/* outside the networks that are watched */
 	COUNTER_IGNORED_PROTOCOL,	/* no rule speaks of this protocol */
 	COUNTER_IGNORED_PORT,		/* no rule speaks of either port */
+	COUNTER_IGNORED_LENGTH,		/* longer than the profile has matched */
+	COUNTER_IGNORED_FLOW,		/* behind what the profile has matched of a flow, or done with */
 	COUNTER_IGNORED_PREFIX,		/* no rule's payload begins like this one */
 	COUNTER_COUNT,
 };
@@ -36,30 +39,72 @@ struct counter_value {
 	__u64 bytes;
 };
 
-/* What the rules let the kernel ignore; a bit set means that no rule can apply. */
-struct plan {
-	__u64 ignored_protocols[256 / 64];
-	__u64 ignored_tcp_ports[65536 / 64];
-	__u64 ignored_udp_ports[65536 / 64];
+struct counters {
+	struct counter_value of[COUNTER_COUNT];
 };
 
-#define PLAN_COUNT 2
+/* What a longest matching prefix says of an address; an address without one is no reason to ignore. */
+enum network {
+	NETWORK_NONE,
+	NETWORK_INCLUDED,
+	NETWORK_EXCLUDED,	/* frames to or from it are ignored */
+	NETWORK_OUTSIDE,	/* frames between two of these are ignored */
+};
+
+struct network4 {
+	__u32 prefix_len;
+	__be32 address_be;
+};
+
+struct network6 {
+	__u32 prefix_len;
+	__u8 address[16];
+};
+
+/*
+ * Both directions of a flow have one key: the lower endpoint comes first, by the numbers that
+ * its bytes make on this machine. One kind of key for each IP version: hashing is what a
+ * look-up costs.
+ */
+struct flow_key4 {
+	__be32 address_be[2];
+	__be16 port_be[2];
+	__u16 vlan[2];		/* 12 bits of each tag, outer first */
+	__u32 protocol_and_tos;	/* the protocol in the lower byte, the service in the one above */
+};
+
+struct flow_key6 {
+	__be32 address_be[2][4];
+	__be16 port_be[2];
+	__u16 vlan[2];
+	__u32 protocol_and_tos;
+};
+
+/* What user space decided about a flow. */
+enum verdict {
+	VERDICT_NONE,
+	VERDICT_DONE,		/* nothing more in it can match */
+	VERDICT_FOLLOW,		/* every frame of it is a candidate, for so many frames or so long */
+};
+
+struct flow {
+	__u64 born_jiffies;
+	__u64 last_jiffies;
+	__u64 follow_until_ns;	/* CLOCK_MONOTONIC */
+	__u32 follow_frames;
+	__u32 packets;		/* with payload */
+	__u32 verdict;		/* enum verdict */
+	__u32 reserved;
+};
 
 /* In front of every frame in the ring. */
 struct frame_meta {
 	__u64 ktime_ns;		/* CLOCK_MONOTONIC */
+	__u64 flow_born_jiffies;	/* tells the flow from an earlier one of the same endpoints */
+	__u32 flow_packets;	/* which packet with payload of its flow this is, from 1; 0: not counted */
 	__u32 wirelen;
 	__u32 caplen;
 	__u32 ifindex;
-	__u16 l3_offset;
-	__u16 l4_offset;
-	__u16 payload_offset;
-	__u16 payload_len;
-	__u16 vlan_tci[2];	/* outer tag first */
-	__u8 vlan_count;
-	__u8 protocol;
-	__u8 status;		/* enum packet_status */
-	__u8 reserved[5];	/* no uninitialised byte may leave the stack */
 };
 
 #endif

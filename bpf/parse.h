@@ -133,6 +133,7 @@ struct frame {
 	void *data;
 	void *data_end;
 	__u64 length;
+	__u64 linear_length;	/* bytes of it before data_end; the others are in further buffers */
 };
 
 struct packet {

@@ -16,40 +16,68 @@ class Counter(IntEnum):
     IGNORED_NO_PAYLOAD = 3
     IGNORED_NOT_IP = 4
     IGNORED_NO_TRANSPORT = 5
-    IGNORED_PROTOCOL = 6
-    IGNORED_PORT = 7
-    IGNORED_PREFIX = 8
+    IGNORED_NETWORK = 6
+    IGNORED_PROTOCOL = 7
+    IGNORED_PORT = 8
+    IGNORED_LENGTH = 9
+    IGNORED_FLOW = 10
+    IGNORED_PREFIX = 11
 
 
 IGNORED = tuple(counter for counter in Counter if counter.name.startswith("IGNORED_"))
 
 COUNTER_VALUE = np.dtype([("frames", "=u8"), ("bytes", "=u8")])
 
-PLAN = np.dtype(
+COUNTERS = np.dtype([("of", COUNTER_VALUE, (len(Counter),))])
+
+
+class Network(IntEnum):
+    """Mirrors ``enum network``: what the longest matching prefix says of an address."""
+
+    NONE = 0
+    INCLUDED = 1
+    EXCLUDED = 2
+    OUTSIDE = 3
+
+
+NETWORK4 = np.dtype([("prefix_len", "=u4"), ("address_be", ">u4")])
+
+NETWORK6 = np.dtype([("prefix_len", "=u4"), ("address", "u1", (16,))])
+
+
+class Verdict(IntEnum):
+    """Mirrors ``enum verdict``: what user space decided about a flow."""
+
+    NONE = 0
+    DONE = 1
+    FOLLOW = 2
+
+
+_FLOW_KEY_REST = [("port_be", ">u2", (2,)), ("vlan", "=u2", (2,)), ("protocol_and_tos", "=u4")]
+
+FLOW_KEY4 = np.dtype([("address_be", "u1", (2, 4)), *_FLOW_KEY_REST])
+
+FLOW_KEY6 = np.dtype([("address_be", "u1", (2, 16)), *_FLOW_KEY_REST])
+
+FLOW = np.dtype(
     [
-        ("ignored_protocols", "=u8", (256 // 64,)),
-        ("ignored_tcp_ports", "=u8", (65536 // 64,)),
-        ("ignored_udp_ports", "=u8", (65536 // 64,)),
+        ("born_jiffies", "=u8"),
+        ("last_jiffies", "=u8"),
+        ("follow_until_ns", "=u8"),
+        ("follow_frames", "=u4"),
+        ("packets", "=u4"),
+        ("verdict", "=u4"),
+        ("reserved", "=u4"),
     ]
 )
-
-PLAN_COUNT = 2
-"""A reload fills the plan that is not in use, then switches over."""
 
 FRAME_META = np.dtype(
     [
         ("ktime_ns", "=u8"),
+        ("flow_born_jiffies", "=u8"),
+        ("flow_packets", "=u4"),
         ("wirelen", "=u4"),
         ("caplen", "=u4"),
         ("ifindex", "=u4"),
-        ("l3_offset", "=u2"),
-        ("l4_offset", "=u2"),
-        ("payload_offset", "=u2"),
-        ("payload_len", "=u2"),
-        ("vlan_tci", "=u2", (2,)),
-        ("vlan_count", "u1"),
-        ("protocol", "u1"),
-        ("status", "u1"),
-        ("reserved", "u1", (5,)),
     ]
 )

@@ -64,6 +64,10 @@ class FrameBatch:
     interface: NDArray[np.int64]
     """Interface index of a live frame; the interface's number in its file otherwise."""
     linktype: int = LinkType.ETHERNET
+    flow_packets: NDArray[np.int64] | None = None
+    """Which packet with payload of its flow a frame is, from 1, as the kernel counted; 0 where it did not."""
+    flow_born_jiffies: NDArray[np.int64] | None = None
+    """When that flow began, in the kernel's ticks: tells it from an earlier one of the same endpoints."""
 
     def __len__(self) -> int:
         return len(self.start)

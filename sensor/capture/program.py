@@ -1,22 +1,34 @@
-"""The kernel program: compile, fill maps, load, count; the only importer of BCC; runs in the supervisor."""
+"""The kernel program: compile for the rules, load, fill its maps, count; the only importer of BCC.
+
+Runs in the supervisor. The program is compiled anew when the rules change; counters and flows
+stand in maps that outlive it.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import os
+import re
 import resource
+import time
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensor import abi
+from sensor.capture import maps
 from sensor.capture.ring import PerfRing
+from sensor.capture.syscalls import BPF_F_XDP_HAS_FRAGS, xdp_load
 from sensor.errors import KernelError, PrivilegeError
 
 Action = Literal["pass", "drop"]
+IpNetwork = IPv4Network | IPv6Network
 
 CAPLEN_MAX = 65472
 """A perf record counts its size in 16 bits: frame, metadata and headers together (perf_event.h)."""
@@ -24,6 +36,8 @@ CAPLEN_MAX = 65472
 _PACKAGED = Path(__file__).parents[1] / "_bpf"
 _SOURCE = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "bpf"
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 12, 21, 38, 39
+_CLOCK_MONOTONIC_COARSE = 6
+_numbers = count(1)
 
 
 def check_privileges() -> None:
@@ -41,69 +55,244 @@ def check_privileges() -> None:
         )
 
 
-class Program:
-    """The loaded prefilter and its maps."""
+class KernelPlan(NamedTuple):
+    """What the rules ask the kernel to let through."""
 
-    def __init__(self, plan: NDArray[np.void], *, snaplen: int = CAPLEN_MAX, action: Action = "pass") -> None:
-        """Compile, load, and fill the plan; nothing is attached yet.
+    code: str
+    """C: ``judge_by_rules()`` and ``looks_like_http()``, as `sensor.rules.emit` writes them."""
+    port_classes: NDArray[np.uint16]
+    """The class of each port that ``judge_by_rules()`` is told, shape (65536,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything else that is compiled in; it stays when the rules change."""
+
+    snaplen: int = CAPLEN_MAX
+    """Most bytes kept of a frame."""
+    action: Action = "pass"
+    flows: int = 1 << 20
+    """Flows that are remembered."""
+    depth: int | None = None
+    """Packets with payload of a flow that are candidates."""
+    http_at_any_depth: bool = True
+    longest: int | None = None
+    """Longest payload that is a candidate, bytes."""
+    flow_has_tos: bool = False
+    idle_s: float = 30
+    life_s: float = 120
+    include: tuple[IpNetwork, ...] = ()
+    exclude: tuple[IpNetwork, ...] = ()
+    """Networks whose frames are candidates or not; the longest match of an address counts."""
+    multi_buffer: bool = False
+    """Whether frames may come in several buffers (Linux 5.18 and newer)."""
+
+    def flags(self) -> list[str]:
+        """Return the compiler's flags for it."""
+        values = {
+            "SNAPLEN": min(self.snaplen, CAPLEN_MAX),
+            "ACTION": f"XDP_{self.action.upper()}",
+            "MULTI_BUFFER": int(self.multi_buffer),
+            "FLOWS": self.flows,
+            "DEPTH": self.depth or 0,
+            "HTTP_AT_ANY_DEPTH": int(self.http_at_any_depth),
+            "LONGEST": self.longest or 0,
+            "FLOW_HAS_TOS": int(self.flow_has_tos),
+            "IDLE_JIFFIES": f"{_jiffies(self.idle_s)}LL",
+            "LIFE_JIFFIES": f"{_jiffies(self.life_s)}LL",
+            "NETWORKS": len(self.include) + len(self.exclude) + 1 if self.include or self.exclude else 0,
+        }
+        return [f"-I{_SOURCE}", "-Wall", "-Werror", *(f"-D{name}={value}" for name, value in values.items())]
+
+
+class Generation:
+    """The program compiled and loaded for one plan, with the maps that are its own."""
+
+    def __init__(self, bpf: Any, flags: int) -> None:
+        self._bpf = bpf
+        self.fd = xdp_load("prefilter", bpf.dump_func(b"prefilter"), flags)
+
+    def map_fd(self, name: str) -> int:
+        """Return the file descriptor of one of its maps."""
+        return int(self._bpf[name.encode()].map_fd)
+
+    def close(self) -> None:
+        """Free it; the kernel keeps what an interface still runs."""
+        os.close(self.fd)
+        self._bpf.cleanup()
+
+
+class Program:
+    """The prefilter: the generation in force, and the maps that all of them share."""
+
+    def __init__(self, plan: KernelPlan, options: Options = Options()) -> None:
+        """Compile, load, and fill the maps; nothing is attached yet.
 
         Raises:
             KernelError: BCC is not installed, or the kernel refused the program or a map.
         """
-        bpf_class = _import_bcc()
         with suppress(ValueError, OSError):  # kernels before 5.11 charge maps to this limit
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        flags = [
-            f"-I{_SOURCE}",
-            f"-DSNAPLEN={min(snaplen, CAPLEN_MAX)}",
-            f"-DACTION=XDP_{action.upper()}",
-            "-Wall",
-            "-Werror",
-        ]
+        self._options = options
+        self._number = next(_numbers)
+        """Of this program in the process: BCC knows shared maps by name."""
+        self._rings: list[PerfRing] = []
+        self._shared = self._compile("maps.c", "")
+        self._generation = self.compile(plan)
+
+    @property
+    def fd(self) -> int:
+        """Of the program in force."""
+        return self._generation.fd
+
+    def compile(self, plan: KernelPlan) -> Generation:
+        """Compile and load the program for a plan, ready to be attached in the place of the one in force.
+
+        Takes some tenths of a second, in which other threads run.
+
+        Raises:
+            KernelError: The kernel refused it.
+        """
+        flags = BPF_F_XDP_HAS_FRAGS if self._options.multi_buffer else 0
+        bpf = self._compile("prefilter.c", plan.code)
         try:
-            self._bpf = bpf_class(src_file=str(_SOURCE / "prefilter.c").encode(), cflags=flags)
-            self.fd: int = self._bpf.load_func(b"prefilter", bpf_class.XDP).fd
+            generation = Generation(bpf, flags)
+            maps.fill(generation.map_fd("port_classes"), plan.port_classes)
+            self._fill_networks(generation)
+        except OSError as error:
+            raise _refused(f"{error.strerror}: {error.filename}" if error.filename else error) from error
+        for ring in self._rings:
+            _connect(generation, ring)
+        return generation
+
+    def use(self, generation: Generation) -> None:
+        """Forget the generation in force; every interface runs this one by now."""
+        self._generation.close()
+        self._generation = generation
+
+    def _compile(self, file: str, plan_code: str) -> Any:
+        text = (_SOURCE / file).read_text(encoding="ascii").replace('#include "plan.h"', plan_code)
+        text = re.sub(r"\bshared_(\w+)", rf"\g<1>_{self._number}", text)
+        try:
+            return _import_bcc()(text=text.encode(), cflags=self._options.flags())
+        except KernelError:
+            raise
         except Exception as error:
-            raise KernelError(
-                f"the kernel program could not be loaded ({error}); "
-                "sensor needs Linux 5.15 or newer with eBPF enabled"
-            ) from error
-        self._active = 0
-        self.use_plan(plan)
+            raise _refused(error) from error
 
-    def use_plan(self, plan: NDArray[np.void]) -> None:
-        """Put a plan, one `abi.PLAN`, in force: for every frame the old one holds, or the new one."""
-        self._active = (self._active + 1) % abi.PLAN_COUNT
-        plans, active = self._bpf[b"plans"], self._bpf[b"active_plan"]
-        plans[ctypes.c_int(self._active)] = plans.Leaf.from_buffer_copy(plan.tobytes())
-        active[ctypes.c_int(0)] = ctypes.c_uint32(self._active)
+    def _fill_networks(self, generation: Generation) -> None:
+        options = self._options
+        if not options.include and not options.exclude:
+            return
+        entries: dict[IpNetwork, abi.Network] = {}
+        if options.include:
+            everywhere: tuple[IpNetwork, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+            entries.update(dict.fromkeys(everywhere, abi.Network.OUTSIDE))
+        entries.update(dict.fromkeys(options.include, abi.Network.INCLUDED))
+        entries.update(dict.fromkeys(options.exclude, abi.Network.EXCLUDED))
+        for network, meaning in entries.items():
+            fd = generation.map_fd(f"networks{network.version}")
+            maps.update(fd, _network_key(network), np.array([meaning], np.uint32))
 
-    def connect(self, ring: PerfRing) -> None:
-        """Let the program submit to this ring on its CPU.
+    def connect(self, rings: Iterable[PerfRing]) -> None:
+        """Let the program submit to these rings, each on its CPU.
 
         Raises:
             KernelError: The kernel refused.
         """
-        from bcc import libbcc
-
-        key, value = ctypes.c_int(ring.cpu), ctypes.c_int(ring.fd)
-        fd = self._bpf[b"frames"].map_fd
-        if libbcc.lib.bpf_update_elem(fd, ctypes.byref(key), ctypes.byref(value), 0) != 0:
-            error = os.strerror(ctypes.get_errno())
-            raise KernelError(f"CPU {ring.cpu}: the perf ring could not be connected: {error}")
+        for ring in rings:
+            self._rings.append(ring)
+            _connect(self._generation, ring)
 
     def counters(self) -> dict[abi.Counter, tuple[int, int]]:
         """Frames and bytes of every bucket, summed over the CPUs."""
-        table = self._bpf[b"counters"]
-        totals = {}
-        for counter in abi.Counter:
-            per_cpu = table[ctypes.c_int(counter)]
-            totals[counter] = (sum(v.frames for v in per_cpu), sum(v.bytes for v in per_cpu))
-        return totals
+        totals = self.counters_by_cpu().sum(axis=0)
+        return {counter: (int(totals[counter, 0]), int(totals[counter, 1])) for counter in abi.Counter}
+
+    def counters_by_cpu(self) -> NDArray[np.uint64]:
+        """Frames and bytes of every bucket, shape (CPUs, buckets, 2)."""
+        key = np.zeros(1, np.uint32)
+        found = maps.look_up(self._shared_fd("counters"), key, abi.COUNTERS, maps.possible_cpus())
+        assert found is not None  # every index of an array exists
+        return found.view(np.uint64).reshape(len(found), len(abi.Counter), 2)
+
+    def flow(self, key: NDArray[np.void]) -> NDArray[np.void] | None:
+        """Return what is remembered of a flow, an `abi.FLOW`; None: nothing.
+
+        The key is an `abi.FLOW_KEY4` or `abi.FLOW_KEY6`, shape (1,), the lower endpoint first.
+        """
+        return maps.look_up(self._flows_fd(key), key, abi.FLOW)
+
+    def set_verdict(
+        self, key: NDArray[np.void], verdict: abi.Verdict, *, frames: int = 0, until_ns: int = 0
+    ) -> bool:
+        """Decide about a flow; whether it is remembered still.
+
+        Of a flow to follow, every frame is a candidate, up to so many of them and until a monotonic
+        time. A packet that is counted meanwhile may be forgotten: one more of the flow passes then.
+        """
+        flow = self.flow(key)
+        if flow is None:
+            return False
+        flow["verdict"], flow["follow_frames"], flow["follow_until_ns"] = verdict, frames, until_ns
+        try:
+            maps.update(self._flows_fd(key), key, flow, maps.BPF_EXIST)
+        except FileNotFoundError:
+            return False
+        if verdict == abi.Verdict.FOLLOW:
+            self._follow(until_ns)
+        return True
+
+    def _flows_fd(self, key: NDArray[np.void]) -> int:
+        return self._shared_fd("flows4" if key.dtype == abi.FLOW_KEY4 else "flows6")
+
+    def _follow(self, until_ns: int) -> None:
+        fd, key = self._shared_fd("follow"), np.zeros(1, np.uint32)
+        before = maps.look_up(fd, key, np.dtype(np.uint64))
+        assert before is not None  # every index of an array exists
+        maps.update(fd, key, np.maximum(before, np.uint64(until_ns)))
+
+    def memory_bytes(self) -> dict[str, int]:
+        """What each map takes."""
+        found = {name: maps.memory_bytes(self._shared_fd(name)) for name in ("counters", "flows4", "flows6", "follow")}
+        own = ("port_classes", "frames")
+        return found | {name: maps.memory_bytes(self._generation.map_fd(name)) for name in own}
+
+    def _shared_fd(self, name: str) -> int:
+        return int(self._shared[f"{name}_{self._number}".encode()].map_fd)
 
     def close(self) -> None:
         """Free program and maps; they live on while an interface holds them."""
-        self._bpf.cleanup()
+        self._generation.close()
+        self._shared.cleanup()
+
+
+def _connect(generation: Generation, ring: PerfRing) -> None:
+    key, value = np.array([ring.cpu], np.uint32), np.array([ring.fd], np.uint32)
+    try:
+        maps.update(generation.map_fd("frames"), key, value)
+    except OSError as error:
+        raise KernelError(
+            f"CPU {ring.cpu}: the perf ring could not be connected: {error.strerror}"
+        ) from error
+
+
+def _network_key(network: IpNetwork) -> NDArray[np.void]:
+    if network.version == 4:
+        return np.array([(network.prefixlen, int(network.network_address))], abi.NETWORK4)
+    return np.array([(network.prefixlen, tuple(network.network_address.packed))], abi.NETWORK6)
+
+
+def _jiffies(seconds: float) -> int:
+    """Return a time in the kernel's ticks: its coarse clock moves by one of them at a time."""
+    return round(seconds / time.clock_getres(_CLOCK_MONOTONIC_COARSE))
+
+
+def _refused(reason: object) -> KernelError:
+    return KernelError(
+        f"the kernel program could not be loaded ({reason}); "
+        "sensor needs Linux 5.15 or newer with eBPF enabled"
+    )
 
 
 def _import_bcc() -> Any:

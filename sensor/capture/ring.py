@@ -1,13 +1,8 @@
-"""The per-CPU perf rings, mapped and walked in batches; runs where frames are read.
+"""Mapped perf rings to batches of frames; the rings are opened in the supervisor and read in the workers.
 
-A ring is a page of control and a power of two of data pages (linux/perf_event.h). The
-kernel moves ``data_head``; whoever reads moves ``data_tail`` once it needs the bytes no
-longer. One `PerfRing.read` takes ``data_head`` once, walks at most `BATCH_BYTES` of
-records, and the batch stands in the ring itself, uncopied, until `PerfRing.release`.
-
-Order of loads and stores: ``data_head`` must be read before the data behind it, ``data_tail``
-stored after. x86-64 keeps that order by itself. On other machines a membarrier(2) between
-the two stands in for the barrier that Python lacks; those machines are not tested.
+The kernel writes records at ``data_head``, we read at ``data_tail``; ``data_head`` is loaded before
+the data behind it, and ``data_tail`` stored after (linux/perf_event.h), by the C library's
+acquire and release. Rings are per CPU: there is no order between them.
 """
 
 from __future__ import annotations
@@ -15,13 +10,14 @@ from __future__ import annotations
 import mmap
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fcntl import ioctl
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sensor import abi
+from sensor import abi, native
 from sensor.capture.clock import WallClock
 from sensor.capture.syscalls import (
     PERF_ATTR_WATERMARK,
@@ -29,7 +25,6 @@ from sensor.capture.syscalls import (
     PERF_SAMPLE_RAW,
     PERF_TYPE_SOFTWARE,
     PerfEventAttr,
-    memory_barrier,
     perf_event_open,
 )
 from sensor.errors import KernelError
@@ -37,18 +32,21 @@ from sensor.model import FrameBatch
 
 BATCH_BYTES = 1 << 20
 """Most bytes of records in a batch: what timers, status and signals may have to wait behind."""
+BATCH_FRAMES = 1 << 13
 
-_HEAD, _TAIL = 1024 // 8, 1032 // 8
+_HEAD, _TAIL = 1024, 1032
 _PERF_EVENT_IOC_ENABLE = 0x2400
 _RECORD_SAMPLE = 9
-_RECORD_HEADER = 8
-_RAW_HEADER = _RECORD_HEADER + 4  # then u32, the size of what the program submitted
-_FRAME = _RAW_HEADER + abi.FRAME_META.itemsize
-_META_OFFSETS = np.arange(_RAW_HEADER, _FRAME)
+_RAW_HEADER = 12  # struct perf_event_header, then u32, the size of what the program submitted
 
 
 class PerfRing:
-    """The ring of one CPU."""
+    """The ring of one CPU: an event, and this process's mapping of its buffer.
+
+    The buffer lives as long as any process maps it. A mapping is not inherited: a child maps the
+    event anew (`mapped_anew`) and must not let go of what it got from its parent, or it would
+    unmap whatever stands at that address by then.
+    """
 
     def __init__(self, cpu: int, size_bytes: int) -> None:
         """Open and map it; ``size_bytes`` is a power of two of pages.
@@ -56,8 +54,6 @@ class PerfRing:
         Raises:
             KernelError: The kernel refused, most often for want of lockable memory.
         """
-        self.cpu = cpu
-        self._size = size_bytes
         attr = PerfEventAttr(
             type=PERF_TYPE_SOFTWARE,
             config=PERF_COUNT_SW_BPF_OUTPUT,
@@ -68,113 +64,137 @@ class PerfRing:
         )
         attr.size = 112
         try:
-            self.fd = perf_event_open(attr, cpu)
+            fd = perf_event_open(attr, cpu)
         except OSError as error:
             raise KernelError(f"CPU {cpu}: the kernel refused a perf ring: {error.strerror}") from error
         try:
-            self._map = mmap.mmap(self.fd, mmap.PAGESIZE + size_bytes)
+            self._map_event(cpu, fd, size_bytes)
+        except KernelError:
+            os.close(fd)
+            raise
+        ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
+
+    def mapped_anew(self) -> PerfRing:
+        """Return the same ring for a child process that was forked since.
+
+        Raises:
+            KernelError: The kernel refused.
+        """
+        ring = PerfRing.__new__(PerfRing)
+        ring._map_event(self.cpu, self.fd, self._size)
+        return ring
+
+    def _map_event(self, cpu: int, fd: int, size_bytes: int) -> None:
+        self.cpu, self.fd, self._size = cpu, fd, size_bytes
+        try:
+            self._map = mmap.mmap(fd, mmap.PAGESIZE + size_bytes)
         except OSError as error:
-            os.close(self.fd)
             raise KernelError(
                 f"CPU {cpu}: a ring of {size_bytes >> 20} MiB cannot be mapped: {error.strerror}; "
                 "make it smaller with --ring-mib, or raise the memlock limit: ulimit -l unlimited"
             ) from error
-        ioctl(self.fd, _PERF_EVENT_IOC_ENABLE, 0)
-        self._control = memoryview(self._map)[: mmap.PAGESIZE].cast("Q")
-        self._data = memoryview(self._map)[mmap.PAGESIZE :]
-        self._words = self._data.cast("Q")
-        self._next_tail = 0
+        whole = memoryview(self._map)
+        self._data = whole[mmap.PAGESIZE :]
+        self._head_address = native.address(whole) + _HEAD
+        self._tail_address = native.address(whole) + _TAIL
+        self._data_address = native.address(self._data)
+        self.next_tail = self.tail
+        """Where the tail will be once the batch that was read last is released."""
+
+    @property
+    def tail(self) -> int:
+        """Bytes that have been given back to the kernel since the ring was opened."""
+        return native.load_acquire(self._tail_address)
 
     def read(self, clock: WallClock) -> FrameBatch | None:
         """The oldest frames not yet read, or None when there are none. `release` before the next read."""
-        head = self._control[_HEAD]
-        tail = self._control[_TAIL]
-        memory_barrier()
+        head = native.load_acquire(self._head_address)
+        tail = self.tail
         if head == tail:
             return None
         first = tail & (self._size - 1)
-        records, end = self._walk(first, min(first + (head - tail), self._size, first + BATCH_BYTES))
-        if not records and end == first:
+        limit = min(first + (head - tail), self._size, first + BATCH_BYTES)
+        raw, meta, end = native.walk_records(
+            self._data_address, first, limit, self._size, abi.FRAME_META, BATCH_FRAMES
+        )
+        if end == first:
             return self._read_over_the_edge(tail, first, clock)
-        self._next_tail = tail + (end - first)
-        return _frames(self._data, records, clock)
+        self.next_tail = tail + (end - first)
+        return _frames(self._data, raw, meta, clock)
 
     def release(self) -> None:
         """Give the last batch's bytes back to the kernel; its frames are gone."""
-        memory_barrier()
-        self._control[_TAIL] = self._next_tail
+        native.store_release(self._tail_address, self.next_tail)
 
     def waiting(self) -> int:
         """Frames submitted and not yet read. Walks them: meant for when nothing is submitted any more."""
-        position, head = self._control[_TAIL], self._control[_HEAD]
+        position, head = self.tail, native.load_acquire(self._head_address)
+        words = self._data.cast("Q")
         samples = 0
         while position < head:
-            word = self._words[(position & (self._size - 1)) >> 3]
+            word = words[(position & (self._size - 1)) >> 3]  # u32 type, u16 misc, u16 size
             samples += word & 0xFFFFFFFF == _RECORD_SAMPLE
             position += word >> 48
         return samples
+
+    def fill(self) -> float:
+        """The share of the ring that is taken, 0 to 1."""
+        return (native.load_acquire(self._head_address) - self.tail) / self._size
 
     def close(self) -> None:
         """Close the event; the mapping goes with the last batch that stands in it."""
         os.close(self.fd)
 
-    def _walk(self, position: int, limit: int) -> tuple[list[int], int]:
-        """Offsets of the samples between two offsets, and where the first record that does not fit starts."""
-        words = self._words
-        records = []
-        while position < limit:
-            word = words[position >> 3]  # u32 type, u16 misc, u16 size
-            end = position + (word >> 48)
-            if end > self._size:
-                break
-            if word & 0xFFFFFFFF == _RECORD_SAMPLE:
-                records.append(position)
-            position = end
-        return records, position
-
     def _read_over_the_edge(self, tail: int, first: int, clock: WallClock) -> FrameBatch:
         """The one record that begins at the ring's end and goes on at its start, copied together."""
-        size = self._words[first >> 3] >> 48
-        record = bytes(self._data[first:]) + bytes(self._data[: first + size - self._size])
-        self._next_tail = tail + size
-        is_sample = record[0] == _RECORD_SAMPLE
-        return _frames(memoryview(record), [0] if is_sample else [], clock)
+        size = int.from_bytes(self._data[first + 6 : first + 8], "little")
+        record = memoryview(bytes(self._data[first:]) + bytes(self._data[: first + size - self._size]))
+        self.next_tail = tail + size
+        raw, meta, _ = native.walk_records(native.address(record), 0, size, size, abi.FRAME_META, 1)
+        return _frames(record, raw, meta, clock)
 
 
-def _frames(buffer: memoryview, records: list[int], clock: WallClock) -> FrameBatch:
-    start = np.array(records, np.int64)
-    data = np.frombuffer(buffer, np.uint8)
-    meta = data[start[:, None] + _META_OFFSETS].view(abi.FRAME_META)[:, 0]
+def _frames(
+    buffer: memoryview, raw: NDArray[np.int64], meta: NDArray[np.void], clock: WallClock
+) -> FrameBatch:
     return FrameBatch(
         buffer=buffer,
-        start=start + _FRAME,
+        start=raw + abi.FRAME_META.itemsize,
         caplen=meta["caplen"].astype(np.int64),
         wirelen=meta["wirelen"].astype(np.int64),
         timestamp_ns=meta["ktime_ns"].astype(np.int64) + clock.offset_ns,
         interface=meta["ifindex"].astype(np.int64),
+        flow_packets=meta["flow_packets"].astype(np.int64),
+        flow_born_jiffies=meta["flow_born_jiffies"].astype(np.int64),
     )
 
 
 class RingSet:
-    """The rings of all CPUs, read in turn."""
+    """The rings that one process reads, in turn."""
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, rings: Iterable[PerfRing]) -> None:
+        self.rings = list(rings)
+        self.clock = WallClock()
+        self._poll = select.poll()
+        for ring in self.rings:
+            self._poll.register(ring.fd, select.POLLIN)
+
+    @classmethod
+    def open(cls, size_bytes: int) -> RingSet:
         """Open a ring on every CPU that is online.
 
         Raises:
             KernelError: A ring was refused.
         """
-        self.rings: list[PerfRing] = []
-        self.clock = WallClock()
-        self._poll = select.poll()
+        rings: list[PerfRing] = []
         try:
-            for cpu in _online_cpus():
-                self.rings.append(PerfRing(cpu, size_bytes))
+            for cpu in online_cpus():
+                rings.append(PerfRing(cpu, size_bytes))
         except BaseException:
-            self.close()
+            for ring in rings:
+                ring.close()
             raise
-        for ring in self.rings:
-            self._poll.register(ring.fd, select.POLLIN)
+        return cls(rings)
 
     def batches(self) -> Iterator[FrameBatch]:
         """One batch of each ring that has any; each is valid until the next is asked for."""
@@ -200,7 +220,7 @@ class RingSet:
             ring.close()
 
 
-def _online_cpus() -> list[int]:
+def online_cpus() -> list[int]:
     """CPU numbers from a list such as ``0-3,5`` (sysfs, cputopology)."""
     cpus: list[int] = []
     for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):

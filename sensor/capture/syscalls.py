@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from typing import Any
 
 _NUMBERS = {
-    "x86_64": {"bpf": 321, "perf_event_open": 298, "membarrier": 324},
-    "aarch64": {"bpf": 280, "perf_event_open": 241, "membarrier": 283},
+    "x86_64": {"bpf": 321, "perf_event_open": 298},
+    "aarch64": {"bpf": 280, "perf_event_open": 241},
 }
 
+BPF_MAP_LOOKUP_ELEM = 1
+BPF_MAP_UPDATE_ELEM = 2
+BPF_PROG_LOAD = 5
 BPF_PROG_TEST_RUN = 10
+BPF_MAP_UPDATE_BATCH = 26
 BPF_LINK_CREATE = 28
+BPF_LINK_UPDATE = 29
+BPF_PROG_TYPE_XDP = 6
 BPF_XDP = 37
+BPF_F_XDP_HAS_FRAGS = 1 << 5
+BPF_F_TEST_XDP_LIVE_FRAMES = 1 << 1
 
 PERF_TYPE_SOFTWARE = 1
 PERF_COUNT_SW_BPF_OUTPUT = 10
@@ -25,13 +34,69 @@ PERF_SAMPLE_RAW = 1 << 10
 PERF_ATTR_WATERMARK = 1 << 14
 PERF_FLAG_FD_CLOEXEC = 8
 
-MEMBARRIER_CMD_GLOBAL_EXPEDITED = 2
-
 CLONE_NEWNET = 0x40000000
 
-_KEEPS_STORE_ORDER = os.uname().machine == "x86_64"
+_VERIFIER_LOG_BYTES = 1 << 24
+_VERIFIER_WORDS = 60
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class MapElementAttr(ctypes.Structure):
+    """``bpf_attr`` of the commands on one element of a map."""
+
+    _fields_ = (
+        ("map_fd", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class MapBatchAttr(ctypes.Structure):
+    """``bpf_attr.batch``."""
+
+    _fields_ = (
+        ("in_batch", ctypes.c_uint64),
+        ("out_batch", ctypes.c_uint64),
+        ("keys", ctypes.c_uint64),
+        ("values", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("map_fd", ctypes.c_uint32),
+        ("elem_flags", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    )
+
+
+class ProgLoadAttr(ctypes.Structure):
+    """``bpf_attr`` of ``BPF_PROG_LOAD``, as far as it is used here."""
+
+    _fields_ = (
+        ("prog_type", ctypes.c_uint32),
+        ("insn_cnt", ctypes.c_uint32),
+        ("insns", ctypes.c_uint64),
+        ("license", ctypes.c_uint64),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log_buf", ctypes.c_uint64),
+        ("kern_version", ctypes.c_uint32),
+        ("prog_flags", ctypes.c_uint32),
+        ("prog_name", ctypes.c_char * 16),
+        ("prog_ifindex", ctypes.c_uint32),
+        ("expected_attach_type", ctypes.c_uint32),
+    )
+
+
+class LinkUpdateAttr(ctypes.Structure):
+    """``bpf_attr.link_update``."""
+
+    _fields_ = (
+        ("link_fd", ctypes.c_uint32),
+        ("new_prog_fd", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("old_prog_fd", ctypes.c_uint32),
+    )
 
 
 class LinkCreateAttr(ctypes.Structure):
@@ -103,6 +168,38 @@ def link_create_xdp(prog_fd: int, ifindex: int, flags: int) -> int:
     return bpf(BPF_LINK_CREATE, LinkCreateAttr(prog_fd, ifindex, BPF_XDP, flags))
 
 
+def link_update(link_fd: int, prog_fd: int) -> None:
+    """Put another program in the place of a link's: every frame meets the old one or the new one."""
+    bpf(BPF_LINK_UPDATE, LinkUpdateAttr(link_fd, prog_fd))
+
+
+def xdp_load(name: str, code: bytes, flags: int) -> int:
+    """Load an XDP program (GPL) of eBPF instructions; its fd.
+
+    Raises `OSError`; where the verifier refuses, the end of its log is the error's ``filename``.
+    """
+    instructions = ctypes.create_string_buffer(code, len(code))
+    license_text = ctypes.create_string_buffer(b"GPL")
+    attr = ProgLoadAttr(
+        prog_type=BPF_PROG_TYPE_XDP,
+        insn_cnt=len(code) // 8,
+        insns=ctypes.addressof(instructions),
+        license=ctypes.addressof(license_text),
+        prog_flags=flags,
+        prog_name=name.encode(),
+        expected_attach_type=BPF_XDP,
+    )
+    try:
+        return bpf(BPF_PROG_LOAD, attr)
+    except OSError as error:
+        log = ctypes.create_string_buffer(_VERIFIER_LOG_BYTES)
+        attr.log_level, attr.log_size, attr.log_buf = 1, len(log), ctypes.addressof(log)
+        with suppress(OSError):
+            os.close(bpf(BPF_PROG_LOAD, attr))
+        error.filename = " ".join(log.value.decode(errors="replace").split()[-_VERIFIER_WORDS:])
+        raise
+
+
 def prog_test_run(prog_fd: int, frame: bytes) -> int:
     """Run an XDP program once over ``frame`` (14 bytes or more); its action (``BPF_PROG_TEST_RUN``)."""
     data = ctypes.create_string_buffer(frame, len(frame))
@@ -114,12 +211,6 @@ def prog_test_run(prog_fd: int, frame: bytes) -> int:
 def perf_event_open(attr: PerfEventAttr, cpu: int) -> int:
     """Open a perf event for all processes on one CPU; its fd (perf_event_open(2))."""
     return _call("perf_event_open", ctypes.byref(attr), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
-
-
-def memory_barrier() -> None:
-    """Order the loads and stores before against those after, where the machine does not by itself."""
-    if not _KEEPS_STORE_ORDER:
-        _call("membarrier", MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0)
 
 
 def unshare(flags: int) -> None:

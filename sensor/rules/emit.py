@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
+from sensor.rules.http import HttpReading
 from sensor.rules.plan import OTHER, TCP, UDP, UNKNOWN_CLASS, Needs, Plan
-from sensor.rules.prefix import WORD, Prefix, PrefixSet
+from sensor.rules.prefix import WORD, Prefix, PrefixSet, beginnings
 
 _FEW = 6
 """Masks that are tried one after the other; of more, a byte says which are worth it."""
@@ -41,9 +42,9 @@ judge_by_rules(__u8 protocol, __u16 sport_class, __u16 dport_class, __u64 word, 
 """
 
 
-def c_code(plan: Plan) -> str:
-    """Write ``judge_by_rules()``. It needs ``abi.h`` and ``parse.h`` before it."""
-    lines = [_HEAD]
+def c_code(plan: Plan, http: HttpReading) -> str:
+    """Write ``judge_by_rules()`` and ``looks_like_http()``. They need ``abi.h`` and ``parse.h`` before them."""
+    lines = [_HEAD, *_begins("looks_like_http", PrefixSet(beginnings(http)))]
     for protocol, name in ((TCP, "tcp"), (UDP, "udp")):
         lines += _ported(name, plan, protocol)
     lines += _portless(plan.needs[OTHER])

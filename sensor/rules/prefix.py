@@ -82,6 +82,13 @@ def prefixes(rule: Rule, http: HttpReading) -> frozenset[Prefix]:
     return frozenset(Prefix(value, mask, length) for value, mask in words)
 
 
+def beginnings(http: HttpReading) -> frozenset[Prefix]:
+    """List the prefixes of payloads that look like HTTP."""
+    return frozenset(
+        Prefix(word_of(text), (1 << 8 * len(text)) - 1, max(SHORTEST, len(text))) for text in http.beginnings
+    )
+
+
 class _Path(NamedTuple):
     """How a match can begin."""
 

@@ -1,0 +1,67 @@
+"""BPF maps as numpy sees them: look up, fill, measure; runs in the supervisor and in benchmarks.
+
+By bpf(2) on a map's file descriptor; every call raises `OSError` with the kernel's errno.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sensor.capture.syscalls import (
+    BPF_MAP_LOOKUP_ELEM,
+    BPF_MAP_UPDATE_BATCH,
+    BPF_MAP_UPDATE_ELEM,
+    MapBatchAttr,
+    MapElementAttr,
+    bpf,
+)
+
+BPF_ANY, BPF_EXIST = 0, 2
+
+Array = NDArray[Any]
+
+
+def look_up(fd: int, key: Array, value: np.dtype[Any], count: int = 1) -> Array | None:
+    """Return the value of a key, shape (count,), or None where there is none.
+
+    ``count`` is the number of possible CPUs where the map keeps a value for each: the kernel rounds
+    these up to 8 bytes.
+    """
+    found = np.empty(count, value)
+    try:
+        bpf(BPF_MAP_LOOKUP_ELEM, MapElementAttr(fd, key=key.ctypes.data, value=found.ctypes.data))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def update(fd: int, key: Array, value: Array, flags: int = BPF_ANY) -> None:
+    """Set the value of a key."""
+    attr = MapElementAttr(fd, key=key.ctypes.data, value=value.ctypes.data, flags=flags)
+    bpf(BPF_MAP_UPDATE_ELEM, attr)
+
+
+def fill(fd: int, values: Array) -> None:
+    """Set the elements of an array map, from the first on."""
+    keys = np.arange(len(values), dtype=np.uint32)
+    stored = np.ascontiguousarray(values)
+    attr = MapBatchAttr(
+        keys=keys.ctypes.data, values=stored.ctypes.data, count=len(stored), map_fd=fd
+    )
+    bpf(BPF_MAP_UPDATE_BATCH, attr)
+
+
+def memory_bytes(fd: int) -> int:
+    """Return what a map takes, as the kernel accounts for it (proc_pid_fdinfo)."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
+
+
+def possible_cpus() -> int:
+    """Count the CPUs that maps keep values for (sysfs, cputopology)."""
+    last = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
+    return int(last.rpartition("-")[2].rpartition(",")[2]) + 1
