@@ -99,7 +99,8 @@ def nic_counters(name: str) -> dict[str, int]:
     """Frames that were lost before XDP saw them, or by the driver around XDP, since the driver was loaded.
 
     Keys are the kernel's names: of ``rtnl_link_stats64`` (linux/if_link.h), and those of the driver's own
-    statistics that speak of XDP. Some drivers count there what a program drops on purpose, too.
+    statistics that speak of XDP. Not all of it is loss: ``rx_dropped`` counts also what the host's stack had
+    no use for, and drivers count what a program drops on purpose.
 
     Raises:
         InterfaceError: There is no interface of this name.

@@ -272,7 +272,8 @@ def test_tags_on_veth(tmp_path: Path, mode: str) -> None:
     assert not [line for line in run.log if "VLAN tags" in line]
 
 
-def port_to_elsewhere() -> str:
+@contextmanager
+def port_to_elsewhere() -> Iterator[str]:
     """Make a port whose other end is in another namespace with a large MTU: only the kernel knows."""
     with private_network():
         elsewhere = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
@@ -281,19 +282,21 @@ def port_to_elsewhere() -> str:
         netlink.link("set", index=netlink.link_lookup(ifname="beyond")[0], mtu=9000, net_ns_fd=elsewhere)
     sh("ip link set far up")
     sh(f"nsenter --net=/dev/fd/{elsewhere} ip link set beyond up", pass_fds=(elsewhere,))
-    os.close(elsewhere)
-    return "far"
+    try:
+        yield "far"
+    finally:
+        os.close(elsewhere)  # the namespace goes, and both ends with it
 
 
 def test_several_interfaces_are_attached_all_or_none(tmp_path: Path) -> None:
     """The second fails when the first is attached already: it says why, and nothing is left."""
-    far = port_to_elsewhere()
-    message = refused_run(tmp_path, "-i", "mirror", "-i", far)
-    assert message.startswith("sensor: far: veth refuses native XDP")
-    assert "MTU" in message
-    assert "--mode generic" in message
-    assert find_interface("mirror").xdp_program_id is None
-    assert find_interface(far).xdp_program_id is None
+    with port_to_elsewhere() as far:
+        message = refused_run(tmp_path, "-i", "mirror", "-i", far)
+        assert message.startswith("sensor: far: veth refuses native XDP")
+        assert "MTU" in message
+        assert "--mode generic" in message
+        assert find_interface("mirror").xdp_program_id is None
+        assert find_interface(far).xdp_program_id is None
 
 
 def test_workers_for_the_queues_there_are() -> None:
