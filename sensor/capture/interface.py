@@ -21,7 +21,7 @@ class Interface:
     mtu: int
     xdp_program_id: int | None
     """The program attached now, whoever attached it."""
-    peer_index: int | None
+    peer: str | None
     """The other end of a veth pair, where it is in this network namespace."""
     nic: Nic
 
@@ -35,11 +35,11 @@ def find_interface(name: str) -> Interface:
     with IPRoute() as netlink:
         links = {link.get_attr("IFLA_IFNAME"): link for link in netlink.get_links()}
     if name not in links:
-        names = ", ".join(sorted(links))
-        raise InterfaceError(f"{name}: there is no such interface; this host has {names}")
+        raise InterfaceError(f"{name}: there is no such interface; this host has {', '.join(sorted(links))}")
     link = links[name]
     xdp = link.get_attr("IFLA_XDP")
     nic = read_nic(link)
+    names = {other["index"]: name for name, other in links.items()}
     has_peer = nic.driver == "veth" and link.get_attr("IFLA_LINK_NETNSID") is None
     return Interface(
         name=name,
@@ -47,18 +47,14 @@ def find_interface(name: str) -> Interface:
         has_carrier=bool(link.get_attr("IFLA_CARRIER")),
         mtu=link.get_attr("IFLA_MTU"),
         xdp_program_id=(xdp.get_attr("IFLA_XDP_PROG_ID") or None) if xdp else None,
-        peer_index=link.get_attr("IFLA_LINK") if has_peer else None,
+        peer=names.get(link.get_attr("IFLA_LINK")) if has_peer else None,
         nic=nic,
     )
 
 
 def find_peer(interface: Interface) -> Interface | None:
     """Look the other end of a veth pair up; None where there is none in this network namespace."""
-    if interface.peer_index is None:
-        return None
-    with IPRoute() as netlink:
-        [link] = netlink.get_links(interface.peer_index)
-    return find_interface(link.get_attr("IFLA_IFNAME"))
+    return find_interface(interface.peer) if interface.peer else None
 
 
 def default_workers(interfaces: Sequence[Interface], online_cpus: int) -> int:

@@ -79,9 +79,9 @@ def read_nic(link: Any) -> Nic:
     with closing(IoctlEthtool(name)) as ethtool:
         try:
             features = ethtool.get_features()
-        except NoSuchDevice as error:
+            receive, transmit = _queues(ethtool, link)
+        except (NoSuchDevice, OSError) as error:  # pyroute2 gives ENODEV as the one or the other
             raise _gone(name) from error
-        receive, transmit = _queues(ethtool, link)
     on = {word for word, feature in _OFFLOADS.items() if feature in features and features.is_active(feature)}
     can_change = {word for word in on if features.is_available(_OFFLOADS[word])}
     return Nic(

@@ -22,9 +22,9 @@ from sensor.capture import nic
 from sensor.capture.interface import Interface, default_workers
 from sensor.capture.lab import private_network, veth_pair
 from sensor.capture.link import Mode, attached, find_interface, ready_interface
-from sensor.capture.nic import nic_counters
+from sensor.capture.nic import nic_counters, read_nic
 from sensor.capture.program import Program
-from sensor.capture.refusals import refusals
+from sensor.capture.refusals import hidden_tags, refusals
 from sensor.errors import InterfaceError
 from sensor.rules.plan import pass_all
 
@@ -192,7 +192,7 @@ def as_if(driver: str, on: set[str], fixed: set[str] | None = None) -> Interface
     """The mirror port, were it of another driver with these offloads on: no virtual device has them all."""
     interface = find_interface("mirror")
     changed = replace(interface.nic, driver=driver, offloads=frozenset(on), fixed=frozenset(fixed or ()))
-    return replace(interface, mtu=1500, peer_index=None, nic=changed)
+    return replace(interface, mtu=1500, peer=None, nic=changed)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,11 @@ def test_stripped_tags(mode: Mode) -> None:
     assert commands(message) == ["ethtool -K mirror rx-vlan-stag-hw-parse off rxvlan off"]
     sh(commands(message)[0])
     assert not tags & find_interface("mirror").nic.offloads
-    assert not list(refusals(as_if("ixgbe", tags, fixed=tags), mode))
+    fixed = as_if("hv_netvsc", tags, fixed=tags)
+    assert not list(refusals(fixed, mode))
+    assert list(hidden_tags(fixed)) == [
+        "mirror: hv_netvsc strips VLAN tags and cannot do otherwise: evidence will lack them"
+    ]
 
 
 @contextmanager
@@ -325,6 +329,15 @@ def test_losses_of_nic_and_driver(tmp_path: Path) -> None:
     with pytest.raises(InterfaceError, match="nosuch0"):
         nic_counters("nosuch0")
     assert "rx_missed_errors" in nic_counters("lo")  # a driver without statistics of its own
+
+
+def test_an_interface_that_goes_while_it_is_looked_at() -> None:
+    """An error like any other."""
+    with IPRoute() as netlink:
+        [link] = netlink.get_links(netlink.link_lookup(ifname="mirror")[0])
+        netlink.link("del", index=link["index"])
+    with pytest.raises(InterfaceError, match="mirror: there is no such interface any more"):
+        read_nic(link)
 
 
 def test_anybody_may_look() -> None:
