@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import errno
 import re
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,9 @@ def read_nic(link: Any) -> Nic:
     """
     name = link.get_attr("IFLA_IFNAME")
     xdp = _xdp_features(link["index"])
-    with closing(IoctlEthtool(name)) as ethtool:
-        try:
-            features = ethtool.get_features()
-            receive, transmit = _queues(ethtool, link)
-        except (NoSuchDevice, OSError) as error:  # pyroute2 gives ENODEV as the one or the other
-            raise _gone(name) from error
+    with _ethtool(name) as ethtool:
+        features = ethtool.get_features()
+        receive, transmit = _queues(ethtool, link)
     on = {word for word, feature in _OFFLOADS.items() if feature in features and features.is_active(feature)}
     can_change = {word for word in on if features.is_available(_OFFLOADS[word])}
     return Nic(
@@ -111,9 +109,23 @@ def nic_counters(name: str) -> dict[str, int]:
         raise _gone(name)
     counted = links[0].get_attr("IFLA_STATS64")
     losses = {key: int(counted[key]) for key in _LOSSES}
-    with closing(IoctlEthtool(name)) as ethtool, suppress(NotSupportedError):
+    with _ethtool(name) as ethtool, suppress(NotSupportedError):
         losses |= {key: int(value) for key, value in ethtool.get_statistics() if _XDP_LOSS.search(key)}
     return losses
+
+
+@contextmanager
+def _ethtool(name: str) -> Iterator[IoctlEthtool]:
+    """Ask an interface by ioctl, which may go away between two questions."""
+    with closing(IoctlEthtool(name)) as ethtool:
+        try:
+            yield ethtool
+        except NoSuchDevice as error:
+            raise _gone(name) from error
+        except OSError as error:  # what pyroute2 makes no NoSuchDevice of
+            if error.errno != errno.ENODEV:
+                raise
+            raise _gone(name) from error
 
 
 def _gone(name: str) -> InterfaceError:
