@@ -64,7 +64,7 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
     rules = load_and_log(settings.rules, lenient=settings.lenient)
     check_privileges()
-    interfaces = [ready_interface(name) for name in dict.fromkeys(settings.interface)]
+    interfaces = [ready_interface(name, settings.mode) for name in dict.fromkeys(settings.interface)]
     with ExitStack() as stack:
         capture = Capture(settings, rules, stack)
         stop = _handle_signals(settings.duration, capture.reloader)

@@ -1,4 +1,4 @@
-"""Network interfaces as XDP sees them: look, attach, detach; runs in the supervisor.
+"""Attaching to network interfaces: check, attach, detach; runs in the supervisor.
 
 Programs are attached by a BPF link (kernel 5.9 and newer), not by netlink: the kernel
 detaches it when the process ends, however it ends, and never replaces a stranger's program.
@@ -7,75 +7,42 @@ detaches it when the process ends, however it ends, and never replaces a strange
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
-from pyroute2 import IPRoute
-
+from sensor.capture.interface import Interface, find_interface
+from sensor.capture.refusals import Mode, hidden_tags, refusals
 from sensor.capture.syscalls import link_create_xdp
 from sensor.errors import InterfaceError, KernelError
 
-Mode = Literal["native", "generic"]
+__all__ = ["Interface", "Mode", "attached", "find_interface", "ready_interface"]
 
 _XDP_FLAGS: dict[Mode, int] = {"generic": 1 << 1, "native": 1 << 2}  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 _TAKEN = (errno.EBUSY, errno.EEXIST)
-_NO_NATIVE_XDP = (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE)
+_NO_NATIVE_XDP = (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM, errno.EFAULT)
+"""What drivers answer where MTU, queues or an offload of theirs stand against native XDP."""
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """What the kernel says of an interface (rtnetlink)."""
+def ready_interface(name: str, mode: Mode, *, frags: bool = False) -> Interface:
+    """Look an interface up and check that a program can be attached to it and would see frames as they came.
 
-    name: str
-    index: int
-    has_carrier: bool
-    mtu: int
-    xdp_program_id: int | None
-    """The program attached now, whoever attached it."""
-
-
-def find_interface(name: str) -> Interface:
-    """Look an interface up.
+    Args:
+        name: Of the interface.
+        mode: To attach in.
+        frags: The program takes frames of several buffers: it was loaded with ``BPF_F_XDP_HAS_FRAGS``.
 
     Raises:
-        InterfaceError: There is none of this name.
-    """
-    with IPRoute() as netlink:
-        found = [link for link in netlink.get_links() if link.get_attr("IFLA_IFNAME") == name]
-        if not found:
-            names = ", ".join(sorted(link.get_attr("IFLA_IFNAME") for link in netlink.get_links()))
-            raise InterfaceError(f"{name}: there is no such interface; this host has {names}")
-    link = found[0]
-    xdp = link.get_attr("IFLA_XDP")
-    return Interface(
-        name=name,
-        index=link["index"],
-        has_carrier=bool(link.get_attr("IFLA_CARRIER")),
-        mtu=link.get_attr("IFLA_MTU"),
-        xdp_program_id=(xdp.get_attr("IFLA_XDP_PROG_ID") or None) if xdp else None,
-    )
-
-
-def ready_interface(name: str) -> Interface:
-    """Look an interface up and check that a program can be attached to it and would see frames.
-
-    Raises:
-        InterfaceError: It is missing, has no carrier, or has a program of somebody else's.
+        InterfaceError: It is missing, or the first of its `refusals`.
     """
     interface = find_interface(name)
-    if not interface.has_carrier:
-        raise InterfaceError(
-            f"{name}: no carrier, so nothing can be captured; "
-            f"plug the cable in or bring it up: ip link set {name} up"
-        )
-    if interface.xdp_program_id is not None:
-        raise InterfaceError(
-            f"{name}: XDP program {interface.xdp_program_id} is attached already (another sensor?); "
-            f"look: bpftool prog show id {interface.xdp_program_id}; remove it: ip link set {name} xdp off"
-        )
+    for reason in refusals(interface, mode, frags=frags):
+        raise InterfaceError(reason)
+    for doubt in hidden_tags(interface):
+        log.warning("%s", doubt)
     return interface
 
 
@@ -84,7 +51,7 @@ def attached(prog_fd: int, interface: Interface, mode: Mode) -> Iterator[None]:
     """Keep a program attached to an interface.
 
     Raises:
-        InterfaceError: The driver has no native XDP, or another program came first.
+        InterfaceError: The driver refuses native XDP, or another program came first.
         KernelError: The kernel refused for another reason.
     """
     link_fd = _attach(prog_fd, interface, mode)
@@ -95,18 +62,18 @@ def attached(prog_fd: int, interface: Interface, mode: Mode) -> Iterator[None]:
 
 
 def _attach(prog_fd: int, interface: Interface, mode: Mode) -> int:
+    name = interface.name
     try:
         return link_create_xdp(prog_fd, interface.index, _XDP_FLAGS[mode])
     except OSError as error:
         if error.errno in _TAKEN:
             raise InterfaceError(
-                f"{interface.name}: another XDP program is attached; look: ip link show {interface.name}"
+                f"{name}: another XDP program is attached; look: ip link show {name}"
             ) from error
         if mode == "native" and error.errno in _NO_NATIVE_XDP:
             raise InterfaceError(
-                f"{interface.name}: the driver has no native XDP, or MTU {interface.mtu} is too large for it "
-                f"({error.strerror}); lower the MTU, or accept the slower --mode generic"
+                f"{name}: {interface.nic.driver or 'the kernel'} refuses native XDP ({error.strerror}), most "
+                f"often for the MTU (here {interface.mtu}; of veth, the other end's) or the queues; "
+                "look for its reason: dmesg | tail; or accept the slower --mode generic"
             ) from error
-        raise KernelError(
-            f"{interface.name}: the kernel refused to attach in {mode} mode: {error.strerror}"
-        ) from error
+        raise KernelError(f"{name}: the kernel refused to attach in {mode} mode: {error.strerror}") from error
