@@ -23,6 +23,7 @@ from frames import (
     MORE_FRAGMENTS,
     MPLS,
     PAYLOAD,
+    SCTP,
     TCP,
     UDP,
     Named,
@@ -37,6 +38,8 @@ from frames import (
 )
 
 PPPOE, ETHERNET, VXLAN_PORT, GENEVE_PORT = 0x8864, 0x6558, 4789, 6081
+PLAIN_LABEL, CONTROLLED_LABEL = 200, 300
+"""What other tools have to be told: the labels of pseudowires without and with a control word."""
 
 Tunnel = Callable[[int, bytes], tuple[int, bytes]]
 """Puts a packet, named by its ethertype, into another one."""
@@ -61,9 +64,9 @@ def geneve(ethertype: int, packet: bytes, *, options: bytes = b"", version: int 
     return struct.pack("!BBHI", first, 0, ethertype, 5001 << 8) + options + packet
 
 
-def mpls(packet: bytes, labels: int = 1, *, bottom: bool = True) -> bytes:
-    """Put labels in front of a packet; without ``bottom`` none says that it is the last."""
-    stack = [(100 + number) << 12 | 64 for number in range(labels)]
+def mpls(packet: bytes, labels: int = 1, *, last: int = 100, bottom: bool = True) -> bytes:
+    """Put labels up to ``last`` in front of a packet; without ``bottom`` none says that it is the last."""
+    stack = [(last - number) << 12 | 64 for number in reversed(range(labels))]
     stack[-1] |= bottom << 8
     return struct.pack(f"!{labels}I", *stack) + packet
 
@@ -129,8 +132,10 @@ TUNNELS: dict[str, Tunnel] = {
     "geneve options": _in_udp(GENEVE_PORT, partial(geneve, options=b"\1\2\x80\1" + bytes(4))),
     "mpls": _on_link(MPLS, _packet_in(mpls)),
     "mpls 3 labels": _on_link(MPLS, _packet_in(partial(mpls, labels=3))),
-    "mpls ethernet": _on_link(MPLS, _ethernet_in(partial(mpls, labels=2))),
-    "mpls control word": _on_link(MPLS, _ethernet_in(lambda frame: mpls(bytes(4) + frame))),
+    "mpls ethernet": _on_link(MPLS, _ethernet_in(partial(mpls, labels=2, last=PLAIN_LABEL))),
+    "mpls control word": _on_link(
+        MPLS, _ethernet_in(lambda frame: mpls(bytes(4) + frame, last=CONTROLLED_LABEL))
+    ),
     "pppoe": _on_link(PPPOE, _ppp),
 }
 """Well-formed ones."""
@@ -138,7 +143,7 @@ TUNNELS: dict[str, Tunnel] = {
 ODD_TUNNELS: dict[str, Tunnel] = {
     **{
         f"gre flags {flags:04x}": _in_ip(GRE, partial(gre, flags=flags))
-        for flags in (0x4000, 0x0800, 0x0400, 0x0008, 0x0001, 0x2001, 0x3081)
+        for flags in (0x4000, 0x0800, 0x0400, 0x0008, 0x0001, 0x0004, 0x2001, 0x3081)
     },
     "gre mpls": _in_ip(GRE, _packet_in(lambda packet: gre(MPLS, mpls(packet)))),
     "gre unknown": _in_ip(GRE, _packet_in(partial(gre, 0x880B))),
@@ -194,16 +199,22 @@ INNER_PACKETS: list[tuple[str, int, bytes]] = [
     ("nothing", IPV4, b""),
 ]
 
-DATAGRAMS = [
-    ("vxlan", udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT)),
-    ("vxlan empty", udp(dport=VXLAN_PORT)),
-    ("vxlan cut", udp(vxlan(b"")[:7], dport=VXLAN_PORT)),
-    ("vxlan length 0", udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT, length=0)),
-    ("vxlan length 1", udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT, length=1)),
-    ("vxlan length small", udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT, length=80)),
-    ("from the port of vxlan", udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), sport=VXLAN_PORT)),
-    ("geneve", udp(geneve(IPV6, ipv6(TCP, tcp(PAYLOAD))), dport=GENEVE_PORT)),
-    ("geneve empty", udp(dport=GENEVE_PORT)),
+OVER_IP = [
+    ("vxlan", UDP, udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT)),
+    ("vxlan empty", UDP, udp(dport=VXLAN_PORT)),
+    ("vxlan cut", UDP, udp(vxlan(b"")[:7], dport=VXLAN_PORT)),
+    ("vxlan length 0", UDP, udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT, length=0)),
+    ("vxlan length 1", UDP, udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT, length=1)),
+    (
+        "vxlan length small",
+        UDP,
+        udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT, length=80),
+    ),
+    ("from the port of vxlan", UDP, udp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), sport=VXLAN_PORT)),
+    ("geneve", UDP, udp(geneve(IPV6, ipv6(TCP, tcp(PAYLOAD))), dport=GENEVE_PORT)),
+    ("geneve empty", UDP, udp(dport=GENEVE_PORT)),
+    ("tcp to the port of vxlan", TCP, tcp(vxlan(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD)))), dport=VXLAN_PORT)),
+    ("sctp to the port of vxlan", SCTP, struct.pack("!HHII", 2905, VXLAN_PORT, 1, 0) + PAYLOAD),
 ]
 
 
@@ -236,6 +247,6 @@ def tunnel_corpus() -> list[Named]:
         outer = ethernet(*tunnelled([name], ethertype, packet), (0x88A8, 0x8100), padding=bytes(9))
         frames.append((f"88a8+8100 {name}, {inner}, padding", outer))
     for outside, packers in ((IPV4, IPV4_PACKERS), (IPV6, IPV6_PACKERS)):
-        for (ip, pack), (name, datagram) in product(packers.items(), DATAGRAMS):
-            frames.append((f"{ip}, {name}", ethernet(outside, pack(UDP, datagram))))
+        for (ip, pack), (name, protocol, transport) in product(packers.items(), OVER_IP):
+            frames.append((f"{ip}, {name}", ethernet(outside, pack(protocol, transport))))
     return frames
