@@ -71,7 +71,7 @@ def in_udp(datagram: Cursor) -> None:
 
 
 def _vxlan(cursor: Cursor) -> None:
-    """Require the I flag, and none that Linux would refuse: RFC 7348 knows no other, group policy one."""
+    """Require the I flag (RFC 7348, section 5), and of the others none but group policy's, as Linux does."""
     cursor = cursor.need(VXLAN_SIZE)
     valid = cursor.u8(0) & VXLAN_FLAGS == VXLAN_VNI
     cursor.keep(valid).skip(VXLAN_SIZE).leave(ETHERNET)
