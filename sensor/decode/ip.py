@@ -6,7 +6,7 @@ import numpy as np
 
 from sensor.decode.cursor import Cursor, Integers, Switch, finish_as, table_of
 from sensor.decode.transport import icmp, tcp, udp
-from sensor.decode.tunnel import gre, ipv4_in_ip, ipv6_in_ip
+from sensor.decode.tunnel import gre, ipv4_inside, ipv6_inside
 from sensor.model import PacketStatus
 
 IPV4_SIZE_MIN = 20
@@ -108,8 +108,8 @@ IPV4_PROTOCOLS = Switch(
         udp: [UDP],
         icmp: [ICMP],
         gre: [GRE],
-        ipv4_in_ip: [IPV4],
-        ipv6_in_ip: [IPV6],
+        ipv4_inside: [IPV4],
+        ipv6_inside: [IPV6],
         no_transport: [IGMP, ESP, NO_NEXT_HEADER, EIGRP, OSPF, PIM, VRRP],
     },
 )
@@ -121,8 +121,8 @@ IPV6_PROTOCOLS = Switch(
         udp: [UDP],
         icmp: [ICMPV6],
         gre: [GRE],
-        ipv4_in_ip: [IPV4],
-        ipv6_in_ip: [IPV6],
+        ipv4_inside: [IPV4],
+        ipv6_inside: [IPV6],
         finish_as(PacketStatus.NO_PAYLOAD): [NO_NEXT_HEADER],
         no_transport: [IGMP, ESP, EIGRP, OSPF, PIM, VRRP],
     },

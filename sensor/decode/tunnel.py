@@ -36,8 +36,8 @@ IS_INNER = table_of(16, [IPV4, IPV6, ETHERNET, *MPLS])
 IS_IN_ETHERNET = table_of(16, [IPV4, IPV6, *TAGS, *NOT_IP, *MPLS, PPPOE_SESSION])
 
 
-def _ip_of(ethertype: int) -> Layer:
-    """Make the layer behind an IP header that is followed by another (RFC 2003, 2473, 4213)."""
+def _inside(ethertype: int) -> Layer:
+    """Make the layer that is the inner packet itself, as in IP in IP (RFC 2003, RFC 2473, RFC 4213)."""
 
     def layer(cursor: Cursor) -> None:
         _whole(cursor).leave(ethertype)
@@ -45,7 +45,7 @@ def _ip_of(ethertype: int) -> Layer:
     return layer
 
 
-ipv4_in_ip, ipv6_in_ip = _ip_of(IPV4), _ip_of(IPV6)
+ipv4_inside, ipv6_inside = _inside(IPV4), _inside(IPV6)
 
 
 def gre(cursor: Cursor) -> None:
@@ -143,8 +143,8 @@ def _whole(cursor: Cursor) -> Cursor:
 PPP_PROTOCOLS = Switch(
     16,
     {
-        ipv4_in_ip: [PPP_IPV4],
-        ipv6_in_ip: [PPP_IPV6],
+        ipv4_inside: [PPP_IPV4],
+        ipv6_inside: [PPP_IPV6],
         finish_as(PacketStatus.NOT_IP): PPP_CONTROL,
     },
 )
