@@ -13,6 +13,7 @@ enum packet_status {
 	PACKET_NOT_IP,		/* a link protocol known to carry no IP packet */
 	PACKET_NO_TRANSPORT,	/* an IP protocol known to carry no payload rules speak of */
 	PACKET_FRAGMENT,	/* a later fragment: payload without its transport header */
+	PACKET_TUNNEL,		/* another packet inside: the kernel looks no further, user space does */
 	PACKET_UNKNOWN,		/* a header not known here, or too many of them */
 	PACKET_MALFORMED,	/* cut short, or a length that lies */
 };

@@ -5,6 +5,10 @@
  * ICMP and ICMPv6. sensor/decode/ follows the same law, and the tests hold the
  * two against each other.
  *
+ * What carries another packet is PACKET_TUNNEL: rules speak of the packet inside,
+ * which only sensor/decode/ looks for. The caller has to let it through, whatever
+ * is said here of the packet outside.
+ *
  * What this parser does not know is PACKET_UNKNOWN, never a guess: the caller
  * has to let it through.
  */
@@ -31,6 +35,9 @@ enum ethertype {
 	ETHERTYPE_VLAN = 0x8100,
 	ETHERTYPE_IPV6 = 0x86dd,
 	ETHERTYPE_SLOW = 0x8809,	/* LACP, OAM */
+	ETHERTYPE_MPLS = 0x8847,
+	ETHERTYPE_MPLS_UPSTREAM = 0x8848,	/* or multicast (RFC 5332) */
+	ETHERTYPE_PPPOE_SESSION = 0x8864,
 	ETHERTYPE_EAPOL = 0x888e,
 	ETHERTYPE_QINQ = 0x88a8,
 	ETHERTYPE_LLDP = 0x88cc,
@@ -43,10 +50,13 @@ enum protocol {
 	PROTOCOL_HOPOPTS = 0,
 	PROTOCOL_ICMP = 1,
 	PROTOCOL_IGMP = 2,
+	PROTOCOL_IPV4 = 4,
 	PROTOCOL_TCP = 6,
 	PROTOCOL_UDP = 17,
+	PROTOCOL_IPV6 = 41,
 	PROTOCOL_ROUTING = 43,
 	PROTOCOL_FRAGMENT = 44,
+	PROTOCOL_GRE = 47,
 	PROTOCOL_ESP = 50,
 	PROTOCOL_AH = 51,
 	PROTOCOL_ICMPV6 = 58,
@@ -59,6 +69,11 @@ enum protocol {
 	PROTOCOL_MOBILITY = 135,
 	PROTOCOL_HIP = 139,
 	PROTOCOL_SHIM6 = 140,
+};
+
+enum tunnel_port {
+	TUNNEL_PORT_VXLAN = 4789,
+	TUNNEL_PORT_GENEVE = 6081,
 };
 
 struct ethernet_header {
@@ -184,6 +199,12 @@ static __always_inline bool is_known_non_ip(__u16 ethertype)
 	}
 }
 
+static __always_inline bool is_link_tunnel(__u16 ethertype)
+{
+	return ethertype == ETHERTYPE_MPLS || ethertype == ETHERTYPE_MPLS_UPSTREAM ||
+	       ethertype == ETHERTYPE_PPPOE_SESSION;
+}
+
 /* Returns PACKET_PAYLOAD when an IP header has to follow at l3_offset. */
 static __always_inline enum packet_status
 parse_link(const struct frame *frame, struct packet *packet)
@@ -212,6 +233,8 @@ parse_link(const struct frame *frame, struct packet *packet)
 
 	if (packet->ethertype == ETHERTYPE_IPV4 || packet->ethertype == ETHERTYPE_IPV6)
 		return PACKET_PAYLOAD;
+	if (is_link_tunnel(packet->ethertype))
+		return PACKET_TUNNEL;
 	return is_known_non_ip(packet->ethertype) ? PACKET_NOT_IP : PACKET_UNKNOWN;
 }
 
@@ -387,6 +410,12 @@ parse_icmp(const struct frame *frame, struct packet *packet, __u8 ip_version)
 	return PACKET_PAYLOAD;
 }
 
+/* A fragment is not entered: what is inside is not whole. The first one is matched like a later one. */
+static __always_inline enum packet_status parse_ip_tunnel(const struct packet *packet)
+{
+	return packet->first_fragment ? PACKET_FRAGMENT : PACKET_TUNNEL;
+}
+
 static __always_inline enum packet_status
 parse_transport(const struct frame *frame, struct packet *packet)
 {
@@ -399,6 +428,10 @@ parse_transport(const struct frame *frame, struct packet *packet)
 		return parse_icmp(frame, packet, 4);
 	case PROTOCOL_ICMPV6:
 		return parse_icmp(frame, packet, 6);
+	case PROTOCOL_IPV4:
+	case PROTOCOL_IPV6:
+	case PROTOCOL_GRE:
+		return parse_ip_tunnel(packet);
 	case PROTOCOL_NONE:
 		return packet->ip_version == 6 ? PACKET_NO_PAYLOAD : PACKET_NO_TRANSPORT;
 	case PROTOCOL_IGMP:
@@ -411,6 +444,14 @@ parse_transport(const struct frame *frame, struct packet *packet)
 	default:
 		return PACKET_UNKNOWN;
 	}
+}
+
+/* A datagram that user space may enter; whether the headers are what the port says is seen there. */
+static __always_inline bool is_udp_tunnel(const struct packet *packet)
+{
+	return packet->protocol == PROTOCOL_UDP && !packet->first_fragment &&
+	       (be16(packet->dport_be) == TUNNEL_PORT_VXLAN ||
+		be16(packet->dport_be) == TUNNEL_PORT_GENEVE);
 }
 
 /* PACKET must be zeroed. Offsets hold as far as parsing came. */
@@ -426,15 +467,17 @@ parse_frame(const struct frame *frame, struct packet *packet)
 	else
 		status = parse_ipv6(frame, packet);
 
-	if (status == PACKET_PAYLOAD) {
+	if (status == PACKET_PAYLOAD)
 		status = parse_transport(frame, packet);
-	} else if (status == PACKET_FRAGMENT) {
+	if (status == PACKET_FRAGMENT) {
 		packet->payload_offset = packet->l4_offset;
 		packet->payload_end = packet->ip_end;
 	}
 	if ((status == PACKET_PAYLOAD || status == PACKET_FRAGMENT) &&
 	    packet->payload_offset >= packet->payload_end)
 		return PACKET_NO_PAYLOAD;
+	if (status == PACKET_PAYLOAD && is_udp_tunnel(packet))
+		return PACKET_TUNNEL;
 	return status;
 }
 

@@ -21,7 +21,7 @@ _WITHOUT_PAYLOAD = {
     PacketStatus.NO_PAYLOAD: "no payload",
     PacketStatus.NOT_IP: "not IP",
     PacketStatus.NO_TRANSPORT: "a protocol without payload for rules",
-    PacketStatus.UNKNOWN: "an unknown header",
+    PacketStatus.UNKNOWN: "an unknown header, or too many of them",
     PacketStatus.MALFORMED: "malformed or cut short",
 }
 

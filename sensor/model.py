@@ -39,8 +39,10 @@ class PacketStatus(IntEnum):
     NOT_IP = 2
     NO_TRANSPORT = 3
     FRAGMENT = 4
-    UNKNOWN = 5
-    MALFORMED = 6
+    TUNNEL = 5
+    """The kernel's word alone: `decode` enters the tunnel, and speaks of the packet inside."""
+    UNKNOWN = 6
+    MALFORMED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class FrameBatch:
 class PacketBatch:
     """The decoded view of a `FrameBatch`, entry for entry.
 
+    Where a frame carries a packet inside another, all is said of the innermost one, but for the VLAN tags.
     Offsets are positions in the frame batch's buffer; they are 0 where the status says
     that the thing was not found.
     """
@@ -90,7 +93,7 @@ class PacketBatch:
     tos: NDArray[np.uint8]
     """IPv4 type of service or IPv6 traffic class."""
     vlan_count: NDArray[np.uint8]
-    """Tags in front of the IP header, 0 to 2."""
+    """Tags in front of the outermost IP header, tunnel or whatever follows, 0 to 2."""
     vlan_tci: NDArray[np.uint16]
     """Shape (n, 2): tag control information, outer tag first."""
     source_offset: NDArray[np.int64]

@@ -15,6 +15,9 @@ TAGS = (0x8100, 0x88A8, 0x9100)
 NOT_IP = (0x0806, 0x8035, 0x88CC, 0x8809, 0x888E, 0x88F7, 0x8902)
 EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)
 NO_TRANSPORT = (2, 50, 88, 89, 103, 112)
+MPLS = (0x8847, 0x8848)
+INNER = (0x0800, 0x86DD, 0x6558, *MPLS)
+IN_ETHERNET = (0x0800, 0x86DD, 0x8864, *TAGS, *NOT_IP, *MPLS)
 FAMILIES = {2: 4, 10: 6, 24: 6, 28: 6, 30: 6}
 
 
@@ -35,11 +38,15 @@ class Packet:
     sport: int = 0
     dport: int = 0
     payload: tuple[int, int] = (0, 0)
+    tunnels: int | None = field(default=2, compare=False)
+    """How many may still be entered; None where a tunnel is the end, as it is in the kernel."""
 
 
-def reference_decode(kept: bytes, wirelen: int, linktype: int = LinkType.ETHERNET) -> Packet:
-    """Decode one frame."""
-    packet = Packet()
+def reference_decode(
+    kept: bytes, wirelen: int, linktype: int = LinkType.ETHERNET, *, enters: bool = True
+) -> Packet:
+    """Decode one frame; without ``enters`` as the kernel does, to which a tunnel is TUNNEL."""
+    packet = Packet(tunnels=2 if enters else None)
     try:
         packet.status = link(packet, kept, wirelen, linktype)
     except Malformed:
@@ -58,7 +65,7 @@ def link(packet: Packet, kept: bytes, end: int, linktype: int) -> PacketStatus:
     """Pass the link layer."""
     match linktype:
         case LinkType.ETHERNET:
-            return ethertype(packet, kept, 14, end, take("!12xH", kept, 0, end)[0])
+            return ethernet(packet, kept, 0, end)
         case LinkType.LINUX_SLL:
             return ethertype(packet, kept, 16, end, take("!14xH", kept, 0, end)[0])
         case LinkType.LINUX_SLL2:
@@ -79,14 +86,24 @@ def link(packet: Packet, kept: bytes, end: int, linktype: int) -> PacketStatus:
     return PacketStatus.UNKNOWN
 
 
+def ethernet(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
+    """Pass an Ethernet header, outside or inside of a tunnel."""
+    return ethertype(packet, kept, at + 14, end, take("!12xH", kept, at, end)[0])
+
+
 def ethertype(packet: Packet, kept: bytes, at: int, end: int, number: int) -> PacketStatus:
-    """Pass up to two tags."""
-    while number in TAGS and len(packet.vlan) < 2:
+    """Pass up to two tags; those in tunnels are not the packet's."""
+    tags: list[int] = packet.vlan if packet.tunnels in (2, None) else []
+    while number in TAGS and len(tags) < 2:
         tci, number = take("!HH", kept, at, end)
-        packet.vlan.append(tci)
+        tags.append(tci)
         at += 4
     if number in (0x0800, 0x86DD):
         return ip(packet, kept, at, end, 4 if number == 0x0800 else 6)
+    if number in MPLS or number == 0x8864:
+        if packet.tunnels is None:
+            return PacketStatus.TUNNEL
+        return (mpls if number in MPLS else pppoe)(packet, kept, at, end)
     if number < 0x0600 or number in NOT_IP:
         return PacketStatus.NOT_IP
     return PacketStatus.UNKNOWN
@@ -156,13 +173,115 @@ def transport(packet: Packet, kept: bytes, l4: int, end: int, first_fragment: bo
             if 0 < length < 8 or (l4 + length > end and not first_fragment):
                 raise Malformed
             end = min(end, l4 + length) if length else end
-            return payload(packet, kept, l4 + 8, end, PacketStatus.PAYLOAD)
+            return datagram(packet, kept, l4 + 8, end, first_fragment)
         case (1, 4) | (58, 6):
             take("!8x", kept, l4, end)
             return payload(packet, kept, l4 + 8, end, PacketStatus.PAYLOAD)
+        case 4 | 41 | 47, _:
+            return ip_tunnel(packet, kept, l4, end, first_fragment)
         case 59, version:
             return PacketStatus.NO_PAYLOAD if version == 6 else PacketStatus.NO_TRANSPORT
     return PacketStatus.NO_TRANSPORT if packet.protocol in NO_TRANSPORT else PacketStatus.UNKNOWN
+
+
+def datagram(packet: Packet, kept: bytes, at: int, end: int, first_fragment: bool) -> PacketStatus:
+    """Keep what is in a datagram, or enter the tunnel that its port names."""
+    status = payload(packet, kept, at, end, PacketStatus.PAYLOAD)
+    if status != PacketStatus.PAYLOAD or first_fragment or packet.dport not in (4789, 6081):
+        return status
+    if packet.tunnels is None:
+        packet.payload = 0, 0
+        return PacketStatus.TUNNEL
+    return (vxlan if packet.dport == 4789 else geneve)(packet, kept, at, end)
+
+
+def ip_tunnel(packet: Packet, kept: bytes, at: int, end: int, first_fragment: bool) -> PacketStatus:
+    """Enter what an IP header names."""
+    if first_fragment:
+        return payload(packet, kept, at, end, PacketStatus.FRAGMENT)
+    if packet.tunnels is None:
+        return PacketStatus.TUNNEL
+    if packet.protocol == 47:
+        return gre(packet, kept, at, end)
+    return inside(packet, kept, at, end, 0x0800 if packet.protocol == 4 else 0x86DD)
+
+
+def gre(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
+    """Pass a GRE header of version 0 without routing."""
+    flags, number = take("!HH", kept, at, end)
+    c, r, k, s, *rest = (int(bit) for bit in f"{flags:016b}")
+    if r or any(rest[:2]) or any(rest[-3:]) or number not in INNER:
+        return PacketStatus.UNKNOWN
+    size = 4 * (1 + c + k + s)
+    take(f"!{size}x", kept, at, end)
+    return inside(packet, kept, at + size, end, number)
+
+
+def vxlan(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
+    """Pass a VXLAN header, with or without the group policy's flag; anything else is payload."""
+    if at + 8 > min(end, len(kept)) or kept[at] not in (0x08, 0x88):
+        return PacketStatus.PAYLOAD
+    return inside(packet, kept, at + 8, end, 0x6558)
+
+
+def geneve(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
+    """Pass a GENEVE header with its options; anything else is payload."""
+    try:
+        first, number = take("!BxH4x", kept, at, end)
+        size = 8 + first % 64 * 4
+        take(f"!{size}x", kept, at, end)
+    except Malformed:
+        return PacketStatus.PAYLOAD
+    if first >= 64 or number not in INNER:
+        return PacketStatus.PAYLOAD
+    return inside(packet, kept, at + size, end, number)
+
+
+def mpls(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
+    """Pass up to eight labels, and guess what is behind them."""
+    for _ in range(8):
+        [label] = take("!I", kept, at, end)
+        at += 4
+        if label & 0x100:
+            break
+    else:
+        return PacketStatus.UNKNOWN
+    nibble = take("!B", kept, at, end)[0] >> 4
+    if nibble in (4, 6):
+        return inside(packet, kept, at, end, 0x0800 if nibble == 4 else 0x86DD)
+    [plain] = take("!12xH", kept, at, end)
+    if nibble == 0 and at + 18 <= min(end, len(kept)) and take("!16xH", kept, at, end)[0] in IN_ETHERNET:
+        return inside(packet, kept, at + 4, end, 0x6558)
+    if nibble != 1 and plain in IN_ETHERNET:
+        return inside(packet, kept, at, end, 0x6558)
+    return PacketStatus.UNKNOWN
+
+
+def pppoe(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
+    """Pass a PPPoE session header and the protocol of PPP."""
+    kind, code, length, protocol = take("!BBxxHH", kept, at, end)
+    if kind != 0x11 or code:
+        return PacketStatus.UNKNOWN
+    if length < 2 or at + 6 + length > end:
+        raise Malformed
+    end = at + 6 + length
+    if protocol in (0x21, 0x57):
+        return inside(packet, kept, at + 8, end, 0x0800 if protocol == 0x21 else 0x86DD)
+    return PacketStatus.NOT_IP if protocol >= 0x8000 else PacketStatus.UNKNOWN
+
+
+def inside(packet: Packet, kept: bytes, at: int, end: int, number: int) -> PacketStatus:
+    """Start anew with the inner packet; in a third tunnel it is not looked at."""
+    packet.payload = 0, 0
+    if not packet.tunnels:
+        return PacketStatus.UNKNOWN
+    packet.tunnels -= 1
+    packet.ip_version = packet.protocol = packet.tos = packet.source_offset = packet.sport = packet.dport = 0
+    if number in MPLS:
+        return mpls(packet, kept, at, end)
+    if number == 0x6558:
+        return ethernet(packet, kept, at, end)
+    return ip(packet, kept, at, end, 4 if number == 0x0800 else 6)
 
 
 def payload(packet: Packet, kept: bytes, start: int, end: int, status: PacketStatus) -> PacketStatus:

@@ -1,9 +1,9 @@
 """From frames to packets: header fields and payload spans; runs in capture workers and in ``sensor read``.
 
 All frames of a batch take each step together: a layer reads its header in every frame that
-has come to it, and sends the frames on to the next layers. ``link``, ``ip`` and ``transport``
-hold the layers, ``cursor`` what they have in common. ``bpf/parse.h`` follows the same law in
-the kernel; the tests hold the two against each other.
+has come to it, and sends the frames on to the next layers. ``link``, ``ip``, ``transport`` and
+``tunnel`` hold the layers, ``cursor`` what they have in common. ``bpf/parse.h`` follows the same
+law in the kernel, up to the first tunnel; the tests hold the two against each other.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from sensor.decode.cursor import Cursor, unknown
-from sensor.decode.link import LINK_LAYERS
+from sensor.decode.link import LINK_LAYERS, inside_tunnel
 from sensor.model import FrameBatch, PacketBatch, PacketStatus
 
 __all__ = ["decode"]
+
+TUNNELS_MAX = 2
 
 
 def decode(batch: FrameBatch) -> PacketBatch:
@@ -23,9 +25,16 @@ def decode(batch: FrameBatch) -> PacketBatch:
     Nothing outside a frame's ``caplen`` bytes is read: a header that is cut there makes the
     packet MALFORMED, a payload ends there. Fields found before a header turned out UNKNOWN or
     MALFORMED are reported. Frames of a link type that is not in `LinkType` are UNKNOWN.
+
+    Up to two tunnels are entered, and the packet inside is the one that is reported; what has a
+    third tunnel is UNKNOWN.
     """
     packets = _malformed_packets(len(batch))
-    LINK_LAYERS.get(batch.linktype, unknown)(Cursor.at_start(batch, packets))
+    cursor = Cursor.at_start(batch, packets)
+    LINK_LAYERS.get(batch.linktype, unknown)(cursor)
+    for _ in range(TUNNELS_MAX):
+        if cursor.decoding.left:
+            inside_tunnel(cursor.decoding.take_left())
     return packets
 
 

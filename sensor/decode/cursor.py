@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -23,6 +24,16 @@ class Decoding:
     packets: PacketBatch
     first_fragment: Mask
     """Packets that are the first of several fragments: the transport's length speaks of all of them."""
+    left: list[Cursor]
+    """Groups that stand at the start of an inner packet, which is not decoded yet."""
+    inner_ethertype: Integers
+    """What that inner packet is."""
+
+    def take_left(self) -> Cursor:
+        """Go on with all frames of which an inner packet is left: there has to be one."""
+        cursor = reduce(Cursor.join, self.left)
+        self.left.clear()
+        return cursor
 
 
 @dataclass(slots=True)
@@ -47,7 +58,13 @@ class Cursor:
     def at_start(cls, batch: FrameBatch, packets: PacketBatch) -> Cursor:
         """Stand at the first byte of every frame in the batch."""
         octets = np.ndarray(batch.buffer.nbytes, np.uint8, batch.buffer)
-        decoding = Decoding(octets, packets, first_fragment=np.zeros(len(batch), np.bool_))
+        decoding = Decoding(
+            octets,
+            packets,
+            first_fragment=np.zeros(len(batch), np.bool_),
+            left=[],
+            inner_ethertype=np.zeros(len(batch), np.int64),
+        )
         wire_end = batch.start + batch.wirelen
         end = np.minimum(batch.start + batch.caplen, wire_end)
         return cls(decoding, slice(None), batch.start, end, wire_end)
@@ -105,6 +122,14 @@ class Cursor:
     def narrow(self, wire_end: Integers) -> Cursor:
         """Enter a layer that ends there."""
         return Cursor(self.decoding, self.frames, self.position, np.minimum(self.end, wire_end), wire_end)
+
+    def leave(self, ethertype: Integers | int) -> None:
+        """Leave inner packets of that ethertype, which start here; UNKNOWN to those who go no deeper."""
+        if len(self):
+            self.finish(PacketStatus.UNKNOWN)
+            self.set(payload_start=0, payload_end=0)
+            self.decoding.inner_ethertype[self.frames] = ethertype
+            self.decoding.left.append(self)
 
     def set(self, **fields: Integers | int) -> None:
         """Fill in fields of the packets."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from sensor.decode.cursor import Cursor, Integers, Switch, finish_as, table_of
 from sensor.decode.transport import icmp, tcp, udp
+from sensor.decode.tunnel import gre, ipv4_inside, ipv6_inside
 from sensor.model import PacketStatus
 
 IPV4_SIZE_MIN = 20
@@ -18,7 +19,8 @@ EXTENSION_SIZE_MIN = 8
 EXTENSIONS_MAX = 8
 
 # https://www.iana.org/assignments/protocol-numbers
-HOP_BY_HOP, ICMP, IGMP, TCP, UDP = 0, 1, 2, 6, 17
+HOP_BY_HOP, ICMP, IGMP, IPV4, TCP, UDP = 0, 1, 2, 4, 6, 17
+IPV6, GRE = 41, 47
 ROUTING, FRAGMENT, ESP, AH, ICMPV6, NO_NEXT_HEADER, DESTINATION = 43, 44, 50, 51, 58, 59, 60
 EIGRP, OSPF, PIM, VRRP = 88, 89, 103, 112
 MOBILITY, HIP, SHIM6 = 135, 139, 140
@@ -105,6 +107,9 @@ IPV4_PROTOCOLS = Switch(
         tcp: [TCP],
         udp: [UDP],
         icmp: [ICMP],
+        gre: [GRE],
+        ipv4_inside: [IPV4],
+        ipv6_inside: [IPV6],
         no_transport: [IGMP, ESP, NO_NEXT_HEADER, EIGRP, OSPF, PIM, VRRP],
     },
 )
@@ -115,6 +120,9 @@ IPV6_PROTOCOLS = Switch(
         tcp: [TCP],
         udp: [UDP],
         icmp: [ICMPV6],
+        gre: [GRE],
+        ipv4_inside: [IPV4],
+        ipv6_inside: [IPV6],
         finish_as(PacketStatus.NO_PAYLOAD): [NO_NEXT_HEADER],
         no_transport: [IGMP, ESP, EIGRP, OSPF, PIM, VRRP],
     },

@@ -1,11 +1,13 @@
-"""Link-layer headers of all link types, VLAN tags, ethertypes; runs wherever `decode` does."""
+"""Link-layer headers of all link types, VLAN tags, and what follows them; runs wherever `decode` does."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sensor.decode.cursor import Cursor, Integers, Layer, Switch, finish_as, table_of
+from sensor.decode.ethertype import ETHERNET, IPV4, IPV6, LENGTHS, MPLS, NOT_IP, PPPOE_SESSION, TAGS
 from sensor.decode.ip import ipv4, ipv6
+from sensor.decode.tunnel import mpls, pppoe
 from sensor.model import LinkType, PacketStatus
 
 ETHERNET_SIZE = 14
@@ -15,12 +17,6 @@ FAMILY_SIZE = 4
 LINUX_SLL_SIZE = 16
 LINUX_SLL2_SIZE = 20
 
-# https://www.iana.org/assignments/ieee-802-numbers
-LENGTHS = range(0x0600)  # an 802.3 frame has its length in the ethertype's place
-IPV4, IPV6 = 0x0800, 0x86DD
-TAGS = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, and what was in use before 802.1ad
-ARP, RARP, SLOW, EAPOL, LLDP, PTP, CFM = 0x0806, 0x8035, 0x8809, 0x888E, 0x88CC, 0x88F7, 0x8902
-
 AF_INET = 2
 AF_INET6 = (10, 24, 28, 30)  # Linux; NetBSD and OpenBSD; FreeBSD; macOS
 
@@ -29,6 +25,12 @@ def ethernet(cursor: Cursor) -> None:
     """Pass an Ethernet header: both addresses and the ethertype."""
     cursor = cursor.need(ETHERNET_SIZE)
     network(cursor.skip(ETHERNET_SIZE), cursor.u16(12))
+
+
+def inner_ethernet(cursor: Cursor) -> None:
+    """Pass an Ethernet header inside a tunnel; its tags are passed too, but not the packet's."""
+    cursor = cursor.need(ETHERNET_SIZE)
+    network(cursor.skip(ETHERNET_SIZE), cursor.u16(12), is_inner=True)
 
 
 def linux_sll(cursor: Cursor) -> None:
@@ -43,7 +45,7 @@ def linux_sll2(cursor: Cursor) -> None:
     network(cursor.skip(LINUX_SLL2_SIZE), cursor.u16(0))
 
 
-def network(cursor: Cursor, ethertype: Integers) -> None:
+def network(cursor: Cursor, ethertype: Integers, *, is_inner: bool = False) -> None:
     """Pass up to two VLAN tags (IEEE 802.1Q) and enter what the ethertype names; a third tag is UNKNOWN."""
     for depth in range(TAGS_MAX):
         tagged = IS_TAG[ethertype]
@@ -52,11 +54,19 @@ def network(cursor: Cursor, ethertype: Integers) -> None:
         whole = ~tagged | (cursor.position + TAG_SIZE <= cursor.end)
         cursor, ethertype, tagged = cursor.keep(whole), ethertype[whole], tagged[whole]
         tag = cursor.keep(tagged)
-        tag.decoding.packets.vlan_tci[tag.frames, depth] = tag.u16(0)
-        tag.set(vlan_count=depth + 1)
+        if not is_inner:
+            tag.decoding.packets.vlan_tci[tag.frames, depth] = tag.u16(0)
+            tag.set(vlan_count=depth + 1)
         ethertype[tagged] = tag.u16(2)
         cursor = cursor.skip(tagged * TAG_SIZE)
     ETHERTYPES.enter(cursor, ethertype)
+
+
+def inside_tunnel(cursor: Cursor) -> None:
+    """Start anew at the inner packets; only the tags and the place in the batch are the outer packets'."""
+    cursor.finish(PacketStatus.MALFORMED)
+    cursor.set(ip_version=0, protocol=0, tos=0, source_offset=0, sport=0, dport=0)
+    INNER.enter(cursor, cursor.decoding.inner_ethertype[cursor.frames])
 
 
 def null(cursor: Cursor) -> None:
@@ -90,9 +100,13 @@ ETHERTYPES = Switch(
     {
         ipv4: [IPV4],
         ipv6: [IPV6],
-        finish_as(PacketStatus.NOT_IP): [*LENGTHS, ARP, RARP, SLOW, EAPOL, LLDP, PTP, CFM],
+        mpls: MPLS,
+        pppoe: [PPPOE_SESSION],
+        finish_as(PacketStatus.NOT_IP): [*LENGTHS, *NOT_IP],
     },
 )
+
+INNER = Switch(16, {ipv4: [IPV4], ipv6: [IPV6], inner_ethernet: [ETHERNET], mpls: MPLS})
 
 FAMILIES = Switch(16, {ipv4: [AF_INET], ipv6: AF_INET6})
 

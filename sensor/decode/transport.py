@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sensor.decode.cursor import Cursor
+from sensor.decode.tunnel import in_udp
 from sensor.model import PacketStatus
 
 TCP_SIZE_MIN = 20
@@ -31,8 +32,9 @@ def udp(cursor: Cursor) -> None:
     overlong = datagram_end > cursor.wire_end
     first_fragment = cursor.decoding.first_fragment[cursor.frames]
     valid = ((length == 0) | (length >= UDP_SIZE)) & (first_fragment | ~overlong)
-    datagram = cursor.narrow(np.minimum(datagram_end, cursor.wire_end)).skip(UDP_SIZE)
-    datagram.keep(valid).finish_at_payload(PacketStatus.PAYLOAD)
+    datagram = cursor.narrow(np.minimum(datagram_end, cursor.wire_end)).skip(UDP_SIZE).keep(valid)
+    datagram.finish_at_payload(PacketStatus.PAYLOAD)
+    in_udp(datagram)
 
 
 def icmp(cursor: Cursor) -> None:

@@ -14,6 +14,7 @@ import pytest
 from frames import corpus
 from live import SENSOR, Run, on_terminal, replay, running, wait_until_received
 from pyroute2 import IPRoute
+from tunnels import tunnel_corpus
 
 from bench.traffic import mix
 from bench.traffic.frames import Frame, write_capture
@@ -37,9 +38,9 @@ def generated_traffic(directory: Path) -> Path:
 
 
 def header_corpus(directory: Path) -> Path:
-    """Every combination of headers, as a capture file."""
+    """Every combination of headers, and tunnels of all kinds, as a capture file."""
     path = directory / "corpus.pcap"
-    frames = [frame for _, frame in corpus() if len(frame) >= 14]
+    frames = [frame for _, frame in corpus() + tunnel_corpus() if len(frame) >= 14]
     write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i, frame in enumerate(frames)])
     return path
 

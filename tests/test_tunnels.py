@@ -1,0 +1,149 @@
+"""Packets inside tunnels as a user meets them: found, named by their inner addresses, kept whole."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from captures import Frame, pcap
+from frames import IPV4, MORE_FRAGMENTS, PAYLOAD, TCP, UDP, batch_of, ethernet, ipv4, tcp, udp
+from tunnels import CONTROLLED_LABEL, INNER_PACKETS, PLAIN_LABEL, TUNNELS, VXLAN_PORT, tunnelled, vxlan
+
+from sensor.decode import decode
+from sensor.model import Evidence, Rule
+from sensor.pipeline import Pipeline
+
+WEB = Rule(1, "service", "Web", "Request", "^GET /", protocol=TCP, port=80)
+NAMES = Rule(2, "service", "Names", "Question", "^GET /", protocol=UDP, port=53)
+ANY = Rule(3, "service", "Any", "Any", "GET /")
+[TCP_INSIDE, UDP_INSIDE] = INNER_PACKETS[:2]
+CARRY_ETHERNET = {name for name in TUNNELS if name.startswith("vxlan") or name.endswith(("ethernet", "word"))}
+ON_LINKS = {name for name in TUNNELS if name.startswith(("mpls", "pppoe"))}
+TUNNELLED = [[name] for name in TUNNELS] + [
+    [outer, inner]
+    for outer in TUNNELS
+    for inner in TUNNELS
+    if outer in CARRY_ETHERNET or inner not in ON_LINKS
+]
+"""What is found on networks, one and two deep: MPLS and PPPoE are inside what carries Ethernet."""
+
+
+def evidence(frames: Iterable[bytes], *rules: Rule) -> list[Evidence]:
+    """Run frames through the pipeline."""
+    return Pipeline(rules, "any").process(batch_of(frames, gap=b"\xff"))
+
+
+@pytest.mark.parametrize("names", TUNNELLED, ids=", ".join)
+def test_a_rule_hits_in_tunnels(names: list[str]) -> None:
+    """In one and in two of them, by the inner protocol, addresses and ports; the whole frame is kept."""
+    frames = [ethernet(*tunnelled(names, *inside[1:]), padding=bytes(3)) for inside in INNER_PACKETS[:2]]
+    web, question = evidence(frames, WEB, NAMES)
+    assert [match.rule for match in web.matches] == [WEB]
+    assert [match.rule for match in question.matches] == [NAMES]
+    assert web.five_tuple == (TCP, ip_address("10.1.0.1").packed, 40001, ip_address("10.2.0.2").packed, 80)
+    assert question.five_tuple == (UDP, ip_address("fd00::1").packed, 40001, ip_address("fd00::2").packed, 53)
+    assert [web.frame, question.frame] == frames
+    assert web.payload == question.payload == PAYLOAD
+
+
+def test_a_third_tunnel_is_not_entered() -> None:
+    """It counts as undecodable, whatever it is."""
+    pipeline = Pipeline([ANY], "any")
+    frames = [ethernet(*tunnelled(["gre", "vxlan", name], *TCP_INSIDE[1:])) for name in TUNNELS]
+    assert pipeline.process(batch_of(frames)) == []
+    assert pipeline.undecodable == len(TUNNELS)
+
+
+def test_garbage_inside_is_undecodable() -> None:
+    """A tunnel's header with nonsense behind it is not taken for a payload."""
+    pipeline = Pipeline([ANY], "any")
+    frames = [
+        ethernet(*tunnelled([name], IPV4, b"\xff" * 20 + PAYLOAD)) for name in TUNNELS if name != "mpls"
+    ]
+    assert pipeline.process(batch_of(frames)) == []
+    assert pipeline.undecodable == len(frames)
+
+
+@pytest.mark.parametrize("payload", [PAYLOAD, vxlan(PAYLOAD, flags=0), vxlan(PAYLOAD, flags=0x0C), b"GET /"])
+def test_what_is_no_vxlan_is_an_ordinary_datagram(payload: bytes) -> None:
+    """The port alone makes no tunnel."""
+    [found] = evidence([ethernet(IPV4, ipv4(UDP, udp(payload, dport=VXLAN_PORT)))], ANY)
+    assert found.five_tuple.dport == VXLAN_PORT
+    assert found.payload == payload
+
+
+@pytest.mark.parametrize("fragment", [MORE_FRAGMENTS, MORE_FRAGMENTS | 1, 1])
+@pytest.mark.parametrize("name", ["gre", "vxlan", "ip in ipv4", "geneve"])
+def test_fragments_of_tunnels_are_matched_as_payload(name: str, fragment: int) -> None:
+    """What is inside is not whole: rules without a port see all that follows the outer headers."""
+    frame = bytearray(ethernet(*tunnelled([name], *TCP_INSIDE[1:])))
+    frame[20:22] = fragment.to_bytes(2, "big")
+    [found] = evidence([bytes(frame)], WEB, ANY)
+    assert [match.rule for match in found.matches] == [ANY]
+    assert found.payload.endswith(PAYLOAD)
+    assert len(found.payload) > len(PAYLOAD)
+
+
+def test_the_tags_are_the_outer_frames() -> None:
+    """Tags inside a tunnel say nothing about where the frame was seen."""
+    names = ["vxlan tagged"]
+    frames = [
+        ethernet(*tunnelled(names, *TCP_INSIDE[1:])),
+        ethernet(*tunnelled(names, *TCP_INSIDE[1:]), (0x8100,)),
+    ]
+    assert [[tci & 0xFFF for tci in piece.vlan] for piece in evidence(frames, WEB)] == [[], [101]]
+
+
+def test_flows_are_those_inside() -> None:
+    """Both directions of an inner flow are one, through one tunnel; outer tags keep flows apart."""
+    there = ipv4(TCP, tcp(b"one"), source="10.0.0.1", destination="10.0.0.2")
+    back = ipv4(TCP, tcp(b"two", sport=80, dport=40000), source="10.0.0.2", destination="10.0.0.1")
+    other = ipv4(TCP, tcp(b"three", sport=40001), source="10.0.0.1", destination="10.0.0.2")
+    frames = [
+        *(ethernet(*tunnelled(["vxlan"], IPV4, packet)) for packet in (there, back, there, other)),
+        ethernet(*tunnelled(["vxlan"], IPV4, there), (0x8100,)),
+    ]
+    kept = Pipeline([ANY], "flow").process(batch_of(frames))
+    assert [piece.frame for piece in kept] == [frames[0], frames[1], frames[3], frames[4]]
+
+
+def test_agreement_with_wireshark(tmp_path: Path) -> None:
+    """It finds the same innermost addresses, ports and payload in every well-formed tunnel."""
+    path = tmp_path / "tunnels.pcap"
+    for version, transport, (_, ethertype, packet) in (
+        ("ip", "tcp", TCP_INSIDE),
+        ("ipv6", "udp", UDP_INSIDE),
+    ):
+        frames = [ethernet(*tunnelled(names, ethertype, packet)) for names in TUNNELLED]
+        path.write_bytes(pcap(Frame(frame, 0, len(frame)) for frame in frames))
+        fields = (
+            *(f"{version}.{end}" for end in ("src", "dst")),
+            *(f"{transport}.{field}" for field in ("srcport", "dstport", "payload")),
+        )
+        command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "occurrence=l"]
+        command += [option for field in fields for option in ("-e", field)]
+        command += ["-d", f"mpls.label=={PLAIN_LABEL},pwethnocw"]
+        command += ["-d", f"mpls.label=={CONTROLLED_LABEL},pwethcw"]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        assert dict(zip(map(", ".join, TUNNELLED), lines, strict=True)) == dict(
+            zip(map(", ".join, TUNNELLED), map("\t".join, as_wireshark_shows(frames)), strict=True)
+        )
+
+
+def as_wireshark_shows(frames: list[bytes]) -> Iterable[tuple[str, ...]]:
+    """Decode frames; addresses, ports and payload of each as text."""
+    batch = batch_of(frames)
+    packets = decode(batch)
+    for index in range(len(frames)):
+        width = 4 if packets.ip_version[index] == 4 else 16
+        start = packets.source_offset.item(index)
+        addresses = [bytes(batch.buffer[start + skip : start + skip + width]) for skip in (0, width)]
+        payload = batch.buffer[packets.payload_start.item(index) : packets.payload_end.item(index)]
+        yield (
+            *(str(ip_address(address)) for address in addresses),
+            *(str(ports[index]) for ports in (packets.sport, packets.dport)),
+            payload.hex(),
+        )
