@@ -75,7 +75,7 @@ struct flow_key4 {
 };
 
 struct flow_key6 {
-	__be32 address_be[2][4];
+	__be32 address_be[2 * 4];	/* four words each */
 	__be16 port_be[2];
 	__u16 vlan[2];
 	__u32 protocol_and_tos;

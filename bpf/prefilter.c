@@ -120,9 +120,9 @@ static __always_inline bool is_unwatched(const struct work *work)
 	} else {
 		struct network6 key = { .prefix_len = 128 };
 
-		__builtin_memcpy(key.address, work->key.v6.address_be[0], sizeof(key.address));
+		__builtin_memcpy(key.address, work->key.v6.address_be, sizeof(key.address));
 		one = networks6.lookup(&key);
-		__builtin_memcpy(key.address, work->key.v6.address_be[1], sizeof(key.address));
+		__builtin_memcpy(key.address, work->key.v6.address_be + 4, sizeof(key.address));
 		other = networks6.lookup(&key);
 	}
 	if ((one && *one == NETWORK_EXCLUDED) || (other && *other == NETWORK_EXCLUDED))

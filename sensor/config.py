@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +56,14 @@ class Settings(BaseModel):
     """XDP in the driver, or in the kernel's generic path."""
     action: Literal["pass", "drop"] = "pass"
     """What becomes of a frame after it was looked at; drop is for a mirror port only."""
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Processes that read and match; one for each CPU that a receive queue can run on, unless given."""
+    flows: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
+    """Flows that the kernel remembers, of IPv4 and of IPv6 each."""
+    networks_include: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = ()
+    """Only packets from or to these networks are matched; the longest prefix of an address counts."""
+    networks_exclude: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = ()
+    """Packets from or to these networks are not matched."""
     ring_mib: Annotated[int, Field(ge=1, le=1024)] = 64
     """Size of the perf ring of each CPU in MiB, a power of two."""
     snaplen: Annotated[int, Field(ge=128, le=65535)] = 65535
@@ -88,11 +97,20 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Setti
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            return {name.replace("-", "_"): value for name, value in tomllib.load(file).items()}
+            return _flat(tomllib.load(file))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not a TOML file: {error}") from error
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Read ``[networks] include`` as ``networks_include``, and dashes as underscores."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        name = prefix + key.replace("-", "_")
+        flat |= _flat(value, f"{name}_") if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Counters:
     written: int = 0
     suppressed: int = 0
     write_failed: int = 0
+    cut: int = 0
+    """Not frames, and no part of the law: scans of long payloads that were broken off for their cost."""
+    restarts: int = 0
+    """Not frames either: workers that died and were replaced."""
 
     def equations(self) -> Iterator[tuple[str, str, int, int]]:
         """Each line of the law: the name of the left side, its right side, and both sums."""

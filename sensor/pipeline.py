@@ -17,6 +17,7 @@ from sensor.decode import decode
 from sensor.model import Evidence, FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
 from sensor.rules.flows import Flow, FlowHash, FlowTable
 from sensor.rules.matcher import Matcher, Payloads
+from sensor.rules.networks import EVERYWHERE, Networks
 from sensor.rules.profile import PROFILES
 
 Keep = Literal["threat", "any", "flow"]
@@ -29,25 +30,39 @@ class Pipeline:
     """
 
     def __init__(
-        self, rules: Iterable[Rule], keep: Keep, profile: str = "default", *, live: bool = True
+        self,
+        rules: Iterable[Rule],
+        keep: Keep,
+        profile: str = "default",
+        *,
+        live: bool = True,
+        networks: Networks = EVERYWHERE,
     ) -> None:
         """``keep`` names what makes a frame evidence.
 
         ``threat``: a hit of a threat rule; ``any``: a hit of any rule; ``flow``: it is the first
         packet with payload of its flow, or the first sent to where that one came from.
         ``profile`` names one of `sensor.rules.profile.PROFILES`; ``live`` is False for capture files.
+        Only packets of ``networks`` are matched.
         """
         self.read = 0
         self.undecodable = 0
         self.unmatched = 0
         self.matched = 0
         self._keep = keep
+        self._networks = networks
         self._profile = chosen = PROFILES[profile]
         self.matcher = Matcher(rules, chosen.http)
         ends = live or chosen.ends_in_files
-        self._flows = FlowTable(chosen.idle_s if ends else inf, chosen.life_s if ends else inf)
+        self.flows = FlowTable(chosen.idle_s if ends else inf, chosen.life_s if ends else inf)
         self._flow_hash = FlowHash(chosen.flow_has_tos)
-        self._needs_flows = keep == "flow" or chosen.once or chosen.depth is not None
+        self._labels = keep == "flow" or chosen.once
+        """Whether more is remembered of a flow than how many packets it had."""
+        self._needs_flows = self._labels or chosen.depth is not None
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return frames read, undecodable and unmatched, and scans cut short, so far."""
+        return self.read, self.undecodable, self.unmatched, self.matcher.cut
 
     def process(self, batch: FrameBatch) -> list[Evidence]:
         """Match every frame of the batch, in order; the evidence owns its bytes."""
@@ -63,16 +78,16 @@ class Pipeline:
     def _evidence(self, batch: FrameBatch, packets: PacketBatch) -> Iterator[Evidence]:
         """Match the packets that their flows allow, and judge those that match."""
         frames = np.frombuffer(batch.buffer, np.uint8)
-        chosen = self._candidates(packets)
+        chosen = self._networks.watched(frames, packets, self._candidates(packets))
         start, end = packets.payload_start[chosen], packets.payload_end[chosen]
         is_http = self._profile.http.matches_each(frames, start, end)
-        flows, numbers = self._count(batch, packets, chosen)
-        if flows and self._profile.depth is not None:
-            early = np.array(numbers) <= self._profile.depth
+        numbers, flows = self._count(batch, packets, chosen)
+        if self._profile.depth is not None:
+            early = numbers <= self._profile.depth
             if self._profile.http_at_any_depth:
                 early |= is_http
             chosen, start, end, is_http = chosen[early], start[early], end[early], is_http[early]
-            flows = list(compress(flows, early.tolist()))
+            flows = list(compress(flows, early.tolist())) if flows else flows
         ports = packets.protocol[chosen], packets.sport[chosen], packets.dport[chosen]
         found = self.matcher.match_each(batch.buffer, Payloads(start, end, *ports, is_http))
         if self._keep == "any" and not self._profile.once:
@@ -92,17 +107,32 @@ class Pipeline:
 
     def _count(
         self, batch: FrameBatch, packets: PacketBatch, chosen: NDArray[np.intp]
-    ) -> tuple[list[Flow], list[int]]:
-        """Count the packets to their flows, where anything depends on them: each one's flow and number."""
-        if not self._needs_flows:
-            return [], []
-        keys = self._flow_hash.keys(np.frombuffer(batch.buffer, np.uint8), packets, chosen).tolist()
-        flows, numbers = [], []
-        for key, now_ns in zip(keys, batch.timestamp_ns[chosen].tolist(), strict=True):
-            flow = self._flows.count(key, now_ns)
+    ) -> tuple[NDArray[np.int64], list[Flow]]:
+        """Return which packet of its flow each is, as far as that matters, and where labels matter the flows.
+
+        The kernel has counted most packets of live frames; the others are counted here.
+        """
+        nobody = np.zeros(len(batch), np.int64)
+        numbers = (nobody if batch.flow_packets is None else batch.flow_packets)[chosen]
+        own = np.arange(len(chosen)) if self._labels else np.flatnonzero(numbers == 0)
+        if not self._needs_flows or not len(own):
+            return numbers, []
+        births = nobody if batch.flow_born_jiffies is None else batch.flow_born_jiffies
+        which = chosen[own]
+        rows = zip(
+            self._flow_hash.keys(np.frombuffer(batch.buffer, np.uint8), packets, which).tolist(),
+            numbers[own].tolist(),
+            births[which].tolist(),
+            batch.timestamp_ns[which].tolist(),
+            strict=True,
+        )
+        flows, counted = [], []
+        for key, number, born_jiffies, now_ns in rows:
+            flow = self.flows.known(key, born_jiffies) if number else self.flows.count(key, now_ns)
             flows.append(flow)
-            numbers.append(flow.packets)
-        return flows, numbers
+            counted.append(number or flow.packets)
+        numbers[own] = counted
+        return numbers, flows if self._labels else []
 
     def _judge(
         self,

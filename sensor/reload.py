@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from sensor.errors import RulesError
+from sensor.capture.program import Generation
+from sensor.errors import KernelError, RulesError
 from sensor.rules.http import HttpReading
 from sensor.rules.load import RuleSet, load_rules
 from sensor.rules.matcher import Matcher
@@ -31,22 +34,39 @@ def load_and_log(directory: Path, *, lenient: bool) -> RuleSet:
     return rules
 
 
+class Compiled(NamedTuple):
+    """A rule set, ready for the workers and for the kernel."""
+
+    rules: RuleSet
+    matcher: Matcher
+    generation: Generation
+
+
 class Reloader:
     """Loads the rules anew when asked; a request during a load is another load after it."""
 
-    def __init__(self, directory: Path, http: HttpReading, *, lenient: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        http: HttpReading,
+        for_kernel: Callable[[RuleSet], Generation],
+        *,
+        lenient: bool,
+    ) -> None:
+        """``for_kernel`` compiles the rules for the kernel; it is called in the thread."""
         self._directory = directory
         self._lenient = lenient
         self._http = http
+        self._for_kernel = for_kernel
         self._asked = False
         self._thread: threading.Thread | None = None
-        self._finished: tuple[RuleSet, Matcher] | None = None
+        self._finished: Compiled | None = None
 
     def request(self) -> None:
         """Ask for a load; safe in a signal handler."""
         self._asked = True
 
-    def take(self) -> tuple[RuleSet, Matcher] | None:
+    def take(self) -> Compiled | None:
         """Give the set that has been finished since the last call, if any; start what was asked for."""
         if self._thread and self._thread.is_alive():
             return None
@@ -61,8 +81,8 @@ class Reloader:
         started_s = time.monotonic()
         try:
             rules = load_and_log(self._directory, lenient=self._lenient)
-            self._finished = (rules, Matcher(rules, self._http))
-        except RulesError as error:
+            self._finished = Compiled(rules, Matcher(rules, self._http), self._for_kernel(rules))
+        except (RulesError, KernelError) as error:
             log.error("rules not reloaded, the old ones stay: %s", error)  # noqa: TRY400 - the line says it all
         else:
             log.info("%d rules compiled in %.1f s", len(rules), time.monotonic() - started_s)

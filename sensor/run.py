@@ -1,8 +1,7 @@
-"""``sensor run``: the supervisor; loads and attaches the program, reads, matches, writes.
+"""``sensor run``: the supervisor; loads and attaches the program, starts the workers, writes evidence.
 
-One loop: every ring in turn, a bounded batch at a time, and between two rounds whatever
-time asks for. Rotation, status and signals therefore never wait behind the traffic for
-longer than a batch of each ring.
+One loop: what the workers report, and between two reports whatever time asks for. Rotation,
+status and signals therefore never wait behind the traffic for longer than a batch.
 """
 
 from __future__ import annotations
@@ -10,20 +9,21 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from types import FrameType
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sensor import abi
-from sensor.capture.link import Interface, attached, find_interface, ready_interface
-from sensor.capture.program import Program, check_privileges
-from sensor.capture.ring import RingSet
+from sensor.capture.clock import WallClock
+from sensor.capture.interface import default_workers
+from sensor.capture.link import Interface, attached, find_interface, needs_frags, ready_interface
+from sensor.capture.program import Generation, KernelPlan, Options, Program, check_privileges
+from sensor.capture.ring import RingSet, online_cpus
+from sensor.capture.syscalls import link_update
 from sensor.config import Keep, Settings
 from sensor.counters import Counters
+from sensor.crew import Crew
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
 from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
@@ -31,11 +31,16 @@ from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.reload import Reloader, load_and_log
 from sensor.report import counters_line
+from sensor.rules.emit import kernel_plan
+from sensor.rules.http import HttpReading
 from sensor.rules.load import RuleSet
-from sensor.rules.plan import pass_all, plan_rules
+from sensor.rules.networks import Networks
+from sensor.rules.plan import Plan, demands
+from sensor.rules.profile import PROFILES
+from sensor.worker import Report
 
-IDLE_WAIT_MS = 5
-"""Bounds the delay of a frame that waits in a ring that is not filling."""
+WAIT_S = 0.05
+"""Bounds what time asks for, and how long a signal may go unnoticed."""
 ROTATION_NS = 200_000_000
 STATUS_NS = 1_000_000_000
 CLOCK_JUMP_NS = 1_000_000_000
@@ -64,18 +69,25 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
     rules = load_and_log(settings.rules, lenient=settings.lenient)
     check_privileges()
-    interfaces = [ready_interface(name, settings.mode) for name in dict.fromkeys(settings.interface)]
+    names = tuple(dict.fromkeys(settings.interface))
+    frags = any(needs_frags(name, settings.mode) for name in names)
+    interfaces = [ready_interface(name, settings.mode, frags=frags) for name in names]
     with ExitStack() as stack:
-        capture = Capture(settings, rules, stack)
+        capture = Capture(settings, rules, stack, workers=_workers(settings, interfaces), frags=frags)
         stop = _handle_signals(settings.duration, capture.reloader)
         with ExitStack() as attachments:
             for interface in interfaces:
-                attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
-            names = ", ".join(interface.name for interface in interfaces)
-            log.info("capturing on %s (%s mode) with %d rules", names, settings.mode, len(rules))
+                link_fd = attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
+                capture.link_fds.append(link_fd)
+            log.info(
+                "capturing on %s (%s mode, %s) with %d rules",
+                ", ".join(names),
+                settings.mode,
+                "1 worker" if len(capture.crew) == 1 else f"{len(capture.crew)} workers",
+                len(rules),
+            )
             gone = _loop(capture, interfaces, stop, emit, show_status)
-        while capture.step(emit):  # detached: what is in the rings is all there will be
-            pass
+        capture.take(capture.crew.drain(), emit)  # detached: what is in the rings is all there will be
         counters = replace(capture.counters(), in_ring=capture.rings.waiting())
     for path in capture.writer.paths:
         log.info("evidence: %s", path)
@@ -88,69 +100,113 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
         )
 
 
-class Capture:
-    """Everything between the rings and the evidence files."""
+def _workers(settings: Settings, interfaces: list[Interface]) -> int:
+    """Labels of a flow are remembered in one place: where they decide, there is one worker."""
+    if settings.keep == "flow" or PROFILES[settings.profile].once:
+        if settings.workers not in (None, 1):
+            log.warning("1 worker: --keep flow and --profile ly_probe remember each flow in one place")
+        return 1
+    return settings.workers or default_workers(interfaces, len(online_cpus()))
 
-    def __init__(self, settings: Settings, rules: RuleSet, stack: ExitStack) -> None:
+
+class Capture:
+    """Everything between the interfaces and the evidence files."""
+
+    def __init__(
+        self, settings: Settings, rules: RuleSet, stack: ExitStack, *, workers: int, frags: bool
+    ) -> None:
         """Open all of it; the stack closes it."""
-        self._settings = settings
+        self._keep, self._http = settings.keep, PROFILES[settings.profile].http
+        self._totals = Counters()
+        self.link_fds: list[int] = []
+        """Of the interfaces the program is attached to."""
         writer = EvidenceWriter(settings.evidence, settings.devid, local_time=settings.local_time)
         self.writer = stack.enter_context(closing(writer))
         for recovery in writer.recovered:
             log.warning("%s", recovery)
         log.info("compiling %d rules", len(rules))
-        self.pipeline = Pipeline(rules, settings.keep, settings.profile)
-        self.reloader = Reloader(settings.rules, self.pipeline.matcher.http, lenient=settings.lenient)
+        networks = Networks(settings.networks_include, settings.networks_exclude)
+        self.pipeline = Pipeline(rules, settings.keep, settings.profile, networks=networks)
         self.suppressor = Suppressor(settings.suppress_above)
-        program = Program(_plan(rules, settings.keep), snaplen=settings.snaplen, action=settings.action)
+        program = Program(_plan(rules, self._http, settings.keep), _options(settings, frags=frags))
         self.program = stack.enter_context(closing(program))
-        self.rings = stack.enter_context(closing(RingSet(settings.ring_mib << 20)))
-        for ring in self.rings.rings:
-            program.connect(ring)
+        self.reloader = Reloader(settings.rules, self._http, self._for_kernel, lenient=settings.lenient)
+        self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20)))
+        program.connect(self.rings.rings)
+        self.crew = Crew(self.pipeline, self.rings.rings, workers)
+        stack.callback(self.crew.kill)
 
-    def step(self, emit: Emit) -> bool:
-        """Take one batch of each ring to the end; whether there was any."""
-        busy = False
-        for batch in self.rings.batches():
-            busy = True
-            pieces = self.suppressor.admit(self.pipeline.process(batch))
-            if pieces:
+    def take(self, reports: Iterable[Report], emit: Emit) -> None:
+        """Count what the workers report, and write the evidence."""
+        for report in reports:
+            before = self._totals
+            self._totals = replace(
+                before,
+                read=before.read + report.read,
+                undecodable=before.undecodable + report.undecodable,
+                unmatched=before.unmatched + report.unmatched,
+                matched=before.matched + len(report.pieces),
+                cut=before.cut + report.cut,
+            )
+            if report.pieces:
+                pieces = self.suppressor.admit(report.pieces)
                 self.writer.write(pieces)
                 emit(pieces)
-        return busy
 
-    def reload(self) -> None:
-        """Put a new rule set in force where one has been finished; between two batches."""
+    def reload(self, emit: Emit) -> None:
+        """Put a new rule set in force where one has been finished: in the kernel, then in the workers."""
         compiled = self.reloader.take()
         if compiled is None:
             return
-        rules, matcher = compiled
-        self.program.use_plan(_plan(rules, self._settings.keep))
-        self.pipeline.matcher = matcher
-        log.info("%d rules in force (%s)", len(rules), rules.digest[:12])
+        for link_fd in self.link_fds:
+            link_update(link_fd, compiled.generation.fd)
+        self.program.use(compiled.generation)
+        self.pipeline.matcher = compiled.matcher
+        self.take(self.crew.hand_over(self.pipeline), emit)
+        log.info("%d rules in force (%s)", len(compiled.rules), compiled.rules.digest[:12])
 
     def counters(self) -> Counters:
         """Take a snapshot; what is in the rings is inferred, since frames keep arriving."""
         kernel = {counter: frames for counter, (frames, _) in self.program.counters().items()}
-        return Counters(
+        return replace(
+            self._totals,
             seen=kernel[abi.Counter.SEEN],
             ignored={c.name.removeprefix("IGNORED_").lower(): kernel[c] for c in abi.IGNORED},
             submitted=kernel[abi.Counter.SUBMITTED],
             submit_failed=kernel[abi.Counter.SUBMIT_FAILED],
-            in_ring=max(0, kernel[abi.Counter.SUBMITTED] - self.pipeline.read),
-            read=self.pipeline.read,
-            undecodable=self.pipeline.undecodable,
-            unmatched=self.pipeline.unmatched,
-            matched=self.pipeline.matched,
+            in_ring=max(0, kernel[abi.Counter.SUBMITTED] - self._totals.read),
             written=self.writer.written,
             suppressed=self.suppressor.suppressed,
             write_failed=self.writer.write_failed,
+            restarts=self.crew.restarts,
         )
 
+    def _for_kernel(self, rules: RuleSet) -> Generation:
+        return self.program.compile(_plan(rules, self._http, self._keep))
 
-def _plan(rules: RuleSet, keep: Keep) -> NDArray[np.void]:
+
+def _plan(rules: RuleSet, http: HttpReading, keep: Keep) -> KernelPlan:
     """What the kernel may ignore: nothing that carries payload where flows are kept, whatever the rules."""
-    return pass_all() if keep == "flow" else plan_rules(rules)
+    plan = Plan.pass_all() if keep == "flow" else Plan.of(demands(rules, http))
+    return kernel_plan(plan, http)
+
+
+def _options(settings: Settings, *, frags: bool) -> Options:
+    profile = PROFILES[settings.profile]
+    return Options(
+        snaplen=settings.snaplen,
+        action=settings.action,
+        flows=settings.flows,
+        depth=profile.depth,
+        http_at_any_depth=profile.http_at_any_depth,
+        longest=profile.longest,
+        flow_has_tos=profile.flow_has_tos,
+        idle_s=profile.idle_s,
+        life_s=profile.life_s,
+        include=settings.networks_include,
+        exclude=settings.networks_exclude,
+        multi_buffer=frags,
+    )
 
 
 class _Every:
@@ -176,17 +232,16 @@ def _loop(
     show_status: ShowStatus | None,
 ) -> InterfaceError | None:
     """Capture until told to stop (None), or until an interface is gone (the error to end with)."""
-    rotation, status = _Every(ROTATION_NS), _Every(STATUS_NS)
+    rotation, status, clock = _Every(ROTATION_NS), _Every(STATUS_NS), WallClock()
     while not stop():
-        if not capture.step(emit):
-            capture.rings.wait(IDLE_WAIT_MS)
+        capture.take(capture.crew.receive(WAIT_S), emit)
         if rotation.is_due():
-            capture.reload()
+            capture.reload(emit)
             capture.writer.tick(time.time_ns())
         if status.is_due():
             if show_status:
                 show_status(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
-            _follow_clock(capture.rings)
+            _watch_clock(clock)
             try:
                 interfaces = [_still_there(interface) for interface in interfaces]
             except InterfaceError as error:
@@ -194,8 +249,8 @@ def _loop(
     return None
 
 
-def _follow_clock(rings: RingSet) -> None:
-    moved_ns = rings.clock.remeasure()
+def _watch_clock(clock: WallClock) -> None:
+    moved_ns = clock.remeasure()
     if abs(moved_ns) > CLOCK_JUMP_NS:
         log.warning("the wall clock jumped by %+.3f s; evidence follows it", moved_ns / 1e9)
 

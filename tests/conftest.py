@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live import PASS_ALL
 
 from sensor.capture.lab import private_network, veth_pair
 from sensor.capture.program import Program, check_privileges
 from sensor.config import OWN_RULES
 from sensor.errors import SensorError
-from sensor.rules.plan import pass_all
 
 FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 51001, 51008, 51401, 51601, 51607}
 
@@ -22,7 +22,7 @@ def _why_no_kernel() -> str | None:
     """Load the program once; why this machine cannot, or None."""
     try:
         check_privileges()
-        Program(pass_all()).close()
+        Program(PASS_ALL).close()
     except SensorError as error:
         return str(error)
     return None

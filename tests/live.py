@@ -20,8 +20,14 @@ from typing import IO, Any
 
 from pyroute2 import IPRoute
 
+from sensor.rules.emit import kernel_plan
+from sensor.rules.http import RFC9110
+from sensor.rules.plan import Plan
+
 SENSOR = [sys.executable, "-m", "sensor"]
 TIMEOUT_S = 60
+PASS_ALL = kernel_plan(Plan.pass_all(), RFC9110)
+"""For programs whose tests want every payload."""
 
 
 @dataclass

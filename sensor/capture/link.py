@@ -46,9 +46,19 @@ def ready_interface(name: str, mode: Mode, *, frags: bool = False) -> Interface:
     return interface
 
 
+def needs_frags(name: str, mode: Mode) -> bool:
+    """Whether only a program that takes frames of several buffers can be attached to an interface.
+
+    Raises:
+        InterfaceError: It is missing.
+    """
+    interface = find_interface(name)
+    return any(refusals(interface, mode)) and not any(refusals(interface, mode, frags=True))
+
+
 @contextmanager
-def attached(prog_fd: int, interface: Interface, mode: Mode) -> Iterator[None]:
-    """Keep a program attached to an interface.
+def attached(prog_fd: int, interface: Interface, mode: Mode) -> Iterator[int]:
+    """Keep a program attached to an interface; gives the link's fd, by which another can take its place.
 
     Raises:
         InterfaceError: The driver refuses native XDP, or another program came first.
@@ -56,7 +66,7 @@ def attached(prog_fd: int, interface: Interface, mode: Mode) -> Iterator[None]:
     """
     link_fd = _attach(prog_fd, interface, mode)
     try:
-        yield
+        yield link_fd
     finally:
         os.close(link_fd)
 

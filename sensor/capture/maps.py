@@ -39,6 +39,14 @@ def look_up(fd: int, key: Array, value: np.dtype[Any], count: int = 1) -> Array 
     return found
 
 
+def element(fd: int, value: np.dtype[Any], count: int = 1) -> Array:
+    """Return the first element of an array map, shape (count,); see `look_up`."""
+    found = look_up(fd, np.zeros(1, np.uint32), value, count)
+    if found is None:
+        raise FileNotFoundError(f"map {fd} is no array")
+    return found
+
+
 def update(fd: int, key: Array, value: Array, flags: int = BPF_ANY) -> None:
     """Set the value of a key."""
     attr = MapElementAttr(fd, key=key.ctypes.data, value=value.ctypes.data, flags=flags)
@@ -49,9 +57,7 @@ def fill(fd: int, values: Array) -> None:
     """Set the elements of an array map, from the first on."""
     keys = np.arange(len(values), dtype=np.uint32)
     stored = np.ascontiguousarray(values)
-    attr = MapBatchAttr(
-        keys=keys.ctypes.data, values=stored.ctypes.data, count=len(stored), map_fd=fd
-    )
+    attr = MapBatchAttr(keys=keys.ctypes.data, values=stored.ctypes.data, count=len(stored), map_fd=fd)
     bpf(BPF_MAP_UPDATE_BATCH, attr)
 
 

@@ -211,9 +211,7 @@ class Program:
 
     def counters_by_cpu(self) -> NDArray[np.uint64]:
         """Frames and bytes of every bucket, shape (CPUs, buckets, 2)."""
-        key = np.zeros(1, np.uint32)
-        found = maps.look_up(self._shared_fd("counters"), key, abi.COUNTERS, maps.possible_cpus())
-        assert found is not None  # every index of an array exists
+        found = maps.element(self._shared_fd("counters"), abi.COUNTERS, maps.possible_cpus())
         return found.view(np.uint64).reshape(len(found), len(abi.Counter), 2)
 
     def flow(self, key: NDArray[np.void]) -> NDArray[np.void] | None:
@@ -247,14 +245,16 @@ class Program:
         return self._shared_fd("flows4" if key.dtype == abi.FLOW_KEY4 else "flows6")
 
     def _follow(self, until_ns: int) -> None:
-        fd, key = self._shared_fd("follow"), np.zeros(1, np.uint32)
-        before = maps.look_up(fd, key, np.dtype(np.uint64))
-        assert before is not None  # every index of an array exists
-        maps.update(fd, key, np.maximum(before, np.uint64(until_ns)))
+        fd = self._shared_fd("follow")
+        before = maps.element(fd, np.dtype(np.uint64))
+        maps.update(fd, np.zeros(1, np.uint32), np.maximum(before, np.uint64(until_ns)))
 
     def memory_bytes(self) -> dict[str, int]:
         """What each map takes."""
-        found = {name: maps.memory_bytes(self._shared_fd(name)) for name in ("counters", "flows4", "flows6", "follow")}
+        found = {
+            name: maps.memory_bytes(self._shared_fd(name))
+            for name in ("counters", "flows4", "flows6", "follow")
+        }
         own = ("port_classes", "frames")
         return found | {name: maps.memory_bytes(self._generation.map_fd(name)) for name in own}
 

@@ -1,7 +1,7 @@
 """What keeps XDP from seeing an interface's frames as they came, and the command that mends it.
 
-Runs in the supervisor, before anything is attached. Limits and habits of drivers are those of their
-sources in Linux 5.15 to 6.18; what is not known here, the attempt to attach finds out.
+Runs in the supervisor, before anything is attached. Limits and habits of drivers were read in their
+sources, those of veth also tried; what is not known here, the attempt to attach finds out.
 """
 
 from __future__ import annotations

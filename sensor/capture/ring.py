@@ -126,6 +126,11 @@ class PerfRing:
         """Give the last batch's bytes back to the kernel; its frames are gone."""
         native.store_release(self._tail_address, self.next_tail)
 
+    def release_up_to(self, tail: int) -> None:
+        """Give back what another process has read, and told so, but not released."""
+        if self.tail < tail:
+            native.store_release(self._tail_address, tail)
+
     def waiting(self) -> int:
         """Frames submitted and not yet read. Walks them: meant for when nothing is submitted any more."""
         position, head = self.tail, native.load_acquire(self._head_address)
@@ -189,7 +194,7 @@ class RingSet:
         rings: list[PerfRing] = []
         try:
             for cpu in online_cpus():
-                rings.append(PerfRing(cpu, size_bytes))
+                rings.append(PerfRing(cpu, size_bytes))  # noqa: PERF401 - those before are closed on failure
         except BaseException:
             for ring in rings:
                 ring.close()

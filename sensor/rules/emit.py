@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
+from sensor.capture.program import KernelPlan
 from sensor.rules.http import HttpReading
 from sensor.rules.plan import OTHER, TCP, UDP, UNKNOWN_CLASS, Needs, Plan
 from sensor.rules.prefix import WORD, Prefix, PrefixSet, beginnings
@@ -42,8 +43,13 @@ judge_by_rules(__u8 protocol, __u16 sport_class, __u16 dport_class, __u64 word, 
 """
 
 
+def kernel_plan(plan: Plan, http: HttpReading) -> KernelPlan:
+    """Return the plan as the kernel's program takes it."""
+    return KernelPlan(c_code(plan, http), plan.port_classes())
+
+
 def c_code(plan: Plan, http: HttpReading) -> str:
-    """Write ``judge_by_rules()`` and ``looks_like_http()``. They need ``abi.h`` and ``parse.h`` before them."""
+    """Write ``judge_by_rules()`` and ``looks_like_http()``, which need ``abi.h`` and ``parse.h``."""
     lines = [_HEAD, *_begins("looks_like_http", PrefixSet(beginnings(http)))]
     for protocol, name in ((TCP, "tcp"), (UDP, "udp")):
         lines += _ported(name, plan, protocol)

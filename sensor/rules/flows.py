@@ -7,6 +7,7 @@ several CPUs have no order between them, so it may step back a little from batch
 from __future__ import annotations
 
 import secrets
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,15 @@ _NS = 1_000_000_000
 class Flow:
     """What is remembered of one flow."""
 
-    __slots__ = ("answered", "dies_ns", "idles_ns", "labelled", "packets", "source")
+    __slots__ = ("answered", "born_jiffies", "dies_ns", "idles_ns", "labelled", "packets", "source")
 
     def __init__(self, idles_ns: float, dies_ns: float) -> None:
         self.idles_ns = idles_ns
         """When it ends unless another packet comes."""
         self.dies_ns = dies_ns
         """When it ends in any case."""
+        self.born_jiffies = 0
+        """When it began, where the kernel counts it and decides when it ends; 0 where it does not."""
         self.packets = 1
         """Packets counted."""
         self.labelled: set[RuleClass] = set()
@@ -94,6 +97,14 @@ class FlowTable:
         if idles_ns > flow.idles_ns:
             flow.idles_ns = idles_ns
         flow.packets += 1
+        return flow
+
+    def known(self, key: int, born_jiffies: int) -> Flow:
+        """Return the flow of a packet that the kernel counted; a new one where the last ended there."""
+        flow = self._young.get(key) or self._admitted(key)
+        if flow is None or flow.born_jiffies not in (0, born_jiffies):
+            self._young[key] = flow = Flow(inf, inf)
+        flow.born_jiffies = born_jiffies  # also of a flow that has so far been seen inside a tunnel only
         return flow
 
     def _admitted(self, key: int) -> Flow | None:

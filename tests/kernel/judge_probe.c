@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Shows how judge_by_rules(), which the test writes above, judges what stands in a frame. */
+/* Shows how the code that the test writes above judges what stands in a frame. */
 
 struct question {
 	__u64 word;
@@ -7,7 +7,8 @@ struct question {
 	__u16 sport_class;
 	__u16 dport_class;
 	__u8 protocol;
-	__u8 reserved[7];
+	__u8 is_about_http;
+	__u8 reserved[6];
 };
 
 int probe(struct xdp_md *ctx)
@@ -16,6 +17,8 @@ int probe(struct xdp_md *ctx)
 
 	if ((void *)(question + 1) > (void *)(long)ctx->data_end)
 		return -1;
+	if (question->is_about_http)
+		return looks_like_http(question->word, question->payload_len);
 	return judge_by_rules(question->protocol, question->sport_class, question->dport_class,
 			      question->word, question->payload_len);
 }

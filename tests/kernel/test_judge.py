@@ -41,7 +41,7 @@ class Judge:
         from bcc import BPF as Bcc  # noqa: N811 - the class is named so
 
         probe = (Path(__file__).parent / "judge_probe.c").read_text()
-        source = f'#include "abi.h"\n#include "parse.h"\n{c_code(plan)}{probe}'
+        source = f'#include "abi.h"\n#include "parse.h"\n{c_code(plan, RFC9110)}{probe}'
         self.bpf = Bcc(text=source.encode(), cflags=[f"-I{BPF}", "-Wall", "-Werror"])
         self.fd = self.bpf.load_func(b"probe", Bcc.XDP).fd
         self.port_classes = plan.port_classes().tolist()
@@ -132,3 +132,15 @@ def test_pass_all_ignores_nothing() -> None:
             judge.ask(protocol, 1, 2, payload) == plan.judge(protocol, 1, 2, payload) == abi.Counter.SUBMITTED
         )
     judge.bpf.cleanup()
+
+
+def test_agreement_on_what_looks_like_http() -> None:
+    """The kernel takes for HTTP what the profile's reading does, and what is too long to be seen whole."""
+    judge = Judge(Plan.pass_all())
+    texts = [text + b"xxxxxxxxxxxx" for text in RFC9110.beginnings]
+    changed = [text[:i] + bytes([text[i] ^ 32]) + text[i + 1 :] for text in texts for i in range(9)]
+    for text in texts + changed:
+        for payload in (text, text[:10], text[:11]):
+            word = payload[:WORD].ljust(WORD, b"\0")
+            seen = prog_test_run(judge.fd, struct.pack("=8sIHHBB6x", word, len(payload), 0, 0, TCP, 1))
+            assert seen == RFC9110.matches(payload), payload

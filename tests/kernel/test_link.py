@@ -15,7 +15,7 @@ from pathlib import Path
 
 import dpkt
 import pytest
-from live import SENSOR, Run, running, wait_until_received
+from live import PASS_ALL, SENSOR, Run, running, wait_until_received
 from pyroute2 import IPRoute
 
 from sensor.capture import nic
@@ -26,7 +26,6 @@ from sensor.capture.nic import nic_counters, read_nic
 from sensor.capture.program import Program
 from sensor.capture.refusals import hidden_tags, refusals
 from sensor.errors import InterfaceError
-from sensor.rules.plan import pass_all
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "network")]
 
@@ -74,7 +73,7 @@ def refused_run(evidence: Path, *flags: str) -> str:
 @pytest.fixture
 def program() -> Iterator[Program]:
     """The prefilter, loaded, not attached."""
-    with closing(Program(pass_all())) as loaded:
+    with closing(Program(PASS_ALL)) as loaded:
         yield loaded
 
 

@@ -9,12 +9,12 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from live import PASS_ALL
 
 from sensor.abi import Counter
 from sensor.capture.link import attached, find_interface
-from sensor.capture.program import Program
+from sensor.capture.program import Options, Program
 from sensor.capture.ring import RingSet
-from sensor.rules.plan import pass_all
 
 pytestmark = pytest.mark.kernel
 
@@ -32,10 +32,9 @@ def open_capture(network: tuple[str, str]) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def open_(size_bytes: int = MIB, **options: int) -> tuple[Program, RingSet]:
-            program = stack.enter_context(closing(Program(pass_all(), **options)))
-            rings = stack.enter_context(closing(RingSet(size_bytes)))
-            for ring in rings.rings:
-                program.connect(ring)
+            program = stack.enter_context(closing(Program(PASS_ALL, Options(**options))))
+            rings = stack.enter_context(closing(RingSet.open(size_bytes)))
+            program.connect(rings.rings)
             stack.enter_context(attached(program.fd, find_interface(network[0]), "native"))
             return program, rings
 

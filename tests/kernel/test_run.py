@@ -12,7 +12,7 @@ from typing import Any
 import dpkt
 import pytest
 from frames import corpus
-from live import SENSOR, Run, on_terminal, replay, running, wait_until_received
+from live import PASS_ALL, SENSOR, Run, on_terminal, replay, running, wait_until_received
 from pyroute2 import IPRoute
 from tunnels import tunnel_corpus
 
@@ -22,7 +22,6 @@ from sensor.capture.link import attached, find_interface
 from sensor.capture.program import Program
 from sensor.config import OWN_RULES
 from sensor.counters import Counters
-from sensor.rules.plan import pass_all
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 
@@ -292,7 +291,7 @@ def test_an_interface_without_carrier(network: Network, tmp_path: Path) -> None:
 
 def test_a_program_of_somebody_else(network: Network, tmp_path: Path) -> None:
     """It is neither replaced nor removed, and named."""
-    program = Program(pass_all())
+    program = Program(PASS_ALL)
     with attached(program.fd, find_interface(network[0]), "native"):
         theirs = xdp_program(network[0])
         code, line = refused("run", "-i", network[0], "--evidence", str(tmp_path))

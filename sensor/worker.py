@@ -1,0 +1,112 @@
+"""A capture worker: reads its share of the rings, matches, hands what it found to the supervisor.
+
+A process of its own, forked from the supervisor with the compiled rules in it. It owns nothing
+that outlives it: a batch belongs to the ring until the supervisor has been told what came of
+it, so whatever moment a worker dies at, no frame is lost and none counts twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import pickle
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from sensor.capture.ring import PerfRing, RingSet
+from sensor.model import Evidence
+from sensor.pipeline import Pipeline
+from sensor.rules.flows import FlowTable
+
+DRAIN, HAND_OVER = signal.SIGTERM, signal.SIGUSR1
+"""Read the rings empty and end; end after the batch at hand."""
+
+IDLE_WAIT_MS = 5
+"""Bounds the delay of a frame that waits in a ring that is not filling."""
+CLOCK_S = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+class Report(NamedTuple):
+    """What came of one batch."""
+
+    cpu: int
+    tail: int
+    """Of that CPU's ring, once the batch is released."""
+    read: int
+    undecodable: int
+    unmatched: int
+    cut: int
+    """Scans broken off for their cost."""
+    pieces: list[Evidence]
+
+
+class Farewell(NamedTuple):
+    """The last word of a worker that was asked to end: what its successor has to know."""
+
+    flows: FlowTable
+
+
+def work(number: int, pipeline: Pipeline, rings: Sequence[PerfRing], connection: Connection) -> None:
+    """Be a worker until told to end, or until the supervisor is gone."""
+    supervisor = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        return
+    with suppress(OSError):  # only for those who look with ps
+        Path("/proc/self/comm").write_text(f"sensor-worker{number}", encoding="ascii")
+    gc.freeze()  # what was inherited is shared with the other workers as long as nothing touches it
+    told = _handle_signals()
+    mine = RingSet([ring.mapped_anew() for ring in rings])
+    clock_due_s = time.monotonic() + CLOCK_S
+    with suppress(BrokenPipeError):
+        while HAND_OVER not in told:
+            busy = [_take_batch(ring, mine, pipeline, connection) for ring in mine.rings]
+            if not any(busy):
+                if DRAIN in told:
+                    break
+                mine.wait(IDLE_WAIT_MS)
+            if time.monotonic() > clock_due_s:
+                mine.clock.remeasure()
+                clock_due_s = time.monotonic() + CLOCK_S
+        _send(connection, Farewell(pipeline.flows))
+
+
+def _take_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, connection: Connection) -> bool:
+    """Take one batch of a ring to the end; whether there was any."""
+    batch = ring.read(rings.clock)
+    if batch is None:
+        return False
+    before = pipeline.counts()
+    pieces = pipeline.process(batch)
+    read, undecodable, unmatched, cut = (
+        now - then for now, then in zip(pipeline.counts(), before, strict=True)
+    )
+    _send(connection, Report(ring.cpu, ring.next_tail, read, undecodable, unmatched, cut, pieces))
+    ring.release()
+    return True
+
+
+def _send(connection: Connection, message: Report | Farewell) -> None:
+    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+def _handle_signals() -> set[int]:
+    """Note DRAIN and HAND_OVER; the others are the supervisor's, even from the terminal."""
+    told: set[int] = set()
+
+    def note(signal_number: int, _frame: FrameType | None) -> None:
+        told.add(signal_number)
+
+    for number in (DRAIN, HAND_OVER):
+        signal.signal(number, note)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    return told
