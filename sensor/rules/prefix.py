@@ -27,6 +27,8 @@ _MOST_CUBES = 4
 _MOST_OF_A_TEXT = 4
 """Prefixes that one text is split into."""
 _MOST_OF_A_RULE = 64
+_LONGEST = 64
+"""Greatest length that is asked for."""
 
 _Text = tuple[frozenset[int], ...]
 """Sets of bytes one behind the other, at most `WORD` of them."""
@@ -79,7 +81,12 @@ def prefixes(rule: Rule, http: HttpReading) -> frozenset[Prefix]:
         words = {word for text in texts for word in _words(text[:size])}
         if len(words) <= _MOST_OF_A_RULE:
             break
-    return frozenset(Prefix(value, mask, length) for value, mask in words)
+    return frozenset(Prefix(value, mask, _rounded(length)) for value, mask in words)
+
+
+def _rounded(length: int) -> int:
+    """Round down to a power of two: the verifier follows every length that is compared on its own."""
+    return min(1 << length.bit_length() - 1, _LONGEST)
 
 
 class _Path(NamedTuple):
