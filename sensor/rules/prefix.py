@@ -50,6 +50,10 @@ class Prefix(NamedTuple):
         """Whether nothing is asked of the bytes."""
         return self.mask == 0
 
+    def is_among(self, others: Iterable[Prefix]) -> bool:
+        """Whether one of the others asks the same of the bytes."""
+        return any(self[:2] == other[:2] for other in others)
+
     def cut(self, size: int) -> Prefix:
         """Ask nothing of the bytes behind the first ``size``."""
         kept = (1 << 8 * size) - 1
@@ -196,7 +200,9 @@ class PrefixSet:
         for value, mask, length in found:
             lengths = self._lengths.setdefault(mask, {})
             lengths[value] = min(length, lengths.get(value, length))
-        self.prefixes = tuple(sorted(prefix for prefix in self._all() if not self._has_wider(prefix)))
+        self.prefixes = tuple(
+            sorted((one for one in self._all() if not self._has_wider(one)), key=_in_payload)
+        )
         self._lengths = {}
         for value, mask, length in self.prefixes:
             self._lengths.setdefault(mask, {})[value] = length
@@ -234,6 +240,11 @@ class PrefixSet:
 
     def _has_as_wide(self, prefix: Prefix) -> bool:
         return any(_is_wider(mask, lengths, prefix) for mask, lengths in self._lengths.items())
+
+
+def _in_payload(prefix: Prefix) -> tuple[bytes, int, int]:
+    """Order prefixes by their bytes as they lie in the payload."""
+    return prefix.value.to_bytes(WORD, "little"), prefix.mask, prefix.length
 
 
 def _is_wider(mask: int, lengths: dict[int, int], prefix: Prefix) -> bool:
