@@ -17,6 +17,7 @@ from rich.progress import track
 from sensor.cli.costs import Costs, costs_object, rows, summary_lines
 from sensor.cli.explanations import Totals, explanation_object, outcome_objects, packet_lines, rule_lines
 from sensor.cli.payload import payload
+from sensor.cli.plan import passing_object, plan_lines
 from sensor.config import Settings, load_settings
 from sensor.errors import RulesError
 from sensor.explain import explain
@@ -25,6 +26,7 @@ from sensor.reload import load_and_log
 from sensor.rules.describe import conditions, fault_object, hit_object, hit_words, rule_object
 from sensor.rules.explain import Subject, match, reasons
 from sensor.rules.load import FaultyRulesError, RuleSet, load_rules
+from sensor.rules.plan import Plan, demands
 from sensor.rules.profile import PROFILES
 from sensor.rules.schema import rule_file_schema
 from sensor.rules.stats import measure, measure_each
@@ -209,6 +211,25 @@ def stats_command(
     else:
         click.echo("\n".join(summary_lines(costs)))
         _print_table(rows(costs))
+
+
+@rules_group.command("plan")
+@_profile
+@_rules
+@_config
+@_json
+def plan_command(directory: Path | None, config: Path | None, as_json: bool, **flags: Any) -> None:
+    """Say which payloads the kernel lets through, by what they begin with, and for which rules.
+
+    First come the rules for which everything passes: they cost the most.
+    """
+    settings = load_settings({"rules": directory, **flags}, config)
+    every = list(Plan.of(demands(_load(settings), PROFILES[settings.profile].http)).passing())
+    if as_json:
+        for one in every:
+            click.echo(json.dumps(passing_object(one)))
+    else:
+        click.echo("\n".join(plan_lines(every)))
 
 
 @rules_group.command("schema")

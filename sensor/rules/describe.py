@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from sensor.model import Match, Rule
 from sensor.report import printable
+from sensor.rules.charset import LETTERS
 from sensor.rules.load import Fault
+from sensor.rules.prefix import Prefix
 
 _PROTOCOLS = {6: "tcp", 17: "udp"}
 
@@ -73,3 +78,34 @@ def hit_words(hit: Match, payload: bytes) -> str:
     """Say where a rule hit a payload, and which version it names: ``bytes 4-7 "1.2", version 1.2``."""
     version = f", version {hit.version}" if hit.version else ""
     return f'bytes {hit.start}-{hit.end} "{printable(payload[hit.start : hit.end])}"{version}'
+
+
+def prefix_words(prefix: Prefix) -> str:
+    """Write a prefix as an expression on bytes; with the least length where that says more."""
+    size = (prefix.mask.bit_length() + 7) // 8
+    text = "".join(_spelled(prefix, size)) or "anything"
+    return f"{text} of {prefix.length} bytes or more" if prefix.length > max(size, 1) else text
+
+
+def _spelled(prefix: Prefix, size: int) -> Iterator[str]:
+    """Write the first bytes of a prefix: letters of either case together, others one by one."""
+    bytes_ = [(prefix.value >> shift & 0xFF, prefix.mask >> shift & 0xFF) for shift in range(0, 8 * size, 8)]
+    for caseless, group in groupby(bytes_, key=lambda byte: byte[1] == 0xDF and byte[0] in LETTERS):
+        if caseless:
+            yield f"(?i:{''.join(chr(value).lower() for value, _ in group)})"
+        else:
+            yield from (_byte_words(value, mask) for value, mask in group)
+
+
+def _byte_words(value: int, mask: int) -> str:
+    """Write the bytes that have a value under a mask: one, any (a dot), or their ranges."""
+    if mask == 0:
+        return "."
+    members = [byte for byte in range(256) if (byte ^ value) & mask == 0]
+    if len(members) == 1:
+        return re.escape(chr(value)) if 0x20 < value < 0x7F else f"\\x{value:02x}"
+    ranges = []
+    for _, run in groupby(enumerate(members), key=lambda numbered: numbered[1] - numbered[0]):
+        ends = [byte for _, byte in run]
+        ranges.append(f"\\x{ends[0]:02x}-\\x{ends[-1]:02x}" if len(ends) > 1 else f"\\x{ends[0]:02x}")
+    return f"[{''.join(ranges)}]"

@@ -6,7 +6,7 @@ from `sensor.rules.prefix`; what the kernel runs is written by `sensor.rules.emi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -37,16 +37,22 @@ class Demand(NamedTuple):
     rule: Rule
     prefixes: frozenset[Prefix]
 
-    def concerns(self, protocol: int | None) -> bool:
-        """Whether packets of a protocol, or of one that rules cannot name, may be hit."""
-        if protocol is OTHER:
-            return self.rule.protocol is None and not self.rule.port
-        return self.rule.protocol in (None, protocol)
-
 
 def demands(rules: Iterable[Rule], http: HttpReading) -> tuple[Demand, ...]:
     """Say of each rule what it asks for, in the reading of HTTP that is matched by."""
     return tuple(Demand(rule, prefixes(rule, http)) for rule in rules)
+
+
+def _concerning(found: Iterable[Demand], protocol: int | None) -> Iterator[Demand]:
+    """Yield those whose rules may hit packets of a protocol, or of one that rules cannot name."""
+    for demand in found:
+        rule = demand.rule
+        if (
+            rule.protocol is None and not rule.port
+            if protocol is OTHER
+            else rule.protocol in (None, protocol)
+        ):
+            yield demand
 
 
 @dataclass(frozen=True)
@@ -72,20 +78,30 @@ class Needs:
         return bool(self.common or self.ports)
 
 
+class Passing(NamedTuple):
+    """Packets that pass, and the rules that ask for them."""
+
+    protocol: int | None
+    port: int
+    """0: every port."""
+    prefix: Prefix
+    rules: tuple[Rule, ...]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What has to pass, by protocol; one entry for each of `PROTOCOLS`."""
 
     needs: dict[int | None, Needs]
+    demands: tuple[Demand, ...] = ()
+    """Of the rules, as exact as the plan is."""
 
     @classmethod
     def of(cls, found: Sequence[Demand]) -> Plan:
         """Gather what all rules ask for, as exactly as `MOST_PREFIXES` allow."""
         for size in range(WORD, -1, -1):
-            cut = [Demand(rule, frozenset(one.cut(size) for one in asked)) for rule, asked in found]
-            plan = cls(
-                {protocol: Needs.of(one for one in cut if one.concerns(protocol)) for protocol in PROTOCOLS}
-            )
+            cut = tuple(Demand(rule, frozenset(one.cut(size) for one in asked)) for rule, asked in found)
+            plan = cls({protocol: Needs.of(_concerning(cut, protocol)) for protocol in PROTOCOLS}, cut)
             if plan.size <= MOST_PREFIXES:
                 break
         return plan
@@ -110,6 +126,15 @@ class Plan:
         for asked in self._by_port.values():
             found.setdefault(asked, len(found) + FREE_CLASS)
         return found
+
+    def passing(self) -> Iterator[Passing]:
+        """Yield all that passes and the rules that ask for it: on every port first, on single ports then."""
+        for protocol, needs in self.needs.items():
+            concerned = list(_concerning(self.demands, protocol))
+            for port, asked in ((0, needs.common), *needs.ports.items()):
+                for prefix in asked:
+                    rules = (rule for rule, own in concerned if rule.port == port and prefix.is_among(own))
+                    yield Passing(protocol, port, prefix, tuple(rules))
 
     def port_classes(self) -> NDArray[np.uint16]:
         """Return the class of each port, shape (65536,), in host byte order."""

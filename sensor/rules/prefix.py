@@ -27,6 +27,8 @@ _MOST_CUBES = 4
 _MOST_OF_A_TEXT = 4
 """Prefixes that one text is split into."""
 _MOST_OF_A_RULE = 64
+_LONGEST = 64
+"""Greatest length that is asked for."""
 
 _Text = tuple[frozenset[int], ...]
 """Sets of bytes one behind the other, at most `WORD` of them."""
@@ -47,6 +49,10 @@ class Prefix(NamedTuple):
     def is_anything(self) -> bool:
         """Whether nothing is asked of the bytes."""
         return self.mask == 0
+
+    def is_among(self, others: Iterable[Prefix]) -> bool:
+        """Whether one of the others asks the same of the bytes."""
+        return any(self[:2] == other[:2] for other in others)
 
     def cut(self, size: int) -> Prefix:
         """Ask nothing of the bytes behind the first ``size``."""
@@ -79,7 +85,12 @@ def prefixes(rule: Rule, http: HttpReading) -> frozenset[Prefix]:
         words = {word for text in texts for word in _words(text[:size])}
         if len(words) <= _MOST_OF_A_RULE:
             break
-    return frozenset(Prefix(value, mask, length) for value, mask in words)
+    return frozenset(Prefix(value, mask, _rounded(length)) for value, mask in words)
+
+
+def _rounded(length: int) -> int:
+    """Round down to a power of two: the verifier follows every length that is compared on its own."""
+    return min(1 << length.bit_length() - 1, _LONGEST)
 
 
 def beginnings(http: HttpReading) -> frozenset[Prefix]:
@@ -196,7 +207,9 @@ class PrefixSet:
         for value, mask, length in found:
             lengths = self._lengths.setdefault(mask, {})
             lengths[value] = min(length, lengths.get(value, length))
-        self.prefixes = tuple(sorted(prefix for prefix in self._all() if not self._has_wider(prefix)))
+        self.prefixes = tuple(
+            sorted((one for one in self._all() if not self._has_wider(one)), key=_in_payload)
+        )
         self._lengths = {}
         for value, mask, length in self.prefixes:
             self._lengths.setdefault(mask, {})[value] = length
@@ -234,6 +247,11 @@ class PrefixSet:
 
     def _has_as_wide(self, prefix: Prefix) -> bool:
         return any(_is_wider(mask, lengths, prefix) for mask, lengths in self._lengths.items())
+
+
+def _in_payload(prefix: Prefix) -> tuple[bytes, int, int]:
+    """Order prefixes by their bytes as they lie in the payload."""
+    return prefix.value.to_bytes(WORD, "little"), prefix.mask, prefix.length
 
 
 def _is_wider(mask: int, lengths: dict[int, int], prefix: Prefix) -> bool:

@@ -18,7 +18,7 @@ from sensor.model import Rule
 from sensor.rules.emit import c_code
 from sensor.rules.http import RFC9110
 from sensor.rules.load import load_rules
-from sensor.rules.plan import OTHER, TCP, UDP, UNKNOWN_CLASS, Plan, demands
+from sensor.rules.plan import MOST_PREFIXES, OTHER, TCP, UDP, UNKNOWN_CLASS, Demand, Plan, demands
 from sensor.rules.prefix import WORD, Prefix
 
 pytestmark = pytest.mark.kernel
@@ -98,7 +98,7 @@ def disagreements(plan: Plan, rounds: int, tally: Tally[abi.Counter]) -> list[st
 def test_agreement_on_our_own_rules() -> None:
     """Fitting, near and random payloads on all kinds of ports come to the same reason."""
     tally = Tally[abi.Counter]()
-    assert disagreements(Plan.of(demands(load_rules(OWN_RULES), RFC9110)), 4, tally) == []
+    assert disagreements(Plan.of(demands(load_rules(OWN_RULES), RFC9110)), 6, tally) == []
     assert tally.total() > 100_000
     assert min(tally[abi.Counter.SUBMITTED], tally[abi.Counter.IGNORED_PREFIX]) > 10_000
 
@@ -109,6 +109,24 @@ def test_agreement_where_most_ports_are_free() -> None:
     assert disagreements(Plan.of(demands(FEW, RFC9110)), 200, tally) == []
     for reason in (abi.Counter.IGNORED_PROTOCOL, abi.Counter.IGNORED_PORT, abi.Counter.IGNORED_PREFIX):
         assert tally[reason] > 100
+
+
+def test_a_plan_for_thousands_of_rules_is_loaded() -> None:
+    """More than all of their prefixes fit in: the plan asks for shorter ones, and the two still agree."""
+    rng, tally = random.Random(5), Tally[abi.Counter]()
+    asked = []
+    for number in range(2000):
+        protocol, port = rng.choice((TCP, UDP, None)), rng.choice((0, rng.randrange(1, 65536)))
+        mask = int.from_bytes(rng.choices((0xFF, 0xDF, 0xF0, 0), (9, 4, 2, 1), k=WORD))
+        found = {
+            Prefix(rng.getrandbits(64) & mask, mask, rng.choice((1, 8, 64)))
+            for _ in range(rng.choice((1, 4)))
+        }
+        rule = Rule(number, "service", "t", "n", "x", protocol=protocol, port=port)
+        asked.append(Demand(rule, frozenset(found)))
+    plan = Plan.of(asked)
+    assert plan.size <= MOST_PREFIXES
+    assert disagreements(plan, 1, tally) == []
 
 
 @pytest.mark.parametrize("rules", [[], FEW])

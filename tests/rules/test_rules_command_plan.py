@@ -1,0 +1,72 @@
+"""`sensor rules plan`: what the kernel lets through, and which rules ask for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import sensor, write_rules
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """A directory with a few rules."""
+    return write_rules(tmp_path)
+
+
+def test_rules_for_which_everything_passes_come_first(rules: Path) -> None:
+    """Each by name with its protocol and port; then what passes by its beginning."""
+    done = sensor("rules", "plan", "--rules", rules, "--profile", "ly_probe")
+    assert done.code == 0
+    http = "midware 41001 nginx, threat 51001 SQL injection, threat 51002 SQL in a form, threat 51003 Plain"
+    beginnings = [
+        rf"    GET\x20/ of 8 bytes or more    {http}",
+        f"    HTTP/1 of 8 bytes or more    {http}",
+        rf"    POST\x20/ of 8 bytes or more    {http}",
+    ]
+    assert done.out.splitlines() == [
+        "These rules do not say how a payload begins; everything of their protocol and port passes:",
+        "    udp, port 53: service 10002 DNS",
+        "tcp, every port:",
+        *beginnings,
+        r"    (?i:ssh)\-\.    service 10001 SSH",
+        r"    (?i:ssh)\-[\x30-\x3f]    service 10001 SSH",
+        "udp, every port:",
+        *beginnings,
+        "udp, port 53:",
+        "    anything of 8 bytes or more    service 10002 DNS",
+        "other protocols, every port:",
+        *beginnings,
+    ]
+
+
+def test_json_gives_the_bytes_and_all_rules(rules: Path) -> None:
+    """One object for each beginning; value and mask as they lie in the payload."""
+    found = sensor("rules", "plan", "--rules", rules, "--json").objects
+    assert [one for one in found if one["rules"] == [10001]][:1] == [
+        {
+            "protocol": "tcp",
+            "port": None,
+            "anything": False,
+            "beginning": r"(?i:ssh)\-\.",
+            "value": b"SSH-.".hex() + "000000",
+            "mask": "dfdfdfffff000000",
+            "length": 4,
+            "rules": [10001],
+        }
+    ]
+    assert [(one["protocol"], one["port"]) for one in found if one["anything"]] == [("udp", 53)]
+
+
+def test_a_protocol_that_no_rule_speaks_of(tmp_path: Path) -> None:
+    """It is said that nothing of it passes."""
+    rule = {"type": "T", "name": "N", "protocol": "tcp", "regex": "^ab"}
+    (tmp_path / "service.json").write_text(json.dumps({"service": {"rules": {"1": rule}}}))
+    done = sensor("rules", "plan", "--rules", tmp_path)
+    assert done.out.splitlines() == [
+        "tcp, every port:",
+        "    (?i:ab)    service 1 N",
+        "udp: nothing passes",
+        "other protocols: nothing passes",
+    ]
