@@ -29,25 +29,23 @@
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile __typeof__(x) *)&(x) = (value))
 
-/* A flow as it was at one moment. */
+/* A flow as it was at one moment. Words of 64 bits throughout: BPF makes do with none shorter. */
 struct found_flow {
 	struct flow *flow;	/* NULL: not found */
-	__u32 way;
-	__u32 version;
-	__u32 last_jiffies;
-	__u32 packets;
-	__u32 verdict;
-	__u32 followed;
+	__u64 way;
+	__u64 version;
+	__u64 last_jiffies;	/* the lower 32 bits */
 	__u64 born_jiffies;
 };
 
-static __always_inline __u64 versioned(__u32 version, __u32 number)
+static __always_inline void
+write_number(struct versioned *at, __u64 version, __u32 number)
 {
-	return (__u64)version << 32 | number;
+	WRITE_ONCE(*(__u64 *)at, version << 32 | number);
 }
 
 /* 0 where what was written is another flow's. */
-static __always_inline __u32 number_of(const struct versioned *at, __u32 version)
+static __always_inline __u32 read_number(const struct versioned *at, __u64 version)
 {
 	__u64 word = READ_ONCE(*(const __u64 *)at);
 
@@ -61,14 +59,14 @@ static __always_inline __u64 zero_bytes(__u64 word)
 }
 
 /* Which byte the lowest bit of what zero_bytes() returned is in, by a multiplication. */
-static __always_inline __u32 lowest_byte(__u64 bits)
+static __always_inline __u64 lowest_byte(__u64 bits)
 {
 	return ((bits & -bits) >> 7) * 0x0001020304050607ULL >> 56 & (FLOW_WAYS - 1);
 }
 
-static __always_inline __u8 tag_of(__u32 hash)
+static __always_inline __u64 tag_of(__u32 hash)
 {
-	__u8 tag = hash;	/* the set's number comes from the upper bits */
+	__u64 tag = hash & 0xff;	/* the set's number comes from the upper bits */
 
 	return tag ? tag : 1;
 }
@@ -83,9 +81,12 @@ is_key_of(const struct flow *flow, const union flow_key_words *key)
 {
 	const union flow_key_words *own = (const void *)&flow->key;
 
-	return ((own->addresses[0] ^ key->addresses[0]) | (own->addresses[1] ^ key->addresses[1]) |
-		(own->addresses[2] ^ key->addresses[2]) | (own->addresses[3] ^ key->addresses[3]) |
-		(own->ports_and_vlan ^ key->ports_and_vlan) | (own->rest ^ key->rest)) == 0;
+	if (own->addresses[0] != key->addresses[0] || own->ports_and_vlan != key->ports_and_vlan ||
+	    own->rest != key->rest)
+		return false;
+	return key->key.ip_version == 4 ||
+	       (own->addresses[1] == key->addresses[1] && own->addresses[2] == key->addresses[2] &&
+		own->addresses[3] == key->addresses[3]);
 }
 
 static __always_inline void write_key(struct flow *flow, const union flow_key_words *key)
@@ -99,17 +100,17 @@ static __always_inline void write_key(struct flow *flow, const union flow_key_wo
 	WRITE_ONCE(own->rest, key->rest);
 }
 
-/* Looks for a flow; its words are read between two looks at the version. */
+/* Looks for a flow; what carries no version is read between two looks at the flow's. */
 static __always_inline void
-find_flow(struct flow_set *set, const union flow_key_words *key, __u8 tag, struct found_flow *found)
+find_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag, struct found_flow *found)
 {
 	__u64 candidates = zero_bytes(tags_of(set) ^ tag * EVERY_BYTE);
 
 	found->flow = NULL;
 	for (int i = 0; i < FLOW_WAYS && candidates; i++) {
-		__u32 way = lowest_byte(candidates);
+		__u64 way = lowest_byte(candidates);
 		struct flow *flow = &set->flows[way];
-		__u32 version = READ_ONCE(flow->version);
+		__u64 version = READ_ONCE(flow->version);
 
 		candidates &= candidates - 1;
 		barrier();
@@ -119,9 +120,6 @@ find_flow(struct flow_set *set, const union flow_key_words *key, __u8 tag, struc
 		found->version = version;
 		found->last_jiffies = READ_ONCE(set->last_jiffies[way]);
 		found->born_jiffies = READ_ONCE(flow->born_jiffies);
-		found->packets = number_of(&flow->packets, version);
-		found->verdict = number_of(&flow->verdict, version);
-		found->followed = number_of(&flow->followed, version);
 		barrier();
 		if (READ_ONCE(flow->version) == version)
 			found->flow = flow;
@@ -137,7 +135,7 @@ static __always_inline bool is_over(const struct found_flow *found, __u64 now_ji
 }
 
 /* A way that was never used, or else the least recently used one. */
-static __always_inline __u32 way_to_give(const struct flow_set *set, __u32 now_jiffies)
+static __always_inline __u64 way_to_give(const struct flow_set *set, __u32 now_jiffies)
 {
 	__u64 never_used = zero_bytes(tags_of(set));
 	__s64 oldest = (__s64)1 << 63;
@@ -159,22 +157,22 @@ static __always_inline __u32 way_to_give(const struct flow_set *set, __u32 now_j
  * its first then.
  */
 static __always_inline void
-begin_flow(struct flow_set *set, const union flow_key_words *key, __u8 tag,
+begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
 	   const struct found_flow *found, __u64 now_jiffies)
 {
 	__sync_fetch_and_add(&set->writers, 1);
 	if (READ_ONCE(set->writers) == 1) {
-		__u32 way = found->flow ? found->way : way_to_give(set, now_jiffies);
-		struct flow *flow = &set->flows[way & (FLOW_WAYS - 1)];
+		__u64 way = (found->flow ? found->way : way_to_give(set, now_jiffies)) & (FLOW_WAYS - 1);
+		struct flow *flow = &set->flows[way];
 		__u32 version = flow->version + 2;
 
 		WRITE_ONCE(flow->version, version - 1);
 		barrier();
 		write_key(flow, key);
-		WRITE_ONCE(*(__u64 *)&flow->packets, versioned(version, 1));
+		write_number(&flow->packets, version, 1);
 		WRITE_ONCE(flow->born_jiffies, now_jiffies);
-		WRITE_ONCE(set->last_jiffies[way & (FLOW_WAYS - 1)], now_jiffies);
-		WRITE_ONCE(set->tags[way & (FLOW_WAYS - 1)], tag);
+		WRITE_ONCE(set->last_jiffies[way], now_jiffies);
+		WRITE_ONCE(set->tags[way], tag);
 		barrier();
 		WRITE_ONCE(flow->version, version);
 	}
@@ -185,23 +183,27 @@ begin_flow(struct flow_set *set, const union flow_key_words *key, __u8 tag,
 static __always_inline __u32
 count_packet(struct flow_set *set, const struct found_flow *found, __u32 now_jiffies)
 {
-	__u32 number = found->packets + 1;
+	__u32 number = read_number(&found->flow->packets, found->version) + 1;
 
-	WRITE_ONCE(*(__u64 *)&found->flow->packets, versioned(found->version, number));
+	write_number(&found->flow->packets, found->version, number);
 	WRITE_ONCE(set->last_jiffies[found->way & (FLOW_WAYS - 1)], now_jiffies);
 	return number;
 }
 
-/* Whether user space wants every frame of the flow; takes one of those it asked for. */
-static __always_inline bool is_followed(const struct found_flow *found)
+/* What user space decided; takes one of the frames that it asked for. */
+static __always_inline enum verdict verdict_on(const struct found_flow *found)
 {
 	struct flow *flow = found->flow;
+	enum verdict verdict = read_number(&flow->verdict, found->version);
+	__u32 followed;
 
-	if (found->verdict != VERDICT_FOLLOW || (__s32)(flow->follow_end - found->followed) <= 0 ||
-	    bpf_ktime_get_ns() > flow->follow_until_ns)
-		return false;
-	WRITE_ONCE(*(__u64 *)&flow->followed, versioned(found->version, found->followed + 1));
-	return true;
+	if (verdict != VERDICT_FOLLOW)
+		return verdict;
+	followed = read_number(&flow->followed, found->version);
+	if ((__s32)(flow->follow_end - followed) <= 0 || bpf_ktime_get_ns() > flow->follow_until_ns)
+		return VERDICT_NONE;
+	write_number(&flow->followed, found->version, followed + 1);
+	return VERDICT_FOLLOW;
 }
 
 #endif

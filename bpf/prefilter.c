@@ -37,7 +37,8 @@ BPF_LPM_TRIE(networks6, struct network6, __u32, NETWORKS);
 /* What was written to memory is read from there again: the verifier forgets by which way it came. */
 #define forget_paths() barrier()
 /* An element of a map that outlives the program; BCC knows only those that it makes itself. */
-#define element_of(map_fd, index) bpf_map_lookup_elem_(bpf_pseudo_fd(BPF_PSEUDO_MAP_FD, map_fd), index)
+#define element_of(map_fd, index) \
+	bpf_map_lookup_elem_(bpf_pseudo_fd(BPF_PSEUDO_MAP_FD, map_fd), index)
 
 /*
  * What is found out about one frame. In a map, because the verifier follows what it knows of
@@ -85,7 +86,6 @@ static __always_inline void look(const struct frame *frame, struct work *work)
 {
 	struct packet *packet = &work->packet;
 
-	__builtin_memset(packet, 0, sizeof(*packet));
 	work->bucket = COUNTER_SUBMITTED;
 	work->flow_packets = 0;
 	work->flow_born_jiffies = 0;
@@ -186,6 +186,7 @@ static __always_inline enum counter judge_packet(const struct work *work)
 static __always_inline bool judge_in_flow(struct work *work)
 {
 	struct found_flow found;
+	enum verdict verdict = VERDICT_NONE;
 	__u64 now_jiffies = bpf_jiffies64();
 	__u32 hash = hash_of(&work->key);
 	__u32 index = (__u64)hash * FLOW_SETS >> 32;
@@ -196,8 +197,11 @@ static __always_inline bool judge_in_flow(struct work *work)
 		return true;
 	find_flow(set, &work->key, tag_of(hash), &found);
 	lives = found.flow && !is_over(&found, now_jiffies);
+	if (lives)
+		verdict = verdict_on(&found);
 	if (work->status == PACKET_NO_PAYLOAD) {
-		work->bucket = lives && is_followed(&found) ? COUNTER_SUBMITTED : COUNTER_IGNORED_NO_PAYLOAD;
+		if (verdict == VERDICT_FOLLOW)
+			work->bucket = COUNTER_SUBMITTED;
 		return false;
 	}
 	if (!lives) {
@@ -208,9 +212,9 @@ static __always_inline bool judge_in_flow(struct work *work)
 	}
 	work->flow_packets = count_packet(set, &found, now_jiffies);
 	work->flow_born_jiffies = found.born_jiffies;
-	if (is_followed(&found))
+	if (verdict == VERDICT_FOLLOW)
 		return false;
-	if (found.verdict == VERDICT_DONE ||
+	if (verdict == VERDICT_DONE ||
 	    (DEPTH && work->flow_packets > DEPTH &&
 	     !(HTTP_AT_ANY_DEPTH && looks_like_http(work->word, work->payload_len)))) {
 		work->bucket = COUNTER_IGNORED_FLOW;
