@@ -54,6 +54,8 @@ def read(
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     for recovery in writer.recovered if writer else ():
         log.warning("%s", recovery)
+    if writer and writer.reconcile():
+        log.warning("evidence of earlier runs is not wholly indexed: sensor evidence reindex does that")
     try:
         with closing(writer) if writer else nullcontext():
             for path in files:
