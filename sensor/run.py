@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import FrameType
 
 from sensor import abi
+from sensor.api.process import ApiProcess
 from sensor.capture.clock import WallClock
 from sensor.capture.interface import default_workers
 from sensor.capture.link import Interface, attached, find_interface, needs_frags, ready_interface
@@ -30,12 +31,13 @@ from sensor.evidence.suppress import Suppressor
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.reload import Reloader
-from sensor.report import counters_line
+from sensor.report import counters_line, interface_name
 from sensor.rules.emit import kernel_plan
 from sensor.rules.networks import Networks
 from sensor.rules.plan import Plan
 from sensor.rules.profile import PROFILES
 from sensor.rules.ready import Ready, make_ready
+from sensor.upkeep import Upkeep
 from sensor.worker import Report
 
 WAIT_S = 0.05
@@ -119,8 +121,14 @@ class Capture:
         self._totals = Counters()
         self.link_fds: list[int] = []
         """Of the interfaces the program is attached to."""
-        writer = EvidenceWriter(settings.evidence, settings.devid, local_time=settings.local_time)
+        writer = EvidenceWriter(
+            settings.evidence,
+            settings.devid,
+            local_time=settings.local_time,
+            interface_name=interface_name,
+        )
         self.writer = stack.enter_context(closing(writer))
+        self.upkeep = stack.enter_context(closing(Upkeep(settings, writer)))
         for recovery in writer.recovered:
             log.warning("%s", recovery)
         networks = Networks(settings.networks_include, settings.networks_exclude)
@@ -136,6 +144,7 @@ class Capture:
         program.connect(self.rings.rings)
         self.crew = Crew(self.pipeline, self.rings.rings, workers)
         stack.callback(self.crew.kill)
+        self.api = stack.enter_context(closing(ApiProcess(settings))) if settings.api else None
 
     def take(self, reports: Iterable[Report], emit: Emit) -> None:
         """Count what the workers report, and write the evidence."""
@@ -237,8 +246,10 @@ def _loop(
         capture.take(capture.crew.receive(WAIT_S), emit)
         if rotation.is_due():
             capture.reload(emit)
-            capture.writer.tick(time.time_ns())
+            capture.upkeep.tick(time.time_ns())
         if status.is_due():
+            if capture.api:
+                capture.api.tick()
             if show_status:
                 show_status(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
             _watch_clock(clock)
