@@ -27,7 +27,7 @@ from sensor.crew import Crew
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
 from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
-from sensor.model import Evidence
+from sensor.model import Evidence, Rule
 from sensor.pipeline import Pipeline
 from sensor.reload import Reloader, load_and_log
 from sensor.report import counters_line
@@ -128,7 +128,7 @@ class Capture:
         networks = Networks(settings.networks_include, settings.networks_exclude)
         self.pipeline = Pipeline(rules, settings.keep, settings.profile, networks=networks)
         self.suppressor = Suppressor(settings.suppress_above)
-        program = Program(_plan(rules, self._http, settings.keep), _options(settings, frags=frags))
+        program = Program(plan_of(rules, self._http, settings.keep), options_of(settings, frags=frags))
         self.program = stack.enter_context(closing(program))
         self.reloader = Reloader(settings.rules, self._http, self._for_kernel, lenient=settings.lenient)
         self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20)))
@@ -182,16 +182,17 @@ class Capture:
         )
 
     def _for_kernel(self, rules: RuleSet) -> Generation:
-        return self.program.compile(_plan(rules, self._http, self._keep))
+        return self.program.compile(plan_of(rules, self._http, self._keep))
 
 
-def _plan(rules: RuleSet, http: HttpReading, keep: Keep) -> KernelPlan:
+def plan_of(rules: Iterable[Rule], http: HttpReading, keep: Keep) -> KernelPlan:
     """What the kernel may ignore: nothing that carries payload where flows are kept, whatever the rules."""
     plan = Plan.pass_all() if keep == "flow" else Plan.of(demands(rules, http))
     return kernel_plan(plan, http)
 
 
-def _options(settings: Settings, *, frags: bool) -> Options:
+def options_of(settings: Settings, *, frags: bool) -> Options:
+    """Everything else that is compiled in; ``frags``: frames may come in several buffers."""
     profile = PROFILES[settings.profile]
     return Options(
         snaplen=settings.snaplen,
