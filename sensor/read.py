@@ -20,6 +20,7 @@ from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.reload import load_and_log
 from sensor.report import counters_line
+from sensor.rules.networks import Networks
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ def read(
             CaptureFile(path).close()
     rules = load_and_log(settings.rules, lenient=settings.lenient)
     log.info("compiling %d rules", len(rules))
-    pipeline = Pipeline(rules, settings.keep, settings.profile, live=False)
+    networks = Networks(settings.networks_include, settings.networks_exclude)
+    pipeline = Pipeline(rules, settings.keep, settings.profile, live=False, networks=networks)
     suppressor = Suppressor(settings.suppress_above)
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     for recovery in writer.recovered if writer else ():
@@ -73,6 +75,7 @@ def _report(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWriter |
         suppressed=suppressor.suppressed,
         written=writer.written if writer else 0,
         write_failed=writer.write_failed if writer else 0,
+        cut=pipeline.matcher.cut,
     )
     for path in writer.paths if writer else ():
         log.info("evidence: %s", path)
