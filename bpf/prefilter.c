@@ -173,6 +173,11 @@ static __always_inline void remember(struct work *work, __u64 now_jiffies)
 		shared_flows6.update(&work->key.v6, &fresh);
 }
 
+static __always_inline bool may_be_http(const struct work *work)
+{
+	return work->is_word_elsewhere || looks_like_http(work->word, work->payload_len);
+}
+
 /* Counts the packet to its flow, and changes the bucket where that decides otherwise than the rules. */
 static __always_inline void judge_in_flow(struct work *work)
 {
@@ -191,8 +196,7 @@ static __always_inline void judge_in_flow(struct work *work)
 		work->bucket = COUNTER_SUBMITTED;
 	else if (flow->verdict == VERDICT_DONE)
 		work->bucket = COUNTER_IGNORED_FLOW;
-	else if (DEPTH && work->flow_packets > DEPTH &&
-		 !(HTTP_AT_ANY_DEPTH && looks_like_http(work->word, work->payload_len)))
+	else if (DEPTH && work->flow_packets > DEPTH && !(HTTP_AT_ANY_DEPTH && may_be_http(work)))
 		work->bucket = COUNTER_IGNORED_FLOW;
 }
 

@@ -22,7 +22,7 @@ from sensor.capture.link import Interface, attached, find_interface, needs_frags
 from sensor.capture.program import Generation, KernelPlan, Options, Program, check_privileges
 from sensor.capture.ring import RingSet, online_cpus
 from sensor.capture.syscalls import link_update
-from sensor.config import Settings
+from sensor.config import Keep, Settings
 from sensor.counters import Counters
 from sensor.crew import Crew
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
@@ -33,6 +33,7 @@ from sensor.pipeline import Pipeline
 from sensor.reload import Reloader
 from sensor.report import counters_line, interface_name
 from sensor.rules.emit import kernel_plan
+from sensor.rules.http import HttpReading
 from sensor.rules.networks import Networks
 from sensor.rules.plan import Plan
 from sensor.rules.profile import PROFILES
@@ -135,7 +136,9 @@ class Capture:
         self.pipeline = Pipeline((), settings.keep, settings.profile, networks=networks)
         self.pipeline.matcher = ready.matcher
         self.suppressor = Suppressor(settings.suppress_above)
-        program = Program(self._plan(ready.plan), _options(settings, frags=frags))
+        program = Program(
+            plan_of(ready.plan, ready.matcher.http, settings.keep), options_of(settings, frags=frags)
+        )
         self.program = stack.enter_context(closing(program))
         self.reloader = Reloader(
             settings.rules, ready.matcher.http, self._for_kernel, lenient=settings.lenient
@@ -193,14 +196,16 @@ class Capture:
         )
 
     def _for_kernel(self, plan: KernelPlan) -> Generation:
-        return self.program.compile(self._plan(plan))
-
-    def _plan(self, of_rules: KernelPlan) -> KernelPlan:
-        """What the kernel may ignore: where flows are kept, nothing that carries payload."""
-        return kernel_plan(Plan.pass_all(), self.pipeline.matcher.http) if self._keep == "flow" else of_rules
+        return self.program.compile(plan_of(plan, self.pipeline.matcher.http, self._keep))
 
 
-def _options(settings: Settings, *, frags: bool) -> Options:
+def plan_of(of_rules: KernelPlan, http: HttpReading, keep: Keep) -> KernelPlan:
+    """What the kernel may ignore: where flows are kept, nothing that carries payload."""
+    return kernel_plan(Plan.pass_all(), http) if keep == "flow" else of_rules
+
+
+def options_of(settings: Settings, *, frags: bool) -> Options:
+    """Everything else that is compiled in; ``frags``: frames may come in several buffers."""
     profile = PROFILES[settings.profile]
     return Options(
         snaplen=settings.snaplen,

@@ -6,6 +6,7 @@ stand in maps that outlive it.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import resource
@@ -119,7 +120,7 @@ class Generation:
     def close(self) -> None:
         """Free it; the kernel keeps what an interface still runs."""
         os.close(self.fd)
-        self._bpf.cleanup()
+        _free(self._bpf)
 
 
 class Program:
@@ -157,10 +158,15 @@ class Program:
         bpf = self._compile("prefilter.c", plan.code)
         try:
             generation = Generation(bpf, flags)
+        except OSError as error:
+            _free(bpf)
+            raise _refused(f"{error.strerror}: {error.filename}" if error.filename else error) from error
+        try:
             maps.fill(generation.map_fd("port_classes"), plan.port_classes)
             self._fill_networks(generation)
         except OSError as error:
-            raise _refused(f"{error.strerror}: {error.filename}" if error.filename else error) from error
+            generation.close()
+            raise _refused(error) from error
         for ring in self._rings:
             _connect(generation, ring)
         return generation
@@ -264,7 +270,13 @@ class Program:
     def close(self) -> None:
         """Free program and maps; they live on while an interface holds them."""
         self._generation.close()
-        self._shared.cleanup()
+        _free(self._shared)
+
+
+def _free(bpf: Any) -> None:
+    """Close what BCC made, and let go of it: BCC itself holds on to everything until the process ends."""
+    bpf.cleanup()
+    atexit.unregister(bpf.cleanup)
 
 
 def _connect(generation: Generation, ring: PerfRing) -> None:
