@@ -47,6 +47,8 @@ class Loads:
 
     def __init__(self) -> None:
         self.failed = 0
+        self.is_stale = False
+        """The last load failed: the rules in force are not those of the files."""
         self.seconds = Histogram(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
         """Of those that succeeded."""
         self.last_success_s = 0.0
@@ -55,6 +57,7 @@ class Loads:
     def succeeded(self, seconds: float) -> None:
         """Note a load that took so long."""
         self.seconds.observe(seconds)
+        self.is_stale = False
         self.last_success_s = time.time()
 
 
@@ -102,6 +105,7 @@ class Reloader:
             self._finished = Compiled(ready, self._for_kernel(ready.plan))
         except (RulesError, KernelError) as error:
             self.loads.failed += 1
+            self.loads.is_stale = True
             log.error("rules not reloaded, the old ones stay: %s", error)  # noqa: TRY400 - the line says it all
         else:
             self.loads.succeeded(loaded_s)

@@ -109,6 +109,7 @@ RESTARTS = Metric("sensor_worker_restarts", "counter", "Workers that died and we
 RULES = Metric("sensor_rules", "gauge", "Rules in force, by class.", ("rule_class",), "5")
 RULES_INFO = Metric("sensor_rules_info", "gauge", "SHA-256 of the rules in force; always 1.", ("digest",))
 LOADS_FAILED = Metric("sensor_rules_load_failures", "counter", "Loads of the rules that failed.")
+STALE = Metric("sensor_rules_stale", "gauge", "1 where the last load failed: older rules are in force.")
 LOAD_TIME = Metric(
     "sensor_rules_load_duration_seconds", "histogram", "Of loads that succeeded.", (), "10 + 2"
 )

@@ -139,6 +139,7 @@ def _of_supervisor(snapshot: Snapshot) -> Iterator[Sample]:
         (c.STARTED, snapshot.started_s),
         (c.HEARTBEAT, snapshot.time_s),
         (c.LOADS_FAILED, loads.failed),
+        (c.STALE, loads.is_stale),
         (c.LAST_LOAD, loads.last_success_s),
         (c.LOAD_TIME, loads.seconds),
         (c.BATCH_TIME, tally.batch_s),
