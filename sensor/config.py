@@ -13,7 +13,15 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from sensor.errors import SettingsError
 
@@ -82,6 +90,8 @@ class Settings(BaseModel):
     """Size of the perf ring of each CPU in MiB, a power of two."""
     snaplen: Annotated[int, Field(ge=128, le=65535)] = 65535
     """Most bytes kept of a frame."""
+    metrics: str = "127.0.0.1:9321"
+    """Address and port of the metrics; empty: they are not served."""
     duration: Annotated[float, Field(gt=0)] | None = None
     """Stop after so many seconds."""
     api: bool = True
@@ -112,9 +122,11 @@ class Settings(BaseModel):
             raise ValueError("must be a power of two")
         return value
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics")
     @classmethod
-    def _address_and_port(cls, value: str) -> str:
+    def _address_and_port(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "metrics":
+            return value
         host, _, port = value.rpartition(":")
         try:
             ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))

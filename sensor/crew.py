@@ -95,6 +95,11 @@ class Crew:
     def __len__(self) -> int:
         return len(self._workers)
 
+    @property
+    def alive(self) -> int:
+        """Workers that run at this moment."""
+        return sum(worker.process.exitcode is None for worker in self._workers)
+
     def receive(self, timeout_s: float) -> Iterator[Report]:
         """Yield what the workers report; where one has died, start another in its place."""
         for worker in self._ready(timeout_s):

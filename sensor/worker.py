@@ -50,6 +50,12 @@ class Report(NamedTuple):
     cut: int
     """Scans broken off for their cost."""
     pieces: list[Evidence]
+    batch_ns: int = 0
+    """Time from the ring to the pieces, as the wall sees it; 0: the batch was skipped."""
+    match_ns: int = 0
+    """Of that, matching."""
+    fill: float = 0.0
+    """The share of the ring that was taken when the batch was read, 0 to 1."""
 
 
 class Farewell(NamedTuple):
@@ -96,15 +102,18 @@ def work(
 
 def _take_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, connection: Connection) -> bool:
     """Take one batch of a ring to the end; whether there was any."""
+    started_ns, fill = time.perf_counter_ns(), ring.fill()
     batch = ring.read(rings.clock)
     if batch is None:
         return False
     before = pipeline.counts()
     pieces = pipeline.process(batch)
-    read, undecodable, unmatched, cut = (
+    read, undecodable, unmatched, cut, match_ns = (
         now - then for now, then in zip(pipeline.counts(), before, strict=True)
     )
-    _send(connection, Report(ring.cpu, ring.next_tail, read, undecodable, unmatched, cut, pieces))
+    frames = (read, undecodable, unmatched, cut)
+    batch_ns = time.perf_counter_ns() - started_ns
+    _send(connection, Report(ring.cpu, ring.next_tail, *frames, pieces, batch_ns, match_ns, fill))
     ring.release()
     return True
 

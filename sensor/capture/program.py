@@ -268,6 +268,10 @@ class Program:
             self._shared.follow(until_ns)
         return remembered
 
+    def count_only(self) -> None:
+        """In a forked child: let go of the generation in force, which would otherwise outlive its time."""
+        self._generation.close()
+
     def memory_bytes(self) -> dict[str, int]:
         """What each map takes."""
         shared, own = self._shared, ("port_classes", "frames", "works")
@@ -317,6 +321,13 @@ def _refused(reason: object) -> KernelError:
         f"the kernel program could not be loaded ({reason}); "
         "sensor needs Linux 5.15 or newer with eBPF enabled"
     )
+
+
+def bcc_version() -> str:
+    """Return the version of BCC, once a program has been compiled."""
+    from bcc.version import __version__
+
+    return str(__version__)
 
 
 def _import_bcc() -> Any:

@@ -94,6 +94,9 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--flows", type=int, help="Flows that the kernel remembers.  [1048576]")
 @click.option("--ring-mib", type=int, help="Perf ring of each CPU in MiB, a power of two.  [64]")
 @click.option("--snaplen", type=int, help="Most bytes kept of a frame.  [65535]")
+@click.option(
+    "--metrics", metavar="ADDRESS:PORT", help="Where metrics are served; '': nowhere.  [127.0.0.1:9321]"
+)
 @click.option("--duration", type=float, help="Stop after so many seconds.")
 @click.option("--api/--no-api", default=None, help="Serve the evidence too.  [--api]")
 @click.option("--listen", metavar="ADDRESS:PORT", help="Where the API listens.  [127.0.0.1:8321]")
