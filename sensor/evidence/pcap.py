@@ -20,6 +20,8 @@ longer records to their file's snaplen, and a frame of a loopback exceeds the 65
 
 _FILE_HEADER = struct.Struct("<IHHiIII")  # magic, version, version, zone, sigfigs, snaplen, linktype
 _RECORD_HEADER = struct.Struct("<IIII")  # seconds, microseconds, caplen, wirelen
+FILE_HEADER_BYTES = _FILE_HEADER.size
+RECORD_HEADER_BYTES = _RECORD_HEADER.size
 _ZERO_HEADER = bytes(_RECORD_HEADER.size)
 _ZERO_CHUNK_BYTES = 1 << 20
 

@@ -17,9 +17,11 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sensor.errors import EvidenceError
 from sensor.evidence.file import WINDOW_S, EvidenceFile, file_stem, open_file
+from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.evidence.recover import Recovery, recover
 from sensor.model import Evidence
 
@@ -36,6 +38,16 @@ _WINDOWS = range((1 << 32) // WINDOW_S)
 """Windows since the epoch that fit a record's 32-bit seconds: up to the year 2106."""
 
 log = logging.getLogger(__name__)
+
+
+class Chunk(NamedTuple):
+    """Pieces whose records stand in a file one behind the other."""
+
+    path: Path | None
+    """The file, by its final name; None for pieces that could not be written."""
+    offset: int
+    """Where the record of the first one starts."""
+    pieces: Sequence[Evidence]
 
 
 class EvidenceWriter:
@@ -72,37 +84,45 @@ class EvidenceWriter:
         """Files that were written in this run, by their final names."""
         return sorted(file.path for file in self._files.values() if file.records)
 
-    def write(self, pieces: Sequence[Evidence]) -> None:
-        """Append the pieces, in their order, each to the file of its time and link type.
+    def write(self, pieces: Sequence[Evidence]) -> list[Chunk]:
+        """Append the pieces, in their order, each to the file of its time and link type; say where they are.
 
         Each ends in ``written`` or ``write_failed``; a disk that is full or broken raises nothing, costs a
         line in the log, and is tried again with every call.
         """
         failed_before = self.write_failed
+        chunks: list[Chunk] = []
         groups: dict[tuple[int, int], list[Evidence]] = {}
         for piece in pieces:
             groups.setdefault((piece.timestamp_ns // _WINDOW_NS, piece.linktype), []).append(piece)
         for (window, linktype), group in groups.items():
             written_before = self.written
             try:
-                self._append(window, linktype, group)
+                self._append(window, linktype, group, chunks)
             except OSError as error:
                 self._report_failure(error)
-            self.write_failed += len(group) - (self.written - written_before)
+            written = self.written - written_before
+            self.write_failed += len(group) - written
+            if written < len(group):
+                chunks.append(Chunk(None, 0, group[written:]))
         if self._failed_at is not None and self.write_failed == failed_before:
             self._report_success(self._failed_at)
+        return chunks
 
-    def _append(self, window: int, linktype: int, group: Sequence[Evidence]) -> None:
+    def _append(self, window: int, linktype: int, group: Sequence[Evidence], chunks: list[Chunk]) -> None:
         if window not in _WINDOWS:
             raise OSError(0, "a packet's time is outside 1970 to 2106, which pcap cannot hold")
         window_s = window * WINDOW_S
         file = self._take(file_stem(window_s, linktype, local_time=self._local_time), linktype)
         file.until_s = max(file.until_s, window_s + WINDOW_S)
-        records_before = file.records
+        offset, records_before = file.end or FILE_HEADER_BYTES, file.records
         try:
             file.append(group)
         finally:
-            self.written += file.records - records_before
+            written = file.records - records_before
+            self.written += written
+            if written:
+                chunks.append(Chunk(file.path, offset, group[:written]))
 
     def _take(self, stem: str, linktype: int) -> EvidenceFile:
         """Return the open file of this stem, the most recently used from now on."""
