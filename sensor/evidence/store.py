@@ -16,12 +16,13 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 from sensor.errors import EvidenceError
 from sensor.evidence.file import WINDOW_S, EvidenceFile, file_stem, open_file
-from sensor.evidence.pcap import FILE_HEADER_BYTES
+from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, SNAPLEN
 from sensor.evidence.recover import Recovery, recover
 from sensor.model import Evidence
 
@@ -48,6 +49,11 @@ class Chunk(NamedTuple):
     offset: int
     """Where the record of the first one starts."""
     pieces: Sequence[Evidence]
+
+    def offsets(self) -> list[int]:
+        """Return where each record starts, and where the last one ends."""
+        sizes = (RECORD_HEADER_BYTES + min(piece.caplen, SNAPLEN) for piece in self.pieces)
+        return list(accumulate(sizes, initial=self.offset))
 
 
 class EvidenceWriter:

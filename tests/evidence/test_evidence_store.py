@@ -27,7 +27,7 @@ from evidence_samples import (
 
 from sensor.errors import EvidenceError
 from sensor.evidence.file import WINDOW_S
-from sensor.evidence.pcap import RECORD_HEADER_BYTES, RecordReader, file_header
+from sensor.evidence.pcap import RecordReader, file_header
 from sensor.evidence.store import GRACE_S, MAX_OPEN_FILES, EvidenceWriter
 from sensor.model import LinkType
 
@@ -328,13 +328,12 @@ def test_where_each_piece_went_is_said(tmp_path: Path) -> None:
         with writing(tmp_path) as writer:
             chunks += writer.write(part)
     found = {}
-    for path, offset, group in chunks:
-        assert path
-        with path.open("rb") as file:
+    for chunk in chunks:
+        assert chunk.path
+        with chunk.path.open("rb") as file:
             by_offset = {record.offset: record for record in RecordReader(file)}
-        for one in group:
+        for one, offset in zip(chunk.pieces, chunk.offsets(), strict=False):
             found[by_offset[offset].frame] = one.frame
-            offset += RECORD_HEADER_BYTES + one.caplen
     assert found == {one.frame: one.frame for one in pieces}
 
 
