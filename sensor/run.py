@@ -25,9 +25,9 @@ from sensor.config import Keep, Settings
 from sensor.counters import Counters
 from sensor.crew import Crew
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
+from sensor.events.sender import EventSender
 from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
-from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.reload import Reloader, load_and_log
 from sensor.report import counters_line
@@ -47,18 +47,17 @@ CLOCK_JUMP_NS = 1_000_000_000
 
 log = logging.getLogger(__name__)
 
-Emit = Callable[[list[Evidence]], None]
 ShowStatus = Callable[[Counters, int], None]
 """Takes a snapshot and the bytes seen so far."""
 
 
-def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
+def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) -> None:
     """Capture until a signal, the set duration, or an interface that goes away; log the final counters.
 
-    Everything that can be refused is tried before the program is attached.
+    Everything that can be refused is tried before the program is attached. ``as_json`` prints the matches.
 
     Raises:
-        SettingsError: No interface was named.
+        SettingsError: No interface was named, or a receiver of events that cannot be used.
         RulesError: A rule is wrong.
         PrivilegeError: Root or a capability is missing.
         InterfaceError: An interface is not ready, or went away.
@@ -73,8 +72,10 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
     frags = any(needs_frags(name, settings.mode) for name in names)
     interfaces = [ready_interface(name, settings.mode, frags=frags) for name in names]
     with ExitStack() as stack:
-        capture = Capture(settings, rules, stack, workers=_workers(settings, interfaces), frags=frags)
-        stop = _handle_signals(settings.duration, capture.reloader)
+        events = stack.enter_context(closing(EventSender(settings, as_json=as_json)))
+        workers = _workers(settings, interfaces)
+        capture = Capture(settings, rules, events, stack, workers=workers, frags=frags)
+        stop = _handle_signals(settings.duration, capture.reloader, events)
         with ExitStack() as attachments:
             for interface in interfaces:
                 link_fd = attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
@@ -86,8 +87,8 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
                 "1 worker" if len(capture.crew) == 1 else f"{len(capture.crew)} workers",
                 len(rules),
             )
-            gone = _loop(capture, interfaces, stop, emit, show_status)
-        capture.take(capture.crew.drain(), emit)  # detached: what is in the rings is all there will be
+            gone = _loop(capture, interfaces, stop, show_status)
+        capture.take(capture.crew.drain())  # detached: what is in the rings is all there will be
         counters = replace(capture.counters(), in_ring=capture.rings.waiting())
     for path in capture.writer.paths:
         log.info("evidence: %s", path)
@@ -113,9 +114,17 @@ class Capture:
     """Everything between the interfaces and the evidence files."""
 
     def __init__(
-        self, settings: Settings, rules: RuleSet, stack: ExitStack, *, workers: int, frags: bool
+        self,
+        settings: Settings,
+        rules: RuleSet,
+        events: EventSender,
+        stack: ExitStack,
+        *,
+        workers: int,
+        frags: bool,
     ) -> None:
         """Open all of it; the stack closes it."""
+        self.events = events
         self._keep, self._http = settings.keep, PROFILES[settings.profile].http
         self._totals = Counters()
         self.link_fds: list[int] = []
@@ -136,8 +145,8 @@ class Capture:
         self.crew = Crew(self.pipeline, self.rings.rings, workers)
         stack.callback(self.crew.kill)
 
-    def take(self, reports: Iterable[Report], emit: Emit) -> None:
-        """Count what the workers report, and write the evidence."""
+    def take(self, reports: Iterable[Report]) -> None:
+        """Count what the workers report, write the evidence, and tell of it."""
         for report in reports:
             before = self._totals
             self._totals = replace(
@@ -150,10 +159,9 @@ class Capture:
             )
             if report.pieces:
                 pieces = self.suppressor.admit(report.pieces)
-                self.writer.write(pieces)
-                emit(pieces)
+                self.events.offer(self.writer.write(pieces))
 
-    def reload(self, emit: Emit) -> None:
+    def reload(self) -> None:
         """Put a new rule set in force where one has been finished: in the kernel, then in the workers."""
         compiled = self.reloader.take()
         if compiled is None:
@@ -162,7 +170,7 @@ class Capture:
             link_update(link_fd, compiled.generation.fd)
         self.program.use(compiled.generation)
         self.pipeline.matcher = compiled.matcher
-        self.take(self.crew.hand_over(self.pipeline), emit)
+        self.take(self.crew.hand_over(self.pipeline))
         log.info("%d rules in force (%s)", len(compiled.rules), compiled.rules.digest[:12])
 
     def counters(self) -> Counters:
@@ -228,15 +236,15 @@ def _loop(
     capture: Capture,
     interfaces: list[Interface],
     stop: Callable[[], bool],
-    emit: Emit,
     show_status: ShowStatus | None,
 ) -> InterfaceError | None:
     """Capture until told to stop (None), or until an interface is gone (the error to end with)."""
     rotation, status, clock = _Every(ROTATION_NS), _Every(STATUS_NS), WallClock()
     while not stop():
-        capture.take(capture.crew.receive(WAIT_S), emit)
+        capture.take(capture.crew.receive(WAIT_S))
         if rotation.is_due():
-            capture.reload(emit)
+            capture.reload()
+            capture.events.tick()
             capture.writer.tick(time.time_ns())
         if status.is_due():
             if show_status:
@@ -269,8 +277,8 @@ def _still_there(before: Interface) -> Interface:
     return now
 
 
-def _handle_signals(duration_s: float | None, reloader: Reloader) -> Callable[[], bool]:
-    """Reload at SIGHUP; give a question that turns true at SIGINT, SIGTERM, or after the duration.
+def _handle_signals(duration_s: float | None, reloader: Reloader, events: EventSender) -> Callable[[], bool]:
+    """At SIGHUP reload and reopen; give a question that turns true at SIGINT, SIGTERM, or after the duration.
 
     The handlers stay to the end of the process: no second signal may break off the closing of files.
     """
@@ -280,6 +288,7 @@ def _handle_signals(duration_s: float | None, reloader: Reloader) -> Callable[[]
     def note(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             reloader.request()
+            events.request_reopen()
         else:
             received.append(number)
 

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from socket import if_indextoname
 from typing import Any
 
 import click
@@ -62,14 +61,20 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--action", type=click.Choice(["pass", "drop"]), help="What becomes of each frame.  [pass]")
 @click.option("--ring-mib", type=int, help="Perf ring of each CPU in MiB, a power of two.  [64]")
 @click.option("--snaplen", type=int, help="Most bytes kept of a frame.  [65535]")
+@click.option("--events", multiple=True, help="URL of a receiver of events; repeat for more.")
+@click.option("--events-payload", type=int, help="Most bytes of the payload in an event.  [0]")
+@click.option("--events-url", help="Where the evidence API is seen from outside, for events.")
+@click.option("--events-queue-mib", type=int, help="MiB of events that wait for a receiver.  [64]")
 @click.option("--duration", type=float, help="Stop after so many seconds.")
-def run_command(config: Path | None, as_json: bool, interface: tuple[str, ...], **flags: Any) -> None:
+def run_command(
+    config: Path | None, as_json: bool, interface: tuple[str, ...], events: tuple[str, ...], **flags: Any
+) -> None:
     """Capture on live interfaces until SIGINT or SIGTERM."""
     from sensor.run import run  # pyroute2 takes a while to import, and nothing else needs it
 
-    settings = load_settings({**flags, "interface": interface or None}, config)
+    settings = load_settings({**flags, "interface": interface or None, "events": events or None}, config)
     status = StatusLine(sys.stderr) if sys.stderr.isatty() else None
-    run(settings, _print_matches(as_json, _live_interface) if as_json else _print_nothing, status)
+    run(settings, status, as_json=as_json)
 
 
 @click.command("read")
@@ -86,26 +91,13 @@ def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **
     terminal = Console(stderr=True)
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("", total=sum(path.stat().st_size for path in files if path.is_file()))
-        read(
-            files, settings, evidence, _print_matches(as_json, str), lambda size: progress.advance(task, size)
-        )
+        read(files, settings, evidence, _print_matches(as_json), lambda size: progress.advance(task, size))
 
 
-def _print_nothing(_pieces: list[Evidence]) -> None:
-    """Leave the terminal to the status line."""
-
-
-def _print_matches(as_json: bool, interface_name: Callable[[int], str]) -> Emit:
+def _print_matches(as_json: bool) -> Emit:
     def emit(pieces: list[Evidence]) -> None:
         for piece in pieces:
-            for found in match_objects(piece, interface_name(piece.interface)):
+            for found in match_objects(piece, str(piece.interface)):
                 click.echo(json.dumps(found) if as_json else match_line(found))
 
     return emit
-
-
-def _live_interface(index: int) -> str:
-    try:
-        return if_indextoname(index)
-    except OSError:  # it went away since
-        return str(index)

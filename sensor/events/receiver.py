@@ -128,8 +128,8 @@ class Receiver(threading.Thread):
         self._settle()
 
     def _settle(self) -> None:
-        """Say that all is well again, where the log was told that it was not."""
-        if self._failing or self._is_losing:
+        """Say that all is well again, where the log was told that it was not, and nothing waits any more."""
+        if (self._failing or self._is_losing) and not self._queue:
             log.info("events: %s: goes on; %d lost so far", self._url, self._row[Column.LOST])
             self._failing, self._is_losing = None, False
 
