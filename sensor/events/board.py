@@ -45,7 +45,7 @@ class Board:
 
     def __init__(self, receivers: int, descriptor: int | None = None) -> None:
         """Make one, or map the one behind a descriptor."""
-        size = receivers * len(Column) * 8
+        size = max(1, receivers) * len(Column) * 8  # nothing at all cannot be mapped
         if descriptor is None:
             descriptor = os.memfd_create("sensor-events", os.MFD_CLOEXEC)
             os.ftruncate(descriptor, size)
