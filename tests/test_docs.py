@@ -25,6 +25,7 @@ from sensor.rules.scan import BUDGET_NS, SLICE
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RULES = (ROOT / "docs" / "rules.md").read_text()
+EVENTS = (ROOT / "docs" / "events.md").read_text()
 OTHERWISE_RUN = ("make demo", "make test")  # by test_demo.py, and by whoever runs this
 
 
@@ -47,8 +48,8 @@ def run(command: str, directory: Path, **variables: str) -> str:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("network", "use_few_rules")
-@pytest.mark.parametrize("command", commands(README))
-def test_commands_of_the_readme_run(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", commands(README) + commands(EVENTS))
+def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
         veth_pair(left, right)
@@ -134,7 +135,7 @@ def test_the_table_lists_every_setting() -> None:
     shown = {name: value.strip("`") for name, value in rows.items()}
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     expected = {name: str(value).lower() for name, value in defaults.items()}
-    expected |= {"interface": "none", "duration": "none", "rules": "our own"}
+    expected |= {"interface": "none", "events": "none", "duration": "none", "rules": "our own"}
     assert shown == expected
 
 
