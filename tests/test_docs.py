@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RULES = (ROOT / "docs" / "rules.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+EVENTS = (ROOT / "docs" / "events.md").read_text()
 OTHERWISE_RUN = ("make demo", "make test", "sensor serve")  # by other tests, and by whoever runs this
 
 
@@ -53,8 +54,8 @@ def run(command: str, directory: Path, **variables: str) -> str:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("network", "use_few_rules")
-@pytest.mark.parametrize("command", commands(README))
-def test_commands_of_the_readme_run(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", commands(README) + commands(EVENTS))
+def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
         veth_pair(left, right)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 
@@ -15,6 +14,7 @@ from sensor.cli.reload import reload_command
 from sensor.cli.rules import rules_group
 from sensor.cli.serve import serve_command, token_group
 from sensor.errors import SensorError
+from sensor.report import log_to_stderr
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,9 +35,7 @@ cli.add_command(token_group)
 
 def main() -> None:
     """Run a command; every error a user can mend becomes one line and its exit code."""
-    over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
-    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
+    log_to_stderr()
     try:
         sys.exit(cli.main(standalone_mode=False))
     except SensorError as error:
