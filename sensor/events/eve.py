@@ -21,6 +21,7 @@ SEVERITY_THREAT, SEVERITY_OTHER = 1, 3
 """As Suricata's rules have it: 1 is worst; what a host or a service is called is for information."""
 _FLOW_ID_BITS = 53
 """More than that, JavaScript and others lose of a JSON number."""
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class Event(NamedTuple):
@@ -46,11 +47,10 @@ class Form(NamedTuple):
 
 def alerts(chunk: Chunk, form: Form) -> Iterator[Event]:
     """Yield an event for each match; frames that were kept for their flow alone have none."""
-    names: dict[int, str] = {}
+    names = _interface_names(chunk)
     for piece, offset in zip(chunk.pieces, chunk.offsets(), strict=False):
         if piece.matches:
-            name = names.setdefault(piece.interface, interface_name(piece.interface))
-            head = _head(piece, name, form)
+            head = _head(piece, names[piece.interface], form)
             where = _where(piece, chunk, offset, form)
             for match in piece.matches:
                 fields = {**head, "alert": _alert(match), "sensor": {**_sensor(match), **where}}
@@ -59,8 +59,9 @@ def alerts(chunk: Chunk, form: Form) -> Iterator[Event]:
 
 def objects(chunk: Chunk) -> Iterator[Event]:
     """Yield the objects of ``--json``: one a match, and one for a frame that was kept for its flow alone."""
+    names = _interface_names(chunk)
     for piece in chunk.pieces:
-        for found in match_objects(piece, interface_name(piece.interface)):
+        for found in match_objects(piece, names[piece.interface]):
             yield _event(found, piece, SEVERITY_OTHER)
 
 
@@ -70,8 +71,12 @@ def count(chunk: Chunk) -> tuple[int, int]:
     return matches, matches + sum(1 for piece in chunk.pieces if not piece.matches)
 
 
+def _interface_names(chunk: Chunk) -> dict[int, str]:
+    return {index: interface_name(index) for index in {piece.interface for piece in chunk.pieces}}
+
+
 def _event(fields: dict[str, Any], piece: Evidence, severity: int) -> Event:
-    line = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    line = _JSON.encode(fields).encode("ascii")
     return Event(line, piece.timestamp_ns // 1000, severity)
 
 
