@@ -219,10 +219,12 @@ def xdp_load(name: str, code: bytes, flags: int) -> int:
         raise
 
 
-def prog_test_run(prog_fd: int, frame: bytes) -> int:
-    """Run an XDP program once over ``frame`` (14 bytes or more); its action (``BPF_PROG_TEST_RUN``)."""
+def prog_test_run(prog_fd: int, frame: bytes, repeat: int = 1) -> int:
+    """Run an XDP program over ``frame`` (14 bytes or more); its last action (``BPF_PROG_TEST_RUN``)."""
     data = ctypes.create_string_buffer(frame, len(frame))
-    attr = TestRunAttr(prog_fd=prog_fd, data_size_in=len(frame), data_in=ctypes.addressof(data), repeat=1)
+    attr = TestRunAttr(
+        prog_fd=prog_fd, data_size_in=len(frame), data_in=ctypes.addressof(data), repeat=repeat
+    )
     bpf(BPF_PROG_TEST_RUN, attr)
     return int(attr.retval)
 
