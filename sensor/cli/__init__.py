@@ -13,6 +13,7 @@ from sensor.cli.evidence import evidence_group
 from sensor.cli.reload import reload_command
 from sensor.cli.rules import rules_group
 from sensor.cli.serve import serve_command, token_group
+from sensor.cli.status import status_command
 from sensor.errors import SensorError
 from sensor.report import log_to_stderr
 
@@ -29,6 +30,7 @@ cli.add_command(rules_group)
 cli.add_command(bench_group)
 cli.add_command(evidence_group)
 rules_group.add_command(reload_command)
+cli.add_command(status_command)
 cli.add_command(serve_command)
 cli.add_command(token_group)
 
