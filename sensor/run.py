@@ -128,7 +128,7 @@ class Capture:
         networks = Networks(settings.networks_include, settings.networks_exclude)
         self.pipeline = Pipeline(rules, settings.keep, settings.profile, networks=networks)
         self.suppressor = Suppressor(settings.suppress_above)
-        program = Program(_plan(rules, self._http, settings.keep), _options(settings, frags=frags))
+        program = Program(_plan(rules, self._http, settings.keep), kernel_options(settings, frags=frags))
         self.program = stack.enter_context(closing(program))
         self.reloader = Reloader(settings.rules, self._http, self._for_kernel, lenient=settings.lenient)
         self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20)))
@@ -191,7 +191,8 @@ def _plan(rules: RuleSet, http: HttpReading, keep: Keep) -> KernelPlan:
     return kernel_plan(plan, http)
 
 
-def _options(settings: Settings, *, frags: bool) -> Options:
+def kernel_options(settings: Settings, *, frags: bool) -> Options:
+    """Return what is compiled into the kernel's program beside the rules."""
     profile = PROFILES[settings.profile]
     return Options(
         snaplen=settings.snaplen,

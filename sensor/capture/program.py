@@ -109,17 +109,18 @@ class Generation:
     """The program compiled and loaded for one plan, with the maps that are its own."""
 
     def __init__(self, bpf: Any, flags: int) -> None:
-        self._bpf = bpf
+        self.bpf = bpf
+        """BCC's own object, with its tables."""
         self.fd = xdp_load("prefilter", bpf.dump_func(b"prefilter"), flags)
 
     def map_fd(self, name: str) -> int:
         """Return the file descriptor of one of its maps."""
-        return int(self._bpf[name.encode()].map_fd)
+        return int(self.bpf[name.encode()].map_fd)
 
     def close(self) -> None:
         """Free it; the kernel keeps what an interface still runs."""
         os.close(self.fd)
-        self._bpf.cleanup()
+        self.bpf.cleanup()
 
 
 class Program:
@@ -139,6 +140,11 @@ class Program:
         self._rings: list[PerfRing] = []
         self._shared = self._compile("maps.c", "")
         self._generation = self.compile(plan)
+
+    @property
+    def generation(self) -> Generation:
+        """The one in force."""
+        return self._generation
 
     @property
     def fd(self) -> int:
