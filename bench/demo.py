@@ -108,7 +108,7 @@ def sensor(evidence: Path, matches: Path) -> Iterator[list[str]]:
     Raises:
         DemoError: It ended early, with an error, or not at all.
     """
-    options = ("--interface", MIRROR, "--evidence", str(evidence), "--json")
+    options = ("--interface", MIRROR, "--evidence", str(evidence), "--json", "--no-api")
     command = tied(sys.executable, "-m", "sensor", "run", *options)
     log: list[str] = []
     with (

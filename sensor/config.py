@@ -5,6 +5,7 @@ A later source wins: defaults, then the file, then the environment, then flags.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -52,6 +53,12 @@ class Settings(BaseModel):
     """How far into a flow, and what of it, is matched."""
     suppress_above: Annotated[int, Field(ge=0)] = 1000
     """Pieces of evidence a rule, flow and second that are kept, the rest is counted as suppressed; 0: all."""
+    retain_days: Annotated[int, Field(ge=1)] | None = None
+    """Days that evidence is kept; unlimited where it is not set."""
+    retain_gib: Annotated[float, Field(gt=0)] | None = None
+    """GiB of evidence that are kept, the index included; unlimited where it is not set."""
+    retain_free_percent: Annotated[float, Field(ge=0, le=90)] = 5.0
+    """Percent of the disk that stay free: the oldest evidence is deleted for that; 0: nothing is."""
     mode: Literal["native", "generic"] = "native"
     """XDP in the driver, or in the kernel's generic path."""
     action: Literal["pass", "drop"] = "pass"
@@ -70,6 +77,26 @@ class Settings(BaseModel):
     """Most bytes kept of a frame."""
     duration: Annotated[float, Field(gt=0)] | None = None
     """Stop after so many seconds."""
+    api: bool = True
+    """``sensor run`` serves the evidence too, from a process of its own."""
+    listen: str = "127.0.0.1:8321"
+    """Address and port of the API; one that is not loopback demands tokens or client certificates."""
+    api_user: str = "nobody"
+    """Whom the API runs as where it is started by root."""
+    token_required: bool = False
+    """Demand a token on loopback too: for hosts with other users, and behind a proxy."""
+    tls_cert: Path | None = None
+    """Certificate of the API, with its chain (PEM)."""
+    tls_key: Path | None = None
+    """Private key of that certificate (PEM)."""
+    tls_client_ca: Path | None = None
+    """Whoever has a certificate of this authority (PEM) needs no token; nobody else is let in."""
+    audit: Path | None = None
+    """File of the JSON lines that say who looked at which evidence; without it they go to the log."""
+    export_mib: Annotated[int, Field(ge=1)] = 1024
+    """Most MiB of one download."""
+    request_rate: Annotated[int, Field(ge=0)] = 100
+    """Requests a second and client that the API answers; 0: any number."""
 
     @field_validator("ring_mib")
     @classmethod
@@ -77,6 +104,29 @@ class Settings(BaseModel):
         if value & (value - 1):
             raise ValueError("must be a power of two")
         return value
+
+    @field_validator("listen")
+    @classmethod
+    def _address_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        try:
+            ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+            is_port = int(port) in range(65536)
+        except ValueError:
+            is_port = False
+        if not is_port:
+            raise ValueError("must be an address and a port, like 127.0.0.1:8321 or [::1]:8321")
+        return value
+
+    @property
+    def listen_host(self) -> str:
+        """The address in ``listen``, without brackets."""
+        return self.listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+    @property
+    def listen_port(self) -> int:
+        """The port in ``listen``; 0: any free one."""
+        return int(self.listen.rpartition(":")[2])
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:

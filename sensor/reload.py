@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from sensor.capture.program import Generation
+from sensor.capture.program import Generation, KernelPlan
 from sensor.errors import KernelError, RulesError
 from sensor.rules.http import HttpReading
 from sensor.rules.load import RuleSet, load_rules
-from sensor.rules.matcher import Matcher
+from sensor.rules.ready import Ready, make_ready
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,9 @@ def load_and_log(directory: Path, *, lenient: bool) -> RuleSet:
 
 
 class Compiled(NamedTuple):
-    """A rule set, ready for the workers and for the kernel."""
+    """A rule set, ready for the workers, and the kernel's program for it."""
 
-    rules: RuleSet
-    matcher: Matcher
+    ready: Ready
     generation: Generation
 
 
@@ -49,7 +48,7 @@ class Reloader:
         self,
         directory: Path,
         http: HttpReading,
-        for_kernel: Callable[[RuleSet], Generation],
+        for_kernel: Callable[[KernelPlan], Generation],
         *,
         lenient: bool,
     ) -> None:
@@ -80,9 +79,9 @@ class Reloader:
     def _load(self) -> None:
         started_s = time.monotonic()
         try:
-            rules = load_and_log(self._directory, lenient=self._lenient)
-            self._finished = Compiled(rules, Matcher(rules, self._http), self._for_kernel(rules))
+            ready = make_ready(self._directory, self._http, lenient=self._lenient)
+            self._finished = Compiled(ready, self._for_kernel(ready.plan))
         except (RulesError, KernelError) as error:
             log.error("rules not reloaded, the old ones stay: %s", error)  # noqa: TRY400 - the line says it all
         else:
-            log.info("%d rules compiled in %.1f s", len(rules), time.monotonic() - started_s)
+            log.info("%d rules ready in %.1f s", len(ready.rules), time.monotonic() - started_s)

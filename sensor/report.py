@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from socket import if_indextoname
 from typing import Any
 
 from sensor.counters import Counters
@@ -22,6 +23,14 @@ def printable(data: bytes) -> str:
 def protocol_name(protocol: int) -> str:
     """``TCP``, ``UDP``, ..., or the IANA number of a protocol without a name here."""
     return PROTOCOL_NAMES.get(protocol, str(protocol))
+
+
+def interface_name(index: int) -> str:
+    """Return the name of a live interface; the index as text where the interface went away since."""
+    try:
+        return if_indextoname(index)
+    except OSError:
+        return str(index)
 
 
 def match_objects(piece: Evidence, interface: str) -> Iterator[dict[str, Any]]:

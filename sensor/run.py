@@ -15,13 +15,14 @@ from dataclasses import replace
 from types import FrameType
 
 from sensor import abi
+from sensor.api.process import ApiProcess
 from sensor.capture.clock import WallClock
 from sensor.capture.interface import default_workers
 from sensor.capture.link import Interface, attached, find_interface, needs_frags, ready_interface
 from sensor.capture.program import Generation, KernelPlan, Options, Program, check_privileges
 from sensor.capture.ring import RingSet, online_cpus
 from sensor.capture.syscalls import link_update
-from sensor.config import Keep, Settings
+from sensor.config import Settings
 from sensor.counters import Counters
 from sensor.crew import Crew
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
@@ -29,14 +30,14 @@ from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
-from sensor.reload import Reloader, load_and_log
-from sensor.report import counters_line
+from sensor.reload import Reloader
+from sensor.report import counters_line, interface_name
 from sensor.rules.emit import kernel_plan
-from sensor.rules.http import HttpReading
-from sensor.rules.load import RuleSet
 from sensor.rules.networks import Networks
-from sensor.rules.plan import Plan, demands
+from sensor.rules.plan import Plan
 from sensor.rules.profile import PROFILES
+from sensor.rules.ready import Ready, make_ready
+from sensor.upkeep import Upkeep
 from sensor.worker import Report
 
 WAIT_S = 0.05
@@ -67,13 +68,13 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
     """
     if not settings.interface:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
-    rules = load_and_log(settings.rules, lenient=settings.lenient)
     check_privileges()
     names = tuple(dict.fromkeys(settings.interface))
     frags = any(needs_frags(name, settings.mode) for name in names)
     interfaces = [ready_interface(name, settings.mode, frags=frags) for name in names]
+    ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     with ExitStack() as stack:
-        capture = Capture(settings, rules, stack, workers=_workers(settings, interfaces), frags=frags)
+        capture = Capture(settings, ready, stack, workers=_workers(settings, interfaces), frags=frags)
         stop = _handle_signals(settings.duration, capture.reloader)
         with ExitStack() as attachments:
             for interface in interfaces:
@@ -84,7 +85,7 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
                 ", ".join(names),
                 settings.mode,
                 "1 worker" if len(capture.crew) == 1 else f"{len(capture.crew)} workers",
-                len(rules),
+                len(ready.rules),
             )
             gone = _loop(capture, interfaces, stop, emit, show_status)
         capture.take(capture.crew.drain(), emit)  # detached: what is in the rings is all there will be
@@ -113,28 +114,37 @@ class Capture:
     """Everything between the interfaces and the evidence files."""
 
     def __init__(
-        self, settings: Settings, rules: RuleSet, stack: ExitStack, *, workers: int, frags: bool
+        self, settings: Settings, ready: Ready, stack: ExitStack, *, workers: int, frags: bool
     ) -> None:
         """Open all of it; the stack closes it."""
-        self._keep, self._http = settings.keep, PROFILES[settings.profile].http
+        self._keep = settings.keep
         self._totals = Counters()
         self.link_fds: list[int] = []
         """Of the interfaces the program is attached to."""
-        writer = EvidenceWriter(settings.evidence, settings.devid, local_time=settings.local_time)
+        writer = EvidenceWriter(
+            settings.evidence,
+            settings.devid,
+            local_time=settings.local_time,
+            interface_name=interface_name,
+        )
         self.writer = stack.enter_context(closing(writer))
+        self.upkeep = stack.enter_context(closing(Upkeep(settings, writer)))
         for recovery in writer.recovered:
             log.warning("%s", recovery)
-        log.info("compiling %d rules", len(rules))
         networks = Networks(settings.networks_include, settings.networks_exclude)
-        self.pipeline = Pipeline(rules, settings.keep, settings.profile, networks=networks)
+        self.pipeline = Pipeline((), settings.keep, settings.profile, networks=networks)
+        self.pipeline.matcher = ready.matcher
         self.suppressor = Suppressor(settings.suppress_above)
-        program = Program(_plan(rules, self._http, settings.keep), kernel_options(settings, frags=frags))
+        program = Program(self._plan(ready.plan), kernel_options(settings, frags=frags))
         self.program = stack.enter_context(closing(program))
-        self.reloader = Reloader(settings.rules, self._http, self._for_kernel, lenient=settings.lenient)
+        self.reloader = Reloader(
+            settings.rules, ready.matcher.http, self._for_kernel, lenient=settings.lenient
+        )
         self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20)))
         program.connect(self.rings.rings)
         self.crew = Crew(self.pipeline, self.rings.rings, workers)
         stack.callback(self.crew.kill)
+        self.api = stack.enter_context(closing(ApiProcess(settings))) if settings.api else None
 
     def take(self, reports: Iterable[Report], emit: Emit) -> None:
         """Count what the workers report, and write the evidence."""
@@ -161,9 +171,10 @@ class Capture:
         for link_fd in self.link_fds:
             link_update(link_fd, compiled.generation.fd)
         self.program.use(compiled.generation)
-        self.pipeline.matcher = compiled.matcher
+        self.pipeline.matcher = compiled.ready.matcher
         self.take(self.crew.hand_over(self.pipeline), emit)
-        log.info("%d rules in force (%s)", len(compiled.rules), compiled.rules.digest[:12])
+        rules = compiled.ready.rules
+        log.info("%d rules in force (%s)", len(rules), rules.digest[:12])
 
     def counters(self) -> Counters:
         """Take a snapshot; what is in the rings is inferred, since frames keep arriving."""
@@ -181,14 +192,12 @@ class Capture:
             restarts=self.crew.restarts,
         )
 
-    def _for_kernel(self, rules: RuleSet) -> Generation:
-        return self.program.compile(_plan(rules, self._http, self._keep))
+    def _for_kernel(self, plan: KernelPlan) -> Generation:
+        return self.program.compile(self._plan(plan))
 
-
-def _plan(rules: RuleSet, http: HttpReading, keep: Keep) -> KernelPlan:
-    """What the kernel may ignore: nothing that carries payload where flows are kept, whatever the rules."""
-    plan = Plan.pass_all() if keep == "flow" else Plan.of(demands(rules, http))
-    return kernel_plan(plan, http)
+    def _plan(self, of_rules: KernelPlan) -> KernelPlan:
+        """What the kernel may ignore: where flows are kept, nothing that carries payload."""
+        return kernel_plan(Plan.pass_all(), self.pipeline.matcher.http) if self._keep == "flow" else of_rules
 
 
 def kernel_options(settings: Settings, *, frags: bool) -> Options:
@@ -238,8 +247,10 @@ def _loop(
         capture.take(capture.crew.receive(WAIT_S), emit)
         if rotation.is_due():
             capture.reload(emit)
-            capture.writer.tick(time.time_ns())
+            capture.upkeep.tick(time.time_ns())
         if status.is_due():
+            if capture.api:
+                capture.api.tick()
             if show_status:
                 show_status(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
             _watch_clock(clock)

@@ -28,8 +28,10 @@ from sensor.rules.flows import FlowTable
 DRAIN, HAND_OVER = signal.SIGTERM, signal.SIGUSR1
 """Read the rings empty and end; end after the batch at hand."""
 
-IDLE_WAIT_MS = 5
-"""Bounds the delay of a frame that waits in a ring that is not filling."""
+WAIT_MS = 5
+"""Bounds the delay of a frame that waits in a ring for others: small batches cost more a frame."""
+ENOUGH_BYTES = 1 << 18
+"""In a ring: worth a batch without waiting for more."""
 CLOCK_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
@@ -69,10 +71,10 @@ def work(number: int, pipeline: Pipeline, rings: Sequence[PerfRing], connection:
     with suppress(BrokenPipeError):
         while HAND_OVER not in told:
             busy = [_take_batch(ring, mine, pipeline, connection) for ring in mine.rings]
-            if not any(busy):
-                if DRAIN in told:
-                    break
-                mine.wait(IDLE_WAIT_MS)
+            if DRAIN in told and not any(busy):
+                break
+            if not told and all(ring.waiting_bytes < ENOUGH_BYTES for ring in mine.rings):
+                mine.wait(WAIT_MS)
             if time.monotonic() > clock_due_s:
                 mine.clock.remeasure()
                 clock_due_s = time.monotonic() + CLOCK_S

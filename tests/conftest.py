@@ -47,6 +47,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.skip(reason=f"no eBPF here: {reason}"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep compiled rules to the session: as a user's starts do, those of one test serve the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def few_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dozen of our own rules: compiling all of them takes seconds, and every start does it anew."""

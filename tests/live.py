@@ -67,8 +67,8 @@ class Run:
 
 @contextmanager
 def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
-    """Start ``sensor run`` and wait until it captures."""
-    command = [*SENSOR, "run", "-i", interface, "--evidence", str(evidence), "--json", *flags]
+    """Start ``sensor run``, without the API unless flags say otherwise, and wait until it captures."""
+    command = [*SENSOR, "run", "-i", interface, "--evidence", str(evidence), "--json", "--no-api", *flags]
     with (
         TemporaryFile("w+") as output,  # a pipe that nobody reads meanwhile would stall the sensor
         subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,

@@ -108,7 +108,6 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
         if bucket is not _NOT_CONNECTED:
             raise SensorError(f"an HTTP request ended as {bucket.name.lower()}; the rules ask for none")
         nothing_ns = [float(prog_time_ns(empty, frame, repeat)) for _ in range(rounds)]
-        size_bytes = sum(limited.memory_bytes().values())
         by_map = limited.memory_bytes()
     step("tables")
     ratios = [row["ratio_to_xdp_filter"] for row in rows if rival is not None]
@@ -124,7 +123,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
         "candidate_ns": median(candidates_ns),
         "memory": {
             "flows": options.flows,
-            "bytes": size_bytes,
+            "bytes": sum(by_map.values()),
             "maps": by_map,
             "bytes_by_flows": {str(flows): _table_bytes(flows) for flows in TABLES},
         },

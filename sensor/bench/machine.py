@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         **{package: version(package) for package in _PACKAGES},
-        "busy_with_others_percent": round((busy_s() - before) / _WATCHED_S / cpus * 100),
+        "busy_with_others_percent": min(100, round((busy_s() - before) / _WATCHED_S / cpus * 100)),
     }
 
 

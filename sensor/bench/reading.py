@@ -22,7 +22,7 @@ from sensor.config import Settings
 from sensor.rules.emit import kernel_plan
 from sensor.rules.http import RFC9110
 from sensor.rules.plan import Plan
-from sensor.worker import IDLE_WAIT_MS
+from sensor.worker import ENOUGH_BYTES, WAIT_MS
 
 PAGE_BYTES = 4096
 """What BCC counts its buffers in."""
@@ -45,10 +45,9 @@ class _Ours:
         program.connect(rings.rings)
 
     def read(self, timeout_ms: int) -> int:
-        count = sum(map(len, self._rings.batches()))
-        if not count and timeout_ms:
+        if timeout_ms and all(ring.waiting_bytes < ENOUGH_BYTES for ring in self._rings.rings):
             self._rings.wait(timeout_ms)
-        return count
+        return sum(map(len, self._rings.batches()))
 
 
 class _Bcc:
@@ -133,7 +132,7 @@ def _read_live(generator: Generator, program: Program, reader: _Reader, effort: 
 
     def take() -> None:
         nonlocal read
-        read += reader.read(IDLE_WAIT_MS)
+        read += reader.read(WAIT_MS)
 
     sending = generator.send(count)
     settle(program, sending, take)

@@ -21,7 +21,8 @@ from sensor.capture.lab import private_network, veth_pair
 from sensor.capture.link import find_interface
 from sensor.capture.program import check_privileges
 from sensor.capture.ring import online_cpus
-from sensor.rules.load import load_rules
+from sensor.rules.http import RFC9110
+from sensor.rules.ready import make_ready
 
 PAYLOAD = (b"The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 6)[:400]
 DNS = 53
@@ -41,7 +42,8 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
     check_privileges()
     effort = QUICK if quick else FULL
     where = machine()
-    loaded = load_rules(rules)
+    step("compiling the rules, unless that was done before")
+    ready = make_ready(rules, RFC9110, lenient=False)
     frame = frames.ipv4(frames.UDP, frames.udp(PAYLOAD, DNS))
     cpus = online_cpus()
     with private_network():
@@ -49,5 +51,5 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
         mirror, source = find_interface(_MIRROR), find_interface(_SOURCE)
         with closing(Generator(source.index, frame, cpus[:1])) as generator:
             reading = measure_reading(generator, mirror, effort, step)
-        through = measure_through(loaded, frame, (mirror, source), effort, step)
+        through = measure_through(ready, frame, (mirror, source), effort, step)
     return {"machine": where, "frame_bytes": len(frame), "reading": reading, "through_match": through}

@@ -23,7 +23,7 @@ from sensor.capture.ring import online_cpus
 from sensor.config import Settings
 from sensor.crew import Crew
 from sensor.model import Evidence
-from sensor.rules.load import RuleSet
+from sensor.rules.ready import Ready
 from sensor.run import WAIT_S, Capture
 
 WORKERS = (1, 2)
@@ -61,16 +61,15 @@ class _Trial(NamedTuple):
 
 
 def measure_through(
-    rules: RuleSet, frame: bytes, wire: tuple[Interface, Interface], effort: Effort, step: Step
+    ready: Ready, frame: bytes, wire: tuple[Interface, Interface], effort: Effort, step: Step
 ) -> list[dict[str, Any]]:
     """Find the highest rate without loss for each number of workers."""
     mirror, source = wire
-    step(f"compiling {len(rules)} rules")
     rows = []
     with ExitStack() as stack:
         evidence = stack.enter_context(tempfile.TemporaryDirectory(prefix="sensor-bench-"))
-        settings = Settings(evidence=Path(evidence), action="drop")
-        capture = Capture(settings, rules, stack, workers=WORKERS[0], frags=False)
+        settings = Settings(evidence=Path(evidence), action="drop", api=False)
+        capture = Capture(settings, ready, stack, workers=WORKERS[0], frags=False)
         stack.enter_context(attached(capture.program.fd, mirror, settings.mode))
         cpus = online_cpus()
         for workers in WORKERS[: len(cpus)]:

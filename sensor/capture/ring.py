@@ -142,9 +142,14 @@ class PerfRing:
             position += word >> 48
         return samples
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that have not been given back to the kernel."""
+        return native.load_acquire(self._head_address) - self.tail
+
     def fill(self) -> float:
         """The share of the ring that is taken, 0 to 1."""
-        return (native.load_acquire(self._head_address) - self.tail) / self._size
+        return self.waiting_bytes / self._size
 
     def close(self) -> None:
         """Close the event; the mapping goes with the last batch that stands in it."""

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from socket import if_indextoname
 from typing import Any
 
 import click
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from sensor.config import load_settings
 from sensor.model import Evidence
 from sensor.read import read
-from sensor.report import match_line, match_objects
+from sensor.report import interface_name, match_line, match_objects
 from sensor.status import StatusLine
 
 Emit = Callable[[list[Evidence]], None]
@@ -56,6 +55,9 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("run")
 @click.option("-i", "--interface", multiple=True, help="Interface to capture on; repeat for more.")
 @_shared
+@click.option("--retain-days", type=int, help="Days that evidence is kept.  [unlimited]")
+@click.option("--retain-gib", type=float, help="GiB of evidence that are kept.  [unlimited]")
+@click.option("--retain-free-percent", type=float, help="Percent of the disk that stay free.  [5]")
 @click.option(
     "--mode", type=click.Choice(["native", "generic"]), help="XDP in the driver or generic.  [native]"
 )
@@ -63,13 +65,15 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--ring-mib", type=int, help="Perf ring of each CPU in MiB, a power of two.  [64]")
 @click.option("--snaplen", type=int, help="Most bytes kept of a frame.  [65535]")
 @click.option("--duration", type=float, help="Stop after so many seconds.")
+@click.option("--api/--no-api", default=None, help="Serve the evidence too.  [--api]")
+@click.option("--listen", metavar="ADDRESS:PORT", help="Where the API listens.  [127.0.0.1:8321]")
 def run_command(config: Path | None, as_json: bool, interface: tuple[str, ...], **flags: Any) -> None:
     """Capture on live interfaces until SIGINT or SIGTERM."""
     from sensor.run import run  # pyroute2 takes a while to import, and nothing else needs it
 
     settings = load_settings({**flags, "interface": interface or None}, config)
     status = StatusLine(sys.stderr) if sys.stderr.isatty() else None
-    run(settings, _print_matches(as_json, _live_interface) if as_json else _print_nothing, status)
+    run(settings, _print_matches(as_json, interface_name) if as_json else _print_nothing, status)
 
 
 @click.command("read")
@@ -102,10 +106,3 @@ def _print_matches(as_json: bool, interface_name: Callable[[int], str]) -> Emit:
                 click.echo(json.dumps(found) if as_json else match_line(found))
 
     return emit
-
-
-def _live_interface(index: int) -> str:
-    try:
-        return if_indextoname(index)
-    except OSError:  # it went away since
-        return str(index)

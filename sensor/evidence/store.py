@@ -15,12 +15,17 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sensor.errors import EvidenceError
+from sensor.evidence.day import Gap
 from sensor.evidence.file import WINDOW_S, EvidenceFile, file_stem, open_file
+from sensor.evidence.index import Index
+from sensor.evidence.mend import reconcile
+from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.evidence.recover import Recovery, recover
+from sensor.evidence.schema import Day
 from sensor.model import Evidence
 
 MAX_OPEN_FILES = 16
@@ -45,7 +50,14 @@ class EvidenceWriter:
     when it cannot be written, or has a writer already.
     """
 
-    def __init__(self, directory: Path, devid: int, *, local_time: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        devid: int,
+        *,
+        local_time: bool = False,
+        interface_name: Callable[[int], str] = str,
+    ) -> None:
         self.directory = directory / str(devid)
         self.written = 0
         """Frames that are in a file, whole."""
@@ -61,6 +73,7 @@ class EvidenceWriter:
             self._lock = _take_lock(self.directory / ".lock")
             self.recovered: list[Recovery] = recover(self.directory)
             """What the last run left open, for the caller to log, a line each."""
+            self.index = Index(self.directory, interface_name)
         except OSError as error:
             raise EvidenceError(
                 f"cannot write evidence to {self.directory}: {error.strerror};"
@@ -71,6 +84,11 @@ class EvidenceWriter:
     def paths(self) -> list[Path]:
         """Files that were written in this run, by their final names."""
         return sorted(file.path for file in self._files.values() if file.records)
+
+    def reconcile(self) -> list[tuple[Day, Gap]]:
+        """Compare the index with the files; return what has no rows yet, for `sensor.reindex` to fill."""
+        self.index.commit()
+        return reconcile(self.index, {file.path.name for file in self._open.values()})
 
     def write(self, pieces: Sequence[Evidence]) -> None:
         """Append the pieces, in their order, each to the file of its time and link type.
@@ -98,11 +116,14 @@ class EvidenceWriter:
         window_s = window * WINDOW_S
         file = self._take(file_stem(window_s, linktype, local_time=self._local_time), linktype)
         file.until_s = max(file.until_s, window_s + WINDOW_S)
-        records_before = file.records
+        offset, records_before = file.end or FILE_HEADER_BYTES, file.records
         try:
             file.append(group)
         finally:
-            self.written += file.records - records_before
+            written = file.records - records_before
+            self.written += written
+            if written:
+                self.index.add(file.path.name, linktype, offset, file.end, group[:written])
 
     def _take(self, stem: str, linktype: int) -> EvidenceFile:
         """Return the open file of this stem, the most recently used from now on."""
@@ -119,7 +140,11 @@ class EvidenceWriter:
         return self._open[stem]
 
     def tick(self, now_ns: int) -> None:
-        """Finish the files whose five minutes are over, by the wall clock and whether packets come or not."""
+        """Finish the files whose five minutes are over, by the wall clock and whether packets come or not.
+
+        Brings the index up to the last packet, too: to be called several times a second.
+        """
+        self.index.commit()
         over_s = now_ns // _NS - GRACE_S
         for stem in [stem for stem, file in self._open.items() if file.until_s <= over_s]:
             self._finish(stem)
@@ -128,6 +153,7 @@ class EvidenceWriter:
         """Finish all files and let another writer have the directory."""
         for stem in list(self._open):
             self._finish(stem)
+        self.index.close()
         os.close(self._lock)
 
     def _finish(self, stem: str) -> None:

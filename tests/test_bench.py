@@ -1,0 +1,53 @@
+"""``sensor bench`` measures the real thing: what it writes is there, and nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from sensor.bench import samples
+from sensor.bench.store import measure
+from sensor.evidence.verify import verify
+
+SENSOR = [sys.executable, "-m", "sensor"]
+
+
+def test_store_prints_every_figure_and_cleans_up(tmp_path: Path) -> None:
+    """As JSON and as text; the directory is as it was."""
+    flags = ("--pieces", "2000", "--directory", str(tmp_path))
+    done = subprocess.run(
+        [*SENSOR, "bench", "store", *flags, "--json"], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["pieces"] == 2000
+    assert found["lookup_ms"].keys() == found["scan_ms"].keys() == {"p50", "p99"}
+    assert min(found["first_page_ms"].values()) > 0
+    assert list(tmp_path.iterdir()) == []
+    done = subprocess.run([*SENSOR, "bench", "store", *flags], capture_output=True, text=True, check=True)
+    assert "pieces per second" in done.stdout
+
+
+def test_what_is_measured_is_evidence(tmp_path: Path) -> None:
+    """Every piece is written and indexed; the files and the index agree."""
+    taken: list[int] = []
+    found = measure(tmp_path, 3000, taken.append)
+    assert sum(taken) == found["pieces"] == 3000
+    verdicts = list(verify(tmp_path / "3", 3))
+    assert sum(verdict.packets for verdict in verdicts) == 3000
+    assert not [verdict.fault for verdict in verdicts if verdict.fault]
+
+
+def test_samples_are_the_same_every_time() -> None:
+    """Figures of two versions are comparable."""
+    assert list(samples.pieces(50)) == list(samples.pieces(50))
+    assert len(samples.rules()) == len({rule.rule_id for rule in samples.rules()}) == samples.RULES
+
+
+def test_directory_that_is_missing() -> None:
+    """Is a message, not a trace."""
+    command = [*SENSOR, "bench", "store", "--pieces", "1000", "--directory", "/nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
