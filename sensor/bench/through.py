@@ -22,6 +22,7 @@ from sensor.capture.link import attached
 from sensor.capture.ring import online_cpus
 from sensor.config import Settings
 from sensor.crew import Crew
+from sensor.errors import SensorError
 from sensor.model import Evidence
 from sensor.rules.ready import Ready
 from sensor.run import WAIT_S, Capture
@@ -63,7 +64,11 @@ class _Trial(NamedTuple):
 def measure_through(
     ready: Ready, frame: bytes, wire: tuple[Interface, Interface], effort: Effort, step: Step
 ) -> list[dict[str, Any]]:
-    """Find the highest rate without loss for each number of workers."""
+    """Find the highest rate without loss for each number of workers.
+
+    Raises:
+        SensorError: The kernel ignores the frame by these rules.
+    """
     mirror, source = wire
     rows = []
     with ExitStack() as stack:
@@ -94,6 +99,8 @@ class _Search:
         step(f"through the matcher, {self._senders} workers: as fast as frames can be sent")
         self._try(None)  # caches, page tables and the flow table are cold
         unpaced = self._try(None)
+        if unpaced.ignored:
+            raise SensorError("these rules ask for nothing on UDP port 53; measure with our own")
         pace: float | None = None
         if not unpaced.is_without_loss:
             low, high = 0.0, unpaced.offered_per_second
