@@ -25,7 +25,7 @@ def kernel_lines(found: Found) -> Iterator[str]:
         yield found["xdp_filter_absent"]
     yield ""
     memory = found["memory"]
-    yield f"maps: {memory['bytes'] / 2**20:,.1f} MiB with {memory['flows']:,} flows of each IP version"
+    yield f"maps: {memory['bytes'] / 2**20:,.1f} MiB with {memory['flows']:,} flows"
     for name, size in memory["maps"].items():
         yield f"    {name:<14}{size / 2**20:>10,.2f} MiB"
     yield "with as many flows:"
