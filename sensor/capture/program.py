@@ -113,17 +113,18 @@ class Generation:
     """The program compiled and loaded for one plan, with the maps that are its own."""
 
     def __init__(self, bpf: Any, flags: int) -> None:
-        self._bpf = bpf
+        self.bpf = bpf
+        """BCC's own object, with its tables."""
         self.fd = xdp_load("prefilter", bpf.dump_func(b"prefilter"), flags)
 
     def map_fd(self, name: str) -> int:
         """Return the file descriptor of one of its maps."""
-        return int(self._bpf[name.encode()].map_fd)
+        return int(self.bpf[name.encode()].map_fd)
 
     def close(self) -> None:
         """Free it; the kernel keeps what an interface still runs."""
         os.close(self.fd)
-        _free(self._bpf)
+        _free(self.bpf)
 
 
 class SharedMaps:
@@ -176,6 +177,11 @@ class Program:
         except OSError as error:
             raise _refused(error) from error
         self._generation = self.compile(plan)
+
+    @property
+    def generation(self) -> Generation:
+        """The one in force."""
+        return self._generation
 
     @property
     def fd(self) -> int:

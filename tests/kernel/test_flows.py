@@ -1,4 +1,4 @@
-"""Flows in the kernel: each is counted and judged by its own entry, forgotten at worst, never cut too early."""
+"""Flows in the kernel: each is judged by its own entry, forgotten at worst, never cut too early."""
 
 from __future__ import annotations
 
@@ -405,9 +405,7 @@ def test_no_flow_is_cut_early_whatever_other_processors_do(load: Open, cpus: lis
     assert_sound(program)
 
 
-def test_a_flow_on_several_processors_has_no_more_packets_than_were_sent(
-    load: Open, cpus: list[int]
-) -> None:
+def test_a_flow_on_several_processors_has_no_more_packets_than_were_sent(load: Open, cpus: list[int]) -> None:
     """Of counts that meet some get lost, and nothing else."""
     program, times = load(), 2_000_000
     with hammered(program, packet4(), cpus, times) as processes:
