@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import quantiles
 
@@ -20,7 +20,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self.latencies_ms: list[float] = []
-        self._ends: dict[Path, int] = {}
+        self._ends: dict[str, int] = {}
         self._done = threading.Event()
 
     @contextmanager
@@ -43,15 +43,17 @@ class Watcher:
 
     def _watch(self, evidence: Path) -> None:
         while not self._done.wait(LOOK_S):
-            for path in evidence.glob("*/*.pcap"):
-                self._read_new(path)
+            for path in evidence.glob("*/*.pcap*"):
+                with suppress(FileNotFoundError):  # it has just got its final name
+                    self._read_new(path)
 
     def _read_new(self, path: Path) -> None:
+        name = path.name.removesuffix(".temp")
         with path.open("rb") as file:
             reader = RecordReader(file)
-            if path in self._ends and reader.end:
-                reader.seek(self._ends[path])
+            if name in self._ends:
+                reader.seek(self._ends[name])
             now_us = time.time() * 1e6
             self.latencies_ms += [(now_us - record.time_us) / 1e3 for record in reader]
             if reader.end:
-                self._ends[path] = reader.end
+                self._ends[name] = reader.end

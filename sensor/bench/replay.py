@@ -28,6 +28,9 @@ from sensor.capture.ring import online_cpus
 from sensor.errors import SensorError
 
 SENSOR = (sys.executable, "-m", "sensor")
+SENDERS = {"tcpreplay": Tcpreplay}
+SLOWEST_PPS = 500
+"""Nobody asks for less."""
 MOST_STEPS_DOWN = 6
 STEP_DOWN = 0.95
 NOISY_PERCENT = 10
@@ -69,6 +72,7 @@ def measure(
     step: Step,
     *,
     workers: Sequence[int] = (1,),
+    generator: str = "tcpreplay",
     directory: Path | None = None,
     sensor: Sequence[str] = SENSOR,
 ) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def measure(
             for count in workers:
                 with TemporaryDirectory(dir=temporary) as files:
                     played = play(what.captures, Path(files), count, ends.mtu)
-                    sender = Tcpreplay(ends.source, played.shares, played.share_frames)
+                    sender = SENDERS[generator](ends.source, played.shares, played.share_frames)
                     rig = Rig(sensor, ends, sender, count, online_cpus()[:count], Path(files))
                     rows.append(_Search(what.name, played, rig, effort, step).run())
     return {
@@ -155,24 +159,26 @@ class _Search:
 
     def _highest(self) -> tuple[float | None, list[Trial]]:
         """Return the pace (None: as fast as can be sent) and the trials that confirm it, if any do."""
-        pace, high = None, self._try(self._effort.seconds, None, "as fast as it goes")
-        if not high.is_without_loss:
-            low, above = 0.0, high.offered_pps
-            for _ in range(self._effort.halvings):
-                middle = (low + above) / 2
-                trial = self._try(self._effort.seconds, middle, f"{middle:,.0f} frames/s")
-                low, above = (middle, above) if trial.is_without_loss else (low, middle)
-            if not low:
-                return above, []
-            pace = low
-        for _ in range(MOST_STEPS_DOWN):
-            trials = [
-                self._try(self._effort.seconds, pace, "confirming") for _ in range(self._effort.repeats)
-            ]
+        seconds, pace = self._effort.seconds, None
+        fastest = self._try(seconds, None, "as fast as it goes")
+        if not fastest.is_without_loss:
+            pace = self._bisect(fastest.offered_pps)
+        for _ in range(MOST_STEPS_DOWN if pace != 0 else 0):
+            trials = [self._try(seconds, pace, "confirming") for _ in range(self._effort.repeats)]
             if all(trial.is_without_loss for trial in trials):
                 return pace, trials
             pace = STEP_DOWN * (pace or min(trial.offered_pps for trial in trials))
         return pace, []
+
+    def _bisect(self, above: float) -> float:
+        """Halve until nothing is lost, then narrow down what is between; 0 where something always is."""
+        low, halvings = 0.0, self._effort.halvings
+        while halvings and above > SLOWEST_PPS:
+            middle = (low + above) / 2
+            trial = self._try(self._effort.seconds, middle, f"{middle:,.0f} frames/s")
+            low, above = (middle, above) if trial.is_without_loss else (low, middle)
+            halvings -= bool(low)
+        return low
 
     def _latency_ms(self, confirmed: list[Trial]) -> dict[str, float] | None:
         """Watch the evidence at half of the highest rate."""
