@@ -12,23 +12,31 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from sensor.bench.generator import XDP_DROP, instruction
 from sensor.bench.latency import Watcher
+from sensor.bench.live import Live
 from sensor.bench.machine import figure, machine
 from sensor.bench.played import GAP_US, Played, play
 from sensor.bench.tcpreplay import Tcpreplay
-from sensor.bench.trial import Rig, Trial
+from sensor.bench.trial import Rig, Sender, Trial
 from sensor.bench.wire import Wire
+from sensor.capture.link import attached, find_interface
 from sensor.capture.program import check_privileges
 from sensor.capture.ring import online_cpus
+from sensor.capture.syscalls import xdp_load
+from sensor.config import load_settings
 from sensor.errors import SensorError
 
 SENSOR = (sys.executable, "-m", "sensor")
-SENDERS = {"tcpreplay": Tcpreplay}
+SENDERS: dict[str, Callable[[str, Sequence[Path], Sequence[int]], Sender]] = {
+    "tcpreplay": Tcpreplay,
+    "live": Live,
+}
 SLOWEST_PPS = 500
 """Nobody asks for less."""
 MOST_STEPS_DOWN = 6
@@ -135,15 +143,19 @@ class _Search:
         }
 
     def _ceiling_pps(self) -> float:
-        """Send with nobody at the other end."""
+        """Send to a program that drops everything at once."""
         self._tell(f"{self._title}: how fast {self._rig.sender.name} is")
-        before = self._rig.wire.received()
-        sent = self._rig.sender.send(self._rig.cpus, self._effort.seconds, None)
-        if self._rig.wire.settle(before + sent.frames) == before:
-            raise SensorError(
-                f"nothing that was sent from {self._rig.wire.source} arrived at {self._rig.wire.mirror}; "
-                "connect the two interfaces by a cable"
-            )
+        wire = self._rig.wire
+        with ExitStack() as stack:
+            fd = xdp_load("nothing", instruction(0xB7, value=XDP_DROP) + instruction(0x95), 0)
+            stack.callback(os.close, fd)
+            stack.enter_context(attached(fd, find_interface(wire.mirror), load_settings({}).mode))
+            before = wire.received()
+            sent = self._rig.sender.send(self._rig.cpus, self._effort.seconds, None)
+            if wire.settle(before + sent.frames) == before:
+                raise SensorError(
+                    f"nothing sent from {wire.source} arrived at {wire.mirror}; connect them by a cable"
+                )
         return sent.per_second
 
     def _evidence(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ _NUMBERS = {
     "aarch64": {"bpf": 280, "perf_event_open": 241},
 }
 
+BPF_MAP_CREATE = 0
 BPF_MAP_LOOKUP_ELEM = 1
 BPF_MAP_UPDATE_ELEM = 2
 BPF_PROG_LOAD = 5
@@ -23,6 +24,7 @@ BPF_PROG_TEST_RUN = 10
 BPF_MAP_UPDATE_BATCH = 26
 BPF_LINK_CREATE = 28
 BPF_LINK_UPDATE = 29
+BPF_MAP_TYPE_ARRAY = 2
 BPF_PROG_TYPE_XDP = 6
 BPF_XDP = 37
 BPF_F_XDP_HAS_FRAGS = 1 << 5
@@ -41,6 +43,18 @@ _VERIFIER_WORDS = 60
 _LIVE_BATCH = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class MapCreateAttr(ctypes.Structure):
+    """``bpf_attr`` of ``BPF_MAP_CREATE``, as far as it is used here."""
+
+    _fields_ = (
+        ("map_type", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    )
 
 
 class MapElementAttr(ctypes.Structure):
@@ -199,6 +213,12 @@ def xdp_load(name: str, code: bytes, flags: int) -> int:
             os.close(bpf(BPF_PROG_LOAD, attr))
         error.filename = " ".join(log.value.decode(errors="replace").split()[-_VERIFIER_WORDS:])
         raise
+
+
+def array_map(value_bytes: int, elements: int) -> int:
+    """Create an array map of zeros; its file descriptor."""
+    attr = MapCreateAttr(BPF_MAP_TYPE_ARRAY, ctypes.sizeof(ctypes.c_uint32), value_bytes, elements)
+    return bpf(BPF_MAP_CREATE, attr)
 
 
 def prog_test_run(prog_fd: int, frame: bytes) -> int:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sensor.bench.profiled import PROFILES, write_profile
+from sensor.config import load_settings
 from sensor.errors import SettingsError
 
 FRAMES, QUICK_FRAMES = 200_000, 10_000
@@ -91,6 +92,48 @@ def replay_command(
     if report:
         report.write_text(page(found), encoding="utf-8")
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(replay_lines(found)))
+
+
+@click.command("read")
+@click.argument("file", type=_FILE)
+@click.option("--quick", is_flag=True, help="A rough answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def read_file_command(file: Path, quick: bool, as_json: bool) -> None:
+    """What sensor read spends on a frame of FILE, its start apart; as the settings say."""
+    from sensor.bench.files import measure
+
+    found = measure(file, load_settings({}), quick=quick)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    spread = found["user_us_per_frame_spread"]
+    click.echo(
+        f"{found['frames']:,} frames, {found['matched']:,} matched, {found['frames_per_second']:,.0f} a second"
+    )
+    click.echo(f"{spread['median']} us of CPU in user mode a frame ({spread['least']} to {spread['most']})")
+
+
+@click.command("compare")
+@click.argument("before", type=_FILE)
+@click.argument("after", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare_command(before: Path, after: Path, as_json: bool) -> None:
+    """Say what changed beyond noise between two results that were written with --json."""
+    from sensor.bench.compare import compare, differences, load
+
+    results = load(before), load(after)
+    changes, notes = compare(*results), list(differences(*results))
+    if as_json:
+        rows = [{**change._asdict(), "ratio": round(change.ratio, 3)} for change in changes]
+        click.echo(json.dumps({"notes": notes, "figures": rows}, indent=2))
+        return
+    for note in notes:
+        click.echo(f"note: {note}")
+    for change in changes:
+        verdict = "changed" if change.is_beyond_noise else "within noise"
+        click.echo(
+            f"{change.name:<60}{change.before:>14,g}{change.after:>14,g}{change.ratio:>8.2f}x  {verdict}"
+        )
 
 
 def end_as_by_ctrl_c() -> None:
