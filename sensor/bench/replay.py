@@ -174,7 +174,7 @@ class _Search:
         seconds, pace = self._effort.seconds, None
         fastest = self._try(seconds, None, "as fast as it goes")
         if not fastest.is_without_loss:
-            pace = self._bisect(fastest.offered_pps)
+            pace = self._bisect(fastest)
         for _ in range(MOST_STEPS_DOWN if pace != 0 else 0):
             trials = [self._try(seconds, pace, "confirming") for _ in range(self._effort.repeats)]
             if all(trial.is_without_loss for trial in trials):
@@ -182,13 +182,16 @@ class _Search:
             pace = STEP_DOWN * (pace or min(trial.offered_pps for trial in trials))
         return pace, []
 
-    def _bisect(self, above: float) -> float:
-        """Halve until nothing is lost, then narrow down what is between; 0 where something always is."""
-        low, halvings = 0.0, self._effort.halvings
+    def _bisect(self, failed: Trial) -> float:
+        """Go down until nothing is lost, then halve what is between; 0 where something always is."""
+        low, above, halvings = 0.0, failed.offered_pps, self._effort.halvings
         while halvings and above > SLOWEST_PPS:
-            middle = (low + above) / 2
+            middle = (low + above) / 2 if low else min(above / 2, failed.through_pps)
             trial = self._try(self._effort.seconds, middle, f"{middle:,.0f} frames/s")
-            low, above = (middle, above) if trial.is_without_loss else (low, middle)
+            if trial.is_without_loss:
+                low = middle
+            else:
+                above, failed = middle, trial
             halvings -= bool(low)
         return low
 

@@ -57,6 +57,11 @@ class Trial:
         return self.sent / self.seconds
 
     @property
+    def through_pps(self) -> float:
+        """The rate at which frames were dealt with."""
+        return (self.sent - sum(self.losses.values())) / (self.seconds + self.lag_s)
+
+    @property
     def losses(self) -> dict[str, int]:
         """Frames lost, by the stage that could not follow."""
         counted = self.counters

@@ -107,9 +107,8 @@ def read_file_command(file: Path, quick: bool, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     spread = found["user_us_per_frame_spread"]
-    click.echo(
-        f"{found['frames']:,} frames, {found['matched']:,} matched, {found['frames_per_second']:,.0f} a second"
-    )
+    click.echo(f"{found['frames']:,} frames, {found['matched']:,} matched")
+    click.echo(f"{found['frames_per_second']:,.0f} frames/s")
     click.echo(f"{spread['median']} us of CPU in user mode a frame ({spread['least']} to {spread['most']})")
 
 
