@@ -11,6 +11,7 @@ from sensor.cli.bench import bench_group
 from sensor.cli.capture import read_command, run_command
 from sensor.cli.evidence import evidence_group
 from sensor.cli.reload import reload_command
+from sensor.cli.replay import compare_command, read_file_command, replay_command
 from sensor.cli.rules import rules_group
 from sensor.cli.serve import serve_command, token_group
 from sensor.cli.status import status_command
@@ -28,6 +29,8 @@ cli.add_command(run_command)
 cli.add_command(read_command)
 cli.add_command(rules_group)
 cli.add_command(bench_group)
+for command in (replay_command, read_file_command, compare_command):
+    bench_group.add_command(command)
 cli.add_command(evidence_group)
 rules_group.add_command(reload_command)
 cli.add_command(status_command)
