@@ -32,7 +32,7 @@ from sensor.rules.emit import kernel_plan
 from sensor.rules.http import RFC9110
 from sensor.rules.load import load_rules
 from sensor.rules.plan import Plan, demands
-from sensor.run import options_of
+from sensor.supervisor import options_of
 
 TABLES = (1 << 16, 1 << 18, 1 << 20)
 """Flows whose tables are measured; the last is what is set unless told otherwise."""

@@ -24,7 +24,8 @@ from sensor.config import Settings
 from sensor.errors import SensorError
 from sensor.events.sender import EventSender
 from sensor.rules.ready import Ready
-from sensor.run import WAIT_S, Capture
+from sensor.run import WAIT_S
+from sensor.supervisor import Capture
 
 WORKERS = (1, 2)
 MOST_STEPS_DOWN = 6

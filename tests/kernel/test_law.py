@@ -33,7 +33,7 @@ from sensor.rules.matcher import Matcher
 from sensor.rules.networks import Networks
 from sensor.rules.plan import Plan, demands
 from sensor.rules.profile import PROFILES
-from sensor.run import options_of, plan_of
+from sensor.supervisor import options_of, plan_of
 from tests.rules.commands import write_rules
 from tests.rules.samples import payloads, tricky_rules
 
