@@ -6,11 +6,14 @@ Runs in the supervisor, once for each report of a worker; what it holds is bound
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from sensor.evidence.store import rule_classes
 from sensor.histogram import Histogram
 from sensor.model import RULE_CLASSES, Evidence, Rule
-from sensor.worker import Report
+
+if TYPE_CHECKING:
+    from sensor.worker import Report
 
 MATCH_CLASSES = (*RULE_CLASSES, "flow")
 """``flow``: no rule hit, the frame was kept for its flow alone."""

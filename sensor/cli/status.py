@@ -46,15 +46,22 @@ _STAGES = {
 @click.option("--once", is_flag=True, help="Print it once, with the rates of one second.")
 @click.option("--json", "as_json", is_flag=True, help="Print it once, as one JSON object.")
 def status_command(config: Path | None, metrics: str | None, once: bool, as_json: bool) -> None:
-    """Show what a running sensor sees, loses and finds; Ctrl-C ends it."""
+    """Show what a running sensor sees, loses and finds; Ctrl-C ends it.
+
+    Where standard output is no terminal, it is printed once.
+    """
     address = load_settings({"metrics": metrics}, config).metrics
     if not address:
         raise SettingsError("metrics are turned off in these settings; name where they are with --metrics")
-    if as_json or once:
-        before, now = _twice(address)
-        click.echo(json.dumps(_object(before, now))) if as_json else Console().print(_screen(before, now))
+    console = Console()
+    if not (as_json or once) and console.is_terminal:
+        _watch(address, console)
+        return
+    before, now = _twice(address)
+    if as_json:
+        click.echo(json.dumps(_object(before, now)))
     else:
-        _watch(address)
+        console.print(_screen(before, now))
 
 
 def _object(before: Figures, now: Figures) -> dict[str, Any]:
@@ -75,12 +82,11 @@ def _twice(address: str) -> tuple[Figures, Figures]:
     return before, _ask(address)
 
 
-def _watch(address: str) -> None:
+def _watch(address: str, console: Console) -> None:
     """Redraw the screen until interrupted; a sensor that ends meanwhile is waited for."""
     before = _ask(address)
     history: deque[float] = deque(maxlen=HISTORY)
-    console = Console()
-    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+    with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(INTERVAL_S)
             try:

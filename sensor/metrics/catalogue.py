@@ -6,6 +6,7 @@ Names follow OpenMetrics (https://prometheus.io/docs/specs/om/open_metrics_spec/
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -162,3 +163,7 @@ def as_table() -> str:
         for metric in METRICS
     ]
     return "\n".join(["| metric | type | labels | series | meaning |", "|---|---|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{as_table()}\n")

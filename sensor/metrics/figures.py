@@ -47,7 +47,7 @@ class Figures:
         ]
         if not found:
             return None
-        total = float(sum(found))
+        total = sum(found, 0.0)
         return int(total) if total.is_integer() else total
 
     def by(self, label: str, metric: c.Metric) -> dict[str, float]:
