@@ -19,6 +19,8 @@ setup: $(VENV)/.done
 $(VENV)/.done: pyproject.toml packages.txt hatch_build.py sensor/native/batch.c
 	if ! dpkg-query -W $(PACKAGES) >/dev/null 2>&1; then
 	    apt-get update -qq
+	    # Tests need the program alone: the package would start a service on port 9090.
+	    dpkg-query -W prometheus >/dev/null 2>&1 || systemctl mask prometheus.service 2>/dev/null || true
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 	fi
 	# BCC is bound to the distribution's Python, so the environment has to be its child.

@@ -92,6 +92,14 @@ class Settings(BaseModel):
     """Most bytes kept of a frame."""
     metrics: str = "127.0.0.1:9321"
     """Address and port of the metrics; empty: they are not served."""
+    events: Annotated[tuple[str, ...], BeforeValidator(_split_commas)] = ()
+    """Receivers of an event for each match: file:, unix:, syslog+udp:, syslog+tcp:, syslog+tls:."""
+    events_payload: Annotated[int, Field(ge=0, le=16384)] = 0
+    """Most bytes of the payload in an event."""
+    events_url: str | None = None
+    """Where the evidence API is seen from outside: events then say where their evidence is."""
+    events_queue_mib: Annotated[int, Field(ge=1, le=65536)] = 64
+    """MiB of events that wait for a receiver; more are lost, and counted."""
     duration: Annotated[float, Field(gt=0)] | None = None
     """Stop after so many seconds."""
     api: bool = True

@@ -27,13 +27,13 @@ from sensor.config import Keep, Settings
 from sensor.counters import Counters
 from sensor.crew import Crew
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
+from sensor.events.sender import EventSender
 from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
 from sensor.metrics.board import Board, Snapshot
 from sensor.metrics.catalogue import FLOWS, RING_SIZE, Metric
 from sensor.metrics.exporter import Exporter, listen
 from sensor.metrics.source import Source
-from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.reload import Reloader
 from sensor.report import counters_line, interface_name
@@ -55,18 +55,17 @@ CLOCK_JUMP_NS = 1_000_000_000
 
 log = logging.getLogger(__name__)
 
-Emit = Callable[[list[Evidence]], None]
 ShowStatus = Callable[[Counters, int], None]
 """Takes a snapshot and the bytes seen so far."""
 
 
-def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
+def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) -> None:
     """Capture until a signal, the set duration, or an interface that goes away; log the final counters.
 
-    Everything that can be refused is tried before the program is attached.
+    Everything that can be refused is tried before the program is attached. ``as_json`` prints the matches.
 
     Raises:
-        SettingsError: No interface was named.
+        SettingsError: No interface was named, or a receiver of events that cannot be used.
         RulesError: A rule is wrong.
         PrivilegeError: Root or a capability is missing.
         InterfaceError: An interface is not ready, or went away.
@@ -84,9 +83,10 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     load_s = time.monotonic() - started_s
     with ExitStack() as stack:
-        capture = Capture(settings, ready, interfaces, stack, frags=frags)
+        events = stack.enter_context(closing(EventSender(settings, as_json=as_json)))
+        capture = Capture(settings, ready, interfaces, events, stack, frags=frags)
         capture.reloader.loads.succeeded(load_s)
-        stop = _handle_signals(settings.duration, capture.reloader)
+        stop = _handle_signals(settings.duration, capture.reloader, events)
         with ExitStack() as attachments:
             for interface in interfaces:
                 link_fd = attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
@@ -98,9 +98,9 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
                 "1 worker" if len(capture.crew) == 1 else f"{len(capture.crew)} workers",
                 len(ready.rules),
             )
-            gone = _loop(capture, interfaces, stop, emit, show_status)
+            gone = _loop(capture, interfaces, stop, show_status)
         capture.publish("draining")
-        capture.take(capture.crew.drain(), emit)  # detached: what is in the rings is all there will be
+        capture.take(capture.crew.drain())  # detached: what is in the rings is all there will be
         counters = replace(capture.counters(), in_ring=capture.rings.waiting())
         capture.publish("draining")
     for path in capture.writer.paths:
@@ -131,11 +131,13 @@ class Capture:
         settings: Settings,
         ready: Ready,
         interfaces: list[Interface],
+        events: EventSender,
         stack: ExitStack,
         *,
         frags: bool,
     ) -> None:
         """Open all of it; the stack closes it."""
+        self.events = events
         self._keep = settings.keep
         self._totals = Counters()
         self.link_fds: list[int] = []
@@ -179,8 +181,8 @@ class Capture:
         self.publish("starting")
         self.api = stack.enter_context(closing(ApiProcess(settings))) if settings.api else None
 
-    def take(self, reports: Iterable[Report], emit: Emit) -> None:
-        """Count what the workers report, and write the evidence."""
+    def take(self, reports: Iterable[Report]) -> None:
+        """Count what the workers report, write the evidence, and tell of it."""
         for report in reports:
             self.tally.add(report)
             before = self._totals
@@ -194,10 +196,9 @@ class Capture:
             )
             if report.pieces:
                 pieces = self.suppressor.admit(report.pieces)
-                self.writer.write(pieces)
-                emit(pieces)
+                self.events.offer(self.writer.write(pieces))
 
-    def reload(self, emit: Emit) -> None:
+    def reload(self) -> None:
         """Put a new rule set in force where one has been finished: in the kernel, then in the workers."""
         compiled = self.reloader.take()
         if compiled is None:
@@ -206,7 +207,7 @@ class Capture:
             link_update(link_fd, compiled.generation.fd)
         self.program.use(compiled.generation)
         self.pipeline.matcher = compiled.ready.matcher
-        self.take(self.crew.hand_over(self.pipeline), emit)
+        self.take(self.crew.hand_over(self.pipeline))
         self._rules = rules = compiled.ready.rules
         log.info("%d rules in force (%s)", len(rules), rules.digest[:12])
 
@@ -314,15 +315,15 @@ def _loop(
     capture: Capture,
     interfaces: list[Interface],
     stop: Callable[[], bool],
-    emit: Emit,
     show_status: ShowStatus | None,
 ) -> InterfaceError | None:
     """Capture until told to stop (None), or until an interface is gone (the error to end with)."""
     rotation, status, clock = _Every(ROTATION_NS), _Every(STATUS_NS), WallClock()
     while not stop():
-        capture.take(capture.crew.receive(WAIT_S), emit)
+        capture.take(capture.crew.receive(WAIT_S))
         if rotation.is_due():
-            capture.reload(emit)
+            capture.reload()
+            capture.events.tick()
             capture.upkeep.tick(time.time_ns())
             capture.publish("capturing")
         if status.is_due():
@@ -363,8 +364,8 @@ def _still_there(before: Interface) -> Interface:
     return now
 
 
-def _handle_signals(duration_s: float | None, reloader: Reloader) -> Callable[[], bool]:
-    """Reload at SIGHUP; give a question that turns true at SIGINT, SIGTERM, or after the duration.
+def _handle_signals(duration_s: float | None, reloader: Reloader, events: EventSender) -> Callable[[], bool]:
+    """At SIGHUP reload and reopen; give a question that turns true at SIGINT, SIGTERM, or after the duration.
 
     The handlers stay to the end of the process: no second signal may break off the closing of files.
     """
@@ -374,6 +375,7 @@ def _handle_signals(duration_s: float | None, reloader: Reloader) -> Callable[[]
     def note(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             reloader.request()
+            events.request_reopen()
         else:
             received.append(number)
 

@@ -26,16 +26,17 @@ _CLOCK_SHIFT = 8
 """The address changes every 256 ns, and comes again after 18 minutes."""
 _SOURCE, _SPORT_LOW, _HEADERS = 26, 35, 42  # offsets in Ethernet, IPv4, UDP
 _CPU, _CLOCK, _REDIRECT = 8, 5, 23  # helpers (bpf-helpers(7)): get_smp_processor_id, ktime_get_ns, redirect
-_XDP_DROP = 1
+XDP_DROP = 1
 
 
-def _instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+def instruction(code: int, target: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    """Encode an instruction of BPF (RFC 9669)."""
     return struct.pack("<BBhi", code, source << 4 | target, offset, value)
 
 
 def _program(ifindex: int) -> bytes:
     """Assemble it (RFC 9669); r6 is the context, r7 the CPU, r2 the frame, r3 its end."""
-    of = _instruction
+    of = instruction
     return b"".join(
         (
             of(0xBF, 6, 1),  # r6 = r1
@@ -54,7 +55,7 @@ def _program(ifindex: int) -> bytes:
             of(0xB7, 2),
             of(0x85, value=_REDIRECT),
             of(0x95),  # return what the helper did
-            of(0xB7, 0, value=_XDP_DROP),
+            of(0xB7, 0, value=XDP_DROP),
             of(0x95),
         )
     )

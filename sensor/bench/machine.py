@@ -17,8 +17,7 @@ Figure = dict[str, float]
 
 _PACKAGES = ("sensor", "hyperscan", "google-re2", "numpy")
 _WATCHED_S = 0.5
-_IDLE, _IOWAIT = 3, 4
-_CPU_FIELDS = 8
+_CPU_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -40,10 +39,14 @@ def machine() -> dict[str, Any]:
 
 
 def busy_s() -> float:
-    """Return the CPU time that all CPUs have spent on anything, interrupts included (proc_stat)."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    spent = sum(fields[:_CPU_FIELDS]) - fields[_IDLE] - fields[_IOWAIT]
-    return spent / _TICKS_PER_S
+    """Return the CPU time that all CPUs have spent on anything, interrupts included."""
+    return stat_s(*(field for field in _CPU_FIELDS if field not in ("idle", "iowait")))
+
+
+def stat_s(*fields: str) -> float:
+    """Return the CPU time that all CPUs have spent in some of the ways that proc_stat(5) names."""
+    counted = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(int(counted[_CPU_FIELDS.index(field)]) for field in fields) / _TICKS_PER_S
 
 
 def process_s(pid: int) -> float:

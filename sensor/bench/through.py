@@ -22,7 +22,7 @@ from sensor.capture.link import attached
 from sensor.capture.ring import online_cpus
 from sensor.config import Settings
 from sensor.errors import SensorError
-from sensor.model import Evidence
+from sensor.events.sender import EventSender
 from sensor.rules.ready import Ready
 from sensor.run import WAIT_S, Capture
 
@@ -88,7 +88,8 @@ def _measured(
     with ExitStack() as stack:
         evidence = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sensor-bench-")))
         settings = Settings(evidence=evidence, action="drop", workers=len(cpus), api=False, metrics="")
-        capture = Capture(settings, ready, [mirror], stack, frags=False)
+        nobody = stack.enter_context(closing(EventSender(settings, as_json=False)))
+        capture = Capture(settings, ready, [mirror], nobody, stack, frags=False)
         stack.enter_context(attached(capture.program.fd, mirror, settings.mode))
         generator = stack.enter_context(closing(Generator(source.index, frame, cpus)))
         return _Search(capture, generator, len(cpus), effort).run(step)
@@ -139,7 +140,7 @@ class _Search:
             nonlocal last_s
             reports = list(capture.crew.receive(WAIT_S))
             if reports:
-                capture.take(reports, _ignore)
+                capture.take(reports)
                 last_s = time.monotonic()
 
         sending = self._generator.send(count, per_second)
@@ -182,10 +183,6 @@ class _Spent:
     def us_a_frame(self, frames: int) -> dict[str, float]:
         now_s = self._now_s()
         return {who: (now_s[who] - then_s) / frames * 1e6 for who, then_s in self._before.items()}
-
-
-def _ignore(_pieces: list[Evidence]) -> None:
-    """Evidence is written all the same."""
 
 
 def _row(unpaced: _Trial, trials: list[_Trial]) -> dict[str, Any]:

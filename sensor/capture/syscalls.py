@@ -220,9 +220,9 @@ def xdp_load(name: str, code: bytes, flags: int) -> int:
         raise
 
 
-def prog_test_run(prog_fd: int, frame: bytes) -> int:
-    """Run an XDP program once over ``frame`` (14 bytes or more); its action (``BPF_PROG_TEST_RUN``)."""
-    return int(_test_run(prog_fd, frame).retval)
+def prog_test_run(prog_fd: int, frame: bytes, repeat: int = 1) -> int:
+    """Run an XDP program over ``frame`` (14 bytes or more); its last action (``BPF_PROG_TEST_RUN``)."""
+    return int(_test_run(prog_fd, frame, repeat=repeat).retval)
 
 
 def prog_time_ns(prog_fd: int, frame: bytes, repeat: int) -> int:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from sensor.config import load_settings
 from sensor.model import Evidence
 from sensor.read import read
-from sensor.report import interface_name, match_line, match_objects
+from sensor.report import match_line, match_objects
 from sensor.status import StatusLine
 
 Emit = Callable[[list[Evidence]], None]
@@ -95,6 +95,12 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--ring-mib", type=int, help="Perf ring of each CPU in MiB, a power of two.  [64]")
 @click.option("--snaplen", type=int, help="Most bytes kept of a frame.  [65535]")
 @click.option(
+    "--events", multiple=True, callback=_unless_empty, help="URL of a receiver of events; repeat for more."
+)
+@click.option("--events-payload", type=int, help="Most bytes of the payload in an event.  [0]")
+@click.option("--events-url", help="Where the evidence API is seen from outside, for events.")
+@click.option("--events-queue-mib", type=int, help="MiB of events that wait for a receiver.  [64]")
+@click.option(
     "--metrics", metavar="ADDRESS:PORT", help="Where metrics are served; '': nowhere.  [127.0.0.1:9321]"
 )
 @click.option("--duration", type=float, help="Stop after so many seconds.")
@@ -106,7 +112,7 @@ def run_command(config: Path | None, as_json: bool, **flags: Any) -> None:
 
     settings = load_settings(flags, config)
     status = StatusLine(sys.stderr) if sys.stderr.isatty() else None
-    run(settings, _print_matches(as_json, interface_name) if as_json else _print_nothing, status)
+    run(settings, status, as_json=as_json)
 
 
 @click.command("read")
@@ -123,19 +129,13 @@ def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **
     terminal = Console(stderr=True)
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("", total=sum(path.stat().st_size for path in files if path.is_file()))
-        read(
-            files, settings, evidence, _print_matches(as_json, str), lambda size: progress.advance(task, size)
-        )
+        read(files, settings, evidence, _print_matches(as_json), lambda size: progress.advance(task, size))
 
 
-def _print_nothing(_pieces: list[Evidence]) -> None:
-    """Leave the terminal to the status line."""
-
-
-def _print_matches(as_json: bool, interface_name: Callable[[int], str]) -> Emit:
+def _print_matches(as_json: bool) -> Emit:
     def emit(pieces: list[Evidence]) -> None:
         for piece in pieces:
-            for found in match_objects(piece, interface_name(piece.interface)):
+            for found in match_objects(piece, str(piece.interface)):
                 click.echo(json.dumps(found) if as_json else match_line(found))
 
     return emit

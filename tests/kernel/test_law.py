@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import dpkt
 import pytest
-from frames import corpus
-from law import SMALLEST_FRAME, Bench, Wrapper, one_cpu
+from frames import DESTINATION, IPV6, TCP, corpus, ethernet, extended, ipv6, tcp
+from law import HTTP, SMALLEST_FRAME, Bench, Wrapper, one_cpu
 from live import PASS_ALL
 from test_judge import FEW
 from tunnels import tunnel_corpus
@@ -48,7 +48,7 @@ NETWORKS: dict[str, Any] = {
 PAYLOADS = 100_000
 LONGEST_FRAME = 3400
 Rules = tuple[Rule, ...]
-Without = Callable[[int], Bench]
+Without = Callable[[int, bool], Bench]
 
 
 @cache
@@ -82,12 +82,12 @@ def cpu() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def without(cpu: int) -> Iterator[Without]:
-    """No prefilter to speak of, for each snaplen."""
+    """No prefilter to speak of, for each snaplen, and for frames of several buffers."""
     with ExitStack() as stack:
 
         @cache
-        def bench(snaplen: int) -> Bench:
-            program = Program(PASS_ALL, Options(depth=None, snaplen=snaplen))
+        def bench(snaplen: int, frags: bool) -> Bench:
+            program = Program(PASS_ALL, Options(depth=None, snaplen=snaplen, multi_buffer=frags))
             return stack.enter_context(closing(Bench(program, cpu)))
 
         yield bench
@@ -102,16 +102,24 @@ class Outcome(NamedTuple):
     """By the prefilter."""
 
 
-def compare(rules: Rules, settings: Settings, frames: Iterable[bytes], without: Without, cpu: int) -> Outcome:
+def compare(
+    rules: Rules,
+    settings: Settings,
+    frames: Iterable[bytes],
+    without: Without,
+    cpu: int,
+    *,
+    frags: bool = False,
+) -> Outcome:
     """Give frames to both, some thousands at a time; the first difference is the failure's message."""
     rest, made, matched = iter(frames), 0, 0
     ours, theirs = pipeline_of(rules, settings), pipeline_of(rules, settings)
     http = PROFILES[settings.profile].http
     plan = plan_of(kernel_plan(Plan.of(demands(rules, http)), http), http, settings.keep)
-    with closing(Bench(Program(plan, options_of(settings, frags=False)), cpu)) as with_it:
+    with closing(Bench(Program(plan, options_of(settings, frags=frags)), cpu)) as with_it:
         while chunk := [frame for frame in islice(rest, CHUNK) if len(frame) >= SMALLEST_FRAME]:
             kept = with_it.kept(chunk, ours, counted=True)
-            expected = without(settings.snaplen).kept(chunk, theirs, counted=False)
+            expected = without(settings.snaplen, frags).kept(chunk, theirs, counted=False)
             made, matched = made + len(chunk), matched + len(expected)
             assert difference(kept, expected) is None
     return Outcome(made, matched, made - ours.read)
@@ -210,3 +218,25 @@ def test_captures(without: Without, cpu: int, name: str, settings: dict[str, Any
     rules = rules_in(OWN_RULES) if name == "traffic" else ON_WEB
     outcome = compare(rules, Settings(**settings), CAPTURES[name](), without, cpu)
     assert outcome.matched or settings is NETWORKS
+
+
+def at_the_buffers_end(rng: random.Random) -> Iterator[bytes]:
+    """Yield long flows of large packets whose payloads begin near the end of the first buffer, or behind."""
+    for size in range(3392, 3488, 8):
+        headers = [(DESTINATION, b"", 1696), (DESTINATION, b"", size - 1696)]
+        for options in (b"", b"\1" * 4, b"\1" * 8):
+            for _ in range(40):
+                payload = rng.choice((b"", b"x", b"POST /")) + HTTP + bytes(rng.choice((0, 2000)))
+                segment = tcp(payload, sport=size, dport=len(options) + 1, options=options)
+                yield ethernet(IPV6, ipv6(*extended(headers, TCP, segment)))
+
+
+@pytest.mark.parametrize("settings", [{}, {"profile": "ly_probe"}, {"profile": "thorough"}], ids=str)
+def test_headers_and_payload_in_different_buffers(
+    without: Without, cpu: int, settings: dict[str, Any]
+) -> None:
+    """What the program does not see of a payload it leaves to user space, behind the depth of a flow, too."""
+    frames = list(at_the_buffers_end(random.Random(4)))
+    outcome = compare(ON_WEB, Settings(**settings), frames, without, cpu, frags=True)
+    assert outcome.matched
+    assert outcome.ignored
