@@ -32,7 +32,7 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 WAIT_MS = 5
 """Bounds the delay of a frame that waits in a ring for others: small batches cost more a frame."""
-ENOUGH_BYTES = 1 << 18
+ENOUGH_BYTES = 1 << 20
 """In a ring: worth a batch without waiting for more."""
 CLOCK_S = 1.0
 _PR_SET_PDEATHSIG = 1
