@@ -112,7 +112,8 @@ struct flow_set {
 	__u8 tags[FLOW_WAYS];	/* a byte of each flow's hash; 0: never used */
 	__u64 writers;		/* processors that would write a key; one that is alone may */
 	__u32 last_jiffies[FLOW_WAYS];
-	__u64 reserved[2];
+	__u64 last_written;	/* way; of ways used in the same tick the one before it is next */
+	__u64 reserved;
 	struct flow flows[FLOW_WAYS];
 };
 

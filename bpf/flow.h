@@ -134,21 +134,23 @@ static __always_inline bool is_over(const struct found_flow *found, __u64 now_ji
 	       (__s64)(now_jiffies - found->born_jiffies) > LIFE_JIFFIES;
 }
 
-/* A way that was never used, or else the least recently used one. */
+/* A way that was never used, or else the least recently used one; in turn where a tick decides nothing. */
 static __always_inline __u64 way_to_give(const struct flow_set *set, __u32 now_jiffies)
 {
 	__u64 never_used = zero_bytes(tags_of(set));
+	__u64 last_written = set->last_written;
 	__s64 oldest = (__s64)1 << 63;
 
 	if (never_used)
 		return lowest_byte(never_used);
 #pragma unroll
 	for (int i = 0; i < FLOW_WAYS; i++) {
-		__s64 age_and_way = (__s64)(__s32)(now_jiffies - set->last_jiffies[i]) * FLOW_WAYS + i;
+		__s64 age = (__s32)(now_jiffies - set->last_jiffies[i]);
+		__s64 age_and_turn = age * FLOW_WAYS + ((i - last_written) & (FLOW_WAYS - 1));
 
-		oldest = age_and_way > oldest ? age_and_way : oldest;
+		oldest = age_and_turn > oldest ? age_and_turn : oldest;
 	}
-	return oldest & (FLOW_WAYS - 1);
+	return oldest + last_written;
 }
 
 /*
@@ -173,6 +175,7 @@ begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
 		WRITE_ONCE(flow->born_jiffies, now_jiffies);
 		WRITE_ONCE(set->last_jiffies[way], now_jiffies);
 		WRITE_ONCE(set->tags[way], tag);
+		set->last_written = way;
 		barrier();
 		WRITE_ONCE(flow->version, version);
 	}

@@ -88,7 +88,8 @@ FLOW_SET = np.dtype(
         ("tags", "u1", (FLOW_WAYS,)),
         ("writers", "=u8"),
         ("last_jiffies", "=u4", (FLOW_WAYS,)),
-        ("reserved", "=u8", (2,)),
+        ("last_written", "=u8"),
+        ("reserved", "=u8"),
         ("flows", FLOW, (FLOW_WAYS,)),
     ]
 )

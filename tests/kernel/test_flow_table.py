@@ -8,10 +8,13 @@ import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from ipaddress import ip_address
-from itertools import cycle, pairwise
+from itertools import combinations, cycle, pairwise, product
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from live import PASS_ALL
 
 from sensor import abi
 from sensor.abi import Counter, Verdict
+from sensor.capture import program as kernel_program
 from sensor.capture.flow_table import FlowKey, flow_key
 from sensor.capture.program import Options, Program
 from sensor.capture.ring import RingSet
@@ -28,6 +32,10 @@ from sensor.capture.syscalls import prog_test_run
 pytestmark = pytest.mark.kernel
 
 CLOCK_MONOTONIC_COARSE = 6  # moves with the kernel's ticks; linux/time.h
+BPF = Path(__file__).parents[2] / "bpf"
+BARRIER = 'asm volatile("" ::: "memory")'
+WRITE = "(*(volatile __typeof__(x) *)&(x) = (value))"
+PAUSE = "for (int i_ = 0; i_ < 64 && bpf_get_prandom_u32() % 16; i_++);"
 ONE_SET = abi.FLOW_WAYS
 DATA = b"\x17\x03\x03 some data"
 LOW, HIGH = "192.0.2.10", "198.51.100.20"
@@ -132,6 +140,45 @@ def test_every_kind_of_packet_is_found_under_its_key(load: Open, tos_option: boo
         model[key.tobytes()] += 1
         assert packets(program, key) == model[key.tobytes()], key
     assert max(model.values()) > 3
+
+
+def variants() -> Iterator[list[tuple[bytes, FlowKey]]]:
+    """Packets of flows whose keys differ in one word; of each word in turn."""
+    numbers = range(1, 400)
+    low, high = ip_address("2001:db8::"), ip_address("ffff::")
+    yield [flow_of(LOW, HIGH, port=number) for number in numbers]
+    yield [flow_of(LOW, HIGH, service=number * 2) for number in range(1, 128)]
+    yield [flow_of(LOW, ip_address(HIGH) + number) for number in numbers]
+    for shift in (0, 64):
+        yield [flow_of(low + (number << shift), high) for number in numbers]
+        yield [flow_of(low, high + (number << shift)) for number in numbers]
+
+
+def flow_of(source: Any, destination: Any, port: int = 1, service: int = 0) -> tuple[bytes, FlowKey]:
+    """A frame and its flow's key."""
+    source, destination = ip_address(source), ip_address(destination)
+    inner, ends = tcp(DATA, sport=port, dport=9), {"source": str(source), "destination": str(destination)}
+    if source.version == 4:
+        frame = ethernet(IPV4, ipv4(TCP, inner, tos=service, **ends))
+    else:
+        frame = ethernet(IPV6, ipv6(TCP, inner, traffic_class=service, **ends))
+    return frame, flow_key(TCP, source, destination, port, 9, service=service)
+
+
+def tag_of(program: Program, key: FlowKey) -> int:
+    """What the kernel looks for a flow by, inside a set."""
+    return program._shared.flows.hash(key) & 0xFF or 1
+
+
+def test_keys_that_differ_anywhere_are_never_mixed(load: Open) -> None:
+    """Not even where set and tag are the same."""
+    program = load(flows=ONE_SET, flow_has_tos=True)
+    for flows in variants():
+        tags = [tag_of(program, key) for _, key in flows]
+        one, other = next(pair for pair in combinations(range(len(flows)), 2) if len({tags[i] for i in pair}) == 1)
+        for which in (one, other, one):
+            prog_test_run(program.fd, flows[which][0])
+        assert [packets(program, flows[which][1]) for which in (one, other)] == [2, 1]
 
 
 def test_both_directions_are_one_flow(load: Open) -> None:
@@ -402,6 +449,37 @@ def test_no_flow_is_cut_early_whatever_other_processors_do(load: Open, cpus: lis
     assert by_cpu[own, CUT] == 0
     assert by_cpu[others, CUT].min() > 0
     assert by_cpu[others, CANDIDATE].min() > 100 * depth  # it was pushed out all the time
+    assert_sound(program)
+
+
+def test_a_key_that_is_half_written_is_nobody_s(
+    load: Open, cpus: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flows take the place of one that is done; on their way each looks like the flow that goes on beside.
+
+    The kernel's code is the same but for its steps, between which it pauses for some time or other.
+    """
+    source = tmp_path / "bpf"
+    copytree(BPF, source)
+    text = (source / "flow.h").read_text()
+    for step in (BARRIER, WRITE):
+        assert text.count(step) == 1
+        text = text.replace(step, f"({{ {PAUSE} {step}; }})")
+    (source / "flow.h").write_text(text)
+    monkeypatch.setattr(kernel_program, "_SOURCE", source)
+    program, (own, *others) = load(flows=ONE_SET), cpus
+    os.sched_setaffinity(0, {own})
+    alike = (f"192.{a}.{b}.10" for a, b in product(range(1, 256), repeat=2))  # the lower endpoint, like LOW
+    done = next(one for one in alike if tag_of(program, key4(source=one)) == tag_of(program, key4()))
+    with hammered(program, packet4(), others, 1 << 30) as processes:
+        for _ in range(2000):
+            prog_test_run(program.fd, packet4(source=done))
+            program.set_verdict(key4(source=done), Verdict.DONE)
+            for port in range(1, 2 * ONE_SET):
+                prog_test_run(program.fd, packet4(port))
+        assert all(process.is_alive() for process in processes)
+    by_cpu = program.counters_by_cpu()[:, :, 0]
+    assert by_cpu[others, CUT].sum() == 0
     assert_sound(program)
 
 
