@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +24,6 @@ from sensor.capture.maps import fill
 from sensor.capture.replay import CaptureFile
 from sensor.capture.syscalls import array_map, prog_send, xdp_load
 
-MOST_FRAMES = 20_000
-"""Of a share that are sent, over and over: each takes a page of the kernel's memory."""
 FASTEST = 1_000_000
 """About the frames a second that are sent where no pace is set: says how many make a trial."""
 
@@ -120,14 +117,16 @@ def _changed(ethertype: int, offsets: tuple[int, int]) -> list[bytes]:
 
 
 class Live:
-    """Sends the beginning of each share from a CPU of its own, in the calling thread's namespace."""
+    """Sends each share from a CPU of its own, in the calling thread's namespace."""
 
     name = "live"
+    most_frames = 20_000
+    """Of a capture, over and over: each takes a page of the kernel's memory."""
 
     def __init__(self, interface: str, shares: Sequence[Path], _share_frames: Sequence[int]) -> None:
         """Load a program for each share."""
         self._ifindex = find_interface(interface).index
-        self._shares = [_first_frames(path) for path in shares]
+        self._shares = [_frames(path) for path in shares]
 
     def send(self, cpus: Sequence[int], seconds: float | None, per_second: float | None) -> Sent:
         """Send for about so long, or every share once where ``seconds`` is None; at most at that pace."""
@@ -159,14 +158,13 @@ class Live:
         return fd
 
 
-def _first_frames(path: Path) -> list[bytes]:
+def _frames(path: Path) -> list[bytes]:
     with CaptureFile(path) as file:
-        frames = (
+        return [
             bytes(batch.buffer[start : start + caplen])
             for batch in file.batches()
             for start, caplen in zip(batch.start.tolist(), batch.caplen.tolist(), strict=True)
-        )
-        return list(islice(frames, MOST_FRAMES))
+        ]
 
 
 def _send(fd: int, cpu: int, frames: list[bytes], count: int, per_second: float | None) -> float:
