@@ -9,11 +9,19 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from sensor.errors import SettingsError
 
@@ -28,6 +36,13 @@ ProfileName = Literal["default", "ly_probe", "thorough"]
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    return ip_network(str(value))  # its errors name what is wrong; those of pydantic's types do not
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
 class Settings(BaseModel):
@@ -67,14 +82,16 @@ class Settings(BaseModel):
     """Processes that read and match; one for each CPU that a receive queue can run on, unless given."""
     flows: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
     """Flows that the kernel remembers, of IPv4 and of IPv6 each."""
-    networks_include: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = ()
+    networks_include: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = ()
     """Only packets from or to these networks are matched; the longest prefix of an address counts."""
-    networks_exclude: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = ()
+    networks_exclude: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = ()
     """Packets from or to these networks are not matched."""
     ring_mib: Annotated[int, Field(ge=1, le=1024)] = 64
     """Size of the perf ring of each CPU in MiB, a power of two."""
     snaplen: Annotated[int, Field(ge=128, le=65535)] = 65535
     """Most bytes kept of a frame."""
+    metrics: str = "127.0.0.1:9321"
+    """Address and port of the metrics; empty: they are not served."""
     duration: Annotated[float, Field(gt=0)] | None = None
     """Stop after so many seconds."""
     api: bool = True
@@ -105,9 +122,11 @@ class Settings(BaseModel):
             raise ValueError("must be a power of two")
         return value
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics")
     @classmethod
-    def _address_and_port(cls, value: str) -> str:
+    def _address_and_port(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "metrics":
+            return value
         host, _, port = value.rpartition(":")
         try:
             ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))

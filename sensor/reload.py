@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sensor.capture.program import Generation, KernelPlan
 from sensor.errors import KernelError, RulesError
+from sensor.histogram import Histogram
 from sensor.rules.http import HttpReading
 from sensor.rules.load import RuleSet, load_rules
 from sensor.rules.ready import Ready, make_ready
@@ -41,6 +42,25 @@ class Compiled(NamedTuple):
     generation: Generation
 
 
+class Loads:
+    """What came of loading rules, the first time included."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self.is_stale = False
+        """The last load failed: the rules in force are not those of the files."""
+        self.seconds = Histogram(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+        """Of those that succeeded."""
+        self.last_success_s = 0.0
+        """When rules were last ready for use, seconds since the epoch."""
+
+    def succeeded(self, seconds: float) -> None:
+        """Note a load that took so long."""
+        self.seconds.observe(seconds)
+        self.is_stale = False
+        self.last_success_s = time.time()
+
+
 class Reloader:
     """Loads the rules anew when asked; a request during a load is another load after it."""
 
@@ -57,6 +77,7 @@ class Reloader:
         self._lenient = lenient
         self._http = http
         self._for_kernel = for_kernel
+        self.loads = Loads()
         self._asked = False
         self._thread: threading.Thread | None = None
         self._finished: Compiled | None = None
@@ -80,8 +101,12 @@ class Reloader:
         started_s = time.monotonic()
         try:
             ready = make_ready(self._directory, self._http, lenient=self._lenient)
+            loaded_s = time.monotonic() - started_s
             self._finished = Compiled(ready, self._for_kernel(ready.plan))
         except (RulesError, KernelError) as error:
+            self.loads.failed += 1
+            self.loads.is_stale = True
             log.error("rules not reloaded, the old ones stay: %s", error)  # noqa: TRY400 - the line says it all
         else:
+            self.loads.succeeded(loaded_s)
             log.info("%d rules ready in %.1f s", len(ready.rules), time.monotonic() - started_s)

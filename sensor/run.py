@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -22,21 +23,27 @@ from sensor.capture.link import Interface, attached, find_interface, needs_frags
 from sensor.capture.program import Generation, KernelPlan, Options, Program, check_privileges
 from sensor.capture.ring import RingSet, online_cpus
 from sensor.capture.syscalls import link_update
-from sensor.config import Settings
+from sensor.config import Keep, Settings
 from sensor.counters import Counters
 from sensor.crew import Crew
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
 from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
+from sensor.metrics.board import Board, Snapshot
+from sensor.metrics.catalogue import FLOWS, RING_SIZE, Metric
+from sensor.metrics.exporter import Exporter, listen
+from sensor.metrics.source import Source
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.reload import Reloader
 from sensor.report import counters_line, interface_name
 from sensor.rules.emit import kernel_plan
+from sensor.rules.http import HttpReading
 from sensor.rules.networks import Networks
 from sensor.rules.plan import Plan
 from sensor.rules.profile import PROFILES
 from sensor.rules.ready import Ready, make_ready
+from sensor.tally import Tally
 from sensor.upkeep import Upkeep
 from sensor.worker import Report
 
@@ -65,6 +72,7 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
         InterfaceError: An interface is not ready, or went away.
         KernelError: The kernel refused program, map or ring.
         EvidenceError: Evidence cannot be written, or some could not be.
+        SensorError: Metrics cannot be served where they are to be.
     """
     if not settings.interface:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
@@ -72,9 +80,12 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
     names = tuple(dict.fromkeys(settings.interface))
     frags = any(needs_frags(name, settings.mode) for name in names)
     interfaces = [ready_interface(name, settings.mode, frags=frags) for name in names]
+    started_s = time.monotonic()
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
+    load_s = time.monotonic() - started_s
     with ExitStack() as stack:
-        capture = Capture(settings, ready, stack, workers=_workers(settings, interfaces), frags=frags)
+        capture = Capture(settings, ready, interfaces, stack, frags=frags)
+        capture.reloader.loads.succeeded(load_s)
         stop = _handle_signals(settings.duration, capture.reloader)
         with ExitStack() as attachments:
             for interface in interfaces:
@@ -88,8 +99,10 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
                 len(ready.rules),
             )
             gone = _loop(capture, interfaces, stop, emit, show_status)
+        capture.publish("draining")
         capture.take(capture.crew.drain(), emit)  # detached: what is in the rings is all there will be
         counters = replace(capture.counters(), in_ring=capture.rings.waiting())
+        capture.publish("draining")
     for path in capture.writer.paths:
         log.info("evidence: %s", path)
     log.info("counters: %s", counters_line(counters))
@@ -114,13 +127,23 @@ class Capture:
     """Everything between the interfaces and the evidence files."""
 
     def __init__(
-        self, settings: Settings, ready: Ready, stack: ExitStack, *, workers: int, frags: bool
+        self,
+        settings: Settings,
+        ready: Ready,
+        interfaces: list[Interface],
+        stack: ExitStack,
+        *,
+        frags: bool,
     ) -> None:
         """Open all of it; the stack closes it."""
         self._keep = settings.keep
         self._totals = Counters()
         self.link_fds: list[int] = []
         """Of the interfaces the program is attached to."""
+        self.clock_jumps = 0
+        self.tally = Tally({interface.index: interface.name for interface in interfaces})
+        self._started_s = time.time()
+        listener = stack.enter_context(closing(listen(settings.metrics))) if settings.metrics else None
         writer = EvidenceWriter(
             settings.evidence,
             settings.devid,
@@ -135,20 +158,31 @@ class Capture:
         self.pipeline = Pipeline((), settings.keep, settings.profile, networks=networks)
         self.pipeline.matcher = ready.matcher
         self.suppressor = Suppressor(settings.suppress_above)
-        program = Program(self._plan(ready.plan), kernel_options(settings, frags=frags))
+        program = Program(
+            plan_of(ready.plan, ready.matcher.http, settings.keep), options_of(settings, frags=frags)
+        )
         self.program = stack.enter_context(closing(program))
+        self._map_bytes = program.memory_bytes()
         self.reloader = Reloader(
             settings.rules, ready.matcher.http, self._for_kernel, lenient=settings.lenient
         )
         self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20)))
         program.connect(self.rings.rings)
-        self.crew = Crew(self.pipeline, self.rings.rings, workers)
+        self._rules = ready.rules
+        self._board = Board()
+        self.exporter: Exporter | None = None
+        if listener:
+            self.exporter = Exporter(listener, self._source(settings, interfaces), _constants(settings))
+            stack.enter_context(closing(self.exporter))
+        self.crew = Crew(self.pipeline, self.rings.rings, _workers(settings, interfaces))
         stack.callback(self.crew.kill)
+        self.publish("starting")
         self.api = stack.enter_context(closing(ApiProcess(settings))) if settings.api else None
 
     def take(self, reports: Iterable[Report], emit: Emit) -> None:
         """Count what the workers report, and write the evidence."""
         for report in reports:
+            self.tally.add(report)
             before = self._totals
             self._totals = replace(
                 before,
@@ -173,7 +207,7 @@ class Capture:
         self.program.use(compiled.generation)
         self.pipeline.matcher = compiled.ready.matcher
         self.take(self.crew.hand_over(self.pipeline), emit)
-        rules = compiled.ready.rules
+        self._rules = rules = compiled.ready.rules
         log.info("%d rules in force (%s)", len(rules), rules.digest[:12])
 
     def counters(self) -> Counters:
@@ -192,16 +226,58 @@ class Capture:
             restarts=self.crew.restarts,
         )
 
+    def publish(self, state: str) -> None:
+        """Let the exporter know where things stand."""
+        if not self.exporter:
+            return
+        snapshot = Snapshot(
+            time_s=time.time(),
+            started_s=self._started_s,
+            state=state,
+            counters=self.counters(),
+            tally=self.tally,
+            loads=self.reloader.loads,
+            digest=self._rules.digest,
+            rules=Counter(rule.rule_class for rule in self._rules),
+            matches_written=self.writer.matches_written,
+            files_finished=self.writer.finished,
+            workers=len(self.crew),
+            workers_alive=self.crew.alive,
+            clock_jumps=self.clock_jumps,
+            map_bytes=self._map_bytes,
+        )
+        self._board.publish(snapshot)
+
+    def _source(self, settings: Settings, interfaces: list[Interface]) -> Callable[[], Source]:
+        def make() -> Source:
+            """In the exporter, which lets go of what is not its own."""
+            self.program.count_only()
+            return Source(
+                self._board,
+                self.program.counters_by_cpu,
+                [ring.mapped_anew() for ring in self.rings.rings],
+                [interface.name for interface in interfaces],
+                self.writer.directory,
+                local_time=settings.local_time,
+            )
+
+        return make
+
     def _for_kernel(self, plan: KernelPlan) -> Generation:
-        return self.program.compile(self._plan(plan))
-
-    def _plan(self, of_rules: KernelPlan) -> KernelPlan:
-        """What the kernel may ignore: where flows are kept, nothing that carries payload."""
-        return kernel_plan(Plan.pass_all(), self.pipeline.matcher.http) if self._keep == "flow" else of_rules
+        return self.program.compile(plan_of(plan, self.pipeline.matcher.http, self._keep))
 
 
-def kernel_options(settings: Settings, *, frags: bool) -> Options:
-    """Return what is compiled into the kernel's program beside the rules."""
+def _constants(settings: Settings) -> dict[Metric, float]:
+    return {FLOWS: settings.flows, RING_SIZE: settings.ring_mib << 20}
+
+
+def plan_of(of_rules: KernelPlan, http: HttpReading, keep: Keep) -> KernelPlan:
+    """What the kernel may ignore: where flows are kept, nothing that carries payload."""
+    return kernel_plan(Plan.pass_all(), http) if keep == "flow" else of_rules
+
+
+def options_of(settings: Settings, *, frags: bool) -> Options:
+    """Everything else that is compiled in; ``frags``: frames may come in several buffers."""
     profile = PROFILES[settings.profile]
     return Options(
         snaplen=settings.snaplen,
@@ -248,12 +324,15 @@ def _loop(
         if rotation.is_due():
             capture.reload(emit)
             capture.upkeep.tick(time.time_ns())
+            capture.publish("capturing")
         if status.is_due():
             if capture.api:
                 capture.api.tick()
             if show_status:
                 show_status(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
-            _watch_clock(clock)
+            if capture.exporter:
+                capture.exporter.watch(capture.link_fds)
+            capture.clock_jumps += _watch_clock(clock)
             try:
                 interfaces = [_still_there(interface) for interface in interfaces]
             except InterfaceError as error:
@@ -261,10 +340,13 @@ def _loop(
     return None
 
 
-def _watch_clock(clock: WallClock) -> None:
+def _watch_clock(clock: WallClock) -> bool:
+    """Whether it jumped."""
     moved_ns = clock.remeasure()
-    if abs(moved_ns) > CLOCK_JUMP_NS:
-        log.warning("the wall clock jumped by %+.3f s; evidence follows it", moved_ns / 1e9)
+    if abs(moved_ns) <= CLOCK_JUMP_NS:
+        return False
+    log.warning("the wall clock jumped by %+.3f s; evidence follows it", moved_ns / 1e9)
+    return True
 
 
 def _still_there(before: Interface) -> Interface:

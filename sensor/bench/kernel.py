@@ -32,10 +32,10 @@ from sensor.rules.emit import kernel_plan
 from sensor.rules.http import RFC9110
 from sensor.rules.load import load_rules
 from sensor.rules.plan import Plan, demands
-from sensor.run import kernel_options
+from sensor.run import options_of
 
 TABLES = (1 << 16, 1 << 18, 1 << 20)
-"""Flows, of each IP version, whose tables are measured; the last is what is set unless told otherwise."""
+"""Flows whose tables are measured; the last is what is set unless told otherwise."""
 BULK_BYTES = 1000
 WEB, NO_RULES_PORT = 443, 47_000
 _WARM_UP = 1000
@@ -133,7 +133,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
 def _own(rules: Path) -> tuple[KernelPlan, Options]:
     """What `sensor run` gives the kernel unless told otherwise, these rules apart."""
     plan = kernel_plan(Plan.of(demands(load_rules(rules), RFC9110)), RFC9110)
-    return plan, kernel_options(Settings(), frags=False)
+    return plan, options_of(Settings(), frags=False)
 
 
 def _row(kind: Kind, program: Program, rival: int | None, rounds: int, repeat: int) -> dict[str, Any]:

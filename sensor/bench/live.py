@@ -20,14 +20,15 @@ import numpy as np
 from sensor.bench.generator import BURST_S, XDP_DROP, instruction
 from sensor.bench.tcpreplay import Sent
 from sensor.capture.link import find_interface
-from sensor.capture.maps import fill
+from sensor.capture.maps import create_array, fill
 from sensor.capture.replay import CaptureFile
-from sensor.capture.syscalls import array_map, prog_send, xdp_load
+from sensor.capture.syscalls import BPF_MAP_TYPE_ARRAY, prog_send, xdp_load
 
 FASTEST = 1_000_000
 """About the frames a second that are sent where no pace is set: says how many make a trial."""
 
 _DATA_BYTES = 4096
+_POSITION = np.dtype(np.uint64)
 _VALUE = np.dtype([("size", "<u8"), ("data", "u1", _DATA_BYTES)])
 _LOOK_UP, _REDIRECT, _ADJUST_TAIL, _LENGTH, _STORE = 1, 23, 65, 188, 190  # bpf-helpers(7)
 _HEADERS = 54  # Ethernet and IPv6
@@ -149,7 +150,10 @@ class Live:
         for value, frame in zip(values, frames, strict=True):
             value["size"] = len(frame)
             value["data"][: len(frame)] = np.frombuffer(frame, np.uint8)
-        position_fd, frames_fd = array_map(8, 1), array_map(_VALUE.itemsize, len(frames))
+        position_fd, frames_fd = (
+            create_array("send", BPF_MAP_TYPE_ARRAY, kind, count)
+            for kind, count in ((_POSITION, 1), (_VALUE, len(frames)))
+        )
         stack.callback(os.close, position_fd)
         stack.callback(os.close, frames_fd)
         fill(frames_fd, values)

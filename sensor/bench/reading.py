@@ -120,6 +120,7 @@ class _Live(NamedTuple):
     delivered_per_second: float
     sent: int
     seen: int
+    read: int
     lost: int
     cpu_us: float
 
@@ -142,7 +143,7 @@ def _read_live(generator: Generator, program: Program, reader: _Reader, effort: 
     took_s = time.monotonic() - start_s
     cpu_us = (time.thread_time() - cpu_s) / read * 1e6
     seen, lost = (after[one][0] - before[one][0] for one in (Counter.SEEN, Counter.SUBMIT_FAILED))
-    return _Live(count / sending[0].result(), read / took_s, count, seen, lost, cpu_us)
+    return _Live(count / sending[0].result(), read / took_s, count, seen, read, lost, cpu_us)
 
 
 def _live_row(name: str, trials: list[_Live]) -> dict[str, Any]:
@@ -152,6 +153,7 @@ def _live_row(name: str, trials: list[_Live]) -> dict[str, Any]:
         "delivered_per_second": figure([trial.delivered_per_second for trial in trials], 0),
         "sent": sum(trial.sent for trial in trials),
         "seen": sum(trial.seen for trial in trials),
+        "read": sum(trial.read for trial in trials),
         "lost": sum(trial.lost for trial in trials),
         "cpu_us_a_record": figure([trial.cpu_us for trial in trials], 3),
     }

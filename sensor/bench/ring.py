@@ -38,6 +38,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
         RulesError: A rule is wrong.
         PrivilegeError: Root or a capability is missing.
         KernelError: The kernel refused program, map or ring.
+        SensorError: The rules do not ask for the frames that are sent.
     """
     check_privileges()
     effort = QUICK if quick else FULL

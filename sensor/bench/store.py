@@ -21,8 +21,8 @@ from statistics import median, quantiles
 from typing import Any
 
 from sensor.bench import samples
-from sensor.bench.machine import machine
 from sensor.bench.http import is_available, lookups_ms
+from sensor.bench.machine import machine
 from sensor.evidence.file import WINDOW_S, file_stem
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
 from sensor.evidence.schema import DAY_US

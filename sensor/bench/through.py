@@ -21,7 +21,7 @@ from sensor.capture.interface import Interface
 from sensor.capture.link import attached
 from sensor.capture.ring import online_cpus
 from sensor.config import Settings
-from sensor.crew import Crew
+from sensor.errors import SensorError
 from sensor.model import Evidence
 from sensor.rules.ready import Ready
 from sensor.run import WAIT_S, Capture
@@ -63,24 +63,35 @@ class _Trial(NamedTuple):
 def measure_through(
     ready: Ready, frame: bytes, wire: tuple[Interface, Interface], effort: Effort, step: Step
 ) -> list[dict[str, Any]]:
-    """Find the highest rate without loss for each number of workers."""
+    """Find the highest rate without loss for each number of workers.
+
+    Raises:
+        SensorError: The kernel ignores the frame by these rules.
+    """
+    cpus = online_cpus()
+    return [
+        {"workers": workers, **_measured(ready, frame, wire, cpus[:workers], effort, step)}
+        for workers in WORKERS[: len(cpus)]
+    ]
+
+
+def _measured(
+    ready: Ready,
+    frame: bytes,
+    wire: tuple[Interface, Interface],
+    cpus: list[int],
+    effort: Effort,
+    step: Step,
+) -> dict[str, Any]:
+    """Build a sensor with a worker for each of these CPUs, which send, too."""
     mirror, source = wire
-    rows = []
     with ExitStack() as stack:
-        evidence = stack.enter_context(tempfile.TemporaryDirectory(prefix="sensor-bench-"))
-        settings = Settings(evidence=Path(evidence), action="drop", api=False)
-        capture = Capture(settings, ready, stack, workers=WORKERS[0], frags=False)
+        evidence = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sensor-bench-")))
+        settings = Settings(evidence=evidence, action="drop", workers=len(cpus), api=False, metrics="")
+        capture = Capture(settings, ready, [mirror], stack, frags=False)
         stack.enter_context(attached(capture.program.fd, mirror, settings.mode))
-        cpus = online_cpus()
-        for workers in WORKERS[: len(cpus)]:
-            if len(capture.crew) != workers:
-                capture.take(capture.crew.drain(), _ignore)
-                capture.crew = Crew(capture.pipeline, capture.rings.rings, workers)
-                stack.callback(capture.crew.kill)
-            with closing(Generator(source.index, frame, cpus[:workers])) as generator:
-                search = _Search(capture, generator, workers, effort)
-                rows.append({"workers": workers, **search.run(step)})
-    return rows
+        generator = stack.enter_context(closing(Generator(source.index, frame, cpus)))
+        return _Search(capture, generator, len(cpus), effort).run(step)
 
 
 class _Search:
@@ -94,6 +105,8 @@ class _Search:
         step(f"through the matcher, {self._senders} workers: as fast as frames can be sent")
         self._try(None)  # caches, page tables and the flow table are cold
         unpaced = self._try(None)
+        if unpaced.ignored:
+            raise SensorError("these rules ask for nothing on UDP port 53; measure with our own")
         pace: float | None = None
         if not unpaced.is_without_loss:
             low, high = 0.0, unpaced.offered_per_second

@@ -151,6 +151,11 @@ class PerfRing:
         """The share of the ring that is taken, 0 to 1."""
         return self.waiting_bytes / self._size
 
+    @property
+    def size_bytes(self) -> int:
+        """Of its buffer."""
+        return self._size
+
     def close(self) -> None:
         """Close the event; the mapping goes with the last batch that stands in it."""
         os.close(self.fd)

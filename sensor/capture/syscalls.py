@@ -25,6 +25,8 @@ BPF_MAP_UPDATE_BATCH = 26
 BPF_LINK_CREATE = 28
 BPF_LINK_UPDATE = 29
 BPF_MAP_TYPE_ARRAY = 2
+BPF_MAP_TYPE_PERCPU_ARRAY = 6
+BPF_F_MMAPABLE = 1 << 10
 BPF_PROG_TYPE_XDP = 6
 BPF_XDP = 37
 BPF_F_XDP_HAS_FRAGS = 1 << 5
@@ -54,6 +56,9 @@ class MapCreateAttr(ctypes.Structure):
         ("value_size", ctypes.c_uint32),
         ("max_entries", ctypes.c_uint32),
         ("map_flags", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("numa_node", ctypes.c_uint32),
+        ("map_name", ctypes.c_char * 16),
     )
 
 
@@ -213,12 +218,6 @@ def xdp_load(name: str, code: bytes, flags: int) -> int:
             os.close(bpf(BPF_PROG_LOAD, attr))
         error.filename = " ".join(log.value.decode(errors="replace").split()[-_VERIFIER_WORDS:])
         raise
-
-
-def array_map(value_bytes: int, elements: int) -> int:
-    """Create an array map of zeros; its file descriptor."""
-    attr = MapCreateAttr(BPF_MAP_TYPE_ARRAY, ctypes.sizeof(ctypes.c_uint32), value_bytes, elements)
-    return bpf(BPF_MAP_CREATE, attr)
 
 
 def prog_test_run(prog_fd: int, frame: bytes) -> int:

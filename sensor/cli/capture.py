@@ -22,6 +22,14 @@ Emit = Callable[[list[Evidence]], None]
 
 _PATH = click.Path(path_type=Path)
 
+
+def _unless_empty(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """Tell a flag that was not given: other sources of the setting count then."""
+    return values or None
+
+
 _SHARED = (
     click.option("--config", type=_PATH, help="Settings file (TOML)."),
     click.option("--rules", type=_PATH, help="Directory of the rule files.  [our own]"),
@@ -41,6 +49,20 @@ _SHARED = (
         type=click.Choice(["default", "ly_probe", "thorough"]),
         help="How far into a flow, and what of it, is matched.  [default]",
     ),
+    click.option(
+        "--networks-include",
+        multiple=True,
+        callback=_unless_empty,
+        metavar="CIDR",
+        help="Match only packets from or to this network; repeat for more.",
+    ),
+    click.option(
+        "--networks-exclude",
+        multiple=True,
+        callback=_unless_empty,
+        metavar="CIDR",
+        help="Do not match packets from or to this network; repeat for more.",
+    ),
     click.option("--suppress-above", type=int, help="Pieces kept a rule, flow and second; 0: all.  [1000]"),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a match."),
 )
@@ -53,7 +75,13 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("run")
-@click.option("-i", "--interface", multiple=True, help="Interface to capture on; repeat for more.")
+@click.option(
+    "-i",
+    "--interface",
+    multiple=True,
+    callback=_unless_empty,
+    help="Interface to capture on; repeat for more.",
+)
 @_shared
 @click.option("--retain-days", type=int, help="Days that evidence is kept.  [unlimited]")
 @click.option("--retain-gib", type=float, help="GiB of evidence that are kept.  [unlimited]")
@@ -62,16 +90,21 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     "--mode", type=click.Choice(["native", "generic"]), help="XDP in the driver or generic.  [native]"
 )
 @click.option("--action", type=click.Choice(["pass", "drop"]), help="What becomes of each frame.  [pass]")
+@click.option("--workers", type=int, help="Processes that match.  [one for each receive queue]")
+@click.option("--flows", type=int, help="Flows that the kernel remembers.  [1048576]")
 @click.option("--ring-mib", type=int, help="Perf ring of each CPU in MiB, a power of two.  [64]")
 @click.option("--snaplen", type=int, help="Most bytes kept of a frame.  [65535]")
+@click.option(
+    "--metrics", metavar="ADDRESS:PORT", help="Where metrics are served; '': nowhere.  [127.0.0.1:9321]"
+)
 @click.option("--duration", type=float, help="Stop after so many seconds.")
 @click.option("--api/--no-api", default=None, help="Serve the evidence too.  [--api]")
 @click.option("--listen", metavar="ADDRESS:PORT", help="Where the API listens.  [127.0.0.1:8321]")
-def run_command(config: Path | None, as_json: bool, interface: tuple[str, ...], **flags: Any) -> None:
+def run_command(config: Path | None, as_json: bool, **flags: Any) -> None:
     """Capture on live interfaces until SIGINT or SIGTERM."""
     from sensor.run import run  # pyroute2 takes a while to import, and nothing else needs it
 
-    settings = load_settings({**flags, "interface": interface or None}, config)
+    settings = load_settings(flags, config)
     status = StatusLine(sys.stderr) if sys.stderr.isatty() else None
     run(settings, _print_matches(as_json, interface_name) if as_json else _print_nothing, status)
 

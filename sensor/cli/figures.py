@@ -25,7 +25,7 @@ def kernel_lines(found: Found) -> Iterator[str]:
         yield found["xdp_filter_absent"]
     yield ""
     memory = found["memory"]
-    yield f"maps: {memory['bytes'] / 2**20:,.1f} MiB with {memory['flows']:,} flows of each IP version"
+    yield f"maps: {memory['bytes'] / 2**20:,.1f} MiB with {memory['flows']:,} flows"
     for name, size in memory["maps"].items():
         yield f"    {name:<14}{size / 2**20:>10,.2f} MiB"
     yield "with as many flows:"
@@ -47,7 +47,7 @@ def judged_lines(found: Found) -> Iterator[str]:
 def ring_lines(found: Found) -> Iterator[str]:
     """Print what reading costs, and the rates without loss."""
     yield from _machine(found)
-    yield f"frames of {found['frame_bytes']} bytes that hit no rule; all rates are of a machine that sends, too"
+    yield f"frames of {found['frame_bytes']} bytes that hit no rule; the machine that reads sends them, too"
     reading = found["reading"]
     yield ""
     yield f"reading {reading['records_waiting']:,} records that wait, us of CPU a record:"
@@ -55,12 +55,13 @@ def ring_lines(found: Found) -> Iterator[str]:
     yield f"    {'BCC':<12}{_figure(reading['bcc_cpu_us_a_record'], '.3f')}"
     yield f"    {'ratio':<12}{_figure(reading['ratio_to_bcc'], '.3f')}"
     yield "reading while frames arrive as fast as they can be sent:"
-    yield f"    {'':<12}{'offered/s':>12}{'read/s':>12}{'sent':>12}{'on the wire':>12}{'lost':>12}{'us/record':>12}"
+    titles = ("offered/s", "read/s", "sent", "lost on wire", "lost in ring", "us/record")
+    yield f"    {'':<12}" + "".join(f"{title:>14}" for title in titles)
     for row in reading["live"]:
         rates = (row[name]["median"] for name in ("offered_per_second", "delivered_per_second"))
         counts = row["sent"], row["sent"] - row["seen"], row["lost"]
-        numbers = "".join(f"{number:>12,.0f}" for number in (*rates, *counts))
-        yield f"    {row['reader']:<12}{numbers}{row['cpu_us_a_record']['median']:>12.3f}"
+        numbers = "".join(f"{number:>14,.0f}" for number in (*rates, *counts))
+        yield f"    {row['reader']:<12}{numbers}{row['cpu_us_a_record']['median']:>14.3f}"
     for row in found["through_match"]:
         yield ""
         yield from _through(row)
@@ -75,12 +76,11 @@ def _through(row: Found) -> Iterator[str]:
         yield f"    {stage.replace('_', ' '):<24}{row[stage]:,}"
     yield f"    {'unmatched, matched':<24}{row['unmatched']:,}, {row['matched']:,}"
     for who, cost in row["cpu_us_a_frame"].items():
-        yield f"    {who.replace('_', ' ') + ', us/frame':<24}  {_figure(cost, '.3f')}"
+        yield f"    {who.replace('_', ' ') + ', us':<24}{_figure(cost, '.3f')}"
     unpaced = row["unpaced"]
-    yield (
-        f"    as fast as can be sent: {unpaced['offered_per_second']:,} offered/s, {unpaced['through_per_second']:,} "
-        f"through/s, lost {unpaced['lost_on_wire']:,} on the wire and {unpaced['lost_in_ring']:,} in the ring"
-    )
+    yield "    as fast as frames can be sent:"
+    for name, value in unpaced.items():
+        yield f"        {name.replace('_', ' ').replace(' per second', '/s'):<20}{value:,}"
 
 
 def match_lines(found: Found) -> Iterator[str]:
@@ -118,8 +118,7 @@ def _machine(found: Found) -> Iterator[str]:
 
 
 def _figure(figure: Found, form: str) -> str:
-    numbers = (format(figure[name], form) for name in ("median", "least", "most"))
-    median, least, most = numbers
+    median, least, most = (format(figure[name], form) for name in ("median", "least", "most"))
     return f"{median}  ({least} to {most})"
 
 

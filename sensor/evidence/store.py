@@ -15,7 +15,8 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sensor.errors import EvidenceError
@@ -63,6 +64,10 @@ class EvidenceWriter:
         """Frames that are in a file, whole."""
         self.write_failed = 0
         """Frames that are in none."""
+        self.matches_written: Counter[str] = Counter()
+        """Matches of the frames that are in a file, by the class of their rules."""
+        self.finished = 0
+        """Files that were given their final name."""
         self._local_time = local_time
         self._files: dict[str, EvidenceFile] = {}  # by stem, all of this run: some 0.1 MB a day
         self._open: dict[str, EvidenceFile] = {}  # by stem, least recently written first
@@ -122,6 +127,7 @@ class EvidenceWriter:
         finally:
             written = file.records - records_before
             self.written += written
+            self.matches_written.update(rule_classes(group[:written]))
             if written:
                 self.index.add(file.path.name, linktype, offset, file.end, group[:written])
 
@@ -160,6 +166,7 @@ class EvidenceWriter:
         file = self._open.pop(stem)
         try:
             file.finish()
+            self.finished += file.records > 0
         except OSError as error:
             log.error(  # noqa: TRY400 - the line says it all
                 "%s was removed, or cannot be finished (the next start tries again): %s",
@@ -180,6 +187,15 @@ class EvidenceWriter:
         if time.monotonic() - failed_at >= QUIET_S:
             log.warning("evidence is written again; %d frames of this run were not", self.write_failed)
             self._failed_at = None
+
+
+def rule_classes(pieces: Sequence[Evidence]) -> Iterator[str]:
+    """Give the class of each match; ``flow`` for a piece without one, which was kept for its flow alone."""
+    for piece in pieces:
+        if piece.matches:
+            yield from (match.rule.rule_class for match in piece.matches)
+        else:
+            yield "flow"
 
 
 def writing_process(directory: Path, devid: int) -> int | None:
