@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,11 @@ from sensor.capture.maps import create_array, fill
 from sensor.capture.replay import CaptureFile
 from sensor.capture.syscalls import BPF_MAP_TYPE_ARRAY, prog_send, xdp_load
 
-MOST_FRAMES = 20_000
-"""Of a share that are sent, over and over: each takes a page of the kernel's memory."""
 FASTEST = 1_000_000
 """About the frames a second that are sent where no pace is set: says how many make a trial."""
 
 _DATA_BYTES = 4096
+_POSITION = np.dtype(np.uint64)
 _VALUE = np.dtype([("size", "<u8"), ("data", "u1", _DATA_BYTES)])
 _LOOK_UP, _REDIRECT, _ADJUST_TAIL, _LENGTH, _STORE = 1, 23, 65, 188, 190  # bpf-helpers(7)
 _HEADERS = 54  # Ethernet and IPv6
@@ -120,14 +118,16 @@ def _changed(ethertype: int, offsets: tuple[int, int]) -> list[bytes]:
 
 
 class Live:
-    """Sends the beginning of each share from a CPU of its own, in the calling thread's namespace."""
+    """Sends each share from a CPU of its own, in the calling thread's namespace."""
 
     name = "live"
+    most_frames = 20_000
+    """Of a capture, over and over: each takes a page of the kernel's memory."""
 
     def __init__(self, interface: str, shares: Sequence[Path], _share_frames: Sequence[int]) -> None:
         """Load a program for each share."""
         self._ifindex = find_interface(interface).index
-        self._shares = [_first_frames(path) for path in shares]
+        self._shares = [_frames(path) for path in shares]
 
     def send(self, cpus: Sequence[int], seconds: float | None, per_second: float | None) -> Sent:
         """Send for about so long, or every share once where ``seconds`` is None; at most at that pace."""
@@ -150,7 +150,7 @@ class Live:
         for value, frame in zip(values, frames, strict=True):
             value["size"] = len(frame)
             value["data"][: len(frame)] = np.frombuffer(frame, np.uint8)
-        position_fd = create_array("position", BPF_MAP_TYPE_ARRAY, np.dtype(np.uint64), 1)
+        position_fd = create_array("position", BPF_MAP_TYPE_ARRAY, _POSITION, 1)
         stack.callback(os.close, position_fd)
         frames_fd = create_array("frames", BPF_MAP_TYPE_ARRAY, _VALUE, len(frames))
         stack.callback(os.close, frames_fd)
@@ -160,14 +160,13 @@ class Live:
         return fd
 
 
-def _first_frames(path: Path) -> list[bytes]:
+def _frames(path: Path) -> list[bytes]:
     with CaptureFile(path) as file:
-        frames = (
+        return [
             bytes(batch.buffer[start : start + caplen])
             for batch in file.batches()
             for start, caplen in zip(batch.start.tolist(), batch.caplen.tolist(), strict=True)
-        )
-        return list(islice(frames, MOST_FRAMES))
+        ]
 
 
 def _send(fd: int, cpu: int, frames: list[bytes], count: int, per_second: float | None) -> float:

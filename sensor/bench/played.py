@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,10 @@ class Played:
     share_frames: list[int] = field(default_factory=list)
 
 
-def play(captures: Sequence[Path], directory: Path, senders: int, mtu: int) -> Played:
-    """Write the files into the directory.
+def play(
+    captures: Sequence[Path], directory: Path, senders: int, mtu: int, most: int | None = None
+) -> Played:
+    """Write the files into the directory, with the first ``most`` frames.
 
     Raises:
         CaptureFileError: A capture cannot be read, is not of Ethernet, or nothing in it can be sent.
@@ -54,7 +57,7 @@ def play(captures: Sequence[Path], directory: Path, senders: int, mtu: int) -> P
         shares = [stack.enter_context(path.open("wb")) for path in played.shares]
         for file in (whole, *shares):
             file.write(file_header(LinkType.ETHERNET))
-        for frame, share in _frames(captures, senders):
+        for frame, share in islice(_frames(captures, senders), most):
             if len(frame) > mtu + _ETHERNET_BYTES:
                 played.too_long += 1
                 continue

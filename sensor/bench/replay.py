@@ -23,7 +23,7 @@ from sensor.bench.live import Live
 from sensor.bench.machine import figure, machine
 from sensor.bench.played import GAP_US, Played, play
 from sensor.bench.tcpreplay import Tcpreplay
-from sensor.bench.trial import Rig, Sender, Trial
+from sensor.bench.trial import Rig, Trial
 from sensor.bench.wire import Wire
 from sensor.capture.link import attached, find_interface
 from sensor.capture.program import check_privileges
@@ -33,10 +33,7 @@ from sensor.config import load_settings
 from sensor.errors import SensorError
 
 SENSOR = (sys.executable, "-m", "sensor")
-SENDERS: dict[str, Callable[[str, Sequence[Path], Sequence[int]], Sender]] = {
-    "tcpreplay": Tcpreplay,
-    "live": Live,
-}
+SENDERS: dict[str, type[Tcpreplay] | type[Live]] = {"tcpreplay": Tcpreplay, "live": Live}
 SLOWEST_PPS = 500
 """Nobody asks for less."""
 MOST_STEPS_DOWN = 6
@@ -100,8 +97,9 @@ def measure(
         for what in traffic:
             for count in workers:
                 with TemporaryDirectory(dir=temporary) as files:
-                    played = play(what.captures, Path(files), count, ends.mtu)
-                    sender = SENDERS[generator](ends.source, played.shares, played.share_frames)
+                    chosen = SENDERS[generator]
+                    played = play(what.captures, Path(files), count, ends.mtu, chosen.most_frames)
+                    sender = chosen(ends.source, played.shares, played.share_frames)
                     rig = Rig(sensor, ends, sender, count, online_cpus()[:count], Path(files))
                     rows.append(_Search(what.name, played, rig, effort, step).run())
     return {

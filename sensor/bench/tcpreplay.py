@@ -35,6 +35,8 @@ class Tcpreplay:
     """Sends each share from a CPU of its own; each loop has other addresses, so that its flows are new."""
 
     name = "tcpreplay"
+    most_frames = None
+    """Of a capture: all."""
 
     def __init__(self, interface: str, shares: Sequence[Path], share_frames: Sequence[int]) -> None:
         """Raise `SensorError` where it is not installed."""

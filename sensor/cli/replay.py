@@ -43,7 +43,7 @@ _OUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("--peer", help="... what is sent from here: a cable connects them, and nothing else.")
 @click.option("--directory", type=_DIRECTORY, help="Where evidence goes meanwhile.  [/tmp]")
 @click.option("--report", type=_OUT, help="Write a page with plots, too.")
-@click.option("--quick", is_flag=True, help="A rough answer within a minute.")
+@click.option("--quick", is_flag=True, help="A rough answer in about a minute for each.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def replay_command(
     files: tuple[Path, ...],
@@ -175,7 +175,7 @@ def _row(row: dict[str, Any]) -> Iterator[str]:
     if spread and spread["least"] < spread["most"]:
         yield f"    {'':<32}(from {spread['least']:,.0f} to {spread['most']:,.0f} in repeats)"
     yield f"    {'limited by':<32}{row['limited_by']}"
-    ceiling = f"{row['generator_ceiling_pps']:,} frames/s with nobody at the other end"
+    ceiling = f"{row['generator_ceiling_pps']:,} frames/s to a program that drops all"
     yield f"    {row['generator'] + ' alone':<32}{ceiling}"
     if spread:
         yield f"    {'candidates':<32}{row['candidate_share']:.1%}"

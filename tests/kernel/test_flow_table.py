@@ -8,7 +8,6 @@ import time
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from ipaddress import ip_address
 from itertools import combinations, cycle, pairwise, product
 from multiprocessing import get_context
@@ -175,7 +174,8 @@ def test_keys_that_differ_anywhere_are_never_mixed(load: Open) -> None:
     program = load(flows=ONE_SET, flow_has_tos=True)
     for flows in variants():
         tags = [tag_of(program, key) for _, key in flows]
-        one, other = next(pair for pair in combinations(range(len(flows)), 2) if len({tags[i] for i in pair}) == 1)
+        pairs = combinations(range(len(flows)), 2)
+        one, other = next(pair for pair in pairs if len({tags[i] for i in pair}) == 1)
         for which in (one, other, one):
             prog_test_run(program.fd, flows[which][0])
         assert [packets(program, flows[which][1]) for which in (one, other)] == [2, 1]
