@@ -81,7 +81,7 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Processes that read and match; one for each CPU that a receive queue can run on, unless given."""
     flows: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
-    """Flows that the kernel remembers, of IPv4 and of IPv6 each."""
+    """Flows that the kernel remembers."""
     networks_include: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = ()
     """Only packets from or to these networks are matched; the longest prefix of an address counts."""
     networks_exclude: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = ()
