@@ -2,6 +2,7 @@
 #   make demo   see it work: a mirror port in a namespace, traffic with attacks in it, the evidence
 #   make test   everything: lint, types, import directions, and all tests, the kernel's too
 #   make setup  the set-up alone
+#   make dashboards   Grafana's JSON anew, from ansible/dashboards
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,13 +13,15 @@ PYTHON := $(VENV)/bin/python
 # xargs: a package per line, comments allowed.
 PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo dashboards test lint clean
 
 setup: $(VENV)/.done
 
 $(VENV)/.done: pyproject.toml packages.txt hatch_build.py sensor/native/batch.c
 	if ! dpkg-query -W $(PACKAGES) >/dev/null 2>&1; then
 	    apt-get update -qq
+	    # Tests need the program alone: the package would start a service on port 9090.
+	    dpkg-query -W prometheus >/dev/null 2>&1 || systemctl mask prometheus.service 2>/dev/null || true
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 	fi
 	# BCC is bound to the distribution's Python, so the environment has to be its child.
@@ -28,6 +31,9 @@ $(VENV)/.done: pyproject.toml packages.txt hatch_build.py sensor/native/batch.c
 
 demo: setup
 	exec $(PYTHON) -m bench.demo
+
+dashboards: setup
+	cd ansible && exec ../$(PYTHON) -m dashboards
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -8,7 +8,6 @@ however the demo ends. The evidence stays, and the last lines say where.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from rich.console import Console
 from bench.outcome import counters_table, evidence_table, missing, wrong_sums
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
+from sensor.bench.children import tied
 from sensor.capture.lab import private_network, veth_pair
 from sensor.counters import Counters
 from sensor.errors import SensorError
@@ -92,15 +92,6 @@ def show(console: Console, directory: Path, traffic: mix.Traffic, counters: Coun
     return 1 if faults else 0
 
 
-def tied(*command: str) -> list[str]:
-    """Put in front of a command what makes the kernel kill it when this process ends, however that happens.
-
-    setpriv asks the kernel for it; the shell goes on only if this process still lived by then.
-    """
-    if_alive = f'test "$PPID" = {os.getpid()} && exec "$0" "$@"'
-    return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", if_alive, *command]
-
-
 @contextmanager
 def sensor(evidence: Path, matches: Path) -> Iterator[list[str]]:
     """Run the sensor on one end of the wire, and give the lines it logs: until it captures, later all.
@@ -108,7 +99,7 @@ def sensor(evidence: Path, matches: Path) -> Iterator[list[str]]:
     Raises:
         DemoError: It ended early, with an error, or not at all.
     """
-    options = ("--interface", MIRROR, "--evidence", str(evidence), "--json")
+    options = ("--interface", MIRROR, "--evidence", str(evidence), "--json", "--no-api")
     command = tied(sys.executable, "-m", "sensor", "run", *options)
     log: list[str] = []
     with (

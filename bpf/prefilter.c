@@ -182,6 +182,11 @@ static __always_inline enum counter judge_packet(const struct work *work)
 			      work->payload_len);
 }
 
+static __always_inline bool may_be_http(const struct work *work)
+{
+	return work->is_word_elsewhere || looks_like_http(work->word, work->payload_len);
+}
+
 /* Counts the packet to its flow; whether the rules are to be asked, or the bucket is settled. */
 static __always_inline bool judge_in_flow(struct work *work)
 {
@@ -216,7 +221,7 @@ static __always_inline bool judge_in_flow(struct work *work)
 		return false;
 	if (verdict == VERDICT_DONE ||
 	    (DEPTH && work->flow_packets > DEPTH &&
-	     !(HTTP_AT_ANY_DEPTH && looks_like_http(work->word, work->payload_len)))) {
+	     !(HTTP_AT_ANY_DEPTH && may_be_http(work)))) {
 		work->bucket = COUNTER_IGNORED_FLOW;
 		return false;
 	}
@@ -279,6 +284,25 @@ static __always_inline void count(const struct work *work)
 	counters->of[work->bucket].bytes += work->wirelen;
 }
 
+static __always_inline void submit(struct xdp_md *ctx, struct work *work)
+{
+	struct frame_meta meta = {
+		.ktime_ns = bpf_ktime_get_ns(),
+		.flow_born_jiffies = work->flow_born_jiffies,
+		.flow_packets = work->flow_packets,
+		.wirelen = work->wirelen,
+		.caplen = work->wirelen,
+		.ifindex = ctx->ingress_ifindex,
+	};
+
+	if (meta.caplen > SNAPLEN)
+		meta.caplen = SNAPLEN;
+	/* A statement of its own: BCC's rewriter appends a semicolon. */
+	int error = frames.perf_submit_skb(ctx, meta.caplen, &meta, sizeof(meta));
+	if (error)
+		work->bucket = COUNTER_SUBMIT_FAILED;
+}
+
 int prefilter(struct xdp_md *ctx)
 {
 	struct frame frame = {
@@ -288,7 +312,6 @@ int prefilter(struct xdp_md *ctx)
 	};
 	int zero = 0;
 	struct work *work = works.lookup(&zero);
-	struct frame_meta meta = {};
 
 	if (!work)	/* every index of an array exists; the verifier does not know */
 		return ACTION;
@@ -301,22 +324,8 @@ int prefilter(struct xdp_md *ctx)
 	forget_paths();
 	judge(work);
 	forget_paths();
-	if (work->bucket != COUNTER_SUBMITTED)
-		goto out;
-
-	meta.caplen = work->wirelen;
-	if (meta.caplen > SNAPLEN)
-		meta.caplen = SNAPLEN;
-	meta.ktime_ns = bpf_ktime_get_ns();
-	meta.flow_born_jiffies = work->flow_born_jiffies;
-	meta.flow_packets = work->flow_packets;
-	meta.wirelen = work->wirelen;
-	meta.ifindex = ctx->ingress_ifindex;
-	/* A statement of its own: BCC's rewriter appends a semicolon. */
-	int error = frames.perf_submit_skb(ctx, meta.caplen, &meta, sizeof(meta));
-	if (error)
-		work->bucket = COUNTER_SUBMIT_FAILED;
-out:
+	if (work->bucket == COUNTER_SUBMITTED)
+		submit(ctx, work);
 	count(work);
 	return ACTION;
 }

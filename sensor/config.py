@@ -5,14 +5,23 @@ A later source wins: defaults, then the file, then the environment, then flags.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from sensor.errors import SettingsError
 
@@ -27,6 +36,13 @@ ProfileName = Literal["default", "ly_probe", "thorough"]
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    return ip_network(str(value))  # its errors name what is wrong; those of pydantic's types do not
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
 class Settings(BaseModel):
@@ -52,6 +68,12 @@ class Settings(BaseModel):
     """How far into a flow, and what of it, is matched."""
     suppress_above: Annotated[int, Field(ge=0)] = 1000
     """Pieces of evidence a rule, flow and second that are kept, the rest is counted as suppressed; 0: all."""
+    retain_days: Annotated[int, Field(ge=1)] | None = None
+    """Days that evidence is kept; unlimited where it is not set."""
+    retain_gib: Annotated[float, Field(gt=0)] | None = None
+    """GiB of evidence that are kept, the index included; unlimited where it is not set."""
+    retain_free_percent: Annotated[float, Field(ge=0, le=90)] = 5.0
+    """Percent of the disk that stay free: the oldest evidence is deleted for that; 0: nothing is."""
     mode: Literal["native", "generic"] = "native"
     """XDP in the driver, or in the kernel's generic path."""
     action: Literal["pass", "drop"] = "pass"
@@ -59,17 +81,47 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Processes that read and match; one for each CPU that a receive queue can run on, unless given."""
     flows: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
-    """Flows that the kernel remembers, in sets of eight: from half of it on, some are forgotten early."""
-    networks_include: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = ()
+    """Flows that the kernel remembers."""
+    networks_include: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = ()
     """Only packets from or to these networks are matched; the longest prefix of an address counts."""
-    networks_exclude: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = ()
+    networks_exclude: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = ()
     """Packets from or to these networks are not matched."""
     ring_mib: Annotated[int, Field(ge=1, le=1024)] = 64
     """Size of the perf ring of each CPU in MiB, a power of two."""
     snaplen: Annotated[int, Field(ge=128, le=65535)] = 65535
     """Most bytes kept of a frame."""
+    metrics: str = "127.0.0.1:9321"
+    """Address and port of the metrics; empty: they are not served."""
+    events: Annotated[tuple[str, ...], BeforeValidator(_split_commas)] = ()
+    """Receivers of an event for each match: file:, unix:, syslog+udp:, syslog+tcp:, syslog+tls:."""
+    events_payload: Annotated[int, Field(ge=0, le=16384)] = 0
+    """Most bytes of the payload in an event."""
+    events_url: str | None = None
+    """Where the evidence API is seen from outside: events then say where their evidence is."""
+    events_queue_mib: Annotated[int, Field(ge=1, le=65536)] = 64
+    """MiB of events that wait for a receiver; more are lost, and counted."""
     duration: Annotated[float, Field(gt=0)] | None = None
     """Stop after so many seconds."""
+    api: bool = True
+    """``sensor run`` serves the evidence too, from a process of its own."""
+    listen: str = "127.0.0.1:8321"
+    """Address and port of the API; one that is not loopback demands tokens or client certificates."""
+    api_user: str = "nobody"
+    """Whom the API runs as where it is started by root."""
+    token_required: bool = False
+    """Demand a token on loopback too: for hosts with other users, and behind a proxy."""
+    tls_cert: Path | None = None
+    """Certificate of the API, with its chain (PEM)."""
+    tls_key: Path | None = None
+    """Private key of that certificate (PEM)."""
+    tls_client_ca: Path | None = None
+    """Whoever has a certificate of this authority (PEM) needs no token; nobody else is let in."""
+    audit: Path | None = None
+    """File of the JSON lines that say who looked at which evidence; without it they go to the log."""
+    export_mib: Annotated[int, Field(ge=1)] = 1024
+    """Most MiB of one download."""
+    request_rate: Annotated[int, Field(ge=0)] = 100
+    """Requests a second and client that the API answers; 0: any number."""
 
     @field_validator("ring_mib")
     @classmethod
@@ -77,6 +129,31 @@ class Settings(BaseModel):
         if value & (value - 1):
             raise ValueError("must be a power of two")
         return value
+
+    @field_validator("listen", "metrics")
+    @classmethod
+    def _address_and_port(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "metrics":
+            return value
+        host, _, port = value.rpartition(":")
+        try:
+            ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+            is_port = int(port) in range(65536)
+        except ValueError:
+            is_port = False
+        if not is_port:
+            raise ValueError("must be an address and a port, like 127.0.0.1:8321 or [::1]:8321")
+        return value
+
+    @property
+    def listen_host(self) -> str:
+        """The address in ``listen``, without brackets."""
+        return self.listen.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+    @property
+    def listen_port(self) -> int:
+        """The port in ``listen``; 0: any free one."""
+        return int(self.listen.rpartition(":")[2])
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:

@@ -5,6 +5,7 @@ Runs in every capture worker and in ``sensor read``. A pipeline belongs to one t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, repeat
 from math import inf
@@ -49,6 +50,8 @@ class Pipeline:
         self.undecodable = 0
         self.unmatched = 0
         self.matched = 0
+        self.match_ns = 0
+        """Time that matching took, as the wall sees it."""
         self._keep = keep
         self._networks = networks
         self._profile = chosen = PROFILES[profile]
@@ -60,9 +63,9 @@ class Pipeline:
         """Whether more is remembered of a flow than how many packets it had."""
         self._needs_flows = self._labels or chosen.depth is not None
 
-    def counts(self) -> tuple[int, int, int, int]:
-        """Return frames read, undecodable and unmatched, and scans cut short, so far."""
-        return self.read, self.undecodable, self.unmatched, self.matcher.cut
+    def counts(self) -> tuple[int, int, int, int, int]:
+        """Return frames read, undecodable, unmatched, scans cut short, nanoseconds of matching, so far."""
+        return self.read, self.undecodable, self.unmatched, self.matcher.cut, self.match_ns
 
     def process(self, batch: FrameBatch) -> list[Evidence]:
         """Match every frame of the batch, in order; the evidence owns its bytes."""
@@ -89,7 +92,9 @@ class Pipeline:
             chosen, start, end, is_http = chosen[early], start[early], end[early], is_http[early]
             flows = list(compress(flows, early.tolist())) if flows else flows
         ports = packets.protocol[chosen], packets.sport[chosen], packets.dport[chosen]
+        started_ns = time.perf_counter_ns()
         found = self.matcher.match_each(batch.buffer, Payloads(start, end, *ports, is_http))
+        self.match_ns += time.perf_counter_ns() - started_ns
         if self._keep == "any" and not self._profile.once:
             judged = [(chosen.item(position), matches) for position, matches in found]
         else:

@@ -18,8 +18,10 @@ from sensor.evidence.store import EvidenceWriter
 from sensor.evidence.suppress import Suppressor
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
-from sensor.reload import load_and_log
 from sensor.report import counters_line
+from sensor.rules.networks import Networks
+from sensor.rules.profile import PROFILES
+from sensor.rules.ready import make_ready
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +46,16 @@ def read(
     for path in files:
         if not path.is_fifo():  # what is read of a pipe is gone
             CaptureFile(path).close()
-    rules = load_and_log(settings.rules, lenient=settings.lenient)
-    log.info("compiling %d rules", len(rules))
-    pipeline = Pipeline(rules, settings.keep, settings.profile, live=False)
+    ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
+    networks = Networks(settings.networks_include, settings.networks_exclude)
+    pipeline = Pipeline((), settings.keep, settings.profile, live=False, networks=networks)
+    pipeline.matcher = ready.matcher
     suppressor = Suppressor(settings.suppress_above)
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     for recovery in writer.recovered if writer else ():
         log.warning("%s", recovery)
+    if writer and writer.reconcile():
+        log.warning("evidence of earlier runs is not wholly indexed: sensor evidence reindex does that")
     try:
         with closing(writer) if writer else nullcontext():
             for path in files:
@@ -73,6 +78,7 @@ def _report(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWriter |
         suppressed=suppressor.suppressed,
         written=writer.written if writer else 0,
         write_failed=writer.write_failed if writer else 0,
+        cut=pipeline.matcher.cut,
     )
     for path in writer.paths if writer else ():
         log.info("evidence: %s", path)

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from sensor.capture.program import Generation
+from sensor.capture.program import Generation, KernelPlan
 from sensor.errors import KernelError, RulesError
+from sensor.histogram import Histogram
 from sensor.rules.http import HttpReading
 from sensor.rules.load import RuleSet, load_rules
-from sensor.rules.matcher import Matcher
+from sensor.rules.ready import Ready, make_ready
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,29 @@ def load_and_log(directory: Path, *, lenient: bool) -> RuleSet:
 
 
 class Compiled(NamedTuple):
-    """A rule set, ready for the workers and for the kernel."""
+    """A rule set, ready for the workers, and the kernel's program for it."""
 
-    rules: RuleSet
-    matcher: Matcher
+    ready: Ready
     generation: Generation
+
+
+class Loads:
+    """What came of loading rules, the first time included."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self.is_stale = False
+        """The last load failed: the rules in force are not those of the files."""
+        self.seconds = Histogram(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+        """Of those that succeeded."""
+        self.last_success_s = 0.0
+        """When rules were last ready for use, seconds since the epoch."""
+
+    def succeeded(self, seconds: float) -> None:
+        """Note a load that took so long."""
+        self.seconds.observe(seconds)
+        self.is_stale = False
+        self.last_success_s = time.time()
 
 
 class Reloader:
@@ -49,7 +68,7 @@ class Reloader:
         self,
         directory: Path,
         http: HttpReading,
-        for_kernel: Callable[[RuleSet], Generation],
+        for_kernel: Callable[[KernelPlan], Generation],
         *,
         lenient: bool,
     ) -> None:
@@ -58,6 +77,7 @@ class Reloader:
         self._lenient = lenient
         self._http = http
         self._for_kernel = for_kernel
+        self.loads = Loads()
         self._asked = False
         self._thread: threading.Thread | None = None
         self._finished: Compiled | None = None
@@ -80,9 +100,13 @@ class Reloader:
     def _load(self) -> None:
         started_s = time.monotonic()
         try:
-            rules = load_and_log(self._directory, lenient=self._lenient)
-            self._finished = Compiled(rules, Matcher(rules, self._http), self._for_kernel(rules))
+            ready = make_ready(self._directory, self._http, lenient=self._lenient)
+            loaded_s = time.monotonic() - started_s
+            self._finished = Compiled(ready, self._for_kernel(ready.plan))
         except (RulesError, KernelError) as error:
+            self.loads.failed += 1
+            self.loads.is_stale = True
             log.error("rules not reloaded, the old ones stay: %s", error)  # noqa: TRY400 - the line says it all
         else:
-            log.info("%d rules compiled in %.1f s", len(rules), time.monotonic() - started_s)
+            self.loads.succeeded(loaded_s)
+            log.info("%d rules ready in %.1f s", len(ready.rules), time.monotonic() - started_s)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from socket import if_indextoname
 from typing import Any
 
 from sensor.counters import Counters
@@ -22,6 +25,21 @@ def printable(data: bytes) -> str:
 def protocol_name(protocol: int) -> str:
     """``TCP``, ``UDP``, ..., or the IANA number of a protocol without a name here."""
     return PROTOCOL_NAMES.get(protocol, str(protocol))
+
+
+def interface_name(index: int) -> str:
+    """Return the name of a live interface; the index as text where the interface went away since."""
+    try:
+        return if_indextoname(index)
+    except OSError:
+        return str(index)
+
+
+def log_to_stderr() -> None:
+    """Let this process log a line for each thing that happens; over the status line, where one is drawn."""
+    over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
+    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
 
 
 def match_objects(piece: Evidence, interface: str) -> Iterator[dict[str, Any]]:

@@ -9,35 +9,24 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from types import FrameType
 
 from sensor import abi
 from sensor.capture.clock import WallClock
-from sensor.capture.interface import default_workers
 from sensor.capture.link import Interface, attached, find_interface, needs_frags, ready_interface
-from sensor.capture.program import Generation, KernelPlan, Options, Program, check_privileges
-from sensor.capture.ring import RingSet, online_cpus
-from sensor.capture.syscalls import link_update
-from sensor.config import Keep, Settings
+from sensor.capture.program import check_privileges
+from sensor.config import Settings
 from sensor.counters import Counters
-from sensor.crew import Crew
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
-from sensor.evidence.store import EvidenceWriter
-from sensor.evidence.suppress import Suppressor
-from sensor.model import Evidence
-from sensor.pipeline import Pipeline
-from sensor.reload import Reloader, load_and_log
+from sensor.events.sender import EventSender
+from sensor.reload import Reloader
 from sensor.report import counters_line
-from sensor.rules.emit import kernel_plan
-from sensor.rules.http import HttpReading
-from sensor.rules.load import RuleSet
-from sensor.rules.networks import Networks
-from sensor.rules.plan import Plan, demands
 from sensor.rules.profile import PROFILES
-from sensor.worker import Report
+from sensor.rules.ready import make_ready
+from sensor.supervisor import Capture
 
 WAIT_S = 0.05
 """Bounds what time asks for, and how long a signal may go unnoticed."""
@@ -47,34 +36,38 @@ CLOCK_JUMP_NS = 1_000_000_000
 
 log = logging.getLogger(__name__)
 
-Emit = Callable[[list[Evidence]], None]
 ShowStatus = Callable[[Counters, int], None]
 """Takes a snapshot and the bytes seen so far."""
 
 
-def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
+def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) -> None:
     """Capture until a signal, the set duration, or an interface that goes away; log the final counters.
 
-    Everything that can be refused is tried before the program is attached.
+    Everything that can be refused is tried before the program is attached. ``as_json`` prints the matches.
 
     Raises:
-        SettingsError: No interface was named.
+        SettingsError: No interface was named, or a receiver of events that cannot be used.
         RulesError: A rule is wrong.
         PrivilegeError: Root or a capability is missing.
         InterfaceError: An interface is not ready, or went away.
         KernelError: The kernel refused program, map or ring.
         EvidenceError: Evidence cannot be written, or some could not be.
+        SensorError: Metrics cannot be served where they are to be.
     """
     if not settings.interface:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
-    rules = load_and_log(settings.rules, lenient=settings.lenient)
     check_privileges()
     names = tuple(dict.fromkeys(settings.interface))
     frags = any(needs_frags(name, settings.mode) for name in names)
     interfaces = [ready_interface(name, settings.mode, frags=frags) for name in names]
+    started_s = time.monotonic()
+    ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
+    load_s = time.monotonic() - started_s
     with ExitStack() as stack:
-        capture = Capture(settings, rules, stack, workers=_workers(settings, interfaces), frags=frags)
-        stop = _handle_signals(settings.duration, capture.reloader)
+        events = stack.enter_context(closing(EventSender(settings, as_json=as_json)))
+        capture = Capture(settings, ready, interfaces, events, stack, frags=frags)
+        capture.reloader.loads.succeeded(load_s)
+        stop = _handle_signals(settings.duration, capture.reloader, events)
         with ExitStack() as attachments:
             for interface in interfaces:
                 link_fd = attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
@@ -84,11 +77,13 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
                 ", ".join(names),
                 settings.mode,
                 "1 worker" if len(capture.crew) == 1 else f"{len(capture.crew)} workers",
-                len(rules),
+                len(ready.rules),
             )
-            gone = _loop(capture, interfaces, stop, emit, show_status)
-        capture.take(capture.crew.drain(), emit)  # detached: what is in the rings is all there will be
+            gone = _loop(capture, interfaces, stop, show_status)
+        capture.publish("draining")
+        capture.take(capture.crew.drain())  # detached: what is in the rings is all there will be
         counters = replace(capture.counters(), in_ring=capture.rings.waiting())
+        capture.publish("draining")
     for path in capture.writer.paths:
         log.info("evidence: %s", path)
     log.info("counters: %s", counters_line(counters))
@@ -98,115 +93,6 @@ def run(settings: Settings, emit: Emit, show_status: ShowStatus | None) -> None:
         raise EvidenceError(
             f"{counters.write_failed} matched frames could not be written to {settings.evidence}; see the log"
         )
-
-
-def _workers(settings: Settings, interfaces: list[Interface]) -> int:
-    """Labels of a flow are remembered in one place: where they decide, there is one worker."""
-    if settings.keep == "flow" or PROFILES[settings.profile].once:
-        if settings.workers not in (None, 1):
-            log.warning("1 worker: --keep flow and --profile ly_probe remember each flow in one place")
-        return 1
-    return settings.workers or default_workers(interfaces, len(online_cpus()))
-
-
-class Capture:
-    """Everything between the interfaces and the evidence files."""
-
-    def __init__(
-        self, settings: Settings, rules: RuleSet, stack: ExitStack, *, workers: int, frags: bool
-    ) -> None:
-        """Open all of it; the stack closes it."""
-        self._keep, self._http = settings.keep, PROFILES[settings.profile].http
-        self._totals = Counters()
-        self.link_fds: list[int] = []
-        """Of the interfaces the program is attached to."""
-        writer = EvidenceWriter(settings.evidence, settings.devid, local_time=settings.local_time)
-        self.writer = stack.enter_context(closing(writer))
-        for recovery in writer.recovered:
-            log.warning("%s", recovery)
-        log.info("compiling %d rules", len(rules))
-        networks = Networks(settings.networks_include, settings.networks_exclude)
-        self.pipeline = Pipeline(rules, settings.keep, settings.profile, networks=networks)
-        self.suppressor = Suppressor(settings.suppress_above)
-        program = Program(_plan(rules, self._http, settings.keep), _options(settings, frags=frags))
-        self.program = stack.enter_context(closing(program))
-        self.reloader = Reloader(settings.rules, self._http, self._for_kernel, lenient=settings.lenient)
-        self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20)))
-        program.connect(self.rings.rings)
-        self.crew = Crew(self.pipeline, self.rings.rings, workers)
-        stack.callback(self.crew.kill)
-
-    def take(self, reports: Iterable[Report], emit: Emit) -> None:
-        """Count what the workers report, and write the evidence."""
-        for report in reports:
-            before = self._totals
-            self._totals = replace(
-                before,
-                read=before.read + report.read,
-                undecodable=before.undecodable + report.undecodable,
-                unmatched=before.unmatched + report.unmatched,
-                matched=before.matched + len(report.pieces),
-                cut=before.cut + report.cut,
-            )
-            if report.pieces:
-                pieces = self.suppressor.admit(report.pieces)
-                self.writer.write(pieces)
-                emit(pieces)
-
-    def reload(self, emit: Emit) -> None:
-        """Put a new rule set in force where one has been finished: in the kernel, then in the workers."""
-        compiled = self.reloader.take()
-        if compiled is None:
-            return
-        for link_fd in self.link_fds:
-            link_update(link_fd, compiled.generation.fd)
-        self.program.use(compiled.generation)
-        self.pipeline.matcher = compiled.matcher
-        self.take(self.crew.hand_over(self.pipeline), emit)
-        log.info("%d rules in force (%s)", len(compiled.rules), compiled.rules.digest[:12])
-
-    def counters(self) -> Counters:
-        """Take a snapshot; what is in the rings is inferred, since frames keep arriving."""
-        kernel = {counter: frames for counter, (frames, _) in self.program.counters().items()}
-        return replace(
-            self._totals,
-            seen=kernel[abi.Counter.SEEN],
-            ignored={c.name.removeprefix("IGNORED_").lower(): kernel[c] for c in abi.IGNORED},
-            submitted=kernel[abi.Counter.SUBMITTED],
-            submit_failed=kernel[abi.Counter.SUBMIT_FAILED],
-            in_ring=max(0, kernel[abi.Counter.SUBMITTED] - self._totals.read),
-            written=self.writer.written,
-            suppressed=self.suppressor.suppressed,
-            write_failed=self.writer.write_failed,
-            restarts=self.crew.restarts,
-        )
-
-    def _for_kernel(self, rules: RuleSet) -> Generation:
-        return self.program.compile(_plan(rules, self._http, self._keep))
-
-
-def _plan(rules: RuleSet, http: HttpReading, keep: Keep) -> KernelPlan:
-    """What the kernel may ignore: nothing that carries payload where flows are kept, whatever the rules."""
-    plan = Plan.pass_all() if keep == "flow" else Plan.of(demands(rules, http))
-    return kernel_plan(plan, http)
-
-
-def _options(settings: Settings, *, frags: bool) -> Options:
-    profile = PROFILES[settings.profile]
-    return Options(
-        snaplen=settings.snaplen,
-        action=settings.action,
-        flows=settings.flows,
-        depth=profile.depth,
-        http_at_any_depth=profile.http_at_any_depth,
-        longest=profile.longest,
-        flow_has_tos=profile.flow_has_tos,
-        idle_s=profile.idle_s,
-        life_s=profile.life_s,
-        include=settings.networks_include,
-        exclude=settings.networks_exclude,
-        multi_buffer=frags,
-    )
 
 
 class _Every:
@@ -228,20 +114,25 @@ def _loop(
     capture: Capture,
     interfaces: list[Interface],
     stop: Callable[[], bool],
-    emit: Emit,
     show_status: ShowStatus | None,
 ) -> InterfaceError | None:
     """Capture until told to stop (None), or until an interface is gone (the error to end with)."""
     rotation, status, clock = _Every(ROTATION_NS), _Every(STATUS_NS), WallClock()
     while not stop():
-        capture.take(capture.crew.receive(WAIT_S), emit)
+        capture.take(capture.crew.receive(WAIT_S))
         if rotation.is_due():
-            capture.reload(emit)
-            capture.writer.tick(time.time_ns())
+            capture.reload()
+            capture.events.tick()
+            capture.upkeep.tick(time.time_ns())
+            capture.publish("capturing")
         if status.is_due():
+            if capture.api:
+                capture.api.tick()
             if show_status:
                 show_status(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
-            _watch_clock(clock)
+            if capture.exporter:
+                capture.exporter.watch(capture.link_fds)
+            capture.clock_jumps += _watch_clock(clock)
             try:
                 interfaces = [_still_there(interface) for interface in interfaces]
             except InterfaceError as error:
@@ -249,10 +140,13 @@ def _loop(
     return None
 
 
-def _watch_clock(clock: WallClock) -> None:
+def _watch_clock(clock: WallClock) -> bool:
+    """Whether it jumped."""
     moved_ns = clock.remeasure()
-    if abs(moved_ns) > CLOCK_JUMP_NS:
-        log.warning("the wall clock jumped by %+.3f s; evidence follows it", moved_ns / 1e9)
+    if abs(moved_ns) <= CLOCK_JUMP_NS:
+        return False
+    log.warning("the wall clock jumped by %+.3f s; evidence follows it", moved_ns / 1e9)
+    return True
 
 
 def _still_there(before: Interface) -> Interface:
@@ -269,8 +163,8 @@ def _still_there(before: Interface) -> Interface:
     return now
 
 
-def _handle_signals(duration_s: float | None, reloader: Reloader) -> Callable[[], bool]:
-    """Reload at SIGHUP; give a question that turns true at SIGINT, SIGTERM, or after the duration.
+def _handle_signals(duration_s: float | None, reloader: Reloader, events: EventSender) -> Callable[[], bool]:
+    """At SIGHUP reload and reopen; give a question that turns true at SIGINT, SIGTERM, or after the duration.
 
     The handlers stay to the end of the process: no second signal may break off the closing of files.
     """
@@ -280,6 +174,7 @@ def _handle_signals(duration_s: float | None, reloader: Reloader) -> Callable[[]
     def note(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             reloader.request()
+            events.request_reopen()
         else:
             received.append(number)
 

@@ -13,8 +13,8 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -25,11 +25,15 @@ from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.rules.flows import FlowTable
 
-DRAIN, HAND_OVER = signal.SIGTERM, signal.SIGUSR1
+DRAIN, HAND_OVER = signal.SIGUSR2, signal.SIGUSR1
 """Read the rings empty and end; end after the batch at hand."""
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A terminal or a service manager sends these to every process; only the supervisor answers them."""
 
-IDLE_WAIT_MS = 5
-"""Bounds the delay of a frame that waits in a ring that is not filling."""
+WAIT_MS = 5
+"""Bounds the delay of a frame that waits in a ring for others: small batches cost more a frame."""
+ENOUGH_BYTES = 1 << 20
+"""In a ring: worth a batch without waiting for more."""
 CLOCK_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
@@ -46,6 +50,12 @@ class Report(NamedTuple):
     cut: int
     """Scans broken off for their cost."""
     pieces: list[Evidence]
+    batch_ns: int = 0
+    """Time from the ring to the pieces, as the wall sees it; 0: the batch was skipped."""
+    match_ns: int = 0
+    """Of that, matching."""
+    fill: float = 0.0
+    """The share of the ring that was taken when the batch was read, 0 to 1."""
 
 
 class Farewell(NamedTuple):
@@ -54,9 +64,20 @@ class Farewell(NamedTuple):
     flows: FlowTable
 
 
-def work(number: int, pipeline: Pipeline, rings: Sequence[PerfRing], connection: Connection) -> None:
-    """Be a worker until told to end, or until the supervisor is gone."""
-    supervisor = os.getppid()
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Fork workers in here: signals wait until the worker's own handlers are there to take them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (DRAIN, HAND_OVER, *_IGNORED))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def work(
+    number: int, pipeline: Pipeline, rings: Sequence[PerfRing], connection: Connection, supervisor: int
+) -> None:
+    """Be a worker until told to end, or until the supervisor, a process id, is gone."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:
         return
@@ -69,10 +90,10 @@ def work(number: int, pipeline: Pipeline, rings: Sequence[PerfRing], connection:
     with suppress(BrokenPipeError):
         while HAND_OVER not in told:
             busy = [_take_batch(ring, mine, pipeline, connection) for ring in mine.rings]
-            if not any(busy):
-                if DRAIN in told:
-                    break
-                mine.wait(IDLE_WAIT_MS)
+            if DRAIN in told and not any(busy):
+                break
+            if not told and all(ring.waiting_bytes < ENOUGH_BYTES for ring in mine.rings):
+                mine.wait(WAIT_MS)
             if time.monotonic() > clock_due_s:
                 mine.clock.remeasure()
                 clock_due_s = time.monotonic() + CLOCK_S
@@ -81,15 +102,18 @@ def work(number: int, pipeline: Pipeline, rings: Sequence[PerfRing], connection:
 
 def _take_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, connection: Connection) -> bool:
     """Take one batch of a ring to the end; whether there was any."""
+    started_ns, fill = time.perf_counter_ns(), ring.fill()
     batch = ring.read(rings.clock)
     if batch is None:
         return False
     before = pipeline.counts()
     pieces = pipeline.process(batch)
-    read, undecodable, unmatched, cut = (
+    read, undecodable, unmatched, cut, match_ns = (
         now - then for now, then in zip(pipeline.counts(), before, strict=True)
     )
-    _send(connection, Report(ring.cpu, ring.next_tail, read, undecodable, unmatched, cut, pieces))
+    frames = (read, undecodable, unmatched, cut)
+    batch_ns = time.perf_counter_ns() - started_ns
+    _send(connection, Report(ring.cpu, ring.next_tail, *frames, pieces, batch_ns, match_ns, fill))
     ring.release()
     return True
 
@@ -99,7 +123,7 @@ def _send(connection: Connection, message: Report | Farewell) -> None:
 
 
 def _handle_signals() -> set[int]:
-    """Note DRAIN and HAND_OVER; the others are the supervisor's, even from the terminal."""
+    """Note DRAIN and HAND_OVER, from now on."""
     told: set[int] = set()
 
     def note(signal_number: int, _frame: FrameType | None) -> None:
@@ -107,6 +131,7 @@ def _handle_signals() -> set[int]:
 
     for number in (DRAIN, HAND_OVER):
         signal.signal(number, note)
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (DRAIN, HAND_OVER, *_IGNORED))
     return told

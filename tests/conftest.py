@@ -15,7 +15,7 @@ from sensor.capture.program import Program, check_privileges
 from sensor.config import OWN_RULES
 from sensor.errors import SensorError
 
-FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 51001, 51008, 51401, 51601, 51607}
+FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 41111, 51001, 51008, 51401, 51601, 51607}
 
 
 def _why_no_kernel() -> str | None:
@@ -45,6 +45,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         pytest.exit(f"SENSOR_REQUIRE_KERNEL=1, and the kernel cannot be used: {reason}", returncode=1)
     for item in marked:
         item.add_marker(pytest.mark.skip(reason=f"no eBPF here: {reason}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep compiled rules to the session: as a user's starts do, those of one test serve the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ where the enclosing layer ended on the wire; bytes are read from ``kept`` alone.
 
 from __future__ import annotations
 
+import copy
 import struct
 from dataclasses import dataclass, field
 
@@ -192,7 +193,15 @@ def datagram(packet: Packet, kept: bytes, at: int, end: int, first_fragment: boo
     if packet.tunnels is None:
         packet.payload = 0, 0
         return PacketStatus.TUNNEL
-    return (vxlan if packet.dport == 4789 else geneve)(packet, kept, at, end)
+    outside = copy.copy(packet)
+    try:
+        status = (vxlan if packet.dport == 4789 else geneve)(packet, kept, at, end)
+    except Malformed:
+        status = PacketStatus.MALFORMED
+    if status in (PacketStatus.UNKNOWN, PacketStatus.MALFORMED):
+        vars(packet).update(vars(outside))
+        return PacketStatus.PAYLOAD
+    return status
 
 
 def ip_tunnel(packet: Packet, kept: bytes, at: int, end: int, first_fragment: bool) -> PacketStatus:

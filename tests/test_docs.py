@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
 
@@ -21,11 +25,15 @@ from sensor.rules.fields import FIELDS, REQUIRED, RULE_ID
 from sensor.rules.profile import PROFILES
 from sensor.rules.regex import RegexError
 from sensor.rules.scan import BUDGET_NS, SLICE
+from tests.api.api_samples import open_directory
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RULES = (ROOT / "docs" / "rules.md").read_text()
-OTHERWISE_RUN = ("make demo", "make test")  # by test_demo.py, and by whoever runs this
+BENCH = (ROOT / "docs" / "bench.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
+EVENTS = (ROOT / "docs" / "events.md").read_text()
+OTHERWISE_RUN = ("make demo", "make test", "sensor serve")  # by other tests, and by whoever runs this
 
 
 def commands(document: str) -> list[str]:
@@ -47,15 +55,18 @@ def run(command: str, directory: Path, **variables: str) -> str:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("network", "use_few_rules")
-@pytest.mark.parametrize("command", commands(README))
-def test_commands_of_the_readme_run(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", commands(README) + commands(EVENTS))
+def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
         veth_pair(left, right)
     frames = mix.demo(seed=1).frames
     write_capture(tmp_path / "capture.pcap", frames)
     subprocess.run(["tshark", "-r", "capture.pcap", "-w", "capture.pcapng"], check=True, cwd=tmp_path)
-    run(command, tmp_path, SENSOR_DURATION="0.2", SENSOR_EVIDENCE=str(tmp_path / "evidence"))
+    variables = {"SENSOR_DURATION": "0.2", "SENSOR_EVIDENCE": str(tmp_path / "evidence")}
+    if command.startswith("sensor evidence"):
+        run("sensor read capture.pcap", tmp_path, **variables)
+    run(command, tmp_path, **variables)
 
 
 @pytest.mark.usefixtures("use_few_rules")
@@ -69,6 +80,46 @@ def test_commands_of_the_rules_page_run(tmp_path: Path, command: str) -> None:
     shown = run(command, tmp_path)
     if "rules test" in command:
         assert f"The test prints `{shown.strip()}`" in RULES
+
+
+@pytest.mark.usefixtures("network", "use_few_rules")
+def test_commands_of_the_api_page_run() -> None:
+    """One after the other, as they stand; what serves goes on meanwhile."""
+    with open_directory() as directory, ExitStack() as servers:
+        write_capture(directory / "capture.pcap", mix.demo(seed=1).frames)
+        for command in commands(API):
+            if command.startswith("sensor serve"):
+                servers.enter_context(serving_in_background(command, directory))
+            else:
+                run(command, directory)
+        assert (directory / "threats.pcapng").stat().st_size > 1000
+
+
+@pytest.mark.kernel
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("use_few_rules")
+def test_commands_of_the_bench_page_run(tmp_path: Path) -> None:
+    """One after the other, as they stand."""
+    write_capture(tmp_path / "capture.pcap", mix.demo(seed=1).frames)
+    for command in commands(BENCH):
+        run(command, tmp_path)
+
+
+@contextmanager
+def serving_in_background(command: str, directory: Path) -> Iterator[None]:
+    """Run a command that serves until the end of the block."""
+    process = subprocess.Popen([sys.executable, "-m", *command.split()], cwd=directory)
+    try:
+        while process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", 8321)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 def rows(document: str, heading: str) -> list[list[str]]:
@@ -134,7 +185,8 @@ def test_the_table_lists_every_setting() -> None:
     shown = {name: value.strip("`") for name, value in rows.items()}
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     expected = {name: str(value).lower() for name, value in defaults.items()}
-    expected |= {"interface": "none", "duration": "none", "rules": "our own"}
+    expected |= {name: "none" for name, default in defaults.items() if default == ()}
+    expected |= {"rules": "our own"}
     assert shown == expected
 
 

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 from captures import Frame, pcap
 from frames import IPV4, MORE_FRAGMENTS, PAYLOAD, TCP, UDP, batch_of, ethernet, ipv4, tcp, udp
-from tunnels import CONTROLLED_LABEL, INNER_PACKETS, PLAIN_LABEL, TUNNELS, VXLAN_PORT, tunnelled, vxlan
+from tunnels import (
+    CONTROLLED_LABEL,
+    GENEVE_PORT,
+    INNER_PACKETS,
+    PLAIN_LABEL,
+    TUNNELS,
+    VXLAN_PORT,
+    tunnelled,
+    vxlan,
+)
 
 from sensor.decode import decode
 from sensor.model import Evidence, Rule
@@ -49,22 +58,38 @@ def test_a_rule_hits_in_tunnels(names: list[str]) -> None:
     assert web.payload == question.payload == PAYLOAD
 
 
+IN_DATAGRAMS = {name for name in TUNNELS if name.startswith(("vxlan", "geneve"))}
+
+
 def test_a_third_tunnel_is_not_entered() -> None:
-    """It counts as undecodable, whatever it is."""
+    """It counts as undecodable, whatever it is; in a datagram it is that datagram's payload."""
     pipeline = Pipeline([ANY], "any")
-    frames = [ethernet(*tunnelled(["gre", "vxlan", name], *TCP_INSIDE[1:])) for name in TUNNELS]
-    assert pipeline.process(batch_of(frames)) == []
-    assert pipeline.undecodable == len(TUNNELS)
+    frames = [ethernet(*tunnelled(["gre", "ip in ipv4", name], *TCP_INSIDE[1:])) for name in TUNNELS]
+    kept = pipeline.process(batch_of(frames))
+    assert len(kept) == len(IN_DATAGRAMS)
+    assert all(piece.five_tuple.dport in (VXLAN_PORT, GENEVE_PORT) for piece in kept)
+    assert pipeline.undecodable == len(TUNNELS) - len(IN_DATAGRAMS)
 
 
 def test_garbage_inside_is_undecodable() -> None:
     """A tunnel's header with nonsense behind it is not taken for a payload."""
     pipeline = Pipeline([ANY], "any")
-    frames = [
-        ethernet(*tunnelled([name], IPV4, b"\xff" * 20 + PAYLOAD)) for name in TUNNELS if name != "mpls"
-    ]
+    names = TUNNELS.keys() - IN_DATAGRAMS - {"mpls"}
+    frames = [ethernet(*tunnelled([name], IPV4, b"\xff" * 20 + PAYLOAD)) for name in names]
     assert pipeline.process(batch_of(frames)) == []
     assert pipeline.undecodable == len(frames)
+
+
+@pytest.mark.parametrize("name", sorted(IN_DATAGRAMS))
+@pytest.mark.parametrize("outer", [[], ["gre"], ["vxlan"]])
+def test_a_forged_header_hides_no_payload(name: str, outer: list[str]) -> None:
+    """Anybody can put eight bytes before an attack: where no packet follows, rules see the datagram."""
+    frame = ethernet(*tunnelled([*outer, name], IPV4, b"\xff" * 20 + PAYLOAD))
+    [found] = evidence([frame], ANY)
+    assert found.five_tuple.protocol == UDP
+    assert found.five_tuple.dport in (VXLAN_PORT, GENEVE_PORT)
+    assert found.payload.endswith(PAYLOAD)
+    assert frame.endswith(found.payload)
 
 
 @pytest.mark.parametrize("payload", [PAYLOAD, vxlan(PAYLOAD, flags=0), vxlan(PAYLOAD, flags=0x0C), b"GET /"])

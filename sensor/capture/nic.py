@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
 from pyroute2.ethtool.ioctl import IoctlEthtool, NoSuchDevice, NotSupportedError
@@ -103,15 +103,38 @@ def nic_counters(name: str) -> dict[str, int]:
     Raises:
         InterfaceError: There is no interface of this name.
     """
-    with IPRoute() as netlink:
-        links = [link for link in netlink.get_links() if link.get_attr("IFLA_IFNAME") == name]
-    if not links:
-        raise _gone(name)
-    counted = links[0].get_attr("IFLA_STATS64")
+    counted = _link(name).get_attr("IFLA_STATS64")
     losses = {key: int(counted[key]) for key in _LOSSES}
     with _ethtool(name) as ethtool, suppress(NotSupportedError):
         losses |= {key: int(value) for key, value in ethtool.get_statistics() if _XDP_LOSS.search(key)}
     return losses
+
+
+class Received(NamedTuple):
+    """What an interface has received since it was made, as its driver counts."""
+
+    frames: int
+    bytes: int
+    has_carrier: bool
+
+
+def received(name: str) -> Received:
+    """Ask what an interface has received, whatever became of it.
+
+    Raises:
+        InterfaceError: There is no interface of this name.
+    """
+    link = _link(name)
+    counted = link.get_attr("IFLA_STATS64")
+    return Received(int(counted["rx_packets"]), int(counted["rx_bytes"]), bool(link.get_attr("IFLA_CARRIER")))
+
+
+def _link(name: str) -> Any:
+    with IPRoute() as netlink:
+        links = [link for link in netlink.get_links() if link.get_attr("IFLA_IFNAME") == name]
+    if not links:
+        raise _gone(name)
+    return links[0]
 
 
 @contextmanager

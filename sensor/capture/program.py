@@ -6,7 +6,7 @@ stand in maps that outlive it, which its code names by their file descriptors.
 
 from __future__ import annotations
 
-import errno
+import atexit
 import os
 import resource
 import time
@@ -113,26 +113,27 @@ class Generation:
     """The program compiled and loaded for one plan, with the maps that are its own."""
 
     def __init__(self, bpf: Any, flags: int) -> None:
-        self._bpf = bpf
+        self.bpf = bpf
+        """BCC's own object, with its tables."""
         self.fd = xdp_load("prefilter", bpf.dump_func(b"prefilter"), flags)
 
     def map_fd(self, name: str) -> int:
         """Return the file descriptor of one of its maps."""
-        return int(self._bpf[name.encode()].map_fd)
+        return int(self.bpf[name.encode()].map_fd)
 
     def close(self) -> None:
         """Free it; the kernel keeps what an interface still runs."""
         os.close(self.fd)
-        self._bpf.cleanup()
+        _free(self.bpf)
 
 
 class SharedMaps:
     """What outlives a generation: counters, flows, and until when any flow is followed."""
 
     def __init__(self, flows: int) -> None:
-        self.flows = KernelFlows(flows)
         self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, 1)
         self.follow_fd = maps.create_array("follow", BPF_MAP_TYPE_ARRAY, _U64, 1)
+        self.flows = KernelFlows(flows)
 
     def flags(self) -> list[str]:
         """Return the compiler's flags for it."""
@@ -174,12 +175,13 @@ class Program:
         try:
             self._shared = SharedMaps(options.flows)
         except OSError as error:
-            raise KernelError(
-                f"no memory of the kernel for {options.flows} flows ({error.strerror}): lower the setting flows"
-                if error.errno == errno.ENOMEM
-                else f"the kernel refused a map: {error.strerror}"
-            ) from error
+            raise _refused(error) from error
         self._generation = self.compile(plan)
+
+    @property
+    def generation(self) -> Generation:
+        """The one in force."""
+        return self._generation
 
     @property
     def fd(self) -> int:
@@ -198,10 +200,15 @@ class Program:
         bpf = self._compile(plan.code)
         try:
             generation = Generation(bpf, flags)
+        except OSError as error:
+            _free(bpf)
+            raise _refused(f"{error.strerror}: {error.filename}" if error.filename else error) from error
+        try:
             maps.fill(generation.map_fd("port_classes"), plan.port_classes)
             self._fill_networks(generation)
         except OSError as error:
-            raise _refused(f"{error.strerror}: {error.filename}" if error.filename else error) from error
+            generation.close()
+            raise _refused(error) from error
         for ring in self._rings:
             _connect(generation, ring)
         return generation
@@ -267,6 +274,10 @@ class Program:
             self._shared.follow(until_ns)
         return remembered
 
+    def count_only(self) -> None:
+        """In a forked child: let go of the generation in force, which would otherwise outlive its time."""
+        self._generation.close()
+
     def memory_bytes(self) -> dict[str, int]:
         """What each map takes."""
         shared, own = self._shared, ("port_classes", "frames", "works")
@@ -278,6 +289,12 @@ class Program:
         """Free program and maps; they live on while an interface holds them."""
         self._generation.close()
         self._shared.close()
+
+
+def _free(bpf: Any) -> None:
+    """Close what BCC made, and let go of it: BCC itself holds on to everything until the process ends."""
+    bpf.cleanup()
+    atexit.unregister(bpf.cleanup)
 
 
 def _connect(generation: Generation, ring: PerfRing) -> None:
@@ -310,6 +327,13 @@ def _refused(reason: object) -> KernelError:
         f"the kernel program could not be loaded ({reason}); "
         "sensor needs Linux 5.15 or newer with eBPF enabled"
     )
+
+
+def bcc_version() -> str:
+    """Return the version of BCC, once a program has been compiled."""
+    from bcc.version import __version__
+
+    return str(__version__)
 
 
 def _import_bcc() -> Any:

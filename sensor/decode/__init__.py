@@ -27,7 +27,8 @@ def decode(batch: FrameBatch) -> PacketBatch:
     MALFORMED are reported. Frames of a link type that is not in `LinkType` are UNKNOWN.
 
     Up to two tunnels are entered, and the packet inside is the one that is reported; what has a
-    third tunnel is UNKNOWN.
+    third tunnel is UNKNOWN. Datagrams to a tunnel's port in which there is no such packet are
+    payload like any other.
     """
     packets = _malformed_packets(len(batch))
     cursor = Cursor.at_start(batch, packets)
@@ -35,6 +36,7 @@ def decode(batch: FrameBatch) -> PacketBatch:
     for _ in range(TUNNELS_MAX):
         if cursor.decoding.left:
             inside_tunnel(cursor.decoding.take_left())
+    cursor.decoding.restore_datagrams()
     return packets
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,20 @@ from sensor.model import FrameBatch, PacketBatch, PacketStatus
 
 Integers: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
+Datagrams: TypeAlias = tuple[Integers, dict[str, NDArray[Any]]]
+"""Frames, and the fields of their packets."""
+
+_DATAGRAM_FIELDS = (
+    "status",
+    "ip_version",
+    "protocol",
+    "tos",
+    "source_offset",
+    "sport",
+    "dport",
+    "payload_start",
+    "payload_end",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +43,25 @@ class Decoding:
     inner_ethertype: Integers
     """What that inner packet is."""
 
+    datagrams: list[Datagrams]
+    """What datagrams are to be taken for where their inside turns out to be none."""
+
     def take_left(self) -> Cursor:
         """Go on with all frames of which an inner packet is left: there has to be one."""
         cursor = reduce(Cursor.join, self.left)
         self.left.clear()
         return cursor
+
+    def restore_datagrams(self) -> None:
+        """Take datagrams for the payload that they are where no packet could be decoded inside.
+
+        A header that looks like a tunnel's costs an attacker nothing: it must not hide the payload.
+        """
+        for frames, fields in reversed(self.datagrams):  # the innermost first
+            inside = self.packets.status[frames]
+            failed = (inside == PacketStatus.UNKNOWN) | (inside == PacketStatus.MALFORMED)
+            for name, values in fields.items():
+                getattr(self.packets, name)[frames[failed]] = values[failed]
 
 
 @dataclass(slots=True)
@@ -63,6 +91,7 @@ class Cursor:
             packets,
             first_fragment=np.zeros(len(batch), np.bool_),
             left=[],
+            datagrams=[],
             inner_ethertype=np.zeros(len(batch), np.int64),
         )
         wire_end = batch.start + batch.wirelen
@@ -130,6 +159,13 @@ class Cursor:
             self.set(payload_start=0, payload_end=0)
             self.decoding.inner_ethertype[self.frames] = ethertype
             self.decoding.left.append(self)
+
+    def leave_datagram(self, ethertype: Integers | int) -> None:
+        """Do the same with what may be a tunnel's datagrams, and remember these as they are."""
+        frames = np.arange(len(self)) if isinstance(self.frames, slice) else self.frames
+        fields = {name: getattr(self.decoding.packets, name)[frames] for name in _DATAGRAM_FIELDS}
+        self.decoding.datagrams.append((frames, fields))
+        self.leave(ethertype)
 
     def set(self, **fields: Integers | int) -> None:
         """Fill in fields of the packets."""

@@ -61,7 +61,7 @@ def gre(cursor: Cursor) -> None:
 
 
 def in_udp(datagram: Cursor) -> None:
-    """Pass VXLAN and GENEVE headers; a datagram that has no valid one stays the payload that it is."""
+    """Pass VXLAN and GENEVE headers; a datagram without one, or without a packet, is the payload it is."""
     dport = datagram.decoding.packets.dport[datagram.frames]
     is_vxlan, is_geneve = dport == VXLAN_PORT, dport == GENEVE_PORT
     if np.count_nonzero(is_vxlan | is_geneve):  # seldom
@@ -74,7 +74,7 @@ def _vxlan(cursor: Cursor) -> None:
     """Require the I flag (RFC 7348, section 5), and of the others none but group policy's, as Linux does."""
     cursor = cursor.need(VXLAN_SIZE)
     valid = cursor.u8(0) & VXLAN_FLAGS == VXLAN_VNI
-    cursor.keep(valid).skip(VXLAN_SIZE).leave(ETHERNET)
+    cursor.keep(valid).skip(VXLAN_SIZE).leave_datagram(ETHERNET)
 
 
 def _geneve(cursor: Cursor) -> None:
@@ -83,7 +83,7 @@ def _geneve(cursor: Cursor) -> None:
     first, ethertype = cursor.u8(0), cursor.u16(2)
     inner = cursor.skip(GENEVE_SIZE_MIN + (first & 0x3F) * 4)
     valid = (first >> 6 == 0) & IS_INNER[ethertype] & (inner.position <= inner.end)
-    inner.keep(valid).leave(ethertype[valid])
+    inner.keep(valid).leave_datagram(ethertype[valid])
 
 
 def mpls(cursor: Cursor) -> None:

@@ -12,12 +12,14 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import stat
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
+from typing import BinaryIO
 
 from sensor.errors import EvidenceError
 from sensor.evidence.pcap import RecordReader, encode, file_header
@@ -25,6 +27,10 @@ from sensor.model import Evidence, LinkType
 
 WINDOW_S = 300
 """Packet time that one file covers."""
+
+EVIDENCE_NAME = re.compile(
+    r"(?P<minute>\d{12})(?:-linktype(?P<linktype>\d+))?(?:-\d+)?\.pcap(?P<temp>\.temp)?", re.ASCII
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +43,30 @@ def file_stem(window_s: int, linktype: int, *, local_time: bool) -> str:
     start = datetime.fromtimestamp(window_s, tz=None if local_time else UTC)
     stem = f"{start:%Y%m%d%H}{start.minute // 5 * 5:02}"
     return stem if linktype == LinkType.ETHERNET else f"{stem}-linktype{linktype}"
+
+
+def open_evidence(path: Path) -> BinaryIO:
+    """Open an evidence file to read it, by its final name, finished or not. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.open("rb")
+    with contextlib.suppress(FileNotFoundError):
+        return path.with_name(f"{path.name}.temp").open("rb")
+    return path.open("rb")  # it was finished in between, or it is gone
+
+
+def evidence_sizes(directory: Path) -> dict[str, tuple[int, bool]]:
+    """Return the size of each evidence file by its final name, and whether it is still open.
+
+    Goes by the names; nothing where the directory cannot be read.
+    """
+    sizes: dict[str, tuple[int, bool]] = {}
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if EVIDENCE_NAME.fullmatch(entry.name):
+                with contextlib.suppress(FileNotFoundError):  # renamed at this moment, or deleted
+                    size = entry.stat(follow_symlinks=False).st_size
+                    sizes[entry.name.removesuffix(".temp")] = size, entry.name.endswith(".temp")
+    return sizes
 
 
 class EvidenceFile:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from sensor.errors import EvidenceError
@@ -20,6 +21,8 @@ longer records to their file's snaplen, and a frame of a loopback exceeds the 65
 
 _FILE_HEADER = struct.Struct("<IHHiIII")  # magic, version, version, zone, sigfigs, snaplen, linktype
 _RECORD_HEADER = struct.Struct("<IIII")  # seconds, microseconds, caplen, wirelen
+FILE_HEADER_BYTES = _FILE_HEADER.size
+RECORD_HEADER_BYTES = _RECORD_HEADER.size
 _ZERO_HEADER = bytes(_RECORD_HEADER.size)
 _ZERO_CHUNK_BYTES = 1 << 20
 
@@ -27,6 +30,11 @@ _ZERO_CHUNK_BYTES = 1 << 20
 def file_header(linktype: int) -> bytes:
     """Return the 24 bytes an evidence file of this link type starts with."""
     return _FILE_HEADER.pack(0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, linktype)
+
+
+def record_header(time_us: int, caplen: int, wirelen: int) -> bytes:
+    """Return the 16 bytes in front of a frame."""
+    return _RECORD_HEADER.pack(*divmod(time_us, 1_000_000), caplen, wirelen)
 
 
 _COMMON_HEADER = file_header(0)[:-4]  # all of it but the link type
@@ -85,6 +93,11 @@ class RecordReader:
         """None where the file ends inside its header."""
         self.end = len(header) if whole else 0
 
+    def seek(self, offset: int) -> None:
+        """Go on with the record at this offset."""
+        self._file.seek(offset)
+        self.end = offset
+
     def __iter__(self) -> Iterator[Record]:
         while self.end and len(header := self._file.read(_RECORD_HEADER.size)) == _RECORD_HEADER.size:
             seconds, microseconds, caplen, wirelen = _RECORD_HEADER.unpack(header)
@@ -103,3 +116,31 @@ class RecordReader:
         while (chunk := self._file.read(_ZERO_CHUNK_BYTES)) and chunk.count(0) == len(chunk):
             pass
         return not chunk
+
+
+def read_record(file: BinaryIO, offset: int, caplen: int) -> Record | None:
+    """Read the record at an offset; None where there is none of this caplen."""
+    file.seek(offset)
+    data = file.read(RECORD_HEADER_BYTES + caplen)
+    if len(data) < RECORD_HEADER_BYTES + caplen:
+        return None
+    seconds, microseconds, found_caplen, wirelen = _RECORD_HEADER.unpack_from(data)
+    if found_caplen != caplen:
+        return None
+    time_us = seconds * 1_000_000 + microseconds
+    return Record(offset, time_us, caplen, wirelen, data[RECORD_HEADER_BYTES:])
+
+
+def first_record(path: Path) -> tuple[int, int]:
+    """Return the link type of an evidence file, and the microsecond of its first record.
+
+    Raises `EvidenceError` where it cannot be read, or has no record.
+    """
+    try:
+        with path.open("rb") as file:
+            reader = RecordReader(file)
+            for record in reader:
+                return reader.linktype or 0, record.time_us
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error.strerror}") from error
+    raise EvidenceError(f"{path} has no packets")

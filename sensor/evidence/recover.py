@@ -6,16 +6,13 @@ Runs once at the start of the process that writes evidence, before anything is c
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import NamedTuple
 
-from sensor.evidence.file import EvidenceFile
+from sensor.evidence.file import EVIDENCE_NAME, EvidenceFile
 from sensor.model import LinkType
 
 log = logging.getLogger(__name__)
-
-_TEMP_NAME = re.compile(r"\d{12}(?:-linktype(?P<linktype>\d+))?(?:-\d+)?\.pcap\.temp", re.ASCII)
 
 
 class Recovery(NamedTuple):
@@ -42,7 +39,7 @@ def recover(directory: Path) -> list[Recovery]:
     """
     recoveries: list[Recovery] = []
     for temp in sorted(directory.glob("*.temp")):
-        name = _TEMP_NAME.fullmatch(temp.name)
+        name = EVIDENCE_NAME.fullmatch(temp.name)
         file = EvidenceFile(temp.with_suffix(""), int(name["linktype"] or LinkType.ETHERNET) if name else -1)
         try:
             if not name or not file.open():

@@ -15,12 +15,20 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from sensor.errors import EvidenceError
+from sensor.evidence.day import Gap
 from sensor.evidence.file import WINDOW_S, EvidenceFile, file_stem, open_file
+from sensor.evidence.index import Index
+from sensor.evidence.mend import reconcile
+from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, SNAPLEN
 from sensor.evidence.recover import Recovery, recover
+from sensor.evidence.schema import Day
 from sensor.model import Evidence
 
 MAX_OPEN_FILES = 16
@@ -38,6 +46,21 @@ _WINDOWS = range((1 << 32) // WINDOW_S)
 log = logging.getLogger(__name__)
 
 
+class Chunk(NamedTuple):
+    """Pieces whose records stand in a file one behind the other."""
+
+    path: Path | None
+    """The file, by its final name; None for pieces that could not be written."""
+    offset: int
+    """Where the record of the first one starts."""
+    pieces: Sequence[Evidence]
+
+    def offsets(self) -> list[int]:
+        """Return where each record starts, and where the last one ends."""
+        sizes = (RECORD_HEADER_BYTES + min(piece.caplen, SNAPLEN) for piece in self.pieces)
+        return list(accumulate(sizes, initial=self.offset))
+
+
 class EvidenceWriter:
     """Appends evidence under ``directory/devid``, alone: a lock keeps a second writer out.
 
@@ -45,12 +68,23 @@ class EvidenceWriter:
     when it cannot be written, or has a writer already.
     """
 
-    def __init__(self, directory: Path, devid: int, *, local_time: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        devid: int,
+        *,
+        local_time: bool = False,
+        interface_name: Callable[[int], str] = str,
+    ) -> None:
         self.directory = directory / str(devid)
         self.written = 0
         """Frames that are in a file, whole."""
         self.write_failed = 0
         """Frames that are in none."""
+        self.matches_written: Counter[str] = Counter()
+        """Matches of the frames that are in a file, by the class of their rules."""
+        self.finished = 0
+        """Files that were given their final name."""
         self._local_time = local_time
         self._files: dict[str, EvidenceFile] = {}  # by stem, all of this run: some 0.1 MB a day
         self._open: dict[str, EvidenceFile] = {}  # by stem, least recently written first
@@ -61,6 +95,7 @@ class EvidenceWriter:
             self._lock = _take_lock(self.directory / ".lock")
             self.recovered: list[Recovery] = recover(self.directory)
             """What the last run left open, for the caller to log, a line each."""
+            self.index = Index(self.directory, interface_name)
         except OSError as error:
             raise EvidenceError(
                 f"cannot write evidence to {self.directory}: {error.strerror};"
@@ -72,37 +107,52 @@ class EvidenceWriter:
         """Files that were written in this run, by their final names."""
         return sorted(file.path for file in self._files.values() if file.records)
 
-    def write(self, pieces: Sequence[Evidence]) -> None:
-        """Append the pieces, in their order, each to the file of its time and link type.
+    def reconcile(self) -> list[tuple[Day, Gap]]:
+        """Compare the index with the files; return what has no rows yet, for `sensor.reindex` to fill."""
+        self.index.commit()
+        return reconcile(self.index, {file.path.name for file in self._open.values()})
+
+    def write(self, pieces: Sequence[Evidence]) -> list[Chunk]:
+        """Append the pieces, in their order, each to the file of its time and link type; say where they are.
 
         Each ends in ``written`` or ``write_failed``; a disk that is full or broken raises nothing, costs a
         line in the log, and is tried again with every call.
         """
         failed_before = self.write_failed
+        chunks: list[Chunk] = []
         groups: dict[tuple[int, int], list[Evidence]] = {}
         for piece in pieces:
             groups.setdefault((piece.timestamp_ns // _WINDOW_NS, piece.linktype), []).append(piece)
         for (window, linktype), group in groups.items():
             written_before = self.written
             try:
-                self._append(window, linktype, group)
+                self._append(window, linktype, group, chunks)
             except OSError as error:
                 self._report_failure(error)
-            self.write_failed += len(group) - (self.written - written_before)
+            written = self.written - written_before
+            self.write_failed += len(group) - written
+            if written < len(group):
+                chunks.append(Chunk(None, 0, group[written:]))
         if self._failed_at is not None and self.write_failed == failed_before:
             self._report_success(self._failed_at)
+        return chunks
 
-    def _append(self, window: int, linktype: int, group: Sequence[Evidence]) -> None:
+    def _append(self, window: int, linktype: int, group: Sequence[Evidence], chunks: list[Chunk]) -> None:
         if window not in _WINDOWS:
             raise OSError(0, "a packet's time is outside 1970 to 2106, which pcap cannot hold")
         window_s = window * WINDOW_S
         file = self._take(file_stem(window_s, linktype, local_time=self._local_time), linktype)
         file.until_s = max(file.until_s, window_s + WINDOW_S)
-        records_before = file.records
+        offset, records_before = file.end or FILE_HEADER_BYTES, file.records
         try:
             file.append(group)
         finally:
-            self.written += file.records - records_before
+            written = file.records - records_before
+            self.written += written
+            self.matches_written.update(rule_classes(group[:written]))
+            if written:
+                self.index.add(file.path.name, linktype, offset, file.end, group[:written])
+                chunks.append(Chunk(file.path, offset, group[:written]))
 
     def _take(self, stem: str, linktype: int) -> EvidenceFile:
         """Return the open file of this stem, the most recently used from now on."""
@@ -119,7 +169,11 @@ class EvidenceWriter:
         return self._open[stem]
 
     def tick(self, now_ns: int) -> None:
-        """Finish the files whose five minutes are over, by the wall clock and whether packets come or not."""
+        """Finish the files whose five minutes are over, by the wall clock and whether packets come or not.
+
+        Brings the index up to the last packet, too: to be called several times a second.
+        """
+        self.index.commit()
         over_s = now_ns // _NS - GRACE_S
         for stem in [stem for stem, file in self._open.items() if file.until_s <= over_s]:
             self._finish(stem)
@@ -128,12 +182,14 @@ class EvidenceWriter:
         """Finish all files and let another writer have the directory."""
         for stem in list(self._open):
             self._finish(stem)
+        self.index.close()
         os.close(self._lock)
 
     def _finish(self, stem: str) -> None:
         file = self._open.pop(stem)
         try:
             file.finish()
+            self.finished += file.records > 0
         except OSError as error:
             log.error(  # noqa: TRY400 - the line says it all
                 "%s was removed, or cannot be finished (the next start tries again): %s",
@@ -154,6 +210,15 @@ class EvidenceWriter:
         if time.monotonic() - failed_at >= QUIET_S:
             log.warning("evidence is written again; %d frames of this run were not", self.write_failed)
             self._failed_at = None
+
+
+def rule_classes(pieces: Sequence[Evidence]) -> Iterator[str]:
+    """Give the class of each match; ``flow`` for a piece without one, which was kept for its flow alone."""
+    for piece in pieces:
+        if piece.matches:
+            yield from (match.rule.rule_class for match in piece.matches)
+        else:
+            yield "flow"
 
 
 def writing_process(directory: Path, devid: int) -> int | None:

@@ -8,6 +8,7 @@ to what its rule can afford (`WORK`), around the place where Hyperscan saw the h
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import re2
 
@@ -35,15 +36,23 @@ class Captures:
     def __init__(self, tree: Node) -> None:
         """Compile the tree. Raises `RegexError` where it is too large."""
         renderer = Renderer(RE2_REPEAT_LIMIT)
+        self._pattern = renderer.render(tree).encode()
+        self._marks = renderer.captures
+        self._is_marked = len(self._marks) > 1 or any(self._marks)
         try:
-            compiled = re2.compile(renderer.render(tree).encode(), _OPTIONS)
+            compiled = re2.compile(self._pattern, _OPTIONS)
             size = max(compiled.programsize, compiled.reverseprogramsize)  # compiles the latter, too
         except re2.error as error:
             raise RegexError(f"a smaller expression, RE2 does not take this one: {error}") from None
         self._search = compiled._regexp.Match
-        self._marks = renderer.captures
-        self._is_marked = len(self._marks) > 1 or any(self._marks)
         self._longest = WORK // size
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_search"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._search = re2.compile(self._pattern, _OPTIONS)._regexp.Match
 
     def find(self, text: bytes, seen: int) -> list[Span]:
         """Find the first hit in ``text``, in which Hyperscan saw one end at ``seen``.

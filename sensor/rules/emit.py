@@ -63,7 +63,7 @@ def kernel_plan(plan: Plan, http: HttpReading) -> KernelPlan:
 
 
 def c_code(plan: Plan, http: HttpReading) -> str:
-    """Write ``judge_by_rules()``, ``judge_by_ports()`` and ``looks_like_http()``, which need ``parse.h``."""
+    """Write ``judge_by_rules()``, ``judge_by_ports()``, ``looks_like_http()``; ``parse.h`` stands before."""
     lines = [_HEAD, *_begins("looks_like_http", PrefixSet(beginnings(http)))]
     for protocol, name in ((TCP, "tcp"), (UDP, "udp")):
         lines += _ported(name, plan, protocol)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,20 @@ def load_rules(directory: Path, *, lenient: bool = False) -> RuleSet:
     return RuleSet(tuple(reader.rules), reader.digest.hexdigest(), tuple(reader.faults))
 
 
+def digest_of(directory: Path) -> str:
+    """Return what `RuleSet.digest` will be, as far as the files can be read and are JSON."""
+    digest = hashlib.sha256()
+    for rule_class in RULE_CLASSES:
+        path = directory / f"{rule_class}.json"
+        with suppress(OSError):
+            _add(digest, path, path.read_bytes())
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, path: Path, content: bytes) -> None:
+    digest.update(path.name.encode() + b"\0" + content)
+
+
 @dataclass
 class _Reader:
     """What was read so far."""
@@ -116,7 +131,7 @@ class _Reader:
             self._fault(path, None, problem=f"expected JSON of a sane size: {error}")
         else:
             self.files += 1
-            self.digest.update(path.name.encode() + b"\0" + content)
+            _add(self.digest, path, content)
             self._read_document(path, rule_class, document)
 
     def _read_document(self, path: Path, rule_class: RuleClass, document: object) -> None:

@@ -5,7 +5,6 @@ Runs in the capture workers and in ``sensor read``. A matcher belongs to one thr
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import itemgetter, or_
@@ -23,8 +22,6 @@ from sensor.rules.proof import Finds, missed
 from sensor.rules.scan import SLICE, Budget, Hits, note
 from sensor.rules.stages import ENCODED, Deciders, Stage, Transport
 from sensor.rules.view import DecodedViews, View, Views
-
-log = logging.getLogger(__name__)
 
 _TCP, _UDP, _ANY = 6, 17, -1
 
@@ -94,8 +91,6 @@ class Matcher:
             for index, find in transport.finds():
                 finds[index].append(find)
         indices = missed(expressions, finds)
-        for index in indices:
-            log.warning("rule %d is decided by RE2, Hyperscan misses it", self.rules[index].rule_id)
         for transport in self._transports.values():
             transport.leave({index: self._captures[index] for index in indices})
         return indices

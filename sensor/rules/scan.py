@@ -95,6 +95,17 @@ class Decider:
         self.scan = self._whole.scan
         return int(self._whole.size() + self._sliced.size())
 
+    def __getstate__(self) -> tuple[bytes | None, bytes | None]:
+        """Keep the databases; the trees they were compiled from have done their part."""
+        return _dump(self._whole), _dump(self._sliced)
+
+    def __setstate__(self, state: tuple[bytes | None, bytes | None]) -> None:
+        whole, sliced = state
+        self._trees, self._batch_scan = [], None
+        self._whole = _load(whole, hyperscan.HS_MODE_BLOCK)
+        self._sliced = _load(sliced, hyperscan.HS_MODE_STREAM)
+        self.scan = self._whole.scan if self._whole else _scan_nothing
+
     @property
     def batch_scan(self) -> BatchScan | None:
         """Scans many texts of up to `SLICE` bytes at once; None where there is nothing to look for."""
@@ -172,4 +183,16 @@ def _compile(mode: int, trees: Sequence[tuple[int, Node]]) -> hyperscan.Database
         elements=len(trees),
         flags=[hyperscan.HS_FLAG_SINGLEMATCH] * len(trees),
     )
+    return database
+
+
+def _dump(database: hyperscan.Database | None) -> bytes | None:
+    return hyperscan.dumpb(database) if database else None
+
+
+def _load(serial: bytes | None, mode: int) -> hyperscan.Database | None:
+    if serial is None:
+        return None
+    database = hyperscan.loadb(serial, mode)
+    database.scratch = hyperscan.Scratch(database)
     return database

@@ -79,7 +79,8 @@ def numbers_in(path: Path) -> list[int]:
 
 def names_in(directory: Path) -> list[str]:
     """Names of the evidence files under an evidence directory."""
-    return sorted(path.name for path in (directory / str(DEVID)).iterdir() if path.name != ".lock")
+    others = (".lock", ".sqlite", ".sqlite-wal", ".sqlite-shm")
+    return sorted(path.name for path in (directory / str(DEVID)).iterdir() if not path.name.endswith(others))
 
 
 def tcpdump_count(path: Path) -> int:

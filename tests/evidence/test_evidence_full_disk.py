@@ -62,16 +62,21 @@ def test_disk_that_fills_up_and_gets_room_again(tmp_path: Path) -> None:
         env=PROGRAM_ENVIRONMENT,
     )
     result = json.loads(done.stdout)
-    [path] = (tmp_path / "copy").glob("2*")
+    [path] = (tmp_path / "copy").glob("*.pcap*")
     assert path.name == "202306181200.pcap"
     assert numbers_in(path) == result["kept"]
     assert result["write_failed"] == result["failed_while_full"] >= 40
     assert tcpdump_count(path) == len(result["kept"]) > 400
     assert capinfos_counts([path]) == [len(result["kept"])]
-    failed, resumed = result["lines"]
+    failed, resumed = (line for line in result["lines"] if line.startswith("evidence"))
     assert failed.startswith("evidence cannot be written, its frames count as write_failed: ")
     assert failed.endswith("202306181200.pcap.temp: No space left on device")
     assert resumed.startswith("evidence is written again")
+    # The index had no room either; a start with more of it finds what has no rows.
+    (tmp_path / "copy").rename(tmp_path / str(DEVID))
+    with writing(tmp_path) as writer:
+        [(_, gap)] = writer.reconcile()
+    assert gap == (path.name, FILE_HEADER_BYTES, writer.directory.joinpath(path.name).stat().st_size)
 
 
 def test_room_ends_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

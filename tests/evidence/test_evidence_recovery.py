@@ -119,7 +119,7 @@ def test_file_open_and_finished_at_once_is_left_alone(tmp_path: Path) -> None:
     left_open(tmp_path, WHOLE[:-2])
     with writing(tmp_path) as writer:
         writer.write([piece(9)])
-    sizes = {path.name: path.stat().st_size for path in (tmp_path / str(DEVID)).glob("2*")}
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / str(DEVID)).glob("*.pcap*")}
     assert sizes == {
         "202306181200.pcap": len(WHOLE) - 1,
         "202306181200.pcap.temp": len(WHOLE) - 2,

@@ -1,0 +1,120 @@
+"""*Evidence*: what is found, by class, rule, host and interface, and the disk that holds it."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard
+
+from dashboards.parts import (
+    BYTES,
+    FRAMES_A_SECOND,
+    HOST,
+    INTERFACE,
+    MATCHES,
+    SECONDS,
+    SHARE,
+    AnyPanel,
+    board,
+    by,
+    lines,
+    rows,
+)
+
+
+def make() -> dashboard.Dashboard:
+    """Return the dashboard."""
+    made = board(
+        "Sensor: evidence",
+        "sensor-evidence",
+        "What is found, and where it is kept. Metrics know no addresses: for these, ask the evidence itself.",
+        interfaces=True,
+    )
+    for panel in (*_found(), *_kept()):
+        made = made.with_panel(panel)
+    return made
+
+
+def _found() -> tuple[AnyPanel, ...]:
+    by_rule = f"sum by (rule_class, rule, name) (increase(sensor_rule_matches_total{{{HOST}}}[$__range]))"
+    return (
+        lines(
+            "Matches, by class",
+            "Matches a second by class of rule; flow: frames kept for their flow alone.",
+            FRAMES_A_SECOND,
+            {"{{rule_class}}": by("rule_class", "matches")},
+            stacked=True,
+        ),
+        lines(
+            "Matches written, by class",
+            "Those of frames that are in an evidence file; the others were suppressed or refused.",
+            FRAMES_A_SECOND,
+            {"{{rule_class}}": by("rule_class", "written_matches")},
+            stacked=True,
+        ),
+        rows(
+            "Rules that hit most",
+            "Twenty rules in the time shown. Of each host the 200 that hit first are told apart; the rest "
+            "is other.",
+            MATCHES,
+            {"Matches": f"topk(20, {by_rule} > 0)"},
+            width=12,
+        ),
+        rows(
+            "Threats, by rule and host",
+            "Threat rules that hit in the time shown.",
+            MATCHES,
+            {
+                "Matches": "topk(20, sum by (instance, rule, name) (increase(sensor_rule_matches_total"
+                f'{{{HOST},rule_class="threat"}}[$__range])) > 0)'
+            },
+            width=12,
+        ),
+        lines(
+            "Matched frames, by interface",
+            "Frames a second that became evidence.",
+            FRAMES_A_SECOND,
+            {"{{instance}} {{interface}}": by("instance, interface", "matched_frames", INTERFACE)},
+        ),
+        lines(
+            "What became of matched frames",
+            "written: in a file; suppressed: more of a rule and flow in a second than is kept; "
+            "write_failed: the disk refused.",
+            FRAMES_A_SECOND,
+            {"{{outcome}}": by("outcome", "evidence_frames")},
+        ),
+    )
+
+
+def _kept() -> tuple[AnyPanel, ...]:
+    return (
+        lines(
+            "Free on the evidence's disk",
+            "Share of the file system that is free.",
+            SHARE,
+            {
+                "{{instance}}": " / ".join(
+                    f"sensor_evidence_disk_{what}_bytes{{{HOST}}}" for what in ("free", "size")
+                )
+            },
+        ),
+        lines(
+            "Size of the evidence",
+            "All evidence files of the sensor, without their index.",
+            BYTES,
+            {"{{instance}}": f"sensor_evidence_size_bytes{{{HOST}}}"},
+        ),
+        lines(
+            "How far the evidence reaches back",
+            "Age of the oldest file.",
+            SECONDS,
+            {"{{instance}}": f"time() - sensor_evidence_oldest_timestamp_seconds{{{HOST}}}"},
+        ),
+        lines(
+            "Evidence files",
+            "Files on disk, and those finished since the start.",
+            MATCHES,
+            {
+                "{{instance}} on disk": f"sensor_evidence_files{{{HOST}}}",
+                "{{instance}} finished": f"sensor_evidence_files_finished_total{{{HOST}}}",
+            },
+        ),
+    )

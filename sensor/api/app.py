@@ -1,0 +1,70 @@
+"""The application: routes, pages and errors put together, the guard around them. Runs in `sensor serve`."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from sensor.api.guard import Guard, Policy, loopback_names
+from sensor.api.openapi import describe
+from sensor.api.pages import add_pages
+from sensor.api.problem import ProblemResponse, on_bug, on_http_error, on_invalid
+from sensor.api.routes import Backend, router
+from sensor.api.rules import RuleFiles
+from sensor.api.schemas import VERSION
+from sensor.config import Settings
+from sensor.errors import SensorError
+
+DESCRIPTION = (
+    "Finds the packets that hit a rule: by microsecond (`/evidence`), and by what is in them (`/api/v1`). "
+    "Errors are problem details (RFC 9457). On loopback no token is needed unless one is demanded."
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application without its guard: what OpenAPI describes."""
+    app = FastAPI(
+        title="sensor",
+        summary="Evidence: the packets that hit a rule",
+        description=DESCRIPTION,
+        version=VERSION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url=None,  # it would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    rules = RuleFiles(settings.rules, lenient=settings.lenient)
+    app.state.backend = Backend(settings.evidence, rules, settings.export_mib << 20)
+    app.include_router(router)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(SensorError, _on_sensor_error)
+    app.add_exception_handler(sqlite3.Error, _on_index_error)
+    app.add_exception_handler(Exception, on_bug)
+    add_pages(app)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    return app
+
+
+def guarded(app: FastAPI, settings: Settings, *, client_certificates: bool) -> Guard:
+    """Return the application as it may face a network."""
+    names = loopback_names(settings.listen_host)
+    policy = Policy(
+        tokens=app.state.backend.tokens,
+        loopback_names=names,
+        token_required=settings.token_required or names is None or client_certificates,
+        request_rate=settings.request_rate,
+    )
+    return Guard(app, policy)
+
+
+async def _on_sensor_error(_request: Request, error: Exception) -> ProblemResponse:
+    return ProblemResponse(503, str(error))
+
+
+async def _on_index_error(_request: Request, error: Exception) -> ProblemResponse:
+    return ProblemResponse(503, f"the index cannot be read now: {error}", {"Retry-After": "1"})

@@ -1,0 +1,69 @@
+/** Requests to the API that served this page, with the token where one is needed. */
+
+const STORED = "sensor-token";
+
+/** What the API says when it refuses or fails (RFC 9457), or that it cannot be reached (status 0). */
+export class Problem extends Error {
+  constructor(status, title, detail) {
+    super(detail || title);
+    Object.assign(this, { status, title, detail });
+  }
+}
+
+/** The token of this browser tab. */
+export const token = {
+  get: () => sessionStorage.getItem(STORED),
+  set: (value) => sessionStorage.setItem(STORED, value),
+  forget: () => sessionStorage.removeItem(STORED),
+};
+
+let askForToken = null;
+
+/** Let `ask(problem)` get a token when the API wants one; it resolves once there is a new one. */
+export function onUnauthorized(ask) {
+  askForToken = ask;
+}
+
+/** The address of a resource; `parameters` that are empty are left out. */
+export function address(path, parameters = {}) {
+  const set = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const query = new URLSearchParams(set).toString();
+  return `api/v1/${path}${query ? `?${query}` : ""}`;
+}
+
+/** GET; the response is one of success. Throws Problem, or AbortError after `signal`. */
+export async function get(url, signal) {
+  for (;;) {
+    const sent = token.get();
+    const response = await request(url, sent, signal);
+    if (response.ok) return response;
+    const problem = await problemOf(response);
+    if (problem.status !== 401) throw problem;
+    if (token.get() === sent) await askForToken(problem);
+    signal?.throwIfAborted();
+  }
+}
+
+/** GET JSON. */
+export async function getJson(path, parameters, signal) {
+  return (await get(address(path, parameters), signal)).json();
+}
+
+async function request(url, sent, signal) {
+  const headers = sent ? { Authorization: `Bearer ${sent}` } : {};
+  try {
+    return await fetch(url, { headers, signal, credentials: "same-origin" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "No connection", "The API does not answer: is it running?");
+  }
+}
+
+async function problemOf(response) {
+  try {
+    const { title, detail } = await response.json();
+    return new Problem(response.status, title ?? response.statusText, typeof detail === "string" ? detail : "");
+  } catch {
+    return new Problem(response.status, `The API answered ${response.status} ${response.statusText}`, "");
+  }
+}

@@ -1,0 +1,95 @@
+/** The form of filters, and the class buttons that are the legend of the timeline as well. */
+
+import { getJson } from "./client.js";
+import { $, h } from "./dom.js";
+import { CLASSES, number } from "./format.js";
+import { FILTERS, change, current } from "./view.js";
+
+const form = () => $("filters");
+const fields = () => FILTERS.map((name) => form().elements[name]).filter(Boolean);
+
+/** Build what depends on nothing, and listen. */
+export function start() {
+  $("classes").append(...CLASSES.map(classButton));
+  form().addEventListener("submit", (event) => {
+    event.preventDefault();
+    apply();
+  });
+  form().addEventListener("change", apply);
+  form().addEventListener("search", apply); // the cross in a field of search
+  $("clear-filters").addEventListener("click", clear);
+  if (matchMedia("(max-width: 700px)").matches) $("search-panel").open = false;
+  show();
+}
+
+/** Take no filter back, keep the time range. */
+export function clear() {
+  change(Object.fromEntries(FILTERS.map((name) => [name, ""])));
+}
+
+/** Set one filter, as if it had been typed. */
+export const set = (name, value) => change({ [name]: String(value) });
+
+/** Show the filters of the view. */
+export function show() {
+  const view = current();
+  for (const field of fields()) {
+    if (field.tagName === "SELECT") offer(field, view[field.name]);
+    field.value = view[field.name];
+    field.classList.toggle("set", view[field.name] !== "");
+  }
+  const set = FILTERS.filter((name) => view[name] !== "");
+  $("clear-filters").disabled = set.length === 0;
+  $("filters-set").textContent = set.length ? `${set.length} set` : "";
+  for (const button of $("classes").children) {
+    button.setAttribute("aria-pressed", String(button.dataset.class === view.class));
+  }
+}
+
+/** Show how many pieces have a hit of each class: {class: count}. */
+export function showCounts(counts) {
+  for (const button of $("classes").children) {
+    button.querySelector(".count").textContent = number(counts[button.dataset.class] ?? 0);
+  }
+}
+
+/** Offer the devices there are. */
+export function showDevices(devids) {
+  for (const devid of devids) offer(form().elements.devid, String(devid));
+}
+
+/** Offer the rules by number and name; without them a number still works. */
+export async function loadRules() {
+  const { rules } = await getJson("rules");
+  const options = rules.map((rule) => h("option", { value: rule.rule }, `${rule.name} · ${rule.class}`));
+  $("rules").replaceChildren(...options);
+}
+
+function apply() {
+  if (!nameRule(form().elements.rule)) return;
+  change(Object.fromEntries(fields().map((field) => [field.name, field.value.trim()])));
+}
+
+/** Turn part of a rule's name into its number; false where it could be several, or none. */
+function nameRule(field) {
+  const wanted = field.value.trim().toLowerCase();
+  const fitting = [...$("rules").options].filter((option) => option.text.toLowerCase().includes(wanted));
+  const isNumber = /^\d*$/.test(wanted);
+  if (!isNumber && fitting.length === 1) field.value = fitting[0].value;
+  const refused = !isNumber && fitting.length !== 1;
+  field.setCustomValidity(refused ? `${fitting.length || "No"} rules have this in their name: choose one of the list` : "");
+  return field.reportValidity();
+}
+
+function offer(select, value) {
+  const known = [...select.options].some((option) => option.value === value);
+  if (!known) select.append(h("option", { value }, value));
+}
+
+function classButton(name) {
+  const toggle = () => change({ class: current().class === name ? "" : name });
+  const button = h("button", { type: "button", class: `class ${name}`, onclick: toggle },
+    h("span", { class: "mark", "aria-hidden": "true" }), name, " ", h("span", { class: "count" }, "0"));
+  button.dataset.class = name;
+  return button;
+}

@@ -1,0 +1,152 @@
+"""`sensor serve`: opens all that takes privileges, gives them up, and answers until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from types import FrameType
+
+import anyio.to_thread
+import uvicorn
+
+from sensor.api.app import create_app, guarded
+from sensor.api.connection import Connection
+from sensor.api.guard import audit_log, loopback_names
+from sensor.api.privileges import drop_privileges
+from sensor.api.tokens import TokenFile
+from sensor.config import Settings
+from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
+
+CONNECTIONS_MAX = 256
+"""More at a time are answered 503."""
+BACKLOG = 128
+NICE = 10
+"""Beside a sensor: capture comes first."""
+END_S = 5
+"""So long answers may take to end when the server does."""
+
+log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, *, until_eof: bool) -> None:
+    """Answer until SIGINT or SIGTERM, or, with ``until_eof``, until standard input ends.
+
+    Raises:
+        SettingsError: TLS files, tokens or user do not fit together.
+        EvidenceError: The evidence directory cannot be read.
+        PrivilegeError: Root cannot be given up.
+        SensorError: The address cannot be listened on.
+    """
+    _check(settings)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        guarded(app, settings, client_certificates=settings.tls_client_ca is not None),
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,  # anyone can send them
+        server_header=False,
+        limit_concurrency=CONNECTIONS_MAX,
+        timeout_graceful_shutdown=END_S,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
+        ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca else ssl.CERT_NONE,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"tls_cert, tls_key, tls_client_ca: cannot be used: {error}") from error
+    # What is read, imported or made on first use has to be now, as long as everything can be read.
+    anyio.run(anyio.to_thread.run_sync, app.openapi)
+    with contextlib.suppress(RulesError):  # evidence is served whatever the rules are
+        app.state.backend.rules.load()
+    _open_audit(settings)
+    listener = _listen(settings)
+    drop_privileges(settings.api_user, settings.evidence)
+    if until_eof:
+        os.nice(NICE)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    scheme = "https" if settings.tls_cert else "http"
+    log.info("evidence at %s://%s/", scheme, _address(listener))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)  # uvicorn raises it once more at its end
+    asyncio.run(_answer(uvicorn.Server(config), listener, until_eof=until_eof))
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what would let strangers in, or could not work."""
+    if not settings.evidence.is_dir():
+        raise EvidenceError(f"{settings.evidence} is not there; name the evidence directory with --evidence")
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise SettingsError("tls_cert and tls_key: name both, or neither")
+    if settings.tls_client_ca and not settings.tls_cert:
+        raise SettingsError("tls_client_ca: client certificates need TLS; name tls_cert and tls_key too")
+    has_tokens = bool(TokenFile(settings.evidence).list())
+    needs_tokens = settings.token_required or loopback_names(settings.listen_host) is None
+    if needs_tokens and not has_tokens and not settings.tls_client_ca:
+        raise SettingsError(
+            f"listen: {settings.listen} needs a token; make one with `sensor token create NAME`,"
+            " or demand client certificates with tls_client_ca"
+        )
+    if loopback_names(settings.listen_host) is None and not settings.tls_cert:
+        log.warning("no TLS on %s: tokens and evidence can be read on the way; set tls_cert", settings.listen)
+
+
+def _open_audit(settings: Settings) -> None:
+    """Send the audit to its file, which is opened before root is given up and only ever appended to."""
+    audit_log.setLevel(logging.INFO)
+    if settings.audit is None:
+        return
+    try:
+        handler = logging.FileHandler(settings.audit)
+    except OSError as error:
+        raise SettingsError(f"audit: {settings.audit}: cannot be written: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    audit_log.addHandler(handler)
+    audit_log.propagate = False
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
+    # The protocol is named since asyncio turns Nagle's delay off only where it is (40 ms an answer).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.listen_host, settings.listen_port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SensorError(
+            f"cannot listen on {settings.listen}: {os.strerror(error.errno or 0)}; choose another --listen"
+        ) from error
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _answer(server: uvicorn.Server, listener: socket.socket, *, until_eof: bool) -> None:
+    def end() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            asyncio.get_running_loop().remove_reader(sys.stdin)
+            server.should_exit = True
+
+    if until_eof:
+        asyncio.get_running_loop().add_reader(sys.stdin, end)
+    await server.serve([listener])
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Let the end of the server be the end of the process."""

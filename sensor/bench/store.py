@@ -1,0 +1,163 @@
+"""``sensor bench store``: what keeping a day of evidence costs, and how fast a packet of it is found again.
+
+The rival, in the same run and on the same files, is what people did before: reading the pcap file of the
+five minutes from its start, up to the packet of that microsecond.
+"""
+
+from __future__ import annotations
+
+import mmap
+import random
+import resource
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from ipaddress import ip_network
+from itertools import islice
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from sensor.bench import samples
+from sensor.bench.http import is_available, lookups_ms
+from sensor.bench.machine import machine
+from sensor.evidence.file import WINDOW_S, file_stem
+from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
+from sensor.evidence.schema import DAY_US
+from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.store import EvidenceWriter
+from sensor.model import LinkType
+
+DEVID = 3
+BATCH = 256
+TICK_PIECES = 10_000
+"""Pieces between two ticks, as if 50,000 a second came."""
+LOOKUPS = 2000
+SCANS = 50
+PAGES = 5
+PAGE = 50
+
+_RECORD = struct.Struct("<IIII")
+
+
+def measure(directory: Path, pieces: int, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Write so many pieces under the directory, look for some, and return what was measured.
+
+    ``progress`` takes the pieces written since its last call.
+    """
+    where = machine()
+    written = _write(directory, pieces, progress)
+    index = EvidenceIndex(directory)
+    numbers = random.Random(2).choices(range(pieces), k=LOOKUPS)  # noqa: S311 - no secret
+    times_us = [samples.time_ns(number, pieces) // 1000 for number in numbers]
+    found_ms = [_timed_ms(partial(_found, index, at)) for at in times_us]
+    scanned_us = times_us[:SCANS]
+    scans_ms = [_timed_ms(partial(_scanned, directory, at)) for at in scanned_us]
+    return {
+        "machine": where,
+        "pieces": pieces,
+        **written,
+        "lookup_ms": _spread(found_ms),
+        **({"http_lookup_ms": _spread(list(lookups_ms(directory, times_us)))} if is_available() else {}),
+        "scan_ms": _spread(scans_ms),
+        "scan_to_lookup": round(median(scans_ms) / median(found_ms[: len(scans_ms)]), 1),
+        "first_page_ms": {
+            name: round(median(_timed_ms(partial(index.search, query, PAGE)) for _ in range(PAGES)), 2)
+            for name, query in _queries()
+        },
+        "histogram_ms": round(_timed_ms(partial(_histogram, index)), 1),
+    }
+
+
+def _write(directory: Path, pieces: int, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Write all pieces; only the writer's own CPU time counts, not that of making them up."""
+    spent_s = wall_s = 0.0
+    memory_mib: list[float] = []
+    made = samples.pieces(pieces)
+    with closing(EvidenceWriter(directory, DEVID)) as writer:
+        since_tick = 0
+        while batch := list(islice(made, BATCH)):
+            since_tick += len(batch)
+            cpu_s, clock_s = time.process_time(), time.perf_counter()
+            writer.write(batch)
+            if since_tick >= TICK_PIECES:
+                writer.tick(batch[-1].timestamp_ns)
+                since_tick = 0
+            spent_s += time.process_time() - cpu_s
+            wall_s += time.perf_counter() - clock_s
+            progress(len(batch))
+            if writer.written * 10 // pieces > len(memory_mib):
+                memory_mib.append(_memory_mib())
+    index = sum(path.stat().st_size for path in (directory / str(DEVID)).glob("*.sqlite*"))
+    return {
+        "pieces_per_second": round(pieces / spent_s),
+        "pieces_per_second_wall": round(pieces / wall_s),
+        "memory_mib": {"first_tenth": memory_mib[0], "end": memory_mib[-1], "peak": max(memory_mib)},
+        "index_bytes_per_piece": round(index / pieces, 1),
+    }
+
+
+def _queries() -> Iterator[tuple[str, Query]]:
+    """Give first pages that people ask for: of what is frequent, of what is rare, and of both together."""
+    noon_us = (samples.DAY_S + 43_200) * 1_000_000
+    yield "everything", Query()
+    yield "frequent class", Query(rule_class="device")
+    yield "frequent rule", Query(rule_id=1)
+    yield "rare rule", Query(rule_id=samples.RARE_RULE)
+    yield "frequent port", Query(port=443)
+    yield "rare port", Query(port=51_234)
+    yield "rare port before noon", Query(port=51_234, until_us=noon_us)
+    yield "frequent network", Query(network=ip_network("10.0.0.0/8"))
+    yield "rare network", Query(network=ip_network("10.1.2.0/24"))
+    yield "no such address", Query(network=ip_network("203.0.113.1"))
+    yield (
+        "rare network, frequent class and port",
+        Query(network=ip_network("10.1.0.0/16"), rule_class="device", port=80),
+    )
+
+
+def _found(index: EvidenceIndex, time_us: int) -> bytes:
+    """Find a packet through the index, and read it."""
+    [stored] = index.lookup(time_us)
+    return index.record(stored).frame
+
+
+def _scanned(directory: Path, time_us: int) -> bytes:
+    """Find it in the file of its five minutes."""
+    seconds, microseconds = divmod(time_us, 1_000_000)
+    path = (
+        directory
+        / str(DEVID)
+        / f"{file_stem(seconds - seconds % WINDOW_S, LinkType.ETHERNET, local_time=False)}.pcap"
+    )
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        offset, unpack = FILE_HEADER_BYTES, _RECORD.unpack_from
+        while True:
+            record_s, record_us, caplen, _ = unpack(data, offset)
+            offset += RECORD_HEADER_BYTES
+            if record_s == seconds and record_us == microseconds:
+                return data[offset : offset + caplen]
+            offset += caplen
+
+
+def _histogram(index: EvidenceIndex) -> None:
+    start_us = samples.DAY_S * 1_000_000
+    index.histogram(Query(), start_us, start_us + DAY_US, 120)
+
+
+def _timed_ms(action: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
+    action()
+    return (time.perf_counter() - start_s) * 1e3
+
+
+def _spread(times_ms: list[float]) -> dict[str, float]:
+    return {"p50": round(median(times_ms), 3), "p99": round(quantiles(times_ms, n=100)[98], 3)}
+
+
+def _memory_mib() -> float:
+    """Return what this process has in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * resource.getpagesize() / 2**20, 1)

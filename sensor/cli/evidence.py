@@ -1,0 +1,165 @@
+"""``sensor evidence``: find, show, export, verify and index what was kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sensor.cli.filters import filters, time_us
+from sensor.cli.stored import layer_objects, stored_line, stored_lines, stored_object
+from sensor.config import load_settings
+from sensor.errors import EvidenceError
+from sensor.evidence.export import Container, encoded
+from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.verify import verify
+from sensor.reindex import reindex
+
+_PATH = click.Path(path_type=Path)
+_config = click.option("--config", type=_PATH, help="Settings file (TOML).")
+_evidence = click.option("--evidence", type=_PATH, help="Directory of the evidence files.  [/data/cap]")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_devid = click.option("--devid", type=click.IntRange(0), help="Only of this device.  [any]")
+_PAGE = 500
+_CONTAINERS: dict[str, Container] = {".pcap": "pcap", ".pcapng": "pcapng"}
+
+
+@click.group("evidence")
+def evidence_group() -> None:
+    """Find, show, export and check the packets that were kept."""
+
+
+@evidence_group.command("list")
+@filters
+@click.option("--limit", type=click.IntRange(1), default=50, help="So many at most.  [50]")
+@_evidence
+@_config
+@_json
+def list_command(query: Query, limit: int, evidence: Path | None, config: Path | None, as_json: bool) -> None:
+    """List evidence, the newest first; with --json one object a line."""
+    index = _index(evidence, config)
+    cursor = None
+    while limit:
+        page = index.search(query, min(limit, _PAGE), cursor)
+        for stored in page.items:
+            click.echo(json.dumps(stored_object(stored)) if as_json else stored_line(stored))
+        limit -= len(page.items)
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+@evidence_group.command("show")
+@click.argument("moment", type=time_us, metavar="TIME")
+@_devid
+@_evidence
+@_config
+@_json
+def show_command(
+    moment: int, devid: int | None, evidence: Path | None, config: Path | None, as_json: bool
+) -> None:
+    """Show every packet of one microsecond: what it hit, and its bytes.
+
+    TIME is like 2023-06-18T07:47:23.000123 (UTC), or microseconds since 1970.
+    """
+    index = _index(evidence, config)
+    found = index.lookup(moment, devid)
+    if not found:
+        raise EvidenceError(f"there is no evidence of {moment}; sensor evidence list shows what there is")
+    for number, stored in enumerate(found):
+        frame = index.record(stored).frame
+        if as_json:
+            layers = layer_objects(stored, frame)
+            click.echo(json.dumps({**stored_object(stored), "layers": layers, "frame": frame.hex()}))
+        else:
+            click.echo("\n" * bool(number) + "\n".join(stored_lines(stored, frame)))
+
+
+@evidence_group.command("export")
+@click.argument("file", type=_PATH, metavar="FILE")
+@filters
+@_evidence
+@_config
+def export_command(file: Path, query: Query, evidence: Path | None, config: Path | None) -> None:
+    """Write evidence into FILE, the oldest first: pcap, or pcapng with the rules as comments by its ending.
+
+    FILE is replaced when it is complete, not before.
+    """
+    container = _CONTAINERS.get(file.suffix)
+    if container is None:
+        raise click.BadParameter(f"{file} ends in neither .pcap nor .pcapng", param_hint="FILE")
+    index = _index(evidence, config)
+    pieces = index.iterate(query)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as output:
+            for packets, chunk in enumerate(encoded(pieces, container)):  # noqa: B007 - the first is none
+                output.write(chunk)
+        partial.replace(file)
+    except OSError as error:
+        raise EvidenceError(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    click.echo(f"{packets} packets in {file}", err=True)
+
+
+@evidence_group.command("verify")
+@_devid
+@_evidence
+@_config
+@_json
+def verify_command(devid: int | None, evidence: Path | None, config: Path | None, as_json: bool) -> None:
+    """Check that every file is readable, every packet in the index, and everything in the index there.
+
+    Prints what is not; exits with 6 where there is anything.
+    """
+    index = _index(evidence, config)
+    faults = packets = files = 0
+    for device in index.devices() if devid is None else [devid]:
+        for path, count, fault in verify(index.directory / str(device), device):
+            files += path.suffix == ".pcap"
+            packets += count
+            faults += bool(fault)
+            if as_json:
+                click.echo(json.dumps({"file": str(path), "packets": count, "fault": fault or None}))
+            elif fault:
+                click.echo(f"{path} {fault}")
+    if not as_json:
+        click.echo(f"{files} files, {packets} packets, {faults} faults")
+    if faults:
+        sys.exit(EvidenceError.exit_code)
+
+
+@evidence_group.command("reindex")
+@click.option("--devid", type=int, help="Device number.  [3]")
+@click.option("--rules", type=_PATH, help="Directory of the rule files.  [our own]")
+@click.option("--lenient", is_flag=True, default=None, help="Skip faulty rules instead of refusing all.")
+@click.option("--profile", help="As for run.  [default]")
+@_evidence
+@_config
+def reindex_command(config: Path | None, **flags: Any) -> None:
+    """Build the index anew from the evidence files, with the rules as they are now.
+
+    What files cannot tell is lost: interface names; what rules said that have changed since; and that
+    a rule's hit did not count because of what was known of the flow.
+    """
+    settings = load_settings(flags, config)
+    columns = (TextColumn("indexing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    terminal = Console(stderr=True)
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        packets = reindex(settings, lambda done, total: progress.update(task, completed=done, total=total))
+    click.echo(f"{packets} packets indexed; interface names are not in the files", err=True)
+
+
+def _index(evidence: Path | None, config: Path | None) -> EvidenceIndex:
+    directory = load_settings({"evidence": evidence}, config).evidence
+    if not directory.is_dir():
+        raise EvidenceError(f"there is no evidence directory {directory}; name it with --evidence")
+    return EvidenceIndex(directory)

@@ -1,0 +1,181 @@
+"""``sensor status``: the figures of a running sensor, live on the terminal, once, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sensor.config import load_settings
+from sensor.errors import SensorError, SettingsError
+
+if TYPE_CHECKING:
+    from sensor.metrics.figures import Figures
+
+INTERVAL_S = 1.0
+HISTORY = 60
+"""Rates that a sparkline shows."""
+SILENT_S = 10.0
+"""After which the supervisor is said to hang."""
+_BARS = "▁▂▃▄▅▆▇█"
+_STAGES = {
+    "seen": "",
+    "ignored": "no rule can hit",
+    "submitted": "candidates",
+    "submit_failed": "LOST: ring full",
+    "undecodable": "",
+    "unmatched": "",
+    "matched": "",
+    "written": "in a file",
+    "suppressed": "more of a flow than is kept",
+    "write_failed": "LOST: not written",
+}
+
+
+@click.command("status")
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).")
+@click.option("--metrics", metavar="ADDRESS:PORT", help="Where the sensor's metrics are.  [127.0.0.1:9321]")
+@click.option("--once", is_flag=True, help="Print it once, with the rates of one second.")
+@click.option("--json", "as_json", is_flag=True, help="Print it once, as one JSON object.")
+def status_command(config: Path | None, metrics: str | None, once: bool, as_json: bool) -> None:
+    """Show what a running sensor sees, loses and finds; Ctrl-C ends it.
+
+    Where standard output is no terminal, it is printed once.
+    """
+    address = load_settings({"metrics": metrics}, config).metrics
+    if not address:
+        raise SettingsError("metrics are turned off in these settings; name where they are with --metrics")
+    console = Console()
+    if not (as_json or once) and console.is_terminal:
+        _watch(address, console)
+        return
+    before, now = _twice(address)
+    if as_json:
+        click.echo(json.dumps(_object(before, now)))
+    else:
+        console.print(_screen(before, now))
+
+
+def _object(before: Figures, now: Figures) -> dict[str, Any]:
+    from sensor.metrics.figures import as_object  # takes a while to import, and nothing else needs it
+
+    return as_object(before, now)
+
+
+def _ask(address: str) -> Figures:
+    from sensor.metrics.figures import ask
+
+    return ask(address)
+
+
+def _twice(address: str) -> tuple[Figures, Figures]:
+    before = _ask(address)
+    time.sleep(INTERVAL_S)
+    return before, _ask(address)
+
+
+def _watch(address: str, console: Console) -> None:
+    """Redraw the screen until interrupted; a sensor that ends meanwhile is waited for."""
+    before = _ask(address)
+    history: deque[float] = deque(maxlen=HISTORY)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(INTERVAL_S)
+            try:
+                now = _ask(address)
+            except SensorError as error:
+                live.update(Text(str(error), style="bold red"), refresh=True)
+                continue
+            live.update(_screen(before, now, history), refresh=True)
+            before = now
+
+
+def _screen(before: Figures, now: Figures, history: deque[float] | None = None) -> Group:
+    found = _object(before, now)
+    parts: list[Text | Table] = [_head(found), _way(found), _rest(found)]
+    if history is not None:
+        history.append(found["seen"]["frames_per_second"] or 0.0)
+        parts.insert(1, Text(f"{sparkline(history)}  frames/s, at most {max(history):,.0f}", style="cyan"))
+    return Group(*parts)
+
+
+def _head(found: dict[str, Any]) -> Text:
+    state = found["state"]
+    text = Text(f"sensor: {state}", style="bold green" if state == "capturing" else "bold yellow")
+    if found["started_s"]:
+        text.append(f"  for {time.time() - found['started_s']:,.0f} s", style="default")
+    silent_s = time.time() - (found["heartbeat_s"] or 0.0)
+    faults = {
+        f"supervisor silent for {silent_s:.0f} s": silent_s > SILENT_S,
+        "older rules in force, the last load failed": found["rules_stale"],
+        "workers missing": (found["workers_alive"] or 0) < (found["workers"] or 0),
+        f"figures missing: {', '.join(found['figures_missing'])}": found["figures_missing"],
+    }
+    for fault in (text_of for text_of, is_so in faults.items() if is_so):
+        text.append(f"\n{fault}", style="bold red")
+    return text
+
+
+def _way(found: dict[str, Any]) -> Table:
+    """What became of the frames, a row a stage."""
+    table = Table("", "frames", "frames/s", "Mb/s", "", box=None, header_style="bold")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for stage, remark in _STAGES.items():
+        counted = found[stage]
+        is_lost = remark.startswith("LOST") and counted["frames"]
+        bits = counted.get("bits_per_second")
+        table.add_row(
+            stage,
+            number(counted["frames"]),
+            number(counted["frames_per_second"]),
+            number(bits / 1e6, 1) if bits is not None else "",
+            remark,
+            style="bold red" if is_lost else None,
+        )
+    return table
+
+
+def _rest(found: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False)
+    for name, one in found["interfaces"].items():
+        bits = one["bits_per_second"]
+        carrier = "" if one["carrier"] else ", no carrier"
+        table.add_row(name, f"{number(None if bits is None else bits / 1e6, 1)} Mb/s received{carrier}")
+    fill = found["ring_fill_by_cpu"]
+    if fill:
+        fullest = max(fill, key=fill.__getitem__)
+        table.add_row(
+            "rings", f"{sparkline(fill.values(), 1.0)}  fullest: CPU {fullest}, {fill[fullest]:.0%}"
+        )
+    alive, workers = number(found["workers_alive"]), number(found["workers"])
+    table.add_row("workers", f"{alive} of {workers}, {number(found['worker_restarts'])} restarts")
+    table.add_row("rules", f"{number(found['rules'])} ({(found['rules_digest'] or 'unknown')[:12]})")
+    matches = ", ".join(
+        f"{name} {number(count)}" for name, count in found["matches_by_class"].items() if count
+    )
+    table.add_row("matches", matches or "none")
+    if found["disk_size_bytes"]:
+        free, size = found["disk_free_bytes"], found["disk_size_bytes"]
+        table.add_row("disk", f"{free / 2**30:,.1f} GiB of {size / 2**30:,.1f} GiB free ({free / size:.0%})")
+    return table
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Return it with separators; what is not known is a question mark."""
+    return "?" if value is None else f"{value:,.{digits}f}"
+
+
+def sparkline(values: Any, top: float | None = None) -> str:
+    """Return a bar a value, the highest for ``top``, or for the largest of them."""
+    found = list(values)
+    top = top or max(found) or 1.0
+    return "".join(_BARS[min(len(_BARS) - 1, int(value / top * len(_BARS)))] for value in found)

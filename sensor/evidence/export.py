@@ -1,0 +1,76 @@
+"""Evidence as a capture file for other programs, pcap or pcapng. Runs where evidence is looked up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import Literal
+
+from sensor.errors import EvidenceError
+from sensor.evidence.pcap import Record, file_header, record_header
+from sensor.evidence.pcapng import enhanced_packet, interface_description, section_header
+from sensor.evidence.reader import Records, Stored, StoredMatch
+from sensor.model import LinkType
+
+Container = Literal["pcap", "pcapng"]
+
+log = logging.getLogger(__name__)
+
+
+def encoded(pieces: Iterable[Stored], container: Container) -> Iterator[bytes]:
+    """Give what a file starts with, then each packet.
+
+    A pcap file has one link type, that of its first packet; packets of another are left out, with a line
+    in the log at the end. A pcapng file has all of them, and with each packet the rules that it hit.
+    Packets that are gone from their files are left out, with a line in the log.
+    """
+    return _as_pcapng(pieces) if container == "pcapng" else _as_pcap(pieces)
+
+
+def _as_pcap(pieces: Iterable[Stored]) -> Iterator[bytes]:
+    linktype: int | None = None
+    others = 0
+    for stored, record in _records(pieces):
+        if linktype is None:
+            linktype = stored.linktype
+            yield file_header(linktype)
+        if stored.linktype == linktype:
+            yield record_header(record.time_us, record.caplen, record.wirelen) + record.frame
+        else:
+            others += 1
+    if linktype is None:
+        yield file_header(LinkType.ETHERNET)
+    if others:
+        log.warning("%d packets of another link type are left out of the pcap file: pcapng has all", others)
+
+
+def _as_pcapng(pieces: Iterable[Stored]) -> Iterator[bytes]:
+    yield section_header()
+    interfaces: dict[tuple[int, str], int] = {}
+    for stored, record in _records(pieces):
+        interface = stored.linktype, stored.interface
+        described = b""
+        if interface not in interfaces:
+            interfaces[interface] = len(interfaces)
+            described = interface_description(*interface)
+        comment = "; ".join(map(label, stored.matches))
+        yield described + enhanced_packet(
+            interfaces[interface], record.time_us, record.wirelen, record.frame, comment
+        )
+
+
+def _records(pieces: Iterable[Stored]) -> Iterator[tuple[Stored, Record]]:
+    with closing(Records()) as records:
+        for stored in pieces:
+            try:
+                record = records.read(stored)
+            except EvidenceError as error:
+                log.warning("left out: %s", error)
+                continue
+            yield stored, record
+
+
+def label(match: StoredMatch) -> str:
+    """Name a match in a few words: ``threat 50001 SQL injection``."""
+    return " ".join(filter(None, (match.rule_class, str(match.rule_id), match.name, match.version)))

@@ -1,0 +1,80 @@
+"""What the files have and the index does not, and the other way around. Runs with the evidence writer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from sensor.errors import EvidenceError
+from sensor.evidence.day import DayIndex, Gap
+from sensor.evidence.file import evidence_sizes
+from sensor.evidence.index import Index
+from sensor.evidence.pcap import first_record
+from sensor.evidence.schema import Day, day_of
+from sensor.model import Evidence
+
+log = logging.getLogger(__name__)
+
+Located = Sequence[tuple[int, Evidence]]
+"""Evidence, each with the offset of its record."""
+
+
+def reconcile(index: Index, open_files: Collection[str]) -> list[tuple[Day, Gap]]:
+    """Compare the databases with the finished files; return the gaps that there are, the newest first.
+
+    Rows whose file is gone or was cut are taken back; what has no rows becomes a gap. Files that are
+    open again (their final names) are left to their writer, but for their gaps.
+    """
+    index.is_behind = False
+    sizes = {name: size for name, (size, is_open) in evidence_sizes(index.directory).items() if not is_open}
+    unknown = sizes.keys() - set(open_files)
+    for day in index.days():
+        unknown.difference_update(*index.change(day, _compare, sizes, open_files))
+        index.untidy.add(day)
+    for name in sorted(unknown):
+        _add_unknown(index, name, sizes[name])
+    return [
+        (day, gap)
+        for day in reversed(index.days())
+        for gaps in index.change(day, DayIndex.gaps)
+        for gap in gaps
+    ]
+
+
+def _compare(database: DayIndex, sizes: Mapping[str, int], open_files: Collection[str]) -> Iterable[str]:
+    """Make one database agree with the files that it knows; return their names."""
+    files = database.files()
+    for name, end in files.items():
+        if name in open_files:
+            continue
+        if name not in sizes:
+            database.forget(name)
+        elif sizes[name] < end:
+            database.cut(name, sizes[name])
+        elif sizes[name] > end:
+            database.add_gap(name, sizes[name])
+    return files
+
+
+def _add_unknown(index: Index, name: str, size: int) -> None:
+    """Make a gap of a whole file that no database knows; it belongs to the day of its first record."""
+    try:
+        linktype, time_us = first_record(index.directory / name)
+    except EvidenceError as error:
+        log.warning("%s; it is not indexed", error)
+        return
+    index.change(day_of(time_us), DayIndex.add_gap, name, size, linktype)
+
+
+def fill(index: Index, day: Day, gap: Gap, located: Located, rest: int) -> bool:
+    """Make rows for the first records of a gap, of which the part from offset ``rest`` on is left.
+
+    Returns False where that cannot be written now; the gap is then as it was, and can be filled again.
+    """
+    days: dict[Day, list[tuple[int, Evidence]]] = {}
+    for offset, piece in located:
+        days.setdefault(day_of(piece.timestamp_ns // 1000), []).append((offset, piece))
+    own = days.pop(day, [])
+    # In local time, at the end of summer time, a file may have records of two days.
+    strays = [index.change(other, DayIndex.add_strays, gap.name, some) for other, some in days.items()]
+    return all(strays) and bool(index.change(day, DayIndex.fill, gap, own, rest))

@@ -1,0 +1,78 @@
+"""Which segment of a day's index a row belongs to. Runs with the evidence writer."""
+
+from __future__ import annotations
+
+import sqlite3
+from bisect import bisect_right
+
+from sensor.evidence import schema
+
+
+class _Segment:
+    __slots__ = ("newest", "number", "pieces", "start")
+
+    def __init__(self, number: int, start: int, newest: int, pieces: int) -> None:
+        self.number = number
+        self.start = start
+        self.newest = newest
+        self.pieces = pieces
+
+
+class Segments:
+    """Stretches of ids that follow each other without a hole, from 0 on.
+
+    A full one is ended by the first id beyond all that it has, so that rows may come in order at
+    several places at once: live, and for an older file that is indexed anew.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        rows = connection.execute("SELECT segment, start, newest, pieces FROM segment ORDER BY start")
+        self._segments = [_Segment(*row) for row in rows]
+        self._starts = [segment.start for segment in self._segments]
+        self._touched: dict[int, _Segment] = {}
+        self._current: _Segment | None = None
+        self._until = 0
+
+    def take(self, id_: int) -> int:
+        """Count a row in, and return the number of its segment."""
+        current = self._current
+        if current is None or not current.start <= id_ < self._until:
+            current = self._enter(bisect_right(self._starts, id_) - 1)
+        if id_ > current.newest:
+            if current.pieces >= schema.SEGMENT_PIECES:
+                current = self._begin(id_)
+            current.newest = id_
+        current.pieces += 1
+        return current.number
+
+    def give_back(self, number: int, pieces: int) -> None:
+        """Count rows of a segment out."""
+        segment = next(segment for segment in self._segments if segment.number == number)
+        segment.pieces -= pieces
+        self._touched[number] = segment
+
+    def save(self) -> None:
+        """Write what has changed since the last time; part of the transaction that the rows are in."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?)",
+            [(one.number, one.start, one.newest, one.pieces) for one in self._touched.values()],
+        )
+        self._touched.clear()
+        self._current = None
+
+    def _enter(self, position: int) -> _Segment:
+        if position < 0:
+            return self._begin(0)
+        self._current = current = self._segments[position]
+        later = self._starts[position + 1 : position + 2]
+        self._until = later[0] if later else 1 << 63
+        self._touched[current.number] = current
+        return current
+
+    def _begin(self, start: int) -> _Segment:
+        position = bisect_right(self._starts, start)
+        number = 1 + max((segment.number for segment in self._segments), default=0)
+        self._segments.insert(position, _Segment(number, start, -1, 0))
+        self._starts.insert(position, start)
+        return self._enter(position)

@@ -1,0 +1,203 @@
+"""The collector: figures to families of samples, when a registry is asked for them. Runs in the exporter.
+
+What cannot be read is absent, and ``sensor_source_up`` says so: a zero always means zero.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from sensor import abi
+from sensor.histogram import Histogram
+from sensor.metrics import catalogue as c
+from sensor.metrics.board import Snapshot
+from sensor.metrics.source import UNREADABLE, EvidenceFigures, InterfaceFigures, Softnet, Source
+from sensor.model import RULE_CLASSES
+from sensor.tally import MATCH_CLASSES
+
+log = logging.getLogger(__name__)
+
+Figures = TypeVar("Figures")
+
+
+class Sample(NamedTuple):
+    """One series of a metric."""
+
+    metric: c.Metric
+    value: float | Histogram
+    labels: tuple[str, ...] = ()
+
+
+class SensorCollector(Collector):
+    """Reads a source each time its registry is asked."""
+
+    def __init__(
+        self,
+        source: Source,
+        build: dict[str, str],
+        constants: dict[c.Metric, float],
+        registry: CollectorRegistry,
+    ) -> None:
+        """``constants`` are gauges that never change."""
+        self._source = source
+        self._constants = [Sample(c.BUILD, 1, tuple(build[label] for label in c.BUILD.labels))]
+        self._constants += [Sample(metric, value) for metric, value in constants.items()]
+        self._down: set[str] = set()
+        registry.register(self)
+
+    def describe(self) -> Iterable[Family]:
+        """Return the families without samples, as the registry checks names by."""
+        return [_family(metric, []) for metric in c.METRICS]
+
+    def collect(self) -> Iterable[Family]:
+        """Read every source once, the supervisor first: its frames have been through the kernel."""
+        samples: dict[c.Metric, list[Sample]] = {metric: [] for metric in c.METRICS}
+        for sample in self._samples():
+            samples[sample.metric].append(sample)
+        return [_family(metric, found) for metric, found in samples.items()]
+
+    def _samples(self) -> Iterator[Sample]:
+        source = self._source
+        yield from self._constants
+        up: dict[str, bool] = {}
+        snapshot = self._read("supervisor", source.supervisor, up)
+        counters = self._read("kernel", source.kernel, up)
+        fill = self._read("rings", source.rings, up)
+        interfaces = self._read("interfaces", source.interfaces, up)
+        softnet = self._read("softnet", source.softnet, up)
+        evidence = self._read("evidence", source.evidence, up)
+        yield from (Sample(c.SOURCE_UP, is_up, (name,)) for name, is_up in up.items())
+        if snapshot:
+            yield from _of_supervisor(snapshot)
+        if counters is not None:
+            yield from _of_kernel(counters, fill or {})
+        if snapshot and counters is not None:
+            submitted = int(counters[:, abi.Counter.SUBMITTED, 0].sum())
+            yield Sample(c.IN_RING, max(0, submitted - snapshot.counters.read))
+        yield from (Sample(c.RING_FILL, share, (str(cpu),)) for cpu, share in (fill or {}).items())
+        for one in interfaces or ():
+            yield from _of_interface(one)
+        yield from _of_softnet(softnet or ())
+        if evidence:
+            yield from _of_evidence(evidence)
+
+    def _read(self, name: str, read: Callable[[], Figures], up: dict[str, bool]) -> Figures | None:
+        try:
+            figures = read()
+        except UNREADABLE as error:
+            if name not in self._down:
+                log.error("metrics of the %s cannot be read: %s", name, error)  # noqa: TRY400 - the line says it
+            self._down.add(name)
+            up[name] = False
+            return None
+        self._down.discard(name)
+        up[name] = True
+        return figures
+
+
+def _of_kernel(counters: NDArray[np.uint64], rings: Iterable[int]) -> Iterator[Sample]:
+    """The CPUs that have a ring, and those that saw frames nevertheless."""
+    both = {
+        abi.Counter.SEEN: (c.SEEN, c.SEEN_BYTES),
+        abi.Counter.SUBMITTED: (c.SUBMITTED, c.SUBMITTED_BYTES),
+        abi.Counter.SUBMIT_FAILED: (c.LOST, c.LOST_BYTES),
+    }
+    for cpu in sorted({*rings, *np.flatnonzero(counters[:, abi.Counter.SEEN, 0]).tolist()}):
+        for counter in abi.Counter:
+            frames, size = counters[cpu, counter].tolist()
+            if counter in abi.IGNORED:
+                labels: tuple[str, ...] = (str(cpu), counter.name.removeprefix("IGNORED_").lower())
+                metrics = c.IGNORED, c.IGNORED_BYTES
+            else:
+                labels, metrics = (str(cpu),), both[counter]
+            yield Sample(metrics[0], frames, labels)
+            yield Sample(metrics[1], size, labels)
+
+
+def _of_supervisor(snapshot: Snapshot) -> Iterator[Sample]:
+    counters, tally, loads = snapshot.counters, snapshot.tally, snapshot.loads
+    for state in c.STATES:
+        yield Sample(c.STATE, state == snapshot.state, (state,))
+    for metric, value in (
+        (c.READ, counters.read),
+        (c.UNDECODABLE, counters.undecodable),
+        (c.UNMATCHED, counters.unmatched),
+        (c.CUT, counters.cut),
+        (c.RESTARTS, counters.restarts),
+        (c.WORKERS, snapshot.workers),
+        (c.WORKERS_ALIVE, snapshot.workers_alive),
+        (c.FILES_FINISHED, snapshot.files_finished),
+        (c.CLOCK_JUMPS, snapshot.clock_jumps),
+        (c.STARTED, snapshot.started_s),
+        (c.HEARTBEAT, snapshot.time_s),
+        (c.LOADS_FAILED, loads.failed),
+        (c.STALE, loads.is_stale),
+        (c.LAST_LOAD, loads.last_success_s),
+        (c.LOAD_TIME, loads.seconds),
+        (c.BATCH_TIME, tally.batch_s),
+        (c.MATCH_TIME, tally.match_s),
+        (c.RING_BACKLOG, tally.fill),
+    ):
+        yield Sample(metric, value)
+    for outcome in c.OUTCOMES:
+        yield Sample(c.EVIDENCE, getattr(counters, outcome), (outcome,))
+    for name, (frames, size) in tally.matched.items():
+        yield Sample(c.MATCHED, frames, (name,))
+        yield Sample(c.MATCHED_BYTES, size, (name,))
+    for rule_class in MATCH_CLASSES:
+        yield Sample(c.MATCHES, tally.matches[rule_class], (rule_class,))
+        yield Sample(c.MATCHES_WRITTEN, snapshot.matches_written.get(rule_class, 0), (rule_class,))
+    for labels, count in tally.rules.items():
+        yield Sample(c.RULE_MATCHES, count, labels)
+    for rule_class in RULE_CLASSES:
+        yield Sample(c.RULES, snapshot.rules.get(rule_class, 0), (rule_class,))
+    yield Sample(c.RULES_INFO, 1, (snapshot.digest,))
+    for name, size in snapshot.map_bytes.items():
+        yield Sample(c.MAP_MEMORY, size, (name,))
+
+
+def _of_interface(figures: InterfaceFigures) -> Iterator[Sample]:
+    name = figures.name
+    yield Sample(c.RECEIVED, figures.received.frames, (name,))
+    yield Sample(c.RECEIVED_BYTES, figures.received.bytes, (name,))
+    yield Sample(c.CARRIER, figures.received.has_carrier, (name,))
+    for kind, frames in figures.losses.items():
+        yield Sample(c.NIC_LOSS, frames, (name, kind))
+
+
+def _of_softnet(rows: Iterable[Softnet]) -> Iterator[Sample]:
+    for row in rows:
+        yield Sample(c.SOFTNET_DROPPED, row.dropped, (str(row.cpu),))
+        yield Sample(c.SOFTNET_SQUEEZED, row.squeezed, (str(row.cpu),))
+
+
+def _of_evidence(figures: EvidenceFigures) -> Iterator[Sample]:
+    yield Sample(c.FILES, figures.files)
+    yield Sample(c.FILES_SIZE, figures.size)
+    yield Sample(c.DISK_FREE, figures.disk_free)
+    yield Sample(c.DISK_SIZE, figures.disk_size)
+    if figures.oldest_s is not None:
+        yield Sample(c.OLDEST, figures.oldest_s)
+
+
+def _family(metric: c.Metric, samples: Iterable[Sample]) -> Family:
+    if metric.kind == "histogram":
+        histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for sample in samples:
+            if isinstance(sample.value, Histogram):
+                histogram.add_metric(sample.labels, sample.value.cumulative(), sample.value.sum)
+        return histogram
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = kind(metric.name, metric.help, labels=metric.labels)
+    for sample in samples:
+        if not isinstance(sample.value, Histogram):
+            family.add_metric(sample.labels, float(sample.value))
+    return family

@@ -1,0 +1,143 @@
+"""The exporter: a process of its own that answers ``GET /metrics`` as long as the supervisor lives.
+
+Forked by the supervisor before anything is attached and before it has threads. It shares the
+kernel's maps, the rings and a board with it, and no lock: a slow or hostile client costs capture
+nothing, and while the supervisor reloads, drains or hangs, the figures are there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import multiprocessing
+import os
+import platform
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import make_wsgi_app
+from prometheus_client.registry import CollectorRegistry
+
+from sensor.capture.program import bcc_version
+from sensor.errors import SensorError
+from sensor.metrics.catalogue import Metric
+from sensor.metrics.collector import SensorCollector
+from sensor.metrics.source import Source
+
+CLIENT_S = 10
+"""How long a client may take to ask or to listen."""
+_PR_SET_PDEATHSIG = 1
+
+_fork = multiprocessing.get_context("fork")
+log = logging.getLogger(__name__)
+
+
+def listen(address: str) -> socket.socket:
+    """Return a socket that listens at ``address:port``.
+
+    Raises:
+        SensorError: The port is taken, or the address is not this host's.
+    """
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if "[" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=16)
+    except OSError as error:
+        raise SensorError(
+            f"metrics cannot be served at {address}: {os.strerror(error.errno or 0)}; "
+            "choose another --metrics, or none: --metrics ''"
+        ) from error
+
+
+class Exporter:
+    """The process, as the supervisor sees it."""
+
+    def __init__(
+        self, listener: socket.socket, make_source: Callable[[], Source], constants: dict[Metric, float]
+    ) -> None:
+        """Fork it. ``make_source`` is called in the new process."""
+        self._listener = listener
+        self._make_source = make_source
+        self._constants = constants
+        self._start(())
+
+    def _start(self, foreign_fds: Sequence[int]) -> None:
+        arguments = (self._listener, self._make_source, self._constants, foreign_fds)
+        self._process = _fork.Process(target=_serve, args=arguments, name="exporter", daemon=True)
+        self._process.start()
+
+    def watch(self, foreign_fds: Sequence[int]) -> None:
+        """Start another where it has died; that one must not hold ``foreign_fds``, opened since."""
+        if self._process.exitcode is not None:
+            log.error("the exporter died (exit code %s); starting another", self._process.exitcode)
+            self._process.close()
+            self._start(foreign_fds)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.join()
+        self._listener.close()
+
+
+def _serve(
+    listener: socket.socket,
+    make_source: Callable[[], Source],
+    constants: dict[Metric, float],
+    foreign_fds: Sequence[int],
+) -> None:
+    """Answer until the supervisor ends this process, or is gone."""
+    supervisor = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's, even from the terminal
+    for fd in foreign_fds:
+        os.close(fd)
+    with suppress(OSError):  # only for those who look with ps
+        Path("/proc/self/comm").write_text("sensor-metrics", encoding="ascii")
+    gc.freeze()  # what was inherited is shared as long as nothing touches it
+    registry = CollectorRegistry()
+    SensorCollector(make_source(), build_info(), constants, registry)
+    server = _Server(listener)
+    server.set_app(make_wsgi_app(registry))
+    server.serve_forever()
+
+
+def build_info() -> dict[str, str]:
+    """Return the versions of what runs here."""
+    return {
+        "version": version("sensor"),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "bcc": bcc_version(),
+        "hyperscan": version("hyperscan"),
+    }
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = CLIENT_S
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Say nothing: a scrape is no event."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def __init__(self, listener: socket.socket) -> None:
+        address = listener.getsockname()
+        super().__init__(address, _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.server_name, self.server_port = address[:2]  # server_bind() would ask the DNS
+        self.setup_environ()

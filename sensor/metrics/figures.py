@@ -1,0 +1,141 @@
+"""The figures of a running sensor as a client sees them: asked for, added up, turned into rates.
+
+Runs in ``sensor status``, unprivileged, by HTTP alone.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from sensor.errors import SensorError
+from sensor.metrics import catalogue as c
+
+TIMEOUT_S = 5.0
+
+STAGES: dict[str, tuple[c.Metric, c.Metric | None]] = {
+    "seen": (c.SEEN, c.SEEN_BYTES),
+    "ignored": (c.IGNORED, c.IGNORED_BYTES),
+    "submitted": (c.SUBMITTED, c.SUBMITTED_BYTES),
+    "submit_failed": (c.LOST, c.LOST_BYTES),
+    "read": (c.READ, None),
+    "undecodable": (c.UNDECODABLE, None),
+    "unmatched": (c.UNMATCHED, None),
+    "matched": (c.MATCHED, c.MATCHED_BYTES),
+}
+"""Where frames are counted, and their bytes where these are, in the order of their way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Everything one answer said."""
+
+    asked_s: float
+    """By the monotonic clock."""
+    samples: dict[str, list[tuple[dict[str, str], float]]]
+
+    def total(self, metric: c.Metric, **labels: str) -> float | None:
+        """Return the sum of the series with these labels; None: there is none."""
+        found = [
+            value
+            for has, value in self.samples.get(metric.written_name, [])
+            if all(has.get(name) == text for name, text in labels.items())
+        ]
+        if not found:
+            return None
+        total = sum(found, 0.0)
+        return int(total) if total.is_integer() else total
+
+    def by(self, label: str, metric: c.Metric) -> dict[str, float]:
+        """Return the sums by the values of a label."""
+        texts = dict.fromkeys(has[label] for has, _ in self.samples.get(metric.written_name, []))
+        return {text: self.total(metric, **{label: text}) or 0.0 for text in texts}
+
+    @property
+    def state(self) -> str:
+        """One of `sensor.metrics.catalogue.STATES`, or ``unknown``."""
+        return next((state for state, value in self.by("state", c.STATE).items() if value), "unknown")
+
+    def rate(self, before: Figures, metric: c.Metric, **labels: str) -> float | None:
+        """Return by how much a counter grew a second; None: it is not there, or the sensor was restarted."""
+        now, then = self.total(metric, **labels), before.total(metric, **labels)
+        if now is None or then is None or now < then:
+            return None
+        return (now - then) / (self.asked_s - before.asked_s)
+
+
+def ask(address: str) -> Figures:
+    """Ask the sensor whose metrics are served at ``address:port``.
+
+    Raises:
+        SensorError: Nothing answers there, or something that is no sensor.
+    """
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        asked_s = time.monotonic()
+        samples: dict[str, list[tuple[dict[str, str], float]]] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+    except OSError as error:
+        raise SensorError(
+            f"no sensor answers at {address} ({error.strerror or error}); start one with sensor run, "
+            "or name where its metrics are: sensor status --metrics ADDRESS:PORT"
+        ) from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise SensorError(f"what answers at {address} is no sensor: {error}") from error
+    finally:
+        connection.close()
+    if c.BUILD.written_name not in samples:
+        raise SensorError(f"what answers at {address} is no sensor: it has other metrics")
+    return Figures(asked_s, samples)
+
+
+def as_object(before: Figures, now: Figures) -> dict[str, Any]:
+    """Return totals and rates, ready for JSON; null is what is not known."""
+
+    def counted(frames: c.Metric, size: c.Metric | None, **labels: str) -> dict[str, float | None]:
+        found = {
+            "frames": now.total(frames, **labels),
+            "frames_per_second": now.rate(before, frames, **labels),
+        }
+        if size:
+            bytes_per_second = now.rate(before, size, **labels)
+            found["bytes"] = now.total(size, **labels)
+            found["bits_per_second"] = None if bytes_per_second is None else 8 * bytes_per_second
+        return found
+
+    up = now.by("source", c.SOURCE_UP)
+    return {
+        "state": now.state,
+        **{name: counted(frames, size) for name, (frames, size) in STAGES.items()},
+        **{outcome: counted(c.EVIDENCE, None, outcome=outcome) for outcome in c.OUTCOMES},
+        "in_ring": now.total(c.IN_RING),
+        "ignored_by_reason": now.by("reason", c.IGNORED),
+        "matches_by_class": now.by("rule_class", c.MATCHES),
+        "ring_fill_by_cpu": now.by("cpu", c.RING_FILL),
+        "interfaces": {
+            name: counted(c.RECEIVED, c.RECEIVED_BYTES, interface=name) | {"carrier": bool(carrier)}
+            for name, carrier in now.by("interface", c.CARRIER).items()
+        },
+        "workers": now.total(c.WORKERS),
+        "workers_alive": now.total(c.WORKERS_ALIVE),
+        "worker_restarts": now.total(c.RESTARTS),
+        "rules": now.total(c.RULES),
+        "rules_digest": next(iter(now.by("digest", c.RULES_INFO)), None),
+        "rules_stale": bool(now.total(c.STALE)),
+        "clock_jumps": now.total(c.CLOCK_JUMPS),
+        "disk_free_bytes": now.total(c.DISK_FREE),
+        "disk_size_bytes": now.total(c.DISK_SIZE),
+        "oldest_evidence_s": now.total(c.OLDEST),
+        "started_s": now.total(c.STARTED),
+        "heartbeat_s": now.total(c.HEARTBEAT),
+        "figures_missing": [name for name, value in up.items() if not value],
+    }

@@ -1,0 +1,68 @@
+"""What the supervisor counts beside the law of the counters: matches by class, rule and interface, and times.
+
+Runs in the supervisor, once for each report of a worker; what it holds is bounded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from sensor.evidence.store import rule_classes
+from sensor.histogram import Histogram
+from sensor.model import RULE_CLASSES, Evidence, Rule
+
+if TYPE_CHECKING:
+    from sensor.worker import Report
+
+MATCH_CLASSES = (*RULE_CLASSES, "flow")
+"""``flow``: no rule hit, the frame was kept for its flow alone."""
+MOST_RULES = 200
+"""Rules that are counted one by one, those that hit first; the others are counted together."""
+MOST_NAME = 80
+"""Characters of a rule's name that are kept."""
+OTHER_RULES = ("other", "other", "other")
+
+RuleLabels = tuple[str, str, str]
+"""Class, identifier and name."""
+
+
+class Tally:
+    """Totals since the start; plain data, so that it can be handed to another process."""
+
+    def __init__(self, interfaces: dict[int, str]) -> None:
+        """``interfaces`` are the names of those captured on, by index."""
+        self.matches: Counter[str] = Counter()
+        """By class of the rule, one of `MATCH_CLASSES`."""
+        self.rules: Counter[RuleLabels] = Counter({OTHER_RULES: 0})
+        self.matched = dict.fromkeys(interfaces.values(), (0, 0))
+        """Frames that matched and their bytes on the wire, by interface."""
+        self.batch_s = Histogram(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+        self.match_s = Histogram(2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2)
+        """Of each candidate, its share of the batch's time."""
+        self.fill = Histogram(0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9)
+        """Of each batch, the share of its ring that was taken when it was read."""
+        self._interfaces = interfaces
+
+    def add(self, report: Report) -> None:
+        """Count a batch."""
+        if report.batch_ns:  # otherwise it was skipped
+            self.batch_s.observe(report.batch_ns / 1e9)
+            self.fill.observe(report.fill)
+            if report.read:
+                self.match_s.observe(report.match_ns / 1e9 / report.read, report.read)
+        self.matches.update(rule_classes(report.pieces))
+        for piece in report.pieces:
+            self._add_piece(piece)
+
+    def _add_piece(self, piece: Evidence) -> None:
+        name = self._interfaces.get(piece.interface)
+        if name is not None:
+            frames, size = self.matched[name]
+            self.matched[name] = frames + 1, size + piece.wirelen
+        for match in piece.matches:
+            self.rules[self._labels(match.rule)] += 1
+
+    def _labels(self, rule: Rule) -> RuleLabels:
+        labels = (rule.rule_class, str(rule.rule_id), rule.name[:MOST_NAME])
+        return labels if labels in self.rules or len(self.rules) <= MOST_RULES else OTHER_RULES

@@ -1,0 +1,21 @@
+"""A program that has the API beside it as `sensor run` has: ``python api_parent.py EVIDENCE``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+from sensor.api.process import ApiProcess
+from sensor.config import load_settings
+
+logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+api = ApiProcess(load_settings({"evidence": sys.argv[1], "listen": "127.0.0.1:0"}))
+sys.stdout.write(f"{api.pid}\n")
+sys.stdout.flush()
+try:
+    while True:
+        api.tick()
+        time.sleep(0.1)
+except KeyboardInterrupt:
+    api.close()

@@ -1,0 +1,167 @@
+"""Evidence to ask for, and a running `sensor serve` to ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from sensor.evidence.store import EvidenceWriter
+from sensor.model import Evidence, FiveTuple, LinkType, Match, Rule
+from tests.frames import IPV4, TCP, ethernet, ipv4, tcp
+
+DEVID = 3
+NOON_US = 1_687_089_600_000_000
+"""2023-06-18 12:00:00 UTC."""
+EXAMPLE = Path(__file__).parents[3] / "shared" / "reference" / "evidence_example.json"
+RULE = Rule(50001, "threat", "web", "SQL injection", "x", version="2")
+OTHER_RULE = Rule(10002, "service", "http", "Apache", "y")
+CLIENT, HOST = "192.0.2.10", "198.51.100.20"
+SEGMENT_START = 54
+
+
+def example() -> dict[str, Any]:
+    """The request and response that the lookup has to reproduce; skips where they are not."""
+    if not EXAMPLE.exists():
+        pytest.skip("no reference data beside the repository")
+    return dict(json.loads(EXAMPLE.read_text()))
+
+
+def example_piece() -> Evidence:
+    """The packet of the example as the sensor keeps it."""
+    [packet] = example()["response"]
+    frame = bytes.fromhex(packet["packet"])
+    source, destination = ip_address(packet["sip"]).packed, ip_address(packet["dip"]).packed
+    return Evidence(
+        frame=frame,
+        timestamp_ns=(packet["time_sec"] * 1_000_000 + packet["time_usec"]) * 1000 + 999,
+        wirelen=packet["pktlen"],
+        linktype=LinkType.ETHERNET,
+        interface=2,
+        five_tuple=FiveTuple(6, source, packet["sport"], destination, packet["dport"]),
+        vlan=(),
+        payload_start=66,
+        payload_end=len(frame),
+        matches=(Match(RULE, 4, 12, "2"),),
+    )
+
+
+def piece(number: int, time_us: int | None = None, *, reply: bool = False, payload: bytes = b"") -> Evidence:
+    """A TCP packet of the flow with that number, a second after the one before it."""
+    payload = payload or f"GET /{number} HTTP/1.1\r\nHost: example.org\r\n\r\n".encode()
+    ends = [(ip_address(CLIENT).packed, 40000 + number), (ip_address(HOST).packed, 80)]
+    (source, sport), (destination, dport) = reversed(ends) if reply else ends
+    addresses = {"source": HOST, "destination": CLIENT} if reply else {"source": CLIENT, "destination": HOST}
+    frame = ethernet(IPV4, ipv4(TCP, tcp(payload, sport=sport, dport=dport), **addresses))
+    rules = (RULE, OTHER_RULE) if number % 2 else (OTHER_RULE,)
+    return Evidence(
+        frame=frame,
+        timestamp_ns=(NOON_US + number * 1_000_000 if time_us is None else time_us) * 1000,
+        wirelen=len(frame) + 100,
+        linktype=LinkType.ETHERNET,
+        interface=1,
+        five_tuple=FiveTuple(6, source, sport, destination, dport),
+        vlan=(),
+        payload_start=SEGMENT_START,
+        payload_end=len(frame),
+        matches=tuple(Match(rule, 0, 3) for rule in rules),
+    )
+
+
+def keep(directory: Path, pieces: Sequence[Evidence], devid: int = DEVID) -> Path:
+    """Write and index evidence; return the evidence directory."""
+    with closing(EvidenceWriter(directory, devid)) as writer:
+        writer.write(pieces)
+    return directory
+
+
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """A directory that any user may pass: those of pytest are closed to all but root."""
+    with TemporaryDirectory(prefix="sensor-test-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+class Server(NamedTuple):
+    """A running `sensor serve`."""
+
+    client: httpx.Client
+    process: subprocess.Popen[str]
+    log: Path
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """Ask for a path."""
+        return self.client.get(path, **options)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Return the lines of the audit in the log; the last one is there when the server has ended."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line[line.index("{") :]) for line in lines if " INFO {" in line]
+
+
+@contextmanager
+def serving(
+    evidence: Path,
+    *flags: str | Path,
+    listen: str = "127.0.0.1:0",
+    verify: ssl.SSLContext | bool = True,
+    log: Path | None = None,
+) -> Iterator[Server]:
+    """Run `sensor serve` on a free port until the end of the block, where it ends by SIGTERM with success."""
+    log = log or evidence.with_name(f"{evidence.name}.log")
+    command = [sys.executable, "-m", "sensor", "serve", "--evidence", evidence, "--listen", listen, *flags]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stderr=output, text=True, env=environment())
+    try:
+        base_url = _wait_for_address(process, log)
+        with httpx.Client(base_url=base_url, verify=verify, timeout=20, trust_env=False) as client:
+            yield Server(client, process, log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def environment() -> dict[str, str]:
+    """For a sensor that imports what the tests import, and has few rules to load."""
+    rules = Path(__file__).parents[1] / "corpus" / "faulty" / "two-rules-of-three"
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "SENSOR_RULES": str(rules),
+        "SENSOR_LENIENT": "1",
+    }
+
+
+def wait_until(condition: Callable[[], object], within_s: float = 30) -> None:
+    """Wait for something that another process does."""
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def addresses(log: Path) -> list[str]:
+    """Return where the servers that wrote this log listened, the last one at the end."""
+    return re.findall(r"evidence at (\S+)/\n", log.read_text())
+
+
+def _wait_for_address(process: subprocess.Popen[str], log: Path) -> str:
+    wait_until(lambda: addresses(log) or process.poll() is not None)
+    assert addresses(log), log.read_text()
+    return addresses(log)[0]

@@ -1,0 +1,158 @@
+"""Capture files from the API, as other programs read them."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from api_samples import NOON_US, Server, keep, piece, serving
+from conftest import PIECES, REPLY
+
+from sensor.api.download import in_few_threads
+from sensor.api.guard import Access
+from sensor.evidence.search import EvidenceIndex, Query
+
+
+def shown(response: httpx.Response, directory: Path, *fields: str) -> list[str]:
+    """Return fields of each packet, as tshark reads them from the file."""
+    assert response.status_code == 200, response.text
+    path = directory / "download"
+    path.write_bytes(response.content)
+    command = ["tshark", "-r", path, "-T", "fields", *(f"-e{field}" for field in fields)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
+def key_of(server: Server, number: int) -> str:
+    """Return the key of a piece."""
+    [item] = server.get(f"/api/v1/evidence?text=/{number}%20HTTP").json()["items"]
+    return str(item["key"])
+
+
+@pytest.mark.parametrize("container", ["pcap", "pcapng"])
+def test_one_packet(server: Server, tmp_path: Path, container: str) -> None:
+    """With its lengths and its time; named by its key."""
+    key = key_of(server, 13)
+    response = server.get(f"/api/v1/evidence/{key}/{container}")
+    assert response.headers["content-disposition"] == f'attachment; filename="{key}.{container}"'
+    time = f"{PIECES[13].timestamp_ns / 1e9:.6f}000"
+    fields = ("frame.time_epoch", "frame.cap_len", "frame.len", "tcp.srcport")
+    expected = f"{time}\t{PIECES[13].caplen}\t{PIECES[13].wirelen}\t40013"
+    assert shown(response, tmp_path, *fields) == [expected]
+
+
+@pytest.mark.parametrize("container", ["pcap", "pcapng"])
+def test_the_flow_of_a_packet(server: Server, tmp_path: Path, container: str) -> None:
+    """Both directions, nothing else."""
+    response = server.get(f"/api/v1/evidence/{key_of(server, 7)}/flow.{container}")
+    assert shown(response, tmp_path, "tcp.srcport") == ["40007", "80"]
+
+
+@pytest.mark.parametrize("container", ["pcap", "pcapng"])
+def test_an_export_has_what_the_filters_find(server: Server, tmp_path: Path, container: str) -> None:
+    """The oldest first; all of it without filters, a file without packets where there is nothing."""
+    everything = shown(server.get(f"/api/v1/export.{container}"), tmp_path, "tcp.srcport")
+    assert len(everything) == len(PIECES) + 1
+    threats = shown(server.get(f"/api/v1/export.{container}?class=threat"), tmp_path, "tcp.srcport")
+    assert threats == sorted(threats, key=lambda port: everything.index(port))
+    assert len(threats) == 21
+    assert shown(server.get(f"/api/v1/export.{container}?devid=9"), tmp_path, "frame.number") == []
+
+
+def test_pcapng_says_what_was_hit(server: Server, tmp_path: Path) -> None:
+    """In a comment of each packet."""
+    response = server.get("/api/v1/export.pcapng?port=40007")
+    comments = shown(response, tmp_path, "frame.comment")
+    assert all("threat 50001 SQL injection" in comment for comment in comments)
+    assert len(comments) == 2
+
+
+def test_a_download_ends_at_its_limit(directory: Path, tmp_path: Path) -> None:
+    """Behind a whole packet; the audit says that it was cut."""
+    large = [piece(number, payload=b"GET / HTTP/1.1\r\n\r\n" + bytes(60_000)) for number in range(30)]
+    keep(directory / "evidence", large)
+    with serving(directory / "evidence", "--export-mib", "1") as running:
+        response = running.get("/api/v1/export.pcap")
+        limit = int(response.headers["x-limit-bytes"])
+        assert limit == 1 << 20
+        assert limit - large[0].caplen - 16 < len(response.content) <= limit
+        assert len(shown(response, tmp_path, "frame.number")) == (limit - 24) // (large[0].caplen + 16)
+    assert [(line["truncated"], line["bytes"]) for line in running.audit()] == [(True, len(response.content))]
+
+
+def test_packets_that_are_gone_are_left_out(directory: Path, tmp_path: Path) -> None:
+    """The others are given."""
+    later_us = REPLY.timestamp_ns // 1000 + 600_000_000
+    keep(directory / "evidence", [*PIECES[:3], piece(3, later_us)])
+    min((directory / "evidence" / "3").glob("*.pcap")).unlink()
+    with serving(directory / "evidence") as running:
+        assert shown(running.get("/api/v1/export.pcap"), tmp_path, "tcp.srcport") == ["40003"]
+        assert "is gone" in running.log.read_text()
+
+
+def test_many_downloads_leave_room() -> None:
+    """Sixty that do not get on, as those that search every payload, keep nobody else waiting."""
+    go_on = threading.Event()
+
+    def stuck() -> Iterator[bytes]:
+        go_on.wait()
+        yield b"done"
+
+    async def take() -> None:
+        assert [chunk async for chunk in in_few_threads(stuck(), Access())] == [b"done"]
+
+    async def main() -> None:
+        async with anyio.create_task_group() as downloads:
+            for _ in range(60):
+                downloads.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(30):
+                await anyio.to_thread.run_sync(go_on.set)  # as any other request is answered
+
+    anyio.run(main)
+
+
+def test_a_download_ends_with_its_client() -> None:
+    """Also one that has found nothing yet: its thread is told, and nobody waits for it."""
+    access = Access()
+    ended = threading.Event()
+
+    def finding_nothing() -> Iterator[bytes]:
+        while access.is_wanted:
+            time.sleep(0.001)
+        ended.set()
+        yield b""
+
+    async def main() -> None:
+        async with anyio.create_task_group() as requests:
+
+            async def take() -> None:
+                async for _ in in_few_threads(finding_nothing(), access):
+                    pass
+
+            requests.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            requests.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert ended.wait(30)
+
+
+def test_a_search_that_nobody_wants_ends(tmp_path: Path) -> None:
+    """On its way through payloads that do not have the text."""
+    evidence = keep(tmp_path / "evidence", [piece(number, NOON_US + number) for number in range(5_000)])
+    asked: list[bool] = []
+
+    def is_wanted() -> bool:
+        asked.append(len(asked) < 2)
+        return asked[-1]
+
+    assert not list(EvidenceIndex(evidence).iterate(Query(text=b"nowhere"), is_wanted))
+    assert asked == [True, True, False]

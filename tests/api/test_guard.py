@@ -1,0 +1,211 @@
+"""Who is let in, under which name, how often; what every answer says; what is written down."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from api_samples import NOON_US, Server, environment, keep, piece, serving
+
+from sensor.api.app import create_app
+from sensor.api.guard import is_data
+from sensor.api.tokens import TokenFile
+from sensor.config import Settings
+
+DATA = ("/evidence?time=1", "/api/v1/evidence", "/api/v1/status", "/api/v1/rules", "/api/v1/export.pcap")
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that carries a token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_every_answer_is_hardened(server: Server) -> None:
+    """Data, pages, errors."""
+    for path in (*DATA, "/", "/openapi.json", "/nothing", "/api/v1/evidence?port=x"):
+        headers = server.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+    assert server.get("/api/v1/evidence").headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8321", "127.0.0.1.evil.example", "", "[::2]"])
+def test_a_foreign_name_is_refused_on_loopback(server: Server, host: str) -> None:
+    """A web site whose name suddenly means 127.0.0.1 learns nothing (DNS rebinding)."""
+    for path in (*DATA, "/"):
+        assert server.get(path, headers={"Host": host}).status_code == 421
+    for own in ("localhost", "localhost:8321", "127.0.0.1", "[::1]:8321"):
+        assert server.get("/api/v1/status", headers={"Host": own}).status_code == 200
+
+
+def test_another_site_may_not_fetch(server: Server) -> None:
+    """A link that a user follows leads here, though."""
+    fetch = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    own = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
+    statuses = [server.get("/api/v1/evidence", headers=headers).status_code for headers in (fetch, link, own)]
+    assert statuses == [403, 200, 200]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_nothing_can_be_changed(server: Server, method: str) -> None:
+    """There is nothing but GET."""
+    for path in ("/evidence", "/api/v1/evidence", "/api/v1/tokens"):
+        response = server.client.request(method, path, content=b"x" * 1000)
+        assert response.status_code == 405
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_all_data_is_behind_the_guard() -> None:
+    """Each path that is described; so a new one cannot be forgotten."""
+    paths = create_app(Settings()).openapi()["paths"]
+    assert len(paths) > 8
+    assert all(is_data({"path": path}) for path in paths)
+
+
+def test_tokens_open_and_close(directory: Path) -> None:
+    """Made, used and revoked while the API runs; in force with the next request."""
+    evidence = keep(directory / "evidence", [piece(0)])
+    tokens = TokenFile(evidence)
+    reader, admin = tokens.create("page", "read"), tokens.create("chief", "admin")
+    with serving(evidence, "--token-required") as running:
+        for path in DATA:
+            refused = running.get(path)
+            assert (refused.status_code, refused.json()["status"]) == (401, 401)
+            assert refused.headers["www-authenticate"].startswith("Bearer")
+            assert running.get(path, headers=bearer(reader[:-1] + "!")).status_code == 401
+            assert running.get(path, headers=bearer(reader)).status_code == 200
+        assert running.get("/").status_code != 401
+        assert running.get("/api/v1/tokens", headers=bearer(reader)).status_code == 403
+        listed = running.get("/api/v1/tokens", headers=bearer(admin)).json()
+        assert [(token["name"], token["role"]) for token in listed] == [("page", "read"), ("chief", "admin")]
+        assert set(listed[0]) == {"name", "role", "created_us"}
+        tokens.revoke("page")
+        assert running.get("/api/v1/status", headers=bearer(reader)).status_code == 401
+        assert running.get("/api/v1/status", headers=bearer(admin)).status_code == 200
+        tokens.path.write_text("garbage")
+        assert running.get("/api/v1/status", headers=bearer(admin)).status_code == 401
+    assert reader not in running.log.read_text()
+
+
+def test_each_access_is_written_down(directory: Path) -> None:
+    """Who, what, how many; and who was refused. Into a file where one is named."""
+    evidence = keep(directory / "evidence", [piece(number) for number in range(3)])
+    token = TokenFile(evidence).create("ann", "read")
+    with serving(evidence, "--token-required", "--audit", directory / "audit.jsonl") as running:
+        running.get(f"/evidence?time={NOON_US}", headers=bearer(token))
+        running.get("/api/v1/evidence?text=%0aGET", headers=bearer(token))
+        running.get("/api/v1/export.pcapng", headers=bearer(token))
+        running.get("/api/v1/evidence")
+        running.get("/api/v1/status", headers=bearer(token))
+    lines = [json.loads(line) for line in (directory / "audit.jsonl").read_text().splitlines()]
+    assert [(line["who"], line["path"], line["status"], line["pieces"]) for line in lines] == [
+        ("ann", "/evidence", 200, 1),
+        ("ann", "/api/v1/evidence", 200, 0),
+        ("ann", "/api/v1/export.pcapng", 200, 3),
+        (None, "/api/v1/evidence", 401, 0),
+    ]
+    assert [line["query"] for line in lines][:2] == [f"time={NOON_US}", "text=%0aGET"]
+    assert all(line["client"] == "127.0.0.1" and line["bytes"] > 0 for line in lines)
+    assert {"truncated": False, "query": ""}.items() <= lines[2].items()
+
+
+def test_too_many_requests_are_refused(directory: Path) -> None:
+    """Above the rate, with the word for it; what is admitted is answered."""
+    evidence = keep(directory / "evidence", [piece(0)])
+    with serving(evidence, "--request-rate", "5") as running:
+        statuses = [running.get("/nothing").status_code for _ in range(60)]
+        assert statuses[:10] == [404] * 10
+        assert 429 in statuses
+        assert set(statuses) == {404, 429}
+
+
+def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
+    """Half a request does not hold a place for ever."""
+    address = (server.client.base_url.host, server.client.base_url.port)
+    with closing(socket.create_connection(address, timeout=60)) as connection:
+        connection.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: local")
+        assert connection.recv(100) == b""
+
+
+@pytest.fixture
+def certificates(directory: Path) -> Path:
+    """An authority, a server's certificate for 127.0.0.1, and a client's for "ann"."""
+    for name, options in (
+        ("ca", ["-x509", "-subj", "/CN=authority"]),
+        ("server", ["-x509", "-CA", "ca.crt", "-CAkey", "ca.key", "-subj", "/CN=sensor",
+                    "-addext", "subjectAltName=IP:127.0.0.1"]),
+        ("ann", ["-x509", "-CA", "ca.crt", "-CAkey", "ca.key", "-subj", "/CN=ann"]),
+    ):  # fmt: skip
+        command = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
+        files = ["-keyout", f"{name}.key", "-out", f"{name}.crt", "-days", "2"]
+        subprocess.run([*command, *files, *options], check=True, cwd=directory, capture_output=True)
+    return directory
+
+
+def trust(certificates: Path, client: str | None = None) -> ssl.SSLContext:
+    """Trust the authority; perhaps be a client of it."""
+    context = ssl.create_default_context(cafile=certificates / "ca.crt")
+    if client:
+        context.load_cert_chain(certificates / f"{client}.crt", certificates / f"{client}.key")
+    return context
+
+
+def test_a_client_certificate_is_a_name(certificates: Path) -> None:
+    """Whoever has one needs no token; whoever has none is not even answered."""
+    evidence = keep(certificates / "evidence", [piece(0)])
+    files = {"--tls-cert": "server.crt", "--tls-key": "server.key", "--tls-client-ca": "ca.crt"}
+    flags = [part for flag, name in files.items() for part in (flag, certificates / name)]
+    with serving(evidence, *flags, verify=trust(certificates, "ann")) as running:
+        assert running.get(f"/evidence?time={NOON_US}").json()[0]["time_sec"] == NOON_US // 1_000_000
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(
+                running.client.base_url.join("/api/v1/status"), verify=trust(certificates), trust_env=False
+            )
+        # The key is the server's alone: it was read before root was given up.
+        assert (certificates / "server.key").stat().st_mode & 0o077 == 0
+    assert [line["who"] for line in running.audit()] == ["certificate ann"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--listen", "0.0.0.0:0"], 2, "listen: 0.0.0.0:0 needs a token"),
+        (["--listen", "[::]:0"], 2, "listen: [::]:0 needs a token"),
+        (["--token-required"], 2, "needs a token"),
+        (["--listen", "everywhere"], 2, "listen: must be an address and a port"),
+        (["--listen", "127.0.0.1:0", "--tls-cert", "x"], 2, "tls_cert and tls_key: name both"),
+        (["--listen", "127.0.0.1:0", "--tls-cert", "x", "--tls-key", "x"], 2, "cannot be used: [Errno 2]"),
+        (["--listen", "127.0.0.1:0", "--api-user", "root"], 2, "the API does not run as root"),
+        (["--listen", "127.0.0.1:0", "--api-user", "no-one-here"], 2, "there is no user 'no-one-here'"),
+        (
+            ["--listen", "127.0.0.1:0", "--audit", "/nowhere/audit"],
+            2,
+            "audit: /nowhere/audit: cannot be written",
+        ),
+        (["--listen", "192.0.2.1:1", "--evidence", "nowhere"], 6, "nowhere is not there"),
+        (["--listen", "127.0.0.1:{taken}"], 1, "Address already in use; choose another --listen"),
+    ],
+)
+def test_what_cannot_be_served_is_said(directory: Path, flags: list[str], code: int, message: str) -> None:
+    """One line and an exit code, before anything listens."""
+    evidence = keep(directory / "evidence", [piece(0)])
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "sensor", "serve", "--evidence", evidence]
+        command += [flag.format(taken=port) for flag in flags]
+        done = subprocess.run(command, cwd=directory, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert message in done.stderr.splitlines()[-1]

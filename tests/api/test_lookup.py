@@ -1,0 +1,192 @@
+"""The lookup by microsecond: the answer, what else may be asked, and what is no answer."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+
+import httpx
+import pytest
+from api_samples import (
+    CLIENT,
+    HOST,
+    NOON_US,
+    Server,
+    example,
+    example_piece,
+    keep,
+    open_directory,
+    piece,
+    serving,
+)
+
+MANY = [piece(number, NOON_US) for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def asked() -> Iterator[Server]:
+    """The API over two devices: five packets of one microsecond, one of the next, one of the other device."""
+    with open_directory() as directory:
+        evidence = keep(directory / "evidence", [*MANY, piece(5, NOON_US + 1)])
+        keep(evidence, [piece(6, NOON_US)], devid=4)
+        with serving(evidence) as running:
+            yield running
+
+
+def ports(response: httpx.Response) -> list[int]:
+    """Tell the packets of an answer by their client's port."""
+    assert response.status_code == 200, response.text
+    return [packet["sport"] for packet in response.json()]
+
+
+def test_the_example_comes_back_as_it_is(directory: Path) -> None:
+    """Every field, in its order, from a packet that was kept and indexed."""
+    keep(directory / "evidence", [example_piece()])
+    with serving(directory / "evidence") as running:
+        response = running.get(f"/{example()['request']}")
+    assert response.json() == example()["response"]
+    assert list(response.json()[0]) == list(example()["response"][0])
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_all_packets_of_the_microsecond(asked: Server) -> None:
+    """Of one device in the order of its file; of every device where none is named."""
+    in_file = [40000 + number for number in range(5)]
+    assert ports(asked.get(f"/evidence?time={NOON_US}&devid=3")) == in_file
+    assert ports(asked.get(f"/evidence?time={NOON_US}")) == [*in_file, 40006]
+    assert ports(asked.get(f"/evidence?time={NOON_US + 1}&devid=3")) == [40005]
+
+
+def test_seconds_and_microseconds(asked: Server) -> None:
+    """Two numbers name the moment as well."""
+    seconds, microseconds = divmod(NOON_US + 1, 1_000_000)
+    assert ports(asked.get(f"/evidence?time_sec={seconds}&time_usec={microseconds}")) == [40005]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (f"ip={CLIENT}", 5),
+        (f"ip={HOST}", 5),
+        ("ip=192.0.2.11", 0),
+        ("port=40003", 1),
+        ("port=80", 5),
+        (f"port=40003&ip={HOST}", 1),
+        ("port=1", 0),
+    ],
+)
+def test_address_and_port_of_either_side(asked: Server, filters: str, expected: int) -> None:
+    """Both have to be so where both are named."""
+    assert len(ports(asked.get(f"/evidence?time={NOON_US}&devid=3&{filters}"))) == expected
+
+
+def test_a_download_is_a_pcap_file(asked: Server, tmp_path: Path) -> None:
+    """With the packets of the microsecond, to the byte."""
+    response = asked.get(f"/evidence?time={NOON_US}&devid=3&download=true")
+    assert response.headers["content-disposition"] == 'attachment; filename="evidence.pcap"'
+    (tmp_path / "evidence.pcap").write_bytes(response.content)
+    command = [
+        "tshark",
+        "-r",
+        tmp_path / "evidence.pcap",
+        "-T",
+        "fields",
+        "-e",
+        "tcp.srcport",
+        "-e",
+        "frame.len",
+    ]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert shown == [str(value) for one in MANY for value in (one.five_tuple.sport, one.wirelen)]
+
+
+@pytest.mark.parametrize(
+    "moment", ["time=0", f"time={NOON_US - 1}", f"time={NOON_US}&devid=77", "time=4294967295999999"]
+)
+def test_nothing_is_an_empty_list(asked: Server, moment: str) -> None:
+    """Before, behind, and of a device that is not there."""
+    response = asked.get(f"/evidence?{moment}")
+    assert (response.status_code, response.json()) == (200, [])
+    download = asked.get(f"/evidence?{moment}&download=true")
+    assert (download.status_code, download.json()["title"]) == (404, "Not Found")
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("", "name the moment"),
+        ("time=abc", "time: Input should be a valid integer"),
+        ("time=-1", "time: Input should be greater than or equal to 0"),
+        (f"time={NOON_US * 1000}", "time: is behind the year 2106; times are microseconds"),
+        ("time_sec=1687089600", "name the moment"),
+        ("time_sec=1687089600&time_usec=1000000", "time_usec: Input should be less than 1000000"),
+        (f"time={NOON_US}&time_sec=1&time_usec=1", "name the moment"),
+        (f"time={NOON_US}&time={NOON_US + 1}", "time: stands more than once"),
+        (f"time={NOON_US}&ip=example.org", "ip: is no address"),
+        (f"time={NOON_US}&port=65536", "port: Input should be less than or equal to 65535"),
+        (f"time={NOON_US}&devid=three", "devid: Input should be a valid integer"),
+        (f"time={NOON_US}&dewid=3", "dewid: there is no such parameter"),
+        (f"time={'9' * 5000}", "time: "),
+        ("&".join(f"f{number}=1" for number in range(900)), "there is no such parameter"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(asked: Server, query: str, detail: str) -> None:
+    """As problem details, in a few words, whatever came."""
+    response = asked.get(f"/evidence?{query}")
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert (response.status_code, problem["status"], problem["type"]) == (422, 422, "about:blank")
+    assert detail in problem["detail"]
+    assert len(problem["detail"]) <= 1000
+
+
+def test_ten_thousand_filters_are_too_many(asked: Server) -> None:
+    """The query is not even read."""
+    query = "&".join(f"port={number}" for number in range(10_000))
+    for part in (query, query[:20_000]):
+        connection = HTTPConnection(asked.client.base_url.host, asked.client.base_url.port or 0)
+        with closing(connection):
+            connection.request("GET", f"/evidence?time={NOON_US}&{part}")
+            assert connection.getresponse().status in (400, 414)
+
+
+@pytest.mark.parametrize("damage", ["removed", "garbage", "shorter", "another"])
+def test_evidence_that_is_gone_is_said_to_be(directory: Path, damage: str) -> None:
+    """A file that was deleted, or is another one now, under the index."""
+    keep(directory / "evidence", MANY)
+    [file] = (directory / "evidence" / "3").glob("*.pcap")
+    content = file.read_bytes()
+    changed = {
+        "garbage": bytes(len(content)),
+        "shorter": content[:30],
+        "another": content[:24] + content[25:],
+    }
+    if damage == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(changed[damage])
+    with serving(directory / "evidence") as running:
+        for path in (f"/evidence?time={NOON_US}", f"/evidence?time={NOON_US}&download=true"):
+            response = running.get(path)
+            assert response.headers["content-type"] == "application/problem+json"
+            assert response.status_code == 410, response.text
+            assert file.name in response.json()["detail"]
+        [key, *_] = [item["key"] for item in running.get("/api/v1/evidence").json()["items"]]
+        assert running.get(f"/api/v1/evidence/{key}").status_code == 410
+        assert running.get(f"/api/v1/evidence/{key}/pcap").status_code == 410
+
+
+def test_nothing_is_not_said_while_the_index_does_not_know(directory: Path) -> None:
+    """Files without their index: an empty answer would be a lie."""
+    keep(directory / "evidence", MANY)
+    for file in (directory / "evidence" / "3").glob("*.sqlite*"):
+        file.unlink()
+    with serving(directory / "evidence") as running:
+        response = running.get(f"/evidence?time={NOON_US}")
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+        assert "the index is rebuilding" in response.json()["detail"]
+        assert running.get("/api/v1/status").json()["index"]["state"] == "rebuilding"

@@ -1,0 +1,179 @@
+"""Search, single pieces, histogram, rules and status, as programs see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from api_samples import CLIENT, DEVID, NOON_US, OTHER_RULE, RULE, Server
+from conftest import PIECES, REPLY
+
+SECOND_US = 1_000_000
+ALL = [*PIECES[:8], REPLY, *PIECES[8:]]
+
+
+def found(server: Server, query: str = "") -> list[dict[str, Any]]:
+    """Return everything that a search finds, page by page."""
+    items: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        response = server.get(f"/api/v1/evidence?limit=7&{query}{cursor}")
+        assert response.status_code == 200, response.text
+        page = response.json()
+        assert len(page["items"]) <= 7
+        items += page["items"]
+        if page["cursor"] is None:
+            return items
+        cursor = f"&cursor={page['cursor']}"
+
+
+def test_all_evidence_the_newest_first(server: Server) -> None:
+    """Each piece once, over all pages."""
+    times_us = [item["time_us"] for item in found(server)]
+    assert times_us == sorted((one.timestamp_ns // 1000 for one in ALL), reverse=True)
+
+
+def test_an_item_says_all_that_the_index_knows(server: Server) -> None:
+    """Field by field."""
+    [item] = found(server, "text=/13%20http")
+    one = PIECES[13]
+    assert item == {
+        "key": item["key"],
+        "devid": DEVID,
+        "time_us": NOON_US + 13 * SECOND_US,
+        "time": "2023-06-18T12:00:13.000000Z",
+        "caplen": one.caplen,
+        "wirelen": one.wirelen,
+        "protocol": "TCP",
+        "sip": CLIENT,
+        "sport": 40013,
+        "dip": "198.51.100.20",
+        "dport": 80,
+        "vlan": [],
+        "interface": item["interface"],
+        "file": "202306181200.pcap",
+        "offset": 24 + sum(16 + other.caplen for other in ALL[: ALL.index(one)]),
+        "matches": [
+            {
+                "class": rule.rule_class,
+                "rule": rule.rule_id,
+                "type": rule.type,
+                "name": rule.name,
+                "version": None,
+                "vendor": None,
+                "os": None,
+                "start": 0,
+                "end": 3,
+            }
+            for rule in (RULE, OTHER_RULE)
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (f"since_us={NOON_US + 30 * SECOND_US}", 10),
+        (f"until_us={NOON_US + SECOND_US}", 1),
+        (f"since_us={NOON_US}&until_us={NOON_US + 1}", 1),
+        ("devid=3", 41),
+        ("devid=4", 0),
+        ("network=198.51.100.0/24", 41),
+        ("network=203.0.113.1", 0),
+        ("network=2001:db8::/32", 0),
+        ("port=40007", 2),
+        ("protocol=tcp", 41),
+        ("protocol=17", 0),
+        ("class=threat", 21),
+        ("class=os", 0),
+        ("rule=10002", 41),
+        ("class=threat&rule=10002", 0),
+        ("text=FOUND", 1),
+        ("text=nowhere", 0),
+    ],
+)
+def test_filters(server: Server, query: str, expected: int) -> None:
+    """Each finds what it says."""
+    assert len(found(server, query)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("evidence?cursor=abc", "no cursor of a search"),
+        ("evidence?limit=0", "limit: "),
+        ("evidence?limit=501", "limit: "),
+        ("evidence?class=worm", "class: Input should be 'service', 'device'"),
+        ("evidence?protocol=256", "protocol: is no protocol"),
+        ("evidence?protocol=xyz", "protocol: is no protocol: ICMP, TCP"),
+        ("evidence?network=10.0.0.0/33", "network: is no address"),
+        ("evidence?since_us=2&until_us=2", "until_us has to be behind since_us"),
+        ("evidence?text=", "text: "),
+        ("histogram?bins=501", "bins: "),
+        ("histogram?limit=3", "limit: there is no such parameter"),
+        ("export.pcap?bins=3", "bins: there is no such parameter"),
+        ("export.zip", "container: Input should be 'pcap' or 'pcapng'"),
+    ],
+)
+def test_faults_are_named(server: Server, path: str, detail: str) -> None:
+    """By their parameters."""
+    response = server.get(f"/api/v1/{path}")
+    assert (response.status_code, response.headers["content-type"]) == (422, "application/problem+json")
+    assert detail in response.json()["detail"]
+
+
+def test_a_piece_with_its_bytes(server: Server) -> None:
+    """The frame, the payload in it, and the layers over it."""
+    [item] = found(server, "text=/13%20http")
+    response = server.get(f"/api/v1/evidence/{item['key']}").json()
+    frame = bytes.fromhex(response["frame"])
+    assert {name: response[name] for name in item} == item
+    assert frame == PIECES[13].frame
+    assert frame[response["payload_start"] : response["payload_end"]] == PIECES[13].payload
+    assert [layer["name"] for layer in response["layers"]] == ["Ethernet", "IPv4", "TCP", "HTTP"]
+    [target] = [field for field in response["layers"][3]["fields"] if field["name"] == "target"]
+    assert target["value"] == "/13"
+    assert frame[target["start"] : target["end"]] == b"/13"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["x", "3-20230618-1", "4-20230618-1", "3-20230618-9999999999999999999", "3-99999999-1", "3-20230618--1"],
+)
+def test_no_piece_has_this_key(server: Server, key: str) -> None:
+    """Whatever the key looks like."""
+    for path in (key, f"{key}/pcap", f"{key}/flow.pcap"):
+        response = server.get(f"/api/v1/evidence/{path}")
+        assert (response.status_code, response.json()["title"]) == (404, "Not Found")
+
+
+def test_a_histogram_counts_what_a_search_finds(server: Server) -> None:
+    """Over the span of the evidence, or the one that is asked for, of whatever day."""
+    counted = server.get("/api/v1/histogram?bins=10").json()
+    assert (counted["since_us"], counted["until_us"]) == (NOON_US, NOON_US + 39 * SECOND_US + 1)
+    assert sum(one["total"] for one in counted["bins"]) == 41
+    assert sum(one["classes"]["threat"] for one in counted["bins"]) == 21
+    times_us = [one["time_us"] for one in counted["bins"]]
+    assert times_us == [NOON_US + number * counted["bin_us"] for number in range(10)]
+    for since_us, until_us in ((0, 1 << 51), (NOON_US - SECOND_US, NOON_US + 9 * SECOND_US)):
+        span = f"since_us={since_us}&until_us={until_us}"
+        counted = server.get(f"/api/v1/histogram?bins=5&class=threat&{span}").json()
+        assert sum(one["total"] for one in counted["bins"]) == len(found(server, f"class=threat&{span}"))
+
+
+def test_rules_are_those_of_the_files(server: Server) -> None:
+    """With the digest that the sensor logs."""
+    answer = server.get("/api/v1/rules").json()
+    assert len(answer["digest"]) == 64
+    assert {"rule", "class", "name", "regex", "desc"} <= set(answer["rules"][0])
+
+
+def test_the_status_says_what_is_kept(server: Server) -> None:
+    """By device."""
+    status = server.get("/api/v1/status").json()
+    [device] = status["devices"]
+    assert (device["devid"], device["pieces"]) == (DEVID, len(ALL))
+    assert device["bytes"] == 24 + sum(16 + one.caplen for one in ALL)
+    assert (device["oldest_us"], device["newest_us"]) == (NOON_US, NOON_US + 39 * SECOND_US)
+    assert status["index"]["state"] == "ok"
+    assert 0 < status["disk"]["free_bytes"] < status["disk"]["total_bytes"]

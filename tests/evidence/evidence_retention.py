@@ -1,0 +1,56 @@
+"""A program that keeps a small disk from filling up: ``python evidence_retention.py <small disk> <percent>``.
+
+Writes a window of evidence after the other until well more has been written than the disk holds, and prints
+as JSON what became of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from evidence_samples import DEVID, NOON_S, NS, piece
+
+from sensor.config import Settings
+from sensor.evidence import store
+from sensor.evidence.file import WINDOW_S
+from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.verify import verify
+from sensor.upkeep import Upkeep
+
+from sensor import upkeep  # isort: skip
+
+upkeep.RETENTION_S = 0.0
+store.QUIET_S = 0.0
+small_disk, percent, windows, window_pieces = Path(sys.argv[1]), float(sys.argv[2]), 100, 500
+writer = store.EvidenceWriter(small_disk, DEVID)
+chores = Upkeep(Settings(evidence=small_disk, retain_free_percent=percent), writer)
+least_free = 100.0
+for number in range(windows):
+    time_s = NOON_S + number * WINDOW_S
+    for first in range(0, window_pieces, 100):
+        writer.write([piece(first + one, time_s * NS + one, caplen=450) for one in range(100)])
+        chores.tick((time_s + first // 2) * NS)
+    disk = os.statvfs(small_disk)
+    least_free = min(least_free, 100 * disk.f_bavail / disk.f_blocks)
+while writer.index.untidy:
+    chores.tick((time_s + first // 2) * NS)
+files = sorted(path.name for path in writer.directory.glob("*.pcap*"))
+chores.close()
+writer.close()
+index = EvidenceIndex(small_disk)
+sys.stdout.write(
+    json.dumps(
+        {
+            "written": writer.written,
+            "write_failed": writer.write_failed,
+            "least_free": least_free,
+            "files": files,
+            "indexed": sorted({stored.path.name for stored in index.iterate(Query())}),
+            "rows": sum(1 for _ in index.iterate(Query())),
+            "faults": [fault for _, _, fault in verify(writer.directory, DEVID) if fault],
+        }
+    )
+)

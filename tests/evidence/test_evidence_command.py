@@ -1,0 +1,281 @@
+"""``sensor evidence`` as a user runs it: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import pytest
+from evidence_samples import NOON_S, NS, capinfos_counts, piece, writing
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+from sensor.cli import main
+from sensor.cli.evidence import evidence_group
+from sensor.model import Match, Rule
+
+SENSOR = [sys.executable, "-m", "sensor"]
+
+
+class Done(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def objects(self) -> list[Any]:
+        """The lines of standard output, read as JSON."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+def sensor(*arguments: object) -> Done:
+    """Run a command to its end, in this process: a start takes its time."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", ["sensor", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        main()
+    return Done(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
+Kept = tuple[Path, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def kept(few_rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """Evidence of the demo's traffic, and the matches that `sensor read` printed of it."""
+    directory = tmp_path_factory.mktemp("kept")
+    capture = directory / "capture.pcap"
+    write_capture(capture, mix.demo(seed=1).frames)
+    done = sensor("read", capture, "--json", "--rules", few_rules, "--evidence", directory / "evidence")
+    assert done.returncode == 0, done.stderr
+    return directory / "evidence", done.objects
+
+
+def test_list_tells_what_read_told(kept: Kept) -> None:
+    """Every match of every packet, the newest first, with the same words."""
+    evidence, matches = kept
+    done = sensor("evidence", "list", "--evidence", evidence, "--limit", "100000", "--json")
+    items = done.objects
+    times_us = [item["time_us"] for item in items]
+    assert times_us == sorted(times_us, reverse=True)
+    flat = [
+        {key: (item | match)[key] for key in matches[0] if key != "text"}
+        for item in items
+        for match in item["matches"]
+    ]
+    expected = [{key: value for key, value in match.items() if key != "text"} for match in matches]
+    assert sorted(flat, key=str) == sorted(expected, key=str)
+
+
+def test_list_by_every_filter(kept: Kept) -> None:
+    """Each flag alone leaves those for which it holds."""
+    evidence, matches = kept
+
+    def count(*flags: str) -> int:
+        done = sensor("evidence", "list", "--evidence", evidence, "--limit", "100000", *flags)
+        assert done.returncode == 0, done.stderr
+        return len(done.stdout.splitlines())
+
+    def packets(*names: str, value: object) -> int:
+        found = {
+            (m["time_us"], m["sip"], m["sport"]) for m in matches if value in [m[name] for name in names]
+        }
+        return len(found)
+
+    threat = next(match for match in matches if match["class"] == "threat")
+    everything = count()
+    assert count("--class", "threat") == packets("class", value="threat") > 0
+    assert count("--rule", str(threat["rule"])) == packets("rule", value=threat["rule"]) > 0
+    assert count("--network", str(threat["sip"])) == packets("sip", "dip", value=threat["sip"]) > 0
+    assert count("--port", str(threat["dport"])) == packets("sport", "dport", value=threat["dport"]) > 0
+    assert count("--protocol", "UDP") == count("--protocol", "17") == packets("protocol", value="UDP")
+    assert count("--devid", "3") == everything == count("--devid", "4") + everything
+    assert 0 < count("--text", "http/1.1\\r\\n") < everything
+    middle = sorted(match["time_us"] for match in matches)[len(matches) // 2]
+    older, newer = count("--until", str(middle)), count("--since", str(middle))
+    assert (older > 0, newer > 0, older + newer) == (True, True, everything)
+    assert count("--since", "2026-01-05T10:00:00") == count("--since", "2026-01-05T11:00:00+01:00") > 0
+
+
+def test_show_marks_the_bytes_that_were_hit(tmp_path: Path) -> None:
+    """The dump has every byte of the frame, and marks under those of the match alone."""
+    rule = Rule(50001, "threat", "Sample", "SQL injection", "x")
+    one = piece(0x6162, NOON_S * NS + 123_456_000)
+    one = one._replace(matches=(Match(rule, 5, 8, "7.1"),), vlan=(0x2064,))
+    with writing(tmp_path) as writer:
+        writer.write([one])
+    done = sensor("evidence", "show", "2023-06-18T12:00:00.123456", "--evidence", tmp_path)
+    head, layers, dump = done.stdout.split("\n\n")
+    assert head.splitlines() == [
+        "2023-06-18 12:00:00.123456 UTC  (1687089600123456)",
+        "    UDP 0.0.10.1:12345 > 0.0.0.10:9",
+        "    VLAN 100",
+        "    62 bytes, on 1; payload: bytes 42 to 62",
+        f"    {writer.directory}/202306181200.pcap, byte 24; key 3-20230618-{(43_200_123_456 << 26) + 24}",
+        "    hit: threat 50001 SQL injection 7.1, bytes 47 to 50: .ab",
+    ]
+    assert [line[4:15].strip() for line in layers.splitlines() if line[4] != " "] == [
+        "Ethernet",
+        "IPv4",
+        "UDP",
+        "Data",
+    ]
+    assert "source port 12345, destination port 9" in layers
+    lines = dump.splitlines()
+    assert bytes.fromhex("".join(line[6:53] for line in lines if not line.startswith("    "))) == one.frame
+    assert lines[2:6] == [
+        "0020  00 0a 30 39 00 09 00 1c 00 00 00 00 00 00 00 00  ..09............",
+        "                                                   ^^                 ^",
+        "0030  61 62 51 51 51 51 51 51 51 51 51 51 51 51        abQQQQQQQQQQQQ",
+        "      ^^ ^^                                            ^^",
+    ]
+    shown = sensor("evidence", "show", "1687089600123456", "--evidence", tmp_path, "--json")
+    assert bytes.fromhex(shown.objects[0]["frame"]) == one.frame
+    assert [layer["name"] for layer in shown.objects[0]["layers"]] == ["Ethernet", "IPv4", "UDP", "Data"]
+
+
+def test_show_what_is_not_there(kept: Kept) -> None:
+    """Says so, with the exit code of evidence; a file that is gone is named."""
+    done = sensor("evidence", "show", "2001-01-01T00:00:00.000001", "--evidence", kept[0])
+    assert (done.returncode, done.stdout) == (6, "")
+    assert done.stderr.startswith("sensor: there is no evidence of 978307200000001")
+
+
+def test_export_by_ending(kept: Kept, tmp_path: Path) -> None:
+    """Pcap or pcapng; another ending is refused, and a file that was there stays when it fails."""
+    evidence, matches = kept
+    threats = len({(m["time_us"], m["sport"]) for m in matches if m["class"] == "threat"})
+    paths = [tmp_path / "out.pcap", tmp_path / "out.pcapng"]
+    for path in paths:
+        done = sensor("evidence", "export", path, "--class", "threat", "--evidence", evidence)
+        assert (done.returncode, done.stderr) == (0, f"{threats} packets in {path}\n")
+    assert capinfos_counts(paths) == [threats, threats]
+    assert sensor("evidence", "export", tmp_path / "out.zip", "--evidence", evidence).returncode == 2
+    done = sensor("evidence", "export", tmp_path / "missing" / "out.pcap", "--evidence", evidence)
+    assert done.returncode == 6
+    assert "cannot be written: No such file or directory" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pcap", "out.pcapng"]
+
+
+def test_verify_finds_what_is_wrong(tmp_path: Path) -> None:
+    """Nothing at first; then a packet without row, a row without packet, another packet, and garbage."""
+    with writing(tmp_path) as writer:
+        for window in range(4):
+            writer.write([piece(number, (NOON_S + 300 * window) * NS) for number in range(5)])
+    names = [f"2023061812{minute:02}.pcap" for minute in (0, 5, 10, 15)]
+    flags = ("--evidence", tmp_path)
+    done = sensor("evidence", "verify", *flags)
+    assert (done.returncode, done.stdout) == (0, "4 files, 20 packets, 0 faults\n")
+    for name, damage in zip(names, (_append, _cut, _swap, _overwrite), strict=True):
+        damage(writer.directory / name)
+    done = sensor("evidence", "verify", *flags)
+    assert done.returncode == 6
+    assert done.stdout.splitlines() == [
+        f"{writer.directory / names[0]} the packet at byte 414 is not in the index",
+        f"{writer.directory / names[1]} has no packet at byte 336, where the index says so",
+        f"{writer.directory / names[2]} has another packet than the index says at byte 24",
+        f"{writer.directory / names[3]} cannot be read to its end: {writer.directory / names[3]} is not an"
+        " evidence file; move it out of the evidence directory",
+        "4 files, 9 packets, 4 faults",
+    ]
+    objects = [
+        json.loads(line) for line in sensor("evidence", "verify", *flags, "--json").stdout.splitlines()
+    ]
+    assert [Path(one["file"]).name for one in objects if one["fault"]] == names
+
+
+def _append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + path.read_bytes()[-78:])
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 24 + 4 * 78)
+
+
+def _swap(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[24] ^= 1
+    path.write_bytes(content)
+
+
+def _overwrite(path: Path) -> None:
+    path.write_bytes(bytes(500))
+
+
+def test_reindex_finds_what_read_found(kept: Kept, few_rules: Path) -> None:
+    """With unchanged rules, where no flow was too long: all but the interface is as it was."""
+    evidence = kept[0]
+    flags = ("--evidence", evidence, "--limit", "100000", "--json")
+    before = sensor("evidence", "list", *flags).objects
+    done = sensor("evidence", "reindex", "--evidence", evidence, "--rules", few_rules)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"{len(before)} packets indexed" in done.stderr
+    after = sensor("evidence", "list", *flags).objects
+    assert after == [{**item, "interface": ""} for item in before]
+    assert sensor("evidence", "verify", "--evidence", evidence).returncode == 0
+
+
+def test_reindex_beside_a_writer_is_refused(tmp_path: Path) -> None:
+    """The directory has one writer at a time; the message names it."""
+    with writing(tmp_path):
+        done = sensor("evidence", "reindex", "--evidence", tmp_path)
+    assert done.returncode == 6
+    assert f"process {os.getpid()} already writes evidence" in done.stderr
+
+
+@pytest.mark.parametrize("command", sorted(evidence_group.commands))
+def test_bad_input_is_a_message(tmp_path: Path, command: str) -> None:
+    """No evidence directory: one line that says what to do, the exit code of evidence, no trace."""
+    arguments = {"show": ["2023-06-18"], "export": [tmp_path / "out.pcap"]}.get(command, [])
+    done = sensor("evidence", command, *arguments, "--evidence", tmp_path / "missing")
+    assert done.returncode == 6
+    assert "Traceback" not in done.stderr
+    assert "--evidence" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--since", "yesterday"],
+        ["--network", "10.0.0.0/99"],
+        ["--network", "example.org"],
+        ["--port", "70000"],
+        ["--protocol", "smtp"],
+        ["--class", "virus"],
+        ["--limit", "0"],
+        ["--devid", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_filter_that_makes_no_sense(tmp_path: Path, flags: list[str]) -> None:
+    """Is a wrong command line: exit code 2, a message, no trace."""
+    done = sensor("evidence", "list", *flags, "--evidence", tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("Usage")
+
+
+def test_reader_of_the_list_goes_away(kept: Kept) -> None:
+    """``sensor evidence list | head``: no trace."""
+    command = [*SENSOR, "evidence", "list", "--limit", "100000", "--evidence", str(kept[0])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode in (0, 1, -signal.SIGPIPE)

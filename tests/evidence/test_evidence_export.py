@@ -1,0 +1,107 @@
+"""Exported evidence, as other programs read it: every frame, time, length, interface and comment."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from pathlib import Path
+
+import pytest
+from evidence_queries import made
+from evidence_samples import DEVID, NOON_S, NS, capinfos_counts, piece, tcpdump_count, writing
+
+from sensor.evidence.export import Container, encoded
+from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.store import EvidenceWriter
+from sensor.model import Match, Rule
+
+
+def tshark(path: Path, *fields: str) -> list[list[str]]:
+    """What tshark reads of each packet."""
+    chosen = [part for field in fields for part in ("-e", field)]
+    command = ["tshark", "-r", path, "-T", "fields", "-E", "separator=/t", *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def exported(directory: Path, container: Container) -> Path:
+    """All evidence under the directory, as a file."""
+    path = directory / f"all.{container}"
+    path.write_bytes(b"".join(encoded(EvidenceIndex(directory).iterate(Query()), container)))
+    return path
+
+
+def test_pcapng_has_everything(tmp_path: Path) -> None:
+    """Link types and interfaces side by side, times to the microsecond, both lengths, the rules that hit."""
+    rules = [Rule(number, "threat", "Sample", f"Söme {number}; more", "x") for number in (50001, 50002)]
+    comments = [f"threat {rule.rule_id} {rule.name}" for rule in rules]
+    kinds = [
+        piece(1)._replace(interface=1, matches=(Match(rules[0], 0, 1), Match(rules[1], 0, 1, "2.4"))),
+        piece(2, NOON_S * NS + 123_456_789, caplen=61, wirelen=900)._replace(interface=2),
+        piece(3, (NOON_S + 1) * NS, caplen=64, linktype=113)._replace(
+            interface=1, matches=(Match(rules[0], 0, 1),)
+        ),
+        piece(4, (NOON_S + 2) * NS, caplen=63)._replace(interface=1),
+    ]
+    writer = EvidenceWriter(tmp_path, DEVID, interface_name=lambda index: f"eth{index}")
+    writer.write(kinds)
+    writer.close()
+    path = exported(tmp_path, "pcapng")
+    fields = "frame.time_epoch", "frame.cap_len", "frame.len", "frame.interface_name", "frame.encap_type"
+    assert tshark(path, *fields, "frame.comment") == [
+        ["1687089600.000000000", "62", "62", "eth1", "1", "; ".join([*comments, f"{comments[1]} 2.4"][::2])],
+        ["1687089600.123456000", "61", "900", "eth2", "1", ""],
+        ["1687089601.000000000", "64", "64", "eth1", "25", comments[0]],
+        ["1687089602.000000000", "63", "63", "eth1", "1", ""],
+    ]  # fmt: skip
+    assert capinfos_counts([path]) == [4]
+    information = subprocess.run(["capinfos", path], capture_output=True, text=True, check=True).stdout
+    assert "sensor 0." in information
+
+
+def test_frames_are_the_same_in_both(tmp_path: Path) -> None:
+    """Byte for byte, in the order of time; tcpdump and capinfos find no fault."""
+    pieces = made(300, seed=5)
+    with writing(tmp_path) as writer:
+        writer.write(pieces)
+    paths = [exported(tmp_path, "pcap"), exported(tmp_path, "pcapng")]
+    assert tcpdump_count(paths[0]) == 300
+    assert capinfos_counts(paths) == [300, 300]
+    dumps = [
+        subprocess.run(["tshark", "-r", path, "-x"], capture_output=True, text=True, check=True).stdout
+        for path in paths
+    ]
+    assert dumps[0] == dumps[1]
+    times = [row[0] for row in tshark(paths[0], "frame.time_epoch")]
+    assert times == sorted(f"{one.timestamp_ns // 1000 / 1e6:.6f}000" for one in pieces)
+
+
+def test_comment_of_any_length(tmp_path: Path) -> None:
+    """An option holds 65,535 bytes: a longer comment loses its end, never the packet, nor half a letter."""
+    rules = [Rule(number, "threat", "Sample", "ü" * 250, "x") for number in range(200)]
+    with writing(tmp_path) as writer:
+        writer.write([piece(1)._replace(matches=tuple(Match(rule, 0, 1) for rule in rules)), piece(2)])
+    path = exported(tmp_path, "pcapng")
+    assert capinfos_counts([path]) == [2]
+    [[comment], _] = tshark(path, "frame.comment")
+    assert len(comment.encode()) in (65_534, 65_535)
+    assert comment.startswith("threat 0 ü")
+
+
+def test_nothing_to_export(tmp_path: Path) -> None:
+    """Is a file without packets, which other programs read."""
+    tmp_path.joinpath(str(DEVID)).mkdir()
+    for path in (exported(tmp_path, "pcap"), exported(tmp_path, "pcapng")):
+        done = subprocess.run(["tshark", "-r", path], capture_output=True, text=True, check=True)
+        assert done.stdout == ""
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Packets of another link type than a pcap file's, and packets whose file is gone."""
+    caplog.set_level(logging.WARNING)
+    with writing(tmp_path) as writer:
+        writer.write([piece(1), piece(2, linktype=101), piece(3, (NOON_S + 300) * NS)])
+    (writer.directory / "202306181205.pcap").unlink()
+    assert capinfos_counts([exported(tmp_path, "pcap")]) == [1]
+    assert "1 packets of another link type are left out" in caplog.text
+    assert "202306181205.pcap is gone, and the packet with it" in caplog.text

@@ -1,0 +1,351 @@
+"""Evidence is found again: every question is answered as by a look at each piece."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from evidence_queries import MIDNIGHT_S, holds, made, same, some_query
+from evidence_samples import DEVID, NOON_S, NS, piece, writing
+
+from sensor.errors import EvidenceError
+from sensor.evidence import schema, search, selection
+from sensor.evidence.search import EvidenceIndex, Page, Query, Stored
+from sensor.evidence.store import EvidenceWriter
+from sensor.model import Evidence, FiveTuple
+
+COUNT = 600
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_steps() -> Iterator[None]:
+    """Segments, stretches and fetches of a few rows: a small database is searched like a large one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "SEGMENT_PIECES", 8)
+        patch.setattr(selection, "FIRST_PIECES", 16)
+        patch.setattr(selection, "MOST_PIECES", 64)
+        patch.setattr(selection, "FETCHED_FIRST", 3)
+        patch.setattr(selection, "FETCHED_MOST", 7)
+        yield
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evidence]]:
+    """Evidence of two devices, around a midnight."""
+    directory = tmp_path_factory.mktemp("kept")
+    pieces = made(COUNT, seed=7)
+    for devid in (DEVID, 12):
+        writer = EvidenceWriter(directory, devid, interface_name=lambda index: f"eth{index}")
+        with closing(writer):
+            for start in range(0, COUNT, 50):
+                writer.write(
+                    [one for one in pieces[start : start + 50] if (one.interface == 1) == (devid == 3)]
+                )
+                writer.tick(0)
+    return directory, pieces
+
+
+def pages(index: EvidenceIndex, query: Query, limit: int) -> Iterator[Page]:
+    """All pages of a search."""
+    cursor = None
+    while True:
+        page = index.search(query, limit, cursor)
+        yield page
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def found(index: EvidenceIndex, query: Query, limit: int = 17) -> list[Stored]:
+    """Everything a search finds, page by page."""
+    return [stored for page in pages(index, query, limit) for stored in page.items]
+
+
+def assert_same(stored: list[Stored], pieces: list[Evidence]) -> None:
+    """Each piece is there once, told as it was; microseconds are in order, newest first."""
+    times_us = [one.time_us for one in stored]
+    assert times_us == sorted((one.timestamp_ns // 1000 for one in pieces), reverse=True)
+    left = list(pieces)
+    for one in stored:
+        [number] = [
+            number for number, candidate in enumerate(left) if same(one, candidate) and _is_at(one, candidate)
+        ][:1]
+        del left[number]
+
+
+def _is_at(stored: Stored, one: Evidence) -> bool:
+    """Whether the file has the very frame there."""
+    return EvidenceIndex(stored.path.parents[1]).record(stored).frame == one.frame
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_every_query_finds_what_it_asks_for(kept: tuple[Path, list[Evidence]], seed: int) -> None:
+    """Whatever is combined: search and iterate give exactly the pieces for which it holds, in order."""
+    directory, pieces = kept
+    index = EvidenceIndex(directory)
+    times_us = [one.timestamp_ns // 1000 for one in pieces]
+    for query in [some_query(random.Random(1000 * seed + number), times_us) for number in range(4)]:
+        expected = [one for one in pieces if holds(query, one)]
+        stored = found(index, query)
+        assert_same(stored, expected)
+        assert list(index.iterate(query)) == sorted(
+            stored, key=lambda one: (one.time_us, int(one.key.split("-")[2]) & schema.OFFSET_MASK, one.devid)
+        )
+        only = found(index, replace(query, devid=12))
+        assert only == [one for one in stored if one.devid == 12]
+
+
+def test_lookup_gives_all_packets_of_the_microsecond(kept: tuple[Path, list[Evidence]]) -> None:
+    """Of every microsecond, of one device or of all; nothing of the ones beside it."""
+    directory, pieces = kept
+    index = EvidenceIndex(directory)
+    counts = Counter(one.timestamp_ns // 1000 for one in pieces)
+    assert max(counts.values()) > 3
+    for time_us, count in counts.items():
+        stored = index.lookup(time_us)
+        assert len(stored) == count
+        assert stored == index.lookup(time_us, 3) + index.lookup(time_us, 12)
+        assert [(one.path, one.offset) for one in stored] == sorted(
+            (one.path, one.offset) for one in stored
+        ) or (len({one.devid for one in stored}) > 1)
+    assert index.lookup(min(counts) - 1) == index.lookup(0) == index.lookup(NOON_S, 77) == []
+
+
+def test_key_and_record_lead_back(kept: tuple[Path, list[Evidence]]) -> None:
+    """A key gives the piece again; what is no key gives nothing."""
+    index = EvidenceIndex(kept[0])
+    for stored in index.iterate(Query()):
+        assert index.get(stored.key) == stored
+        record = index.record(stored)
+        assert (record.time_us, record.caplen, record.wirelen) == (
+            stored.time_us,
+            stored.caplen,
+            stored.wirelen,
+        )
+    day = "20230618"
+    for key in (
+        "",
+        "3",
+        f"3-{day}-7",
+        f"3-{day}-{1 << 63}",
+        f"3-{day}-{1 << 62}",
+        "3-20239999-1",
+        "../../etc-1-1",
+    ):
+        assert index.get(key) is None
+
+
+def test_flow_is_both_directions_with_its_vlan(tmp_path: Path) -> None:
+    """Evidence of the same ends, whichever sent it, in the same VLAN, priorities aside; in order of time."""
+    there = FiveTuple(6, b"\x0a\0\0\1", 1234, b"\x0a\0\0\2", 80)
+    back = FiveTuple(6, b"\x0a\0\0\2", 80, b"\x0a\0\0\1", 1234)
+    others = [there._replace(sport=1235), there._replace(protocol=17), there._replace(source=b"\x0a\0\0\3")]
+    kinds = [
+        (there, (7,)),
+        (back, (0x2007,)),
+        (there, (8,)),
+        (there, ()),
+        *((other, (7,)) for other in others),
+    ]
+    with writing(tmp_path) as writer:
+        for number, (five_tuple, vlan) in enumerate(kinds * 2):
+            one = piece(number, NOON_S * NS - 3_000_000_000 + number * NS)
+            writer.write([one._replace(five_tuple=five_tuple, vlan=vlan)])
+    index = EvidenceIndex(tmp_path)
+    first = index.lookup((NOON_S - 3) * 1_000_000)[0]
+    flow = list(index.flow(first))
+    assert [(one.five_tuple, one.time_us // 1_000_000 - NOON_S + 3) for one in flow] == [
+        (there, 0),
+        (back, 1),
+        (there, 7),
+        (back, 8),
+    ]
+
+
+def test_cursor_is_stable_while_evidence_arrives(tmp_path: Path) -> None:
+    """Pages that are turned while the newest evidence grows leave nothing out and show nothing twice."""
+    with writing(tmp_path) as writer:
+        writer.write([piece(number, NOON_S * NS + number * 1_000_000) for number in range(100)])
+        writer.tick(0)
+        index = EvidenceIndex(tmp_path)
+        first = index.search(Query(), 30)
+        writer.write([piece(number, NOON_S * NS + number * 1_000_000) for number in range(100, 150)])
+        writer.tick(0)
+        rest = []
+        cursor = first.cursor
+        while cursor:
+            page = index.search(Query(), 30, cursor)
+            rest += page.items
+            cursor = page.cursor
+    times_us = [one.time_us for one in (*first.items, *rest)]
+    assert times_us == [NOON_S * 1_000_000 + number * 1000 for number in range(99, -1, -1)]
+
+
+def test_cursor_that_is_none_of_ours(tmp_path: Path) -> None:
+    """Is an error that says what to do."""
+    with pytest.raises(EvidenceError, match="start again without one"):
+        EvidenceIndex(tmp_path).search(Query(), 5, "1-2")
+
+
+def test_search_that_takes_long_gives_what_it_has(
+    kept: tuple[Path, list[Evidence]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a budget each page is what one stretch has; turned to the end, they are complete."""
+    monkeypatch.setattr(search, "BUDGET_S", 0.0)
+    index = EvidenceIndex(kept[0])
+    query = Query(rule_id=100)
+    all_pages = list(pages(index, query, 17))
+    assert len(all_pages) > COUNT / 64
+    expected = [one for one in kept[1] if holds(query, one)]
+    assert_same([stored for page in all_pages for stored in page.items], expected)
+
+
+@pytest.mark.parametrize(
+    ("query", "bins", "length_s"),
+    [
+        (Query(), 120, 86_400 * 2),
+        (Query(), 7, 1234),
+        (Query(rule_class="threat"), 50, 5000),
+        (Query(rule_class="os", port=80), 9, 777),
+        (Query(devid=12), 500, 600),
+        (
+            Query(since_us=(MIDNIGHT_S - 100) * 1_000_000, until_us=(MIDNIGHT_S + 33) * 1_000_000 + 1),
+            11,
+            1000,
+        ),
+    ],
+)
+def test_histogram_counts_every_piece_once(
+    kept: tuple[Path, list[Evidence]], query: Query, bins: int, length_s: int
+) -> None:
+    """Whatever the bins, each piece is in the bin of its time, and in the classes that it hit."""
+    directory, pieces = kept
+    since_us = MIDNIGHT_S * 1_000_000 - length_s * 500_000 + 7
+    until_us = since_us + length_s * 1_000_000
+    histogram = EvidenceIndex(directory).histogram(query, since_us, until_us, bins)
+    assert len(histogram) == bins
+    assert histogram[0]["time_us"] == since_us
+    assert histogram[-1]["time_us"] < until_us
+    expected: Counter[tuple[int, str]] = Counter()
+    for one in pieces:
+        time_us = one.timestamp_ns // 1000
+        if (
+            since_us <= time_us < until_us
+            and holds(query, one)
+            and (query.devid is None or one.interface == 2)
+        ):
+            number = sum(1 for bin_ in histogram if bin_["time_us"] <= time_us) - 1
+            expected[number, "total"] += 1
+            expected.update((number, rule_class) for rule_class in {m.rule.rule_class for m in one.matches})
+    assert expected
+    shown = {(number, name): bin_["classes"].get(name, bin_["total"]) for number, bin_ in enumerate(histogram)
+             for name in ("total", *bin_["classes"])}  # fmt: skip
+    assert {key: count for key, count in shown.items() if count} == expected
+
+
+def test_status(kept: tuple[Path, list[Evidence]]) -> None:
+    """What is kept of each device; all of it is indexed."""
+    directory, pieces = kept
+    status = EvidenceIndex(directory).status()
+    for device, interface in zip(status["devices"], (1, 2), strict=True):
+        times_us = [one.timestamp_ns // 1000 for one in pieces if one.interface == interface]
+        files = list((directory / str(device["devid"])).glob("*.pcap"))
+        assert device == {
+            "devid": {1: 3, 2: 12}[interface],
+            "pieces": len(times_us),
+            "bytes": sum(path.stat().st_size for path in files),
+            "oldest_us": min(times_us),
+            "newest_us": max(times_us),
+            "files": len(files),
+        }
+    total = sum(device["bytes"] for device in status["devices"])
+    assert status["index"] == {"state": "ok", "done": total, "total": total}
+
+
+def test_file_that_is_gone_or_foreign(kept: tuple[Path, list[Evidence]], tmp_path: Path) -> None:
+    """The index still tells of its packets; to read one is an error that names the file."""
+    directory = tmp_path / "copy"
+    shutil.copytree(kept[0], directory)
+    index = EvidenceIndex(directory)
+    oldest, *_, newest = index.iterate(Query())
+    oldest.path.unlink()
+    newest.path.write_bytes(os.urandom(newest.path.stat().st_size))
+    with pytest.raises(EvidenceError, match=f"{oldest.path} is gone"):
+        index.record(oldest)
+    with pytest.raises(EvidenceError, match=f"{newest.path} does not have the packet"):
+        index.record(newest)
+    assert index.search(Query(text=b"index"), 5).items
+
+
+@pytest.mark.parametrize("content", [b"", b"Dear diary", os.urandom(9000)], ids=["empty", "text", "noise"])
+def test_database_that_is_none(
+    kept: tuple[Path, list[Evidence]], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    """Costs its day, and a line in the log; the other days are found."""
+    directory = tmp_path / "copy"
+    shutil.copytree(kept[0], directory)
+    (directory / "3" / "20230618.sqlite").write_bytes(content)
+    index = EvidenceIndex(directory)
+    days = {stored.key.split("-")[1] for stored in index.iterate(Query(devid=3))}
+    assert days == {"20230619"}
+    assert "20230618.sqlite cannot be read, its evidence is not found" in caplog.text
+    assert index.status()["index"]["state"] == "rebuilding"
+
+
+def test_foreign_database(
+    kept: tuple[Path, list[Evidence]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program's database of that name is passed over, not read as if it were ours."""
+    directory = tmp_path / "copy"
+    shutil.copytree(kept[0], directory)
+    path = directory / "3" / "20230618.sqlite"
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE evidence (id)")
+    assert {stored.key[:10] for stored in EvidenceIndex(directory).iterate(Query(devid=3))} == {"3-20230619"}
+    assert "not an index of this version" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_reader_without_the_right_to_write() -> None:
+    """An unprivileged process finds evidence while it is written, and afterwards; it changes nothing."""
+    with TemporaryDirectory() as name:  # pytest's own directories are closed to others
+        directory = Path(name)
+        with writing(directory) as writer:
+            writer.write([piece(1)])
+            writer.tick(0)
+            _open_to_all(directory)
+            assert _as_nobody(directory) == 1
+        _open_to_all(directory)
+        before = sorted(path.name for path in writer.directory.iterdir())
+        assert before == [".lock", "20230618.sqlite", "202306181200.pcap"]
+        assert _as_nobody(directory) == 1
+        assert sorted(path.name for path in writer.directory.iterdir()) == before
+
+
+def _open_to_all(directory: Path) -> None:
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _as_nobody(directory: Path) -> int:
+    """How many pieces a process of the user nobody finds."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os._exit(len(EvidenceIndex(directory).search(Query(), 10).items))
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

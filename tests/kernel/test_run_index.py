@@ -1,0 +1,69 @@
+"""`sensor run` indexes what it writes: found with its interface, and again after the index was lost."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from live import replay, running, wait_until_received
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.verify import verify
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
+
+TIMEOUT_S = 60
+
+
+def send(source: str, mirror: str, path: Path, frames: int) -> None:
+    """Send the capture, and return when all has arrived."""
+    replay(source, path)
+    wait_until_received(mirror, frames)
+
+
+def test_evidence_is_found_with_its_interface(network: tuple[str, str], tmp_path: Path) -> None:
+    """Every piece that was written has its row, told as `--json` told it; also while the run goes on."""
+    mirror, source = network
+    frames = mix.demo(seed=1).frames
+    write_capture(tmp_path / "traffic.pcap", frames)
+    evidence = tmp_path / "evidence"
+    index = EvidenceIndex(evidence)
+    with running(mirror, evidence) as run:
+        send(source, mirror, tmp_path / "traffic.pcap", len(frames))
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while not index.search(Query(rule_class="threat"), 1).items:
+            assert time.monotonic() < deadline_s
+        assert run.stop() == 0
+    stored = list(index.iterate(Query()))
+    assert len(stored) == run.counters["written"] > 100
+    assert {one.interface for one in stored} == {mirror}
+    told = sorted((match["time_us"], match["rule"], match["start"], match["end"]) for match in run.matches)
+    found = sorted((one.time_us, m.rule_id, m.start, m.end) for one in stored for m in one.matches)
+    assert found == told
+    assert not [verdict.fault for verdict in verify(evidence / "3", 3) if verdict.fault]
+
+
+def test_lost_index_comes_back_while_capturing(network: tuple[str, str], tmp_path: Path) -> None:
+    """The run after the loss builds it anew in the background, and says so."""
+    mirror, source = network
+    frames = mix.demo(seed=1).frames
+    write_capture(tmp_path / "traffic.pcap", frames)
+    evidence = tmp_path / "evidence"
+    index = EvidenceIndex(evidence)
+    with running(mirror, evidence) as run:
+        send(source, mirror, tmp_path / "traffic.pcap", len(frames))
+        assert run.stop() == 0
+    before = [(one.key, one.matches) for one in index.iterate(Query())]
+    for path in (evidence / "3").glob("*.sqlite"):
+        path.unlink()
+    with running(mirror, evidence) as run:
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while len(list(index.iterate(Query()))) < len(before) or index.status()["index"]["state"] != "ok":
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        assert run.stop() == 0
+    assert [(one.key, one.matches) for one in index.iterate(Query())] == before
+    assert any("the index is built anew" in line for line in run.log)

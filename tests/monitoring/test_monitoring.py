@@ -1,0 +1,107 @@
+"""What is shipped for Prometheus and Grafana is well-formed, current, and explained."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dashboards.__main__ import DASHBOARDS, FILES, write
+from sensor.metrics.catalogue import METRICS, as_table
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = FILES.parent
+RULES = {path.stem: yaml.safe_load(path.read_text()) for path in (SHIPPED / "rules").glob("*.yml")}
+ALERTS = [rule for group in RULES["sensor-alerts"]["groups"] for rule in group["rules"]]
+
+
+def panels(name: str) -> list[dict[str, Any]]:
+    """The panels of a dashboard as it is shipped."""
+    return list(json.loads((FILES / f"{name}.json").read_text())["panels"])
+
+
+def test_the_page_lists_every_metric() -> None:
+    """As the code says: name, type, labels, number of series."""
+    assert as_table() in (ROOT / "docs" / "metrics.md").read_text()
+
+
+def test_the_dashboards_are_current(tmp_path: Path) -> None:
+    """What is shipped is what the generator makes."""
+    write(tmp_path)
+    for name in DASHBOARDS:
+        assert (tmp_path / f"{name}.json").read_text() == (FILES / f"{name}.json").read_text(), (
+            "make dashboards"
+        )
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_every_panel_explains_itself(name: str) -> None:
+    """A title of its own, a description, a unit, and the data source that the user chose."""
+    titles = [panel["title"] for panel in panels(name)]
+    assert len(set(titles)) == len(titles)
+    for panel in panels(name):
+        assert len(panel["description"]) > 10
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+
+
+def test_the_first_panel_is_the_law() -> None:
+    """Whether every frame is accounted for comes before everything else."""
+    assert panels("throughput")[0]["title"] == "The law of the counters"
+
+
+def test_every_metric_that_is_asked_for_exists() -> None:
+    """No rule and no panel asks for a name that the sensor or a recording rule does not have."""
+    suffixes = {"histogram": ("_bucket", "_count", "_sum")}
+    known = {
+        metric.written_name + suffix for metric in METRICS for suffix in suffixes.get(metric.kind, ("",))
+    }
+    rules = [rule for one in RULES.values() for group in one["groups"] for rule in group["rules"]]
+    known |= {rule["record"] for rule in rules if "record" in rule}
+    asked = [rule["expr"] for rule in rules]
+    asked += [target["expr"] for name in DASHBOARDS for panel in panels(name) for target in panel["targets"]]
+    names = {name for text in asked for name in re.findall(r"(?:[\w]+:)?sensor_\w+(?::\w+)?", text)}
+    assert names - known == set()
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_every_alert_says_what_to_do(alert: dict[str, Any]) -> None:
+    """A severity, a summary, a description, and a section of the runbook."""
+    assert alert["labels"]["severity"] in ("critical", "warning")
+    assert alert["annotations"]["summary"]
+    assert alert["annotations"]["description"]
+    path, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+    sections = re.findall(r"^## (\w+)$", (ROOT / path).read_text(), re.MULTILINE)
+    assert anchor == alert["alert"].lower()
+    assert alert["alert"] in sections
+
+
+def test_prometheus_takes_the_files() -> None:
+    """Promtool finds nothing wrong in them."""
+    for command in (
+        ["check", "config", "--lint=all", "--lint-fatal", str(SHIPPED / "prometheus.yml")],
+        ["check", "rules", "--lint=all", "--lint-fatal", *map(str, (SHIPPED / "rules").glob("*.yml"))],
+    ):
+        done = subprocess.run(["promtool", *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_fires_on_what_it_is_for() -> None:
+    """And on nothing else; all of them are tried."""
+    cases = Path(__file__).with_name("alerts.yml")
+    done = subprocess.run(["promtool", "test", "rules", str(cases)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(alert["alert"] in cases.read_text() for alert in ALERTS)
+
+
+def test_the_table_can_be_made_anew() -> None:
+    """By the command that the page names."""
+    command = [sys.executable, "-m", "sensor.metrics.catalogue"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == as_table()

@@ -1,0 +1,73 @@
+"""A real Chromium before a real API over real evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from page_samples import Kept, Visit, hour, keep, serving, settled, write_rules
+from playwright.sync_api import Browser, Page, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+SWITCHES = [
+    "--no-sandbox",  # there is none for root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory, few_rules: Path) -> Kept:
+    """An hour of traffic, and what is kept of it."""
+    directory = tmp_path_factory.mktemp("page")
+    write_rules(few_rules, directory / "rules")
+    matches = keep(hour(), directory / "evidence", directory / "rules")
+    return Kept(directory / "evidence", directory / "rules", matches)
+
+
+@pytest.fixture(scope="session")
+def site(kept: Kept) -> Iterator[str]:
+    """The address of a page that no test changes the evidence of."""
+    with serving(kept.directory, kept.rules) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")  # its event loop would be in the way of other tests
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Open an address and wait until it is shown; no page may fail, nor want what its policy forbids."""
+    faults: list[str] = []
+    with ExitStack() as contexts:
+
+        def open_page(address: str, width: int = 1280, height: int = 800, **options: Any) -> Page:
+            context = browser.new_context(viewport={"width": width, "height": height}, **options)
+            contexts.callback(context.close)
+            context.set_default_timeout(10_000)
+            page = context.new_page()
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("console", lambda message: note(message.type, message.text))
+            page.goto(address)
+            settled(page)
+            return page
+
+        def note(kind: str, text: str) -> None:
+            if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
+                faults.append(text)
+
+        yield open_page
+    assert faults == []

@@ -1,0 +1,119 @@
+"""Evidence for the tests of the page: an hour of traffic with attacks, and a server that answers in HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from playwright.sync_api import Page
+
+from bench.traffic import frames, mix, notable, ordinary
+from bench.traffic.frames import ACK, PSH, TCP, Frame, Host
+
+START_US = 1_767_607_200_000_000
+"""2026-01-05 10:00 UTC."""
+HOUR_US = 3_600_000_000
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+HOSTILE_RULE = {
+    "type": HOSTILE,
+    "name": "A banner <b>in</b> HTML",
+    "protocol": "tcp",
+    "regex": "Server: (<[^\\r\\n]+)",
+    "vendor": "<svg onload=alert(1)>",
+}
+
+
+def write_rules(few: Path, directory: Path) -> None:
+    """Write these few rules, and one that finds the hostile server."""
+    directory.mkdir()
+    for file in few.glob("*.json"):
+        content = json.loads(file.read_text())
+        if file.stem == "threat":
+            content["threat"]["rules"]["59999"] = HOSTILE_RULE
+        (directory / file.name).write_text(json.dumps(content))
+
+
+def hour(seed: int = 1) -> list[Frame]:
+    """An hour with every attack and banner there is, name services, and the hostile server."""
+    builders = [partial(notable.exchange, what=what) for what in notable.ATTACKS + notable.BANNERS]
+    traffic = mix.mix(Random(seed), [*builders, *[ordinary.dns] * 120], START_US, HOUR_US)
+    return sorted([*traffic.frames, hostile_answer(START_US + HOUR_US // 2)])
+
+
+def hostile_answer(time_us: int) -> Frame:
+    """An HTTP response full of markup."""
+    text = f"HTTP/1.1 200 OK\r\nServer: {HOSTILE}\r\nX-<i>Name</i>: <i>value</i>\r\n\r\n"
+    return Frame(time_us, segment(text.encode()))
+
+
+def segment(payload: bytes) -> bytes:
+    """A frame from a web server."""
+    server = Host(bytes.fromhex("02005e000001"), ip_address("203.0.113.7"))
+    client = Host(bytes.fromhex("020010000001"), ip_address("192.0.2.10"))
+    body = frames.tcp(
+        server.address, 80, client.address, 40000, seq=1, ack=1, flags=PSH | ACK, payload=payload
+    )
+    [packet] = frames.packets(server, client, TCP, body, identification=1)
+    return frames.ethernet(server.mac, client.mac, frames.ETHERTYPE_IPV4, packet)
+
+
+def keep(capture: Iterable[Frame], directory: Path, rules: Path) -> list[dict[str, Any]]:
+    """Run `sensor read` over frames; what it says of each match, with evidence in ``directory``."""
+    file = directory.parent / f"{directory.name}.pcap"
+    frames.write_capture(file, capture)
+    command = [sys.executable, "-m", "sensor", "read", file, "--rules", rules, "--evidence", directory]
+    done = subprocess.run([*command, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+class Kept(NamedTuple):
+    """Evidence, and what `sensor read` said while it was kept."""
+
+    directory: Path
+    rules: Path
+    matches: list[dict[str, Any]]
+
+    @property
+    def times_us(self) -> list[int]:
+        """The time of each piece, newest first."""
+        return sorted({match["time_us"] for match in self.matches}, reverse=True)
+
+
+@contextmanager
+def serving(evidence: Path, rules: Path, *options: str) -> Iterator[str]:
+    """Serve evidence on a free port; the address of the page."""
+    for parent in evidence.parents:
+        if parent.stat().st_mode & 0o777 == 0o700:
+            parent.chmod(0o710)  # pytest's own directories; the server gives up root
+    log = evidence.with_name(f"{evidence.name}.log")
+    command = [sys.executable, "-m", "sensor", "serve", "--evidence", evidence, "--rules", rules]
+    command += ["--listen", "127.0.0.1:0", *options]
+    with log.open("w") as output, subprocess.Popen(command, stderr=output) as process:
+        try:
+            while not (address := re.search(r"evidence at (http://\S+)", log.read_text())):
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.05)
+            yield address[1]
+        finally:
+            process.terminate()
+
+
+Visit = Callable[..., Page]
+
+
+def settled(page: Page) -> None:
+    """Wait until the page has shown what was asked for."""
+    page.wait_for_function(
+        "() => (document.querySelector('#rows tr, #state > *') || document.querySelector('dialog[open]'))"
+        " && !document.querySelector('section[aria-busy=true]')"
+    )
