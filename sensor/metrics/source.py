@@ -74,8 +74,7 @@ class Source:
         self._interfaces = interfaces
         self._evidence = evidence
         self._local_time = local_time
-        self._looked: tuple[int, float] | None = None
-        self._files: tuple[int, int, float | None] = (0, 0, None)
+        self._listed: tuple[int, float, tuple[int, int, float | None]] | None = None
 
     def supervisor(self) -> Snapshot:
         """Return what the supervisor published last."""
@@ -102,10 +101,11 @@ class Source:
         """Look at the file system now, and into the directory when files came or went, or after a minute."""
         disk = os.statvfs(self._evidence)
         changed_ns, now_s = self._evidence.stat().st_mtime_ns, time.monotonic()
-        if self._looked is None or self._looked[0] != changed_ns or now_s - self._looked[1] > EVIDENCE_S:
-            self._looked = changed_ns, now_s
-            self._files = _files(self._evidence, local_time=self._local_time)
-        return EvidenceFigures(*self._files, disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+        listed = self._listed  # of several threads each may look, none sees half of it
+        if listed is None or listed[0] != changed_ns or now_s - listed[1] > EVIDENCE_S:
+            listed = changed_ns, now_s, _files(self._evidence, local_time=self._local_time)
+            self._listed = listed
+        return EvidenceFigures(*listed[2], disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
 
 def _files(directory: Path, *, local_time: bool) -> tuple[int, int, float | None]:
