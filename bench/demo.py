@@ -8,7 +8,6 @@ however the demo ends. The evidence stays, and the last lines say where.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from rich.console import Console
 from bench.outcome import counters_table, evidence_table, missing, wrong_sums
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
+from sensor.bench.children import tied
 from sensor.capture.lab import private_network, veth_pair
 from sensor.counters import Counters
 from sensor.errors import SensorError
@@ -90,15 +90,6 @@ def show(console: Console, directory: Path, traffic: mix.Traffic, counters: Coun
     for fault in faults:
         console.print(f"wrong    {fault}", style="red", soft_wrap=True)
     return 1 if faults else 0
-
-
-def tied(*command: str) -> list[str]:
-    """Put in front of a command what makes the kernel kill it when this process ends, however that happens.
-
-    setpriv asks the kernel for it; the shell goes on only if this process still lived by then.
-    """
-    if_alive = f'test "$PPID" = {os.getpid()} && exec "$0" "$@"'
-    return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", if_alive, *command]
 
 
 @contextmanager

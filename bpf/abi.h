@@ -64,21 +64,16 @@ struct network6 {
 
 /*
  * Both directions of a flow have one key: the lower endpoint comes first, by the numbers that
- * its bytes make on this machine. One kind of key for each IP version: hashing is what a
- * look-up costs.
+ * its bytes make on this machine.
  */
-struct flow_key4 {
-	__be32 address_be[2];
+struct flow_key {
+	__be32 address_be[8];	/* four words each; of IPv4 one each, and zeroes behind them */
 	__be16 port_be[2];
 	__u16 vlan[2];		/* 12 bits of each tag, outer first */
-	__u32 protocol_and_tos;	/* the protocol in the lower byte, the service in the one above */
-};
-
-struct flow_key6 {
-	__be32 address_be[2 * 4];	/* four words each */
-	__be16 port_be[2];
-	__u16 vlan[2];
-	__u32 protocol_and_tos;
+	__u8 protocol;
+	__u8 service;		/* of a flow of one direction */
+	__u8 ip_version;
+	__u8 reserved;
 };
 
 /* What user space decided about a flow. */
@@ -88,14 +83,38 @@ enum verdict {
 	VERDICT_FOLLOW,		/* every frame of it is a candidate, for so many frames or so long */
 };
 
+/* A number that holds for one version of a flow only; read and written as one word. */
+struct versioned {
+	__u32 number;
+	__u32 version;
+};
+
+/*
+ * A way of a set: a flow, or what is left of one. Its words are written by the kernel or by user
+ * space, none by both.
+ */
 struct flow {
+	struct flow_key key;
+	__u32 version;		/* even, and another one for every flow; odd while the key is written */
+	struct versioned packets;	/* with payload */
 	__u64 born_jiffies;
-	__u64 last_jiffies;
+	struct versioned followed;	/* frames that passed because user space asked for them */
+	struct versioned verdict;	/* enum verdict; by user space, like what is below */
 	__u64 follow_until_ns;	/* CLOCK_MONOTONIC */
-	__u32 follow_frames;
-	__u32 packets;		/* with payload */
-	__u32 verdict;		/* enum verdict */
+	__u32 follow_end;	/* frames followed beyond which it is not */
 	__u32 reserved;
+};
+
+#define FLOW_WAYS 8
+
+/* The flows that one hash leads to; what is looked at first fits into one cache line. */
+struct flow_set {
+	__u8 tags[FLOW_WAYS];	/* a byte of each flow's hash; 0: never used */
+	__u64 writers;		/* processors that would write a key; one that is alone may */
+	__u32 last_jiffies[FLOW_WAYS];
+	__u64 last_written;	/* way; of ways used in the same tick the one before it is next */
+	__u64 reserved;
+	struct flow flows[FLOW_WAYS];
 };
 
 /* In front of every frame in the ring. */

@@ -4,138 +4,209 @@
  * judged by its own flow's entry, whatever hash collides. sensor/rules/flows.py counts by
  * the same law where the kernel did not.
  *
- * Two processors may count packets of one flow at once, and one of the two may get lost:
- * a frame more is let through, never one less.
+ * The table is an array of sets. A hash leads to a set, a byte of it (the tag) to the ways whose
+ * keys are compared. Of a full set the least recently used flow gives way. Hash tables of
+ * the kernel do as much, but every call of theirs costs more than all that is done here.
+ *
+ * Processors share the table without waiting for each other:
+ *   - Only a processor alone among a set's writers writes a key; another does without.
+ *   - A key's version is odd meanwhile. What is read of a flow counts only where the version was
+ *     even, and still the same behind (a sequence lock).
+ *   - A processor may be late: it writes to a way that has become another flow's. What it writes
+ *     carries the version that it saw, and is void for the other flow, which then counts anew.
+ * So counts get lost at times: a frame more is let through, never one less. All this rests on
+ * x86-64's order: stores become visible in the order of the program, loads are done in it.
  */
 #ifndef SENSOR_FLOW_H
 #define SENSOR_FLOW_H
 
 #include "abi.h"
-#include "parse.h"
+#include "flow_key.h"
 
-#define VLAN_ID 0xfff
-#define TOS_SERVICE 0xfe
+/* The compiler keeps the order of what is read and written before and behind. */
+#define barrier() asm volatile("" ::: "memory")
+#define EVERY_BYTE 0x0101010101010101ULL
+#define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile __typeof__(x) *)&(x) = (value))
 
-/*
- * Keys are put together in registers and stored in words as large as those that they are
- * hashed and compared by: a load that spans several stores has to wait for all of them.
- */
-struct flow_key {
-	union {
-		struct flow_key4 v4;
-		__u64 v4_words[2];
-	};
-	union {
-		struct flow_key6 v6;
-		__u64 v6_words[5];
-	};
+/* A flow as it was at one moment. Words of 64 bits throughout: BPF makes do with none shorter. */
+struct found_flow {
+	struct flow *flow;	/* NULL: not found */
+	__u64 way;
+	__u64 version;
+	__u64 last_jiffies;	/* the lower 32 bits */
+	__u64 born_jiffies;
 };
 
-/* A service of its own makes each direction a flow of its own. */
-static __always_inline __u8 service_of(__u8 tos)
+static __always_inline void
+write_number(struct versioned *at, __u64 version, __u32 number)
 {
-	return FLOW_HAS_TOS ? tos & TOS_SERVICE : 0;
+	WRITE_ONCE(*(__u64 *)at, version << 32 | number);
 }
 
-static __always_inline __u64 ports_and_vlan(const struct packet *packet, bool swap)
+/* 0 where what was written is another flow's. */
+static __always_inline __u32 read_number(const struct versioned *at, __u64 version)
 {
-	__u64 first = swap ? packet->dport_be : packet->sport_be;
-	__u64 second = swap ? packet->sport_be : packet->dport_be;
+	__u64 word = READ_ONCE(*(const __u64 *)at);
 
-	return first | second << 16 | (__u64)(packet->vlan_tci[0] & VLAN_ID) << 32 |
-	       (__u64)(packet->vlan_tci[1] & VLAN_ID) << 48;
+	return word >> 32 == version ? word : 0;
+}
+
+/* 0x80 in the lowest byte of WORD that is 0, and perhaps in some above it (Mycroft's test). */
+static __always_inline __u64 zero_bytes(__u64 word)
+{
+	return (word - EVERY_BYTE) & ~word & EVERY_BYTE << 7;
+}
+
+/* Which byte the lowest bit of what zero_bytes() returned is in, by a multiplication. */
+static __always_inline __u64 lowest_byte(__u64 bits)
+{
+	return ((bits & -bits) >> 7) * 0x0001020304050607ULL >> 56 & (FLOW_WAYS - 1);
+}
+
+static __always_inline __u64 tag_of(__u32 hash)
+{
+	__u64 tag = hash & 0xff;	/* the set's number comes from the upper bits */
+
+	return tag ? tag : 1;
+}
+
+static __always_inline __u64 tags_of(const struct flow_set *set)
+{
+	return READ_ONCE(*(const __u64 *)set->tags);
 }
 
 static __always_inline bool
-set_flow_key4(const struct frame *frame, const struct packet *packet, struct flow_key *key)
+is_key_of(const struct flow *flow, const union flow_key_words *key)
 {
-	struct ipv4_header *ip = header_at(frame, packet->l3_offset, sizeof(*ip));
-	__u64 source, destination;
-	__u8 service;
-	bool swap;
+	const union flow_key_words *own = (const void *)&flow->key;
 
-	if (!ip)
+	if (own->addresses[0] != key->addresses[0] || own->ports_and_vlan != key->ports_and_vlan ||
+	    own->rest != key->rest)
 		return false;
-	source = ip->source_be;
-	destination = ip->destination_be;
-	service = service_of(ip->tos);
-	swap = !service && (source > destination ||
-			    (source == destination && packet->sport_be > packet->dport_be));
-	key->v4_words[0] = swap ? destination | source << 32 : source | destination << 32;
-	key->v4_words[1] = ports_and_vlan(packet, swap);
-	key->v4.protocol_and_tos = packet->protocol | service << 8;
-	return true;
+	return key->key.ip_version == 4 ||
+	       (own->addresses[1] == key->addresses[1] && own->addresses[2] == key->addresses[2] &&
+		own->addresses[3] == key->addresses[3]);
 }
 
-static __always_inline bool
-set_flow_key6(const struct frame *frame, const struct packet *packet, struct flow_key *key)
+static __always_inline void write_key(struct flow *flow, const union flow_key_words *key)
 {
-	struct ipv6_header *ip = header_at(frame, packet->l3_offset, sizeof(*ip));
-	__u64 source[2], destination[2];
-	__u8 service;
-	bool swap;
+	union flow_key_words *own = (void *)&flow->key;
 
-	if (!ip)
-		return false;
-	source[0] = ((__u64 *)ip->source)[0];
-	source[1] = ((__u64 *)ip->source)[1];
-	destination[0] = ((__u64 *)ip->destination)[0];
-	destination[1] = ((__u64 *)ip->destination)[1];
-	service = service_of(be16(*(__be16 *)ip) >> 4);
-	if (source[0] != destination[0])
-		swap = source[0] > destination[0];
-	else if (source[1] != destination[1])
-		swap = source[1] > destination[1];
-	else
-		swap = packet->sport_be > packet->dport_be;
-	swap = swap && !service;
-	key->v6_words[0] = swap ? destination[0] : source[0];
-	key->v6_words[1] = swap ? destination[1] : source[1];
-	key->v6_words[2] = swap ? source[0] : destination[0];
-	key->v6_words[3] = swap ? source[1] : destination[1];
-	key->v6_words[4] = ports_and_vlan(packet, swap);
-	key->v6.protocol_and_tos = packet->protocol | service << 8;
-	return true;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		WRITE_ONCE(own->addresses[i], key->addresses[i]);
+	WRITE_ONCE(own->ports_and_vlan, key->ports_and_vlan);
+	WRITE_ONCE(own->rest, key->rest);
 }
 
-/* False where the frame ends before the addresses. */
-static __always_inline bool
-set_flow_key(const struct frame *frame, const struct packet *packet, struct flow_key *key)
+/* Looks for a flow; what carries no version is read between two looks at the flow's. */
+static __always_inline void
+find_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag, struct found_flow *found)
 {
-	if (packet->ip_version == 4)
-		return set_flow_key4(frame, packet, key);
-	return set_flow_key6(frame, packet, key);
-}
+	__u64 candidates = zero_bytes(tags_of(set) ^ tag * EVERY_BYTE);
 
-static __always_inline bool is_over(const struct flow *flow, __u64 now_jiffies)
-{
-	return (__s64)(now_jiffies - flow->last_jiffies) > IDLE_JIFFIES ||
-	       (__s64)(now_jiffies - flow->born_jiffies) > LIFE_JIFFIES;
-}
+	found->flow = NULL;
+	for (int i = 0; i < FLOW_WAYS && candidates; i++) {
+		__u64 way = lowest_byte(candidates);
+		struct flow *flow = &set->flows[way];
+		__u64 version = READ_ONCE(flow->version);
 
-/* Counts a packet to FLOW, which begins anew where it was over; returns the packet's number. */
-static __always_inline __u32 count_packet(struct flow *flow, __u64 now_jiffies)
-{
-	__u32 number = flow->packets + 1;
-
-	if (is_over(flow, now_jiffies)) {
-		flow->born_jiffies = now_jiffies;
-		flow->verdict = VERDICT_NONE;
-		number = 1;
+		candidates &= candidates - 1;
+		barrier();
+		if (version & 1 || !is_key_of(flow, key))
+			continue;
+		found->way = way;
+		found->version = version;
+		found->last_jiffies = READ_ONCE(set->last_jiffies[way]);
+		found->born_jiffies = READ_ONCE(flow->born_jiffies);
+		barrier();
+		if (READ_ONCE(flow->version) == version)
+			found->flow = flow;
+		break;
 	}
-	flow->packets = number;
-	flow->last_jiffies = now_jiffies;
+}
+
+/* 32 bits of the last time are enough: a flow they are mistaken about is over by its life. */
+static __always_inline bool is_over(const struct found_flow *found, __u64 now_jiffies)
+{
+	return (__s32)((__u32)now_jiffies - found->last_jiffies) > IDLE_JIFFIES ||
+	       (__s64)(now_jiffies - found->born_jiffies) > LIFE_JIFFIES;
+}
+
+/* A way that was never used, or else the least recently used one; in turn where a tick decides nothing. */
+static __always_inline __u64 way_to_give(const struct flow_set *set, __u32 now_jiffies)
+{
+	__u64 never_used = zero_bytes(tags_of(set));
+	__u64 last_written = set->last_written;
+	__s64 oldest = (__s64)1 << 63;
+
+	if (never_used)
+		return lowest_byte(never_used);
+#pragma unroll
+	for (int i = 0; i < FLOW_WAYS; i++) {
+		__s64 age = (__s32)(now_jiffies - set->last_jiffies[i]);
+		__s64 age_and_turn = age * FLOW_WAYS + ((i - last_written) & (FLOW_WAYS - 1));
+
+		oldest = age_and_turn > oldest ? age_and_turn : oldest;
+	}
+	return oldest + last_written;
+}
+
+/*
+ * Writes a flow that begins: in the place of the one that was found and is over, or in the way
+ * to give. Left undone while another processor writes to the set: the flow's next packet is
+ * its first then.
+ */
+static __always_inline void
+begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
+	   const struct found_flow *found, __u64 now_jiffies)
+{
+	__sync_fetch_and_add(&set->writers, 1);
+	if (READ_ONCE(set->writers) == 1) {
+		__u64 way = (found->flow ? found->way : way_to_give(set, now_jiffies)) & (FLOW_WAYS - 1);
+		struct flow *flow = &set->flows[way];
+		__u32 version = flow->version + 2;
+
+		WRITE_ONCE(flow->version, version - 1);
+		barrier();
+		write_key(flow, key);
+		write_number(&flow->packets, version, 1);
+		WRITE_ONCE(flow->born_jiffies, now_jiffies);
+		WRITE_ONCE(set->last_jiffies[way], now_jiffies);
+		WRITE_ONCE(set->tags[way], tag);
+		set->last_written = way;
+		barrier();
+		WRITE_ONCE(flow->version, version);
+	}
+	__sync_fetch_and_add(&set->writers, -1);
+}
+
+/* Counts a packet to the flow that was found; returns the packet's number. */
+static __always_inline __u32
+count_packet(struct flow_set *set, const struct found_flow *found, __u32 now_jiffies)
+{
+	__u32 number = read_number(&found->flow->packets, found->version) + 1;
+
+	write_number(&found->flow->packets, found->version, number);
+	WRITE_ONCE(set->last_jiffies[found->way & (FLOW_WAYS - 1)], now_jiffies);
 	return number;
 }
 
-/* Whether user space wants every frame of the flow; takes one of those it asked for. */
-static __always_inline bool is_followed(struct flow *flow)
+/* What user space decided; takes one of the frames that it asked for. */
+static __always_inline enum verdict verdict_on(const struct found_flow *found)
 {
-	if (flow->verdict != VERDICT_FOLLOW || !flow->follow_frames ||
-	    bpf_ktime_get_ns() > flow->follow_until_ns)
-		return false;
-	flow->follow_frames--;
-	return true;
+	struct flow *flow = found->flow;
+	enum verdict verdict = read_number(&flow->verdict, found->version);
+	__u32 followed;
+
+	if (verdict != VERDICT_FOLLOW)
+		return verdict;
+	followed = read_number(&flow->followed, found->version);
+	if ((__s32)(flow->follow_end - followed) <= 0 || bpf_ktime_get_ns() > flow->follow_until_ns)
+		return VERDICT_NONE;
+	write_number(&flow->followed, found->version, followed + 1);
+	return VERDICT_FOLLOW;
 }
 
 #endif

@@ -157,6 +157,7 @@ struct packet {
 	__u64 payload_offset;
 	__u64 payload_end;
 	__u64 ip_end;		/* where the IP packet ends; padding may follow */
+	/* From here on 0 where the frame does not say. */
 	__u16 ethertype;
 	__u16 sport_be;
 	__u16 dport_be;
@@ -454,12 +455,14 @@ static __always_inline bool is_udp_tunnel(const struct packet *packet)
 		be16(packet->dport_be) == TUNNEL_PORT_GENEVE);
 }
 
-/* PACKET must be zeroed. Offsets hold as far as parsing came. */
+/* Offsets hold as far as parsing came. */
 static __always_inline enum packet_status
 parse_frame(const struct frame *frame, struct packet *packet)
 {
-	enum packet_status status = parse_link(frame, packet);
+	enum packet_status status;
 
+	__builtin_memset(&packet->ethertype, 0, sizeof(*packet) - __builtin_offsetof(struct packet, ethertype));
+	status = parse_link(frame, packet);
 	if (status != PACKET_PAYLOAD)
 		return status;
 	if (packet->ethertype == ETHERTYPE_IPV4)

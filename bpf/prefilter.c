@@ -12,6 +12,10 @@
  *   HTTP_AT_ANY_DEPTH     what looks like HTTP is matched behind DEPTH, too
  *   FLOW_HAS_TOS, IDLE_JIFFIES, LIFE_JIFFIES    what a flow is, and when it is over
  *   NETWORKS              networks are included or excluded
+ * and with the maps that outlive it, by their file descriptors (sensor/capture/program.py):
+ *   COUNTERS_FD           struct counters, one for each CPU
+ *   FLOWS_FD              struct flow_set, FLOW_SETS of them; FLOW_SEEDS for flow_key.h
+ *   FOLLOW_FD             until when any flow is followed at all, CLOCK_MONOTONIC; 0: none is
  *
  * A zeroed map lets everything through: a program that is attached before its maps are
  * filled hides nothing. What cannot be judged here goes to user space, which decides.
@@ -22,10 +26,6 @@
 #include "plan.h"
 
 BPF_PERF_OUTPUT(frames);
-BPF_TABLE("extern", int, struct counters, shared_counters, 1);
-BPF_TABLE("extern", struct flow_key4, struct flow, shared_flows4, FLOWS);
-BPF_TABLE("extern", struct flow_key6, struct flow, shared_flows6, FLOWS);
-BPF_TABLE("extern", int, __u64, shared_follow, 1);
 /* What the rules ask for on a port alone, by its number. */
 BPF_ARRAY(port_classes, __u16, 65536);
 #if NETWORKS
@@ -35,7 +35,10 @@ BPF_LPM_TRIE(networks6, struct network6, __u32, NETWORKS);
 
 #define WORD_SIZE 8
 /* What was written to memory is read from there again: the verifier forgets by which way it came. */
-#define forget_paths() asm volatile("" ::: "memory")
+#define forget_paths() barrier()
+/* An element of a map that outlives the program; BCC knows only those that it makes itself. */
+#define element_of(map_fd, index) \
+	bpf_map_lookup_elem_(bpf_pseudo_fd(BPF_PSEUDO_MAP_FD, map_fd), index)
 
 /*
  * What is found out about one frame. In a map, because the verifier follows what it knows of
@@ -43,7 +46,7 @@ BPF_LPM_TRIE(networks6, struct network6, __u32, NETWORKS);
  */
 struct work {
 	struct packet packet;
-	struct flow_key key;
+	union flow_key_words key;
 	__u64 word;		/* the first bytes of the payload, zeroes behind its end */
 	__u64 payload_len;
 	__u64 kept_len;		/* of the payload, as far as SNAPLEN lets user space see it */
@@ -52,6 +55,8 @@ struct work {
 	__u32 status;		/* enum packet_status */
 	__u32 bucket;		/* enum counter */
 	__u32 wirelen;
+	__u16 sport_class;	/* what the rules ask for on the ports */
+	__u16 dport_class;
 	bool is_word_elsewhere;	/* the payload's first bytes are in another buffer */
 };
 
@@ -81,7 +86,6 @@ static __always_inline void look(const struct frame *frame, struct work *work)
 {
 	struct packet *packet = &work->packet;
 
-	__builtin_memset(packet, 0, sizeof(*packet));
 	work->bucket = COUNTER_SUBMITTED;
 	work->flow_packets = 0;
 	work->flow_born_jiffies = 0;
@@ -112,17 +116,17 @@ static __always_inline bool is_unwatched(const struct work *work)
 	__u32 *one, *other;
 
 	if (work->packet.ip_version == 4) {
-		struct network4 key = { .prefix_len = 32, .address_be = work->key.v4.address_be[0] };
+		struct network4 key = { .prefix_len = 32, .address_be = work->key.key.address_be[0] };
 
 		one = networks4.lookup(&key);
-		key.address_be = work->key.v4.address_be[1];
+		key.address_be = work->key.key.address_be[1];
 		other = networks4.lookup(&key);
 	} else {
 		struct network6 key = { .prefix_len = 128 };
 
-		__builtin_memcpy(key.address, work->key.v6.address_be, sizeof(key.address));
+		__builtin_memcpy(key.address, work->key.key.address_be, sizeof(key.address));
 		one = networks6.lookup(&key);
-		__builtin_memcpy(key.address, work->key.v6.address_be + 4, sizeof(key.address));
+		__builtin_memcpy(key.address, work->key.key.address_be + 4, sizeof(key.address));
 		other = networks6.lookup(&key);
 	}
 	if ((one && *one == NETWORK_EXCLUDED) || (other && *other == NETWORK_EXCLUDED))
@@ -141,120 +145,136 @@ static __always_inline __u16 class_of(__be16 port_be)
 	return class ? *class : 0;
 }
 
+/* Whether a packet is to be judged by itself: of a fragment there is too little to see here. */
+static __always_inline bool is_judged_by_rules(const struct work *work)
+{
+	return work->status != PACKET_FRAGMENT && !work->is_word_elsewhere;
+}
+
+/*
+ * What is known before the packet is counted to its flow: COUNTER_SUBMITTED where the flow matters.
+ * Where no packet of the flow can hit anything it need not be remembered.
+ */
+static __always_inline enum counter judge_without_flow(struct work *work)
+{
+	if (is_unwatched(work))
+		return COUNTER_IGNORED_NETWORK;
+	if (is_judged_by_rules(work)) {
+		enum counter reason;
+
+		work->sport_class = class_of(work->packet.sport_be);
+		work->dport_class = class_of(work->packet.dport_be);
+		reason = judge_by_ports(work->packet.protocol, work->sport_class, work->dport_class);
+		if (reason != COUNTER_SUBMITTED)
+			return reason;
+	}
+	if (LONGEST && work->kept_len > LONGEST)
+		return COUNTER_IGNORED_LENGTH;
+	return COUNTER_SUBMITTED;
+}
+
 /* What the rules say of a packet by itself. */
 static __always_inline enum counter judge_packet(const struct work *work)
 {
-	const struct packet *packet = &work->packet;
-
-	if (work->status == PACKET_FRAGMENT || work->is_word_elsewhere)
+	if (!is_judged_by_rules(work))
 		return COUNTER_SUBMITTED;
-	return judge_by_rules(packet->protocol, class_of(packet->sport_be), class_of(packet->dport_be),
-			      work->word, work->payload_len);
+	return judge_by_rules(work->packet.protocol, work->sport_class, work->dport_class, work->word,
+			      work->payload_len);
 }
 
-static __always_inline struct flow *flow_of(struct work *work)
+static __always_inline bool may_be_http(const struct work *work)
 {
-	if (work->packet.ip_version == 4)
-		return shared_flows4.lookup(&work->key.v4);
-	return shared_flows6.lookup(&work->key.v6);
+	return work->is_word_elsewhere || looks_like_http(work->word, work->payload_len);
 }
 
-static __always_inline void remember(struct work *work, __u64 now_jiffies)
+/* Counts the packet to its flow; whether the rules are to be asked, or the bucket is settled. */
+static __always_inline bool judge_in_flow(struct work *work)
 {
-	struct flow fresh = {
-		.born_jiffies = now_jiffies,
-		.last_jiffies = now_jiffies,
-		.packets = 1,
-	};
-
-	if (work->packet.ip_version == 4)
-		shared_flows4.update(&work->key.v4, &fresh);
-	else
-		shared_flows6.update(&work->key.v6, &fresh);
-}
-
-/* Counts the packet to its flow, and changes the bucket where that decides otherwise than the rules. */
-static __always_inline void judge_in_flow(struct work *work)
-{
+	struct found_flow found;
+	enum verdict verdict = VERDICT_NONE;
 	__u64 now_jiffies = bpf_jiffies64();
-	struct flow *flow = flow_of(work);
+	__u32 hash = hash_of(&work->key);
+	__u32 index = (__u64)hash * FLOW_SETS >> 32;
+	struct flow_set *set = element_of(FLOWS_FD, &index);
+	bool lives;
 
-	if (!flow) {
+	if (!set)	/* every index of an array exists; the verifier does not know */
+		return true;
+	find_flow(set, &work->key, tag_of(hash), &found);
+	lives = found.flow && !is_over(&found, now_jiffies);
+	if (lives)
+		verdict = verdict_on(&found);
+	if (work->status == PACKET_NO_PAYLOAD) {
+		if (verdict == VERDICT_FOLLOW)
+			work->bucket = COUNTER_SUBMITTED;
+		return false;
+	}
+	if (!lives) {
 		work->flow_packets = 1;
 		work->flow_born_jiffies = now_jiffies;
-		remember(work, now_jiffies);
-		return;
+		begin_flow(set, &work->key, tag_of(hash), &found, now_jiffies);
+		return true;
 	}
-	work->flow_packets = count_packet(flow, now_jiffies);
-	work->flow_born_jiffies = flow->born_jiffies;
-	if (is_followed(flow))
-		work->bucket = COUNTER_SUBMITTED;
-	else if (flow->verdict == VERDICT_DONE)
+	work->flow_packets = count_packet(set, &found, now_jiffies);
+	work->flow_born_jiffies = found.born_jiffies;
+	if (verdict == VERDICT_FOLLOW)
+		return false;
+	if (verdict == VERDICT_DONE ||
+	    (DEPTH && work->flow_packets > DEPTH &&
+	     !(HTTP_AT_ANY_DEPTH && may_be_http(work)))) {
 		work->bucket = COUNTER_IGNORED_FLOW;
-	else if (DEPTH && work->flow_packets > DEPTH &&
-		 !(HTTP_AT_ANY_DEPTH && looks_like_http(work->word, work->payload_len)))
-		work->bucket = COUNTER_IGNORED_FLOW;
-}
-
-static __always_inline void judge_payload(struct work *work)
-{
-	if (is_unwatched(work)) {
-		work->bucket = COUNTER_IGNORED_NETWORK;
-		return;
+		return false;
 	}
-	work->bucket = judge_packet(work);
-	if (work->bucket == COUNTER_IGNORED_PROTOCOL || work->bucket == COUNTER_IGNORED_PORT)
-		return;		/* no packet of the flow can hit anything: it need not be remembered */
-	if (LONGEST && work->kept_len > LONGEST) {
-		work->bucket = COUNTER_IGNORED_LENGTH;
-		return;
-	}
-	forget_paths();
-	if (work->kept_len)
-		judge_in_flow(work);
+	return true;
 }
 
 /* A frame without payload is a candidate only where its flow is followed. */
-static __always_inline void judge_no_payload(struct work *work)
+static __always_inline bool is_any_flow_followed(void)
 {
 	int zero = 0;
-	__u64 *follow_until_ns = shared_follow.lookup(&zero);
-	struct flow *flow;
+	__u64 *follow_until_ns = element_of(FOLLOW_FD, &zero);
 
-	work->bucket = COUNTER_IGNORED_NO_PAYLOAD;
-	if (!follow_until_ns || !*follow_until_ns)
-		return;
-	flow = flow_of(work);
-	if (flow && !is_over(flow, bpf_jiffies64()) && is_followed(flow))
-		work->bucket = COUNTER_SUBMITTED;
+	return follow_until_ns && *follow_until_ns;
+}
+
+/* Whether the bucket is still open: its flow has to say, and then the rules. */
+static __always_inline bool is_for_flow(struct work *work)
+{
+	switch (work->status) {
+	case PACKET_PAYLOAD:
+	case PACKET_FRAGMENT:
+		work->bucket = judge_without_flow(work);
+		return work->bucket == COUNTER_SUBMITTED;
+	case PACKET_NO_PAYLOAD:
+		work->bucket = COUNTER_IGNORED_NO_PAYLOAD;
+		return is_any_flow_followed();
+	case PACKET_NOT_IP:
+		work->bucket = COUNTER_IGNORED_NOT_IP;
+		return false;
+	case PACKET_NO_TRANSPORT:
+		work->bucket = COUNTER_IGNORED_NO_TRANSPORT;
+		return false;
+	default:	/* cannot be judged here: user space decides */
+		return false;
+	}
 }
 
 /* The bucket says submit, until something here knows better. */
 static __always_inline void judge(struct work *work)
 {
-	switch (work->status) {
-	case PACKET_PAYLOAD:
-	case PACKET_FRAGMENT:
-		judge_payload(work);
-		break;
-	case PACKET_NO_PAYLOAD:
-		judge_no_payload(work);
-		break;
-	case PACKET_NOT_IP:
-		work->bucket = COUNTER_IGNORED_NOT_IP;
-		break;
-	case PACKET_NO_TRANSPORT:
-		work->bucket = COUNTER_IGNORED_NO_TRANSPORT;
-		break;
-	default:	/* cannot be judged here: user space decides */
-		break;
-	}
+	if (!is_for_flow(work))
+		return;
+	forget_paths();
+	if ((work->kept_len || work->status == PACKET_NO_PAYLOAD) && !judge_in_flow(work))
+		return;
+	forget_paths();
+	work->bucket = judge_packet(work);
 }
 
 static __always_inline void count(const struct work *work)
 {
 	int zero = 0;
-	struct counters *counters = shared_counters.lookup(&zero);
+	struct counters *counters = element_of(COUNTERS_FD, &zero);
 
 	if (!counters || work->bucket >= COUNTER_COUNT)
 		return;
@@ -262,6 +282,25 @@ static __always_inline void count(const struct work *work)
 	counters->of[COUNTER_SEEN].bytes += work->wirelen;
 	counters->of[work->bucket].frames++;
 	counters->of[work->bucket].bytes += work->wirelen;
+}
+
+static __always_inline void submit(struct xdp_md *ctx, struct work *work)
+{
+	struct frame_meta meta = {
+		.ktime_ns = bpf_ktime_get_ns(),
+		.flow_born_jiffies = work->flow_born_jiffies,
+		.flow_packets = work->flow_packets,
+		.wirelen = work->wirelen,
+		.caplen = work->wirelen,
+		.ifindex = ctx->ingress_ifindex,
+	};
+
+	if (meta.caplen > SNAPLEN)
+		meta.caplen = SNAPLEN;
+	/* A statement of its own: BCC's rewriter appends a semicolon. */
+	int error = frames.perf_submit_skb(ctx, meta.caplen, &meta, sizeof(meta));
+	if (error)
+		work->bucket = COUNTER_SUBMIT_FAILED;
 }
 
 int prefilter(struct xdp_md *ctx)
@@ -273,7 +312,6 @@ int prefilter(struct xdp_md *ctx)
 	};
 	int zero = 0;
 	struct work *work = works.lookup(&zero);
-	struct frame_meta meta = {};
 
 	if (!work)	/* every index of an array exists; the verifier does not know */
 		return ACTION;
@@ -286,22 +324,8 @@ int prefilter(struct xdp_md *ctx)
 	forget_paths();
 	judge(work);
 	forget_paths();
-	if (work->bucket != COUNTER_SUBMITTED)
-		goto out;
-
-	meta.caplen = work->wirelen;
-	if (meta.caplen > SNAPLEN)
-		meta.caplen = SNAPLEN;
-	meta.ktime_ns = bpf_ktime_get_ns();
-	meta.flow_born_jiffies = work->flow_born_jiffies;
-	meta.flow_packets = work->flow_packets;
-	meta.wirelen = work->wirelen;
-	meta.ifindex = ctx->ingress_ifindex;
-	/* A statement of its own: BCC's rewriter appends a semicolon. */
-	int error = frames.perf_submit_skb(ctx, meta.caplen, &meta, sizeof(meta));
-	if (error)
-		work->bucket = COUNTER_SUBMIT_FAILED;
-out:
+	if (work->bucket == COUNTER_SUBMITTED)
+		submit(ctx, work);
 	count(work);
 	return ACTION;
 }

@@ -53,21 +53,44 @@ class Verdict(IntEnum):
     FOLLOW = 2
 
 
-_FLOW_KEY_REST = [("port_be", ">u2", (2,)), ("vlan", "=u2", (2,)), ("protocol_and_tos", "=u4")]
+FLOW_KEY = np.dtype(
+    [
+        ("address_be", "V4", (8,)),
+        ("port_be", ">u2", (2,)),
+        ("vlan", "=u2", (2,)),
+        ("protocol", "u1"),
+        ("service", "u1"),
+        ("ip_version", "u1"),
+        ("reserved", "u1"),
+    ]
+)
 
-FLOW_KEY4 = np.dtype([("address_be", "u1", (2, 4)), *_FLOW_KEY_REST])
-
-FLOW_KEY6 = np.dtype([("address_be", "u1", (2, 16)), *_FLOW_KEY_REST])
+VERSIONED = np.dtype([("number", "=u4"), ("version", "=u4")])
 
 FLOW = np.dtype(
     [
+        ("key", FLOW_KEY),
+        ("version", "=u4"),
+        ("packets", VERSIONED),
         ("born_jiffies", "=u8"),
-        ("last_jiffies", "=u8"),
+        ("followed", VERSIONED),
+        ("verdict", VERSIONED),
         ("follow_until_ns", "=u8"),
-        ("follow_frames", "=u4"),
-        ("packets", "=u4"),
-        ("verdict", "=u4"),
+        ("follow_end", "=u4"),
         ("reserved", "=u4"),
+    ]
+)
+
+FLOW_WAYS = 8
+
+FLOW_SET = np.dtype(
+    [
+        ("tags", "u1", (FLOW_WAYS,)),
+        ("writers", "=u8"),
+        ("last_jiffies", "=u4", (FLOW_WAYS,)),
+        ("last_written", "=u8"),
+        ("reserved", "=u8"),
+        ("flows", FLOW, (FLOW_WAYS,)),
     ]
 )
 

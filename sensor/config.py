@@ -9,7 +9,7 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,13 @@ ProfileName = Literal["default", "ly_probe", "thorough"]
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    return ip_network(str(value))  # its errors name what is wrong; those of pydantic's types do not
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
 class Settings(BaseModel):
@@ -74,10 +81,10 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Processes that read and match; one for each CPU that a receive queue can run on, unless given."""
     flows: Annotated[int, Field(ge=1024, le=1 << 26)] = 1 << 20
-    """Flows that the kernel remembers, of IPv4 and of IPv6 each."""
-    networks_include: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = ()
+    """Flows that the kernel remembers."""
+    networks_include: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = ()
     """Only packets from or to these networks are matched; the longest prefix of an address counts."""
-    networks_exclude: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_split_commas)] = ()
+    networks_exclude: Annotated[tuple[Network, ...], BeforeValidator(_split_commas)] = ()
     """Packets from or to these networks are not matched."""
     ring_mib: Annotated[int, Field(ge=1, le=1024)] = 64
     """Size of the perf ring of each CPU in MiB, a power of two."""
@@ -85,6 +92,14 @@ class Settings(BaseModel):
     """Most bytes kept of a frame."""
     metrics: str = "127.0.0.1:9321"
     """Address and port of the metrics; empty: they are not served."""
+    events: Annotated[tuple[str, ...], BeforeValidator(_split_commas)] = ()
+    """Receivers of an event for each match: file:, unix:, syslog+udp:, syslog+tcp:, syslog+tls:."""
+    events_payload: Annotated[int, Field(ge=0, le=16384)] = 0
+    """Most bytes of the payload in an event."""
+    events_url: str | None = None
+    """Where the evidence API is seen from outside: events then say where their evidence is."""
+    events_queue_mib: Annotated[int, Field(ge=1, le=65536)] = 64
+    """MiB of events that wait for a receiver; more are lost, and counted."""
     duration: Annotated[float, Field(gt=0)] | None = None
     """Stop after so many seconds."""
     api: bool = True

@@ -12,13 +12,15 @@ import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
+from typing import NamedTuple
 
 from sensor.capture.clock import WallClock
 from sensor.capture.ring import PerfRing
 from sensor.pipeline import Pipeline
-from sensor.worker import DRAIN, HAND_OVER, Farewell, Report, work
+from sensor.rules.flows import FlowTable
+from sensor.worker import DRAIN, HAND_OVER, Farewell, Report, signals_held, work
 
-MOST_FRUITLESS = 3
+MOST_DEATHS = 3
 """Workers that may die one after the other at the same batch until it is given up."""
 _ENDED_S = 5
 
@@ -29,17 +31,21 @@ log = logging.getLogger(__name__)
 class Worker:
     """One process and its share of the rings."""
 
-    def __init__(self, number: int, rings: Sequence[PerfRing], pipeline: Pipeline) -> None:
+    def __init__(self, number: int, rings: Sequence[PerfRing], pipeline: Pipeline, flows: FlowTable) -> None:
+        """Start it with these rules, and with what is known of the flows."""
         self.number = number
         self.rings = rings
+        self.flows = flows
         self.told: signal.Signals | None = None
         """What it was asked to do last."""
         self.farewell: Farewell | None = None
+        self.exit_code: int | None = None
+        pipeline.flows = flows
         self.connection, far_end = _fork.Pipe(duplex=False)
-        self.process = _fork.Process(
-            target=work, args=(number, pipeline, rings, far_end), name=f"worker {number}", daemon=True
-        )
-        self.process.start()
+        arguments = (number, pipeline, rings, far_end, os.getpid())
+        self.process = _fork.Process(target=work, args=arguments, name=f"worker {number}", daemon=True)
+        with signals_held():
+            self.process.start()
         far_end.close()  # the worker's death is then the end of what can be received
 
     def tell(self, what: signal.Signals) -> None:
@@ -54,7 +60,17 @@ class Worker:
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
+        self.exit_code = self.process.exitcode
+        self.process.close()
         self.connection.close()
+
+
+class _Deaths(NamedTuple):
+    """Workers that died, one after the other, before anything more was read of a ring."""
+
+    tail: int
+    """Where the ring's tail stood."""
+    workers: int
 
 
 class Crew:
@@ -65,10 +81,16 @@ class Crew:
         """Workers that died and were replaced."""
         self._pipeline = pipeline
         self._told: dict[int, int] = {}  # by CPU, where its ring's tail has to be by the reports
-        self._fruitless: dict[int, int] = {}  # by worker, deaths without a report between them
+        self._deaths: dict[int, _Deaths] = {}  # by CPU
         self._clock = WallClock()
         count = max(1, min(workers, len(rings)))
-        self._workers = [Worker(number, rings[number::count], pipeline) for number in range(count)]
+        self._workers: list[Worker] = []
+        try:
+            for number in range(count):
+                self._workers.append(Worker(number, rings[number::count], pipeline, pipeline.flows))
+        except BaseException:
+            self.kill()
+            raise
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -120,42 +142,44 @@ class Crew:
             worker.farewell = message
             return
         self._told[message.cpu] = message.tail
-        self._fruitless.pop(worker.number, None)
         yield message
 
     def _replace(self, worker: Worker) -> Iterator[Report]:
         """Start another worker in the place of one that has ended, unless that was the end of the work."""
-        worker.bury()
         place = self._workers.index(worker)
+        del self._workers[place]
+        worker.bury()
         if worker.farewell is None:
-            self._died(worker)
-            if self._fruitless[worker.number] >= MOST_FRUITLESS:
-                yield from self._give_up(worker)
+            self.restarts += 1
+            log.error("worker %d died (exit code %s); starting another", worker.number, worker.exit_code)
+            yield from self._clear_away(worker)
         elif worker.told == DRAIN:
-            del self._workers[place]
             return
-        else:
-            self._pipeline.flows = worker.farewell.flows
-        successor = Worker(worker.number, worker.rings, self._pipeline)
-        self._workers[place] = successor
+        flows = worker.farewell.flows if worker.farewell else worker.flows
+        successor = Worker(worker.number, worker.rings, self._pipeline, flows)
+        self._workers.insert(place, successor)
         if worker.told == DRAIN:
             successor.tell(DRAIN)
 
-    def _died(self, worker: Worker) -> None:
-        """Count it, and see to it that what it reported last is not read again."""
-        self.restarts += 1
-        self._fruitless[worker.number] = self._fruitless.get(worker.number, 0) + 1
-        log.error("worker %d died (exit code %s); starting another", worker.number, worker.process.exitcode)
-        for ring in worker.rings:
+    def _clear_away(self, dead: Worker) -> Iterator[Report]:
+        """See to it that nothing reported is read again, and no batch kills a worker for ever."""
+        for ring in dead.rings:
             ring.release_up_to(self._told.get(ring.cpu, 0))
+            before = self._deaths.get(ring.cpu)
+            workers = before.workers + 1 if before and before.tail == ring.tail else 1
+            self._deaths[ring.cpu] = _Deaths(ring.tail, workers if ring.fill() else 0)
+        for ring in dead.rings:
+            if self._deaths[ring.cpu].workers >= MOST_DEATHS:
+                for one in dead.rings:
+                    del self._deaths[one.cpu]  # whether the others' batches are deadly nobody knows yet
+                yield from self._skip(ring)
+                return
 
-    def _give_up(self, worker: Worker) -> Iterator[Report]:
-        """Skip a batch of each ring that workers die at; its frames count as undecodable."""
-        self._fruitless.pop(worker.number)
-        for ring in worker.rings:
-            batch = ring.read(self._clock)
-            if batch is None:
-                continue
-            log.error("%d frames of CPU %d are skipped: workers die of them", len(batch), ring.cpu)
-            ring.release()
-            yield Report(ring.cpu, ring.tail, len(batch), len(batch), 0, 0, [])
+    def _skip(self, ring: PerfRing) -> Iterator[Report]:
+        """Give up a batch; its frames count as undecodable."""
+        batch = ring.read(self._clock)
+        if batch is None:
+            return
+        log.error("%d frames of CPU %d are skipped: workers die of them", len(batch), ring.cpu)
+        ring.release()
+        yield Report(ring.cpu, ring.tail, len(batch), len(batch), 0, 0, [])

@@ -78,6 +78,7 @@ def _report(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWriter |
         suppressed=suppressor.suppressed,
         written=writer.written if writer else 0,
         write_failed=writer.write_failed if writer else 0,
+        cut=pipeline.matcher.cut,
     )
     for path in writer.paths if writer else ():
         log.info("evidence: %s", path)

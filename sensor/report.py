@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from socket import if_indextoname
@@ -31,6 +33,13 @@ def interface_name(index: int) -> str:
         return if_indextoname(index)
     except OSError:
         return str(index)
+
+
+def log_to_stderr() -> None:
+    """Let this process log a line for each thing that happens; over the status line, where one is drawn."""
+    over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
+    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
 
 
 def match_objects(piece: Evidence, interface: str) -> Iterator[dict[str, Any]]:

@@ -29,5 +29,6 @@ class StatusLine:
             f"\r\x1b[K{seen / elapsed_s:,.0f} frames/s  {gigabits:.2f} Gb/s  "
             f"candidates {share:.0%}  lost {counters.submit_failed:,}  undecodable {counters.undecodable:,}  "
             f"matched {counters.matched:,}  written {counters.written:,}"
+            + (f"  restarts {counters.restarts:,}" if counters.restarts else "")
         )
         self._terminal.flush()

@@ -13,8 +13,8 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -25,12 +25,14 @@ from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.rules.flows import FlowTable
 
-DRAIN, HAND_OVER = signal.SIGTERM, signal.SIGUSR1
+DRAIN, HAND_OVER = signal.SIGUSR2, signal.SIGUSR1
 """Read the rings empty and end; end after the batch at hand."""
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A terminal or a service manager sends these to every process; only the supervisor answers them."""
 
 WAIT_MS = 5
 """Bounds the delay of a frame that waits in a ring for others: small batches cost more a frame."""
-ENOUGH_BYTES = 1 << 18
+ENOUGH_BYTES = 1 << 20
 """In a ring: worth a batch without waiting for more."""
 CLOCK_S = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -62,9 +64,20 @@ class Farewell(NamedTuple):
     flows: FlowTable
 
 
-def work(number: int, pipeline: Pipeline, rings: Sequence[PerfRing], connection: Connection) -> None:
-    """Be a worker until told to end, or until the supervisor is gone."""
-    supervisor = os.getppid()
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Fork workers in here: signals wait until the worker's own handlers are there to take them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (DRAIN, HAND_OVER, *_IGNORED))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def work(
+    number: int, pipeline: Pipeline, rings: Sequence[PerfRing], connection: Connection, supervisor: int
+) -> None:
+    """Be a worker until told to end, or until the supervisor, a process id, is gone."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:
         return
@@ -110,7 +123,7 @@ def _send(connection: Connection, message: Report | Farewell) -> None:
 
 
 def _handle_signals() -> set[int]:
-    """Note DRAIN and HAND_OVER; the others are the supervisor's, even from the terminal."""
+    """Note DRAIN and HAND_OVER, from now on."""
     told: set[int] = set()
 
     def note(signal_number: int, _frame: FrameType | None) -> None:
@@ -118,6 +131,7 @@ def _handle_signals() -> set[int]:
 
     for number in (DRAIN, HAND_OVER):
         signal.signal(number, note)
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (DRAIN, HAND_OVER, *_IGNORED))
     return told

@@ -15,7 +15,7 @@ from sensor.capture.program import Program, check_privileges
 from sensor.config import OWN_RULES
 from sensor.errors import SensorError
 
-FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 51001, 51008, 51401, 51601, 51607}
+FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 41111, 51001, 51008, 51401, 51601, 51607}
 
 
 def _why_no_kernel() -> str | None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +54,13 @@ class Run:
         return self.process.returncode
 
     @property
+    def workers(self) -> list[int]:
+        """The process ids of its workers (proc_pid_children)."""
+        supervisor = self.process.pid
+        children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
+        return [int(child) for child in children.split()]
+
+    @property
     def counters(self) -> dict[str, Any]:
         """The final counters it logged."""
         line = next(line for line in self.log if "counters: " in line)
@@ -71,7 +78,9 @@ def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
     command = [*SENSOR, "run", "-i", interface, "--evidence", str(evidence), "--json", "--no-api", *flags]
     with (
         TemporaryFile("w+") as output,  # a pipe that nobody reads meanwhile would stall the sensor
-        subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            command, stdout=output, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process,
     ):
         run = Run(process, evidence, output)
         try:
@@ -99,11 +108,27 @@ def on_terminal(command: Sequence[str], **options: Any) -> str:
     return drawn.decode()
 
 
-def replay(interface: str, pcap: Path, pps: int = 20_000) -> None:
+def replay(interface: str, pcap: Path, pps: int = 20_000, cpu: int = 0) -> None:
     """Send a capture with tcpreplay, from one CPU: between the rings of several there is no order."""
-    pinned = ["taskset", "--cpu-list", "0"]
+    pinned = ["taskset", "--cpu-list", str(cpu)]
     command = ["tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
     subprocess.run([*pinned, *command], check=True, capture_output=True, timeout=TIMEOUT_S)
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Return when that holds."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def is_running(process: int) -> bool:
+    """Whether there is such a process, and it has not ended (proc_pid_stat)."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def wait_until_received(interface: str, frames: int) -> None:

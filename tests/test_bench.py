@@ -1,4 +1,4 @@
-"""``sensor bench`` measures the real thing: what it writes is there, and nothing of it is left."""
+"""``sensor bench store`` and ``match`` measure the real thing; the rest of it is in ``kernel/``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from sensor.bench import samples
 from sensor.bench.store import measure
@@ -51,3 +53,18 @@ def test_directory_that_is_missing() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("use_few_rules")
+def test_match_measures_every_payload() -> None:
+    """Only the payload that a rule hits is hit, and each cost is a part of the whole."""
+    command = [*SENSOR, "bench", "match", "--quick"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    [one] = found["sets"]
+    hits = {kind: costs["matches"] for kind, costs in one["payloads"].items()}
+    assert hits == {"random bytes": 0, "text": 0, "http request": 0, "one match": 1}
+    for costs in one["payloads"].values():
+        assert min(cost for name, cost in costs.items() if name != "matches") > 0
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "http request" in done.stdout

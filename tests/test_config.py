@@ -27,6 +27,18 @@ def test_a_list_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings({}).interface == ("eth1", "eth2")
 
 
+def test_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table in the file, commas in the variable, repeated flags."""
+    config = tmp_path / "sensor.toml"
+    config.write_text('[networks]\ninclude = ["10.0.0.0/8", "fd00::/8"]\n')
+    monkeypatch.setenv("SENSOR_NETWORKS_EXCLUDE", "10.1.0.0/16,192.0.2.1")
+    settings = load_settings({"networks_include": None}, config)
+    assert list(map(str, settings.networks_include)) == ["10.0.0.0/8", "fd00::/8"]
+    assert list(map(str, settings.networks_exclude)) == ["10.1.0.0/16", "192.0.2.1/32"]
+    flags = {"networks_include": ("172.16.0.0/12",)}
+    assert list(map(str, load_settings(flags, config).networks_include)) == ["172.16.0.0/12"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -34,6 +46,9 @@ def test_a_list_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ring-mib = 3", "ring_mib: must be a power of two (is 3)"),
         ("snaplen = 1", "snaplen: Input should be greater than or equal to 128 (is 1)"),
         ('mode = "fast"', "mode: Input should be 'native' or 'generic' (is 'fast')"),
+        ("[networks]\ninclude = ['10.0.0.1/8']", "networks_include: 10.0.0.1/8 has host bits set"),
+        ("[networks]\nexclude = ['lan']", "networks_exclude: 'lan' does not appear to be an IPv4 or IPv6"),
+        ("workers = 0", "workers: Input should be greater than or equal to 1 (is 0)"),
         ("devid = ", "not a TOML file"),
     ],
 )

@@ -30,7 +30,9 @@ from tests.api.api_samples import open_directory
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RULES = (ROOT / "docs" / "rules.md").read_text()
+BENCH = (ROOT / "docs" / "bench.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+EVENTS = (ROOT / "docs" / "events.md").read_text()
 OTHERWISE_RUN = ("make demo", "make test", "sensor serve")  # by other tests, and by whoever runs this
 
 
@@ -53,8 +55,8 @@ def run(command: str, directory: Path, **variables: str) -> str:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("network", "use_few_rules")
-@pytest.mark.parametrize("command", commands(README))
-def test_commands_of_the_readme_run(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", commands(README) + commands(EVENTS))
+def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
         veth_pair(left, right)
@@ -91,6 +93,16 @@ def test_commands_of_the_api_page_run() -> None:
             else:
                 run(command, directory)
         assert (directory / "threats.pcapng").stat().st_size > 1000
+
+
+@pytest.mark.kernel
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("use_few_rules")
+def test_commands_of_the_bench_page_run(tmp_path: Path) -> None:
+    """One after the other, as they stand."""
+    write_capture(tmp_path / "capture.pcap", mix.demo(seed=1).frames)
+    for command in commands(BENCH):
+        run(command, tmp_path)
 
 
 @contextmanager
@@ -173,7 +185,8 @@ def test_the_table_lists_every_setting() -> None:
     shown = {name: value.strip("`") for name, value in rows.items()}
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     expected = {name: str(value).lower() for name, value in defaults.items()}
-    expected |= {"interface": "none", "rules": "our own"}
+    expected |= {name: "none" for name, default in defaults.items() if default == ()}
+    expected |= {"rules": "our own"}
     assert shown == expected
 
 

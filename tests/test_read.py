@@ -191,3 +191,20 @@ def test_with_their_rules_we_keep_all_that_ly_probe_keeps(name: str) -> None:
     done = sensor("read", path, "--json", "--rules", SHARED / "fp-patterns", "--keep", "any")
     ours = {json.loads(line)["time_us"] for line in done.stdout.splitlines()}
     assert ours >= set(kept)
+
+
+def test_networks(capture: Path) -> None:
+    """Only packets of included networks are matched, and none of an excluded one inside of these."""
+
+    def addresses(*flags: str) -> set[frozenset[str]]:
+        found = map(json.loads, sensor("read", capture, "--json", *flags).stdout.splitlines())
+        return {frozenset((match["sip"], match["dip"])) for match in found}
+
+    everywhere = addresses()
+    one = min(map(min, everywhere))
+    only = addresses("--networks-include", one)
+    assert only == {pair for pair in everywhere if one in pair}
+    assert addresses("--networks-exclude", one) == everywhere - only != everywhere
+    assert addresses("--networks-include", "0.0.0.0/0", "--networks-exclude", one) == {
+        pair for pair in everywhere - only if not any(":" in address for address in pair)
+    }

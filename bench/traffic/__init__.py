@@ -2,5 +2,5 @@
 
 Runs as a program of its own (``python -m bench.traffic``), and inside the tests. Rooms, each
 knowing only those before it: `frames` (bytes), `conversations` (who says what when),
-`ordinary` and `notable` (what is said), `mix` (how much of each).
+`ordinary`, `bulk` and `notable` (what is said), `mix` (the demo's) and `profiles` (how much of each).
 """

@@ -22,6 +22,7 @@ from typing import Any
 
 from sensor.bench import samples
 from sensor.bench.http import is_available, lookups_ms
+from sensor.bench.machine import machine
 from sensor.evidence.file import WINDOW_S, file_stem
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
 from sensor.evidence.schema import DAY_US
@@ -46,6 +47,7 @@ def measure(directory: Path, pieces: int, progress: Callable[[int], None]) -> di
 
     ``progress`` takes the pieces written since its last call.
     """
+    where = machine()
     written = _write(directory, pieces, progress)
     index = EvidenceIndex(directory)
     numbers = random.Random(2).choices(range(pieces), k=LOOKUPS)  # noqa: S311 - no secret
@@ -54,6 +56,7 @@ def measure(directory: Path, pieces: int, progress: Callable[[int], None]) -> di
     scanned_us = times_us[:SCANS]
     scans_ms = [_timed_ms(partial(_scanned, directory, at)) for at in scanned_us]
     return {
+        "machine": where,
         "pieces": pieces,
         **written,
         "lookup_ms": _spread(found_ms),

@@ -48,15 +48,16 @@ VETH_MTU = 3500
 """About the most that XDP takes in a single buffer on veth."""
 
 
-def veth_pair(left: str, right: str) -> None:
+def veth_pair(left: str, right: str, queues: int = 1) -> None:
     """Create two connected interfaces in this thread's namespace, up, and silent by themselves.
 
     IPv6 is off on both: its router and neighbour discovery would mix frames of the kernel's
     own into the traffic. VLAN tags are part of the frames, as on a cable, not a note beside them
-    that XDP does not see.
+    that XDP does not see. Of several ``queues`` each CPU that sends has one of its own.
     """
+    size = {"num_tx_queues": queues, "num_rx_queues": queues}
     with IPRoute() as netlink:
-        netlink.link("add", ifname=left, kind="veth", peer=right)
+        netlink.link("add", ifname=left, kind="veth", peer={"ifname": right, **size}, **size)
         for name in (left, right):
             disable_ipv6 = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
             if disable_ipv6.exists():

@@ -1,4 +1,4 @@
-"""BPF maps as numpy sees them: look up, fill, measure; runs in the supervisor and in benchmarks.
+"""BPF maps as numpy sees them: create, look up, fill, measure; runs in the supervisor and in benchmarks.
 
 By bpf(2) on a map's file descriptor; every call raises `OSError` with the kernel's errno.
 """
@@ -12,17 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.capture.syscalls import (
+    BPF_MAP_CREATE,
     BPF_MAP_LOOKUP_ELEM,
     BPF_MAP_UPDATE_BATCH,
     BPF_MAP_UPDATE_ELEM,
     MapBatchAttr,
+    MapCreateAttr,
     MapElementAttr,
     bpf,
 )
 
-BPF_ANY, BPF_EXIST = 0, 2
-
 Array = NDArray[Any]
+
+
+def create_array(name: str, kind: int, value: np.dtype[Any], count: int, flags: int = 0) -> int:
+    """Create a map of a kind of array, all zeroes; its file descriptor."""
+    attr = MapCreateAttr(
+        map_type=kind,
+        key_size=4,
+        value_size=value.itemsize,
+        max_entries=count,
+        map_flags=flags,
+        map_name=name.encode(),
+    )
+    return bpf(BPF_MAP_CREATE, attr)
 
 
 def look_up(fd: int, key: Array, value: np.dtype[Any], count: int = 1) -> Array | None:
@@ -47,10 +60,9 @@ def element(fd: int, value: np.dtype[Any], count: int = 1) -> Array:
     return found
 
 
-def update(fd: int, key: Array, value: Array, flags: int = BPF_ANY) -> None:
+def update(fd: int, key: Array, value: Array) -> None:
     """Set the value of a key."""
-    attr = MapElementAttr(fd, key=key.ctypes.data, value=value.ctypes.data, flags=flags)
-    bpf(BPF_MAP_UPDATE_ELEM, attr)
+    bpf(BPF_MAP_UPDATE_ELEM, MapElementAttr(fd, key=key.ctypes.data, value=value.ctypes.data))
 
 
 def fill(fd: int, values: Array) -> None:

@@ -1,20 +1,19 @@
 """The kernel program: compile for the rules, load, fill its maps, count; the only importer of BCC.
 
 Runs in the supervisor. The program is compiled anew when the rules change; counters and flows
-stand in maps that outlive it.
+stand in maps that outlive it, which its code names by their file descriptors.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
-import re
 import resource
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,8 +22,14 @@ from numpy.typing import NDArray
 
 from sensor import abi
 from sensor.capture import maps
+from sensor.capture.flow_table import FlowKey, KernelFlow, KernelFlows
 from sensor.capture.ring import PerfRing
-from sensor.capture.syscalls import BPF_F_XDP_HAS_FRAGS, xdp_load
+from sensor.capture.syscalls import (
+    BPF_F_XDP_HAS_FRAGS,
+    BPF_MAP_TYPE_ARRAY,
+    BPF_MAP_TYPE_PERCPU_ARRAY,
+    xdp_load,
+)
 from sensor.errors import KernelError, PrivilegeError
 
 Action = Literal["pass", "drop"]
@@ -37,7 +42,7 @@ _PACKAGED = Path(__file__).parents[1] / "_bpf"
 _SOURCE = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "bpf"
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 12, 21, 38, 39
 _CLOCK_MONOTONIC_COARSE = 6
-_numbers = count(1)
+_U64 = np.dtype(np.uint64)
 
 
 def check_privileges() -> None:
@@ -72,7 +77,7 @@ class Options:
     """Most bytes kept of a frame."""
     action: Action = "pass"
     flows: int = 1 << 20
-    """Flows that are remembered."""
+    """Flows that are remembered, of IPv4 and IPv6 together."""
     depth: int | None = None
     """Packets with payload of a flow that are candidates."""
     http_at_any_depth: bool = True
@@ -93,7 +98,6 @@ class Options:
             "SNAPLEN": min(self.snaplen, CAPLEN_MAX),
             "ACTION": f"XDP_{self.action.upper()}",
             "MULTI_BUFFER": int(self.multi_buffer),
-            "FLOWS": self.flows,
             "DEPTH": self.depth or 0,
             "HTTP_AT_ANY_DEPTH": int(self.http_at_any_depth),
             "LONGEST": self.longest or 0,
@@ -102,24 +106,57 @@ class Options:
             "LIFE_JIFFIES": f"{_jiffies(self.life_s)}LL",
             "NETWORKS": len(self.include) + len(self.exclude) + 1 if self.include or self.exclude else 0,
         }
-        return [f"-I{_SOURCE}", "-Wall", "-Werror", *(f"-D{name}={value}" for name, value in values.items())]
+        return _definitions(values)
 
 
 class Generation:
     """The program compiled and loaded for one plan, with the maps that are its own."""
 
     def __init__(self, bpf: Any, flags: int) -> None:
-        self._bpf = bpf
+        self.bpf = bpf
+        """BCC's own object, with its tables."""
         self.fd = xdp_load("prefilter", bpf.dump_func(b"prefilter"), flags)
 
     def map_fd(self, name: str) -> int:
         """Return the file descriptor of one of its maps."""
-        return int(self._bpf[name.encode()].map_fd)
+        return int(self.bpf[name.encode()].map_fd)
 
     def close(self) -> None:
         """Free it; the kernel keeps what an interface still runs."""
         os.close(self.fd)
-        self._bpf.cleanup()
+        _free(self.bpf)
+
+
+class SharedMaps:
+    """What outlives a generation: counters, flows, and until when any flow is followed."""
+
+    def __init__(self, flows: int) -> None:
+        self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, 1)
+        self.follow_fd = maps.create_array("follow", BPF_MAP_TYPE_ARRAY, _U64, 1)
+        self.flows = KernelFlows(flows)
+
+    def flags(self) -> list[str]:
+        """Return the compiler's flags for it."""
+        return _definitions(
+            {
+                "COUNTERS_FD": self.counters_fd,
+                "FOLLOW_FD": self.follow_fd,
+                "FLOWS_FD": self.flows.fd,
+                "FLOW_SETS": self.flows.sets,
+                "FLOW_SEEDS": ",".join(f"{seed:#x}ULL" for seed in self.flows.seeds),
+            }
+        )
+
+    def follow(self, until_ns: int) -> None:
+        """Let the kernel look at frames without payload, too, until a monotonic time at least."""
+        before = maps.element(self.follow_fd, _U64)
+        maps.update(self.follow_fd, np.zeros(1, np.uint32), np.maximum(before, np.uint64(until_ns)))
+
+    def close(self) -> None:
+        """Free them; they live on while a program uses them."""
+        os.close(self.counters_fd)
+        os.close(self.follow_fd)
+        self.flows.close()
 
 
 class Program:
@@ -134,11 +171,17 @@ class Program:
         with suppress(ValueError, OSError):  # kernels before 5.11 charge maps to this limit
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         self._options = options
-        self._number = next(_numbers)
-        """Of this program in the process: BCC knows shared maps by name."""
         self._rings: list[PerfRing] = []
-        self._shared = self._compile("maps.c", "")
+        try:
+            self._shared = SharedMaps(options.flows)
+        except OSError as error:
+            raise _refused(error) from error
         self._generation = self.compile(plan)
+
+    @property
+    def generation(self) -> Generation:
+        """The one in force."""
+        return self._generation
 
     @property
     def fd(self) -> int:
@@ -154,13 +197,18 @@ class Program:
             KernelError: The kernel refused it.
         """
         flags = BPF_F_XDP_HAS_FRAGS if self._options.multi_buffer else 0
-        bpf = self._compile("prefilter.c", plan.code)
+        bpf = self._compile(plan.code)
         try:
             generation = Generation(bpf, flags)
+        except OSError as error:
+            _free(bpf)
+            raise _refused(f"{error.strerror}: {error.filename}" if error.filename else error) from error
+        try:
             maps.fill(generation.map_fd("port_classes"), plan.port_classes)
             self._fill_networks(generation)
         except OSError as error:
-            raise _refused(f"{error.strerror}: {error.filename}" if error.filename else error) from error
+            generation.close()
+            raise _refused(error) from error
         for ring in self._rings:
             _connect(generation, ring)
         return generation
@@ -170,11 +218,12 @@ class Program:
         self._generation.close()
         self._generation = generation
 
-    def _compile(self, file: str, plan_code: str) -> Any:
-        text = (_SOURCE / file).read_text(encoding="ascii").replace('#include "plan.h"', plan_code)
-        text = re.sub(r"\bshared_(\w+)", rf"\g<1>_{self._number}", text)
+    def _compile(self, plan_code: str) -> Any:
+        text = (_SOURCE / "prefilter.c").read_text(encoding="ascii")
+        text = text.replace('#include "plan.h"', plan_code)
+        flags = [f"-I{_SOURCE}", "-Wall", "-Werror", *self._options.flags(), *self._shared.flags()]
         try:
-            return _import_bcc()(text=text.encode(), cflags=self._options.flags())
+            return _import_bcc()(text=text.encode(), cflags=flags)
         except KernelError:
             raise
         except Exception as error:
@@ -211,43 +260,19 @@ class Program:
 
     def counters_by_cpu(self) -> NDArray[np.uint64]:
         """Frames and bytes of every bucket, shape (CPUs, buckets, 2)."""
-        found = maps.element(self._shared_fd("counters"), abi.COUNTERS, maps.possible_cpus())
+        found = maps.element(self._shared.counters_fd, abi.COUNTERS, maps.possible_cpus())
         return found.view(np.uint64).reshape(len(found), len(abi.Counter), 2)
 
-    def flow(self, key: NDArray[np.void]) -> NDArray[np.void] | None:
-        """Return what is remembered of a flow, an `abi.FLOW`; None: nothing.
+    def flow(self, key: FlowKey) -> KernelFlow | None:
+        """Return what is remembered of a flow (see `flow_key`); None: nothing."""
+        return self._shared.flows.find(key)
 
-        The key is an `abi.FLOW_KEY4` or `abi.FLOW_KEY6`, shape (1,), the lower endpoint first.
-        """
-        return maps.look_up(self._flows_fd(key), key, abi.FLOW)
-
-    def set_verdict(
-        self, key: NDArray[np.void], verdict: abi.Verdict, *, frames: int = 0, until_ns: int = 0
-    ) -> bool:
-        """Decide about a flow; whether it is remembered still.
-
-        Of a flow to follow, every frame is a candidate, up to so many of them and until a monotonic
-        time. A packet that is counted meanwhile may be forgotten: one more of the flow passes then.
-        """
-        flow = self.flow(key)
-        if flow is None:
-            return False
-        flow["verdict"], flow["follow_frames"], flow["follow_until_ns"] = verdict, frames, until_ns
-        try:
-            maps.update(self._flows_fd(key), key, flow, maps.BPF_EXIST)
-        except FileNotFoundError:
-            return False
-        if verdict == abi.Verdict.FOLLOW:
-            self._follow(until_ns)
-        return True
-
-    def _flows_fd(self, key: NDArray[np.void]) -> int:
-        return self._shared_fd("flows4" if key.dtype == abi.FLOW_KEY4 else "flows6")
-
-    def _follow(self, until_ns: int) -> None:
-        fd = self._shared_fd("follow")
-        before = maps.element(fd, np.dtype(np.uint64))
-        maps.update(fd, np.zeros(1, np.uint32), np.maximum(before, np.uint64(until_ns)))
+    def set_verdict(self, key: FlowKey, verdict: abi.Verdict, *, frames: int = 0, until_ns: int = 0) -> bool:
+        """Decide about a flow; whether it is remembered still. See `KernelFlows.set_verdict`."""
+        remembered = self._shared.flows.set_verdict(key, verdict, frames=frames, until_ns=until_ns)
+        if remembered and verdict == abi.Verdict.FOLLOW:
+            self._shared.follow(until_ns)
+        return remembered
 
     def count_only(self) -> None:
         """In a forked child: let go of the generation in force, which would otherwise outlive its time."""
@@ -255,20 +280,21 @@ class Program:
 
     def memory_bytes(self) -> dict[str, int]:
         """What each map takes."""
-        found = {
-            name: maps.memory_bytes(self._shared_fd(name))
-            for name in ("counters", "flows4", "flows6", "follow")
-        }
-        own = ("port_classes", "frames")
-        return found | {name: maps.memory_bytes(self._generation.map_fd(name)) for name in own}
-
-    def _shared_fd(self, name: str) -> int:
-        return int(self._shared[f"{name}_{self._number}".encode()].map_fd)
+        shared, own = self._shared, ("port_classes", "frames", "works")
+        fds = {"counters": shared.counters_fd, "flows": shared.flows.fd, "follow": shared.follow_fd}
+        fds |= {name: self._generation.map_fd(name) for name in own}
+        return {name: maps.memory_bytes(fd) for name, fd in fds.items()}
 
     def close(self) -> None:
         """Free program and maps; they live on while an interface holds them."""
         self._generation.close()
-        self._shared.cleanup()
+        self._shared.close()
+
+
+def _free(bpf: Any) -> None:
+    """Close what BCC made, and let go of it: BCC itself holds on to everything until the process ends."""
+    bpf.cleanup()
+    atexit.unregister(bpf.cleanup)
 
 
 def _connect(generation: Generation, ring: PerfRing) -> None:
@@ -279,6 +305,10 @@ def _connect(generation: Generation, ring: PerfRing) -> None:
         raise KernelError(
             f"CPU {ring.cpu}: the perf ring could not be connected: {error.strerror}"
         ) from error
+
+
+def _definitions(values: dict[str, object]) -> list[str]:
+    return [f"-D{name}={value}" for name, value in values.items()]
 
 
 def _network_key(network: IpNetwork) -> NDArray[np.void]:

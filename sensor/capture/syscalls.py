@@ -16,6 +16,7 @@ _NUMBERS = {
     "aarch64": {"bpf": 280, "perf_event_open": 241},
 }
 
+BPF_MAP_CREATE = 0
 BPF_MAP_LOOKUP_ELEM = 1
 BPF_MAP_UPDATE_ELEM = 2
 BPF_PROG_LOAD = 5
@@ -23,6 +24,9 @@ BPF_PROG_TEST_RUN = 10
 BPF_MAP_UPDATE_BATCH = 26
 BPF_LINK_CREATE = 28
 BPF_LINK_UPDATE = 29
+BPF_MAP_TYPE_ARRAY = 2
+BPF_MAP_TYPE_PERCPU_ARRAY = 6
+BPF_F_MMAPABLE = 1 << 10
 BPF_PROG_TYPE_XDP = 6
 BPF_XDP = 37
 BPF_F_XDP_HAS_FRAGS = 1 << 5
@@ -38,8 +42,24 @@ CLONE_NEWNET = 0x40000000
 
 _VERIFIER_LOG_BYTES = 1 << 24
 _VERIFIER_WORDS = 60
+_LIVE_BATCH = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class MapCreateAttr(ctypes.Structure):
+    """``bpf_attr`` of ``BPF_MAP_CREATE``, as far as it is used here."""
+
+    _fields_ = (
+        ("map_type", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("numa_node", ctypes.c_uint32),
+        ("map_name", ctypes.c_char * 16),
+    )
 
 
 class MapElementAttr(ctypes.Structure):
@@ -200,12 +220,32 @@ def xdp_load(name: str, code: bytes, flags: int) -> int:
         raise
 
 
-def prog_test_run(prog_fd: int, frame: bytes) -> int:
-    """Run an XDP program once over ``frame`` (14 bytes or more); its action (``BPF_PROG_TEST_RUN``)."""
+def prog_test_run(prog_fd: int, frame: bytes, repeat: int = 1) -> int:
+    """Run an XDP program over ``frame`` (14 bytes or more); its last action (``BPF_PROG_TEST_RUN``)."""
+    return int(_test_run(prog_fd, frame, repeat=repeat).retval)
+
+
+def prog_time_ns(prog_fd: int, frame: bytes, repeat: int) -> int:
+    """Run an XDP program so many times over ``frame``; the nanoseconds that one run takes."""
+    return int(_test_run(prog_fd, frame, repeat=repeat).duration)
+
+
+def prog_send(prog_fd: int, frame: bytes, count: int) -> None:
+    """Let an XDP program send ``frame`` so many times for real, as it says (Linux 5.18 and newer).
+
+    Its changes of the frame may be there the next time. Takes some ten milliseconds more than the sending.
+    """
+    flags, batch_size = BPF_F_TEST_XDP_LIVE_FRAMES, _LIVE_BATCH
+    _test_run(prog_fd, frame, repeat=count, flags=flags, batch_size=batch_size)
+
+
+def _test_run(prog_fd: int, frame: bytes, **options: int) -> TestRunAttr:
     data = ctypes.create_string_buffer(frame, len(frame))
-    attr = TestRunAttr(prog_fd=prog_fd, data_size_in=len(frame), data_in=ctypes.addressof(data), repeat=1)
+    attr = TestRunAttr(
+        prog_fd=prog_fd, data_size_in=len(frame), data_in=ctypes.addressof(data), **{"repeat": 1, **options}
+    )
     bpf(BPF_PROG_TEST_RUN, attr)
-    return int(attr.retval)
+    return attr
 
 
 def perf_event_open(attr: PerfEventAttr, cpu: int) -> int:

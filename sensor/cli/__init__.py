@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 
@@ -12,10 +11,12 @@ from sensor.cli.bench import bench_group
 from sensor.cli.capture import read_command, run_command
 from sensor.cli.evidence import evidence_group
 from sensor.cli.reload import reload_command
+from sensor.cli.replay import compare_command, read_file_command, replay_command
 from sensor.cli.rules import rules_group
 from sensor.cli.serve import serve_command, token_group
 from sensor.cli.status import status_command
 from sensor.errors import SensorError
+from sensor.report import log_to_stderr
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +29,8 @@ cli.add_command(run_command)
 cli.add_command(read_command)
 cli.add_command(rules_group)
 cli.add_command(bench_group)
+for command in (replay_command, read_file_command, compare_command):
+    bench_group.add_command(command)
 cli.add_command(evidence_group)
 rules_group.add_command(reload_command)
 cli.add_command(status_command)
@@ -37,9 +40,7 @@ cli.add_command(token_group)
 
 def main() -> None:
     """Run a command; every error a user can mend becomes one line and its exit code."""
-    over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
-    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
+    log_to_stderr()
     try:
         sys.exit(cli.main(standalone_mode=False))
     except SensorError as error:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sensor.cli.filters import filters, time_us
-from sensor.cli.stored import stored_line, stored_lines, stored_object
+from sensor.cli.stored import layer_objects, stored_line, stored_lines, stored_object
 from sensor.config import load_settings
 from sensor.errors import EvidenceError
 from sensor.evidence.export import Container, encoded
@@ -75,7 +75,8 @@ def show_command(
     for number, stored in enumerate(found):
         frame = index.record(stored).frame
         if as_json:
-            click.echo(json.dumps({**stored_object(stored), "frame": frame.hex()}))
+            layers = layer_objects(stored, frame)
+            click.echo(json.dumps({**stored_object(stored), "layers": layers, "frame": frame.hex()}))
         else:
             click.echo("\n" * bool(number) + "\n".join(stored_lines(stored, frame)))
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Any
 
+from sensor.dissect import Layer, dissect
 from sensor.evidence.export import label
 from sensor.evidence.search import Stored
 from sensor.report import endpoint, printable, protocol_name
 
 _WIDTH = 16
+_LINE = 100
 
 
 def time_text(time_us: int, separator: str = "T") -> str:
@@ -79,7 +82,38 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
         marked.update(range(start, end))
         yield f"    hit: {label(match)}, bytes {start} to {end}: {printable(frame[start:end])}"
     yield ""
+    for layer in dissect(frame, stored.linktype):
+        yield from _layer_lines(layer)
+    yield ""
     yield from _dump(frame, marked)
+
+
+def layer_objects(stored: Stored, frame: bytes) -> list[dict[str, Any]]:
+    """Return the decoded layers of one piece, ready for JSON, in the shape of the HTTP interface."""
+    return [
+        {
+            "name": layer.name,
+            "start": layer.start,
+            "end": layer.end,
+            "fields": [one._asdict() for one in layer.fields],
+        }
+        for layer in dissect(frame, stored.linktype)
+    ]
+
+
+def _layer_lines(layer: Layer) -> Iterator[str]:
+    fields = ", ".join(f"{one.name} {_visible(one.value)}" for one in layer.fields)
+    yield from wrap(
+        fields or f"{layer.end - layer.start} bytes",
+        _LINE,
+        initial_indent=f"    {layer.name:<10} ",
+        subsequent_indent=" " * 15,
+    )
+
+
+def _visible(text: str) -> str:
+    """Return text of which nothing can steer a terminal."""
+    return "".join(character if character.isprintable() else "." for character in text)
 
 
 def _dump(frame: bytes, marked: AbstractSet[int]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """One frame, layer by layer and field by field, each with the bytes it stands in: for people who look at it.
 
-Runs in the process of the API, on a single frame at a time: `sensor.decode` does batches, and far less, for
-the hot path.
+Runs in the process of the API and in ``sensor evidence show``, on a single frame at a time:
+`sensor.decode` does batches, and far less, for the hot path.
 """
 
 from __future__ import annotations

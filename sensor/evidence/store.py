@@ -17,14 +17,16 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from sensor.errors import EvidenceError
 from sensor.evidence.day import Gap
 from sensor.evidence.file import WINDOW_S, EvidenceFile, file_stem, open_file
 from sensor.evidence.index import Index
 from sensor.evidence.mend import reconcile
-from sensor.evidence.pcap import FILE_HEADER_BYTES
+from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, SNAPLEN
 from sensor.evidence.recover import Recovery, recover
 from sensor.evidence.schema import Day
 from sensor.model import Evidence
@@ -42,6 +44,21 @@ _WINDOWS = range((1 << 32) // WINDOW_S)
 """Windows since the epoch that fit a record's 32-bit seconds: up to the year 2106."""
 
 log = logging.getLogger(__name__)
+
+
+class Chunk(NamedTuple):
+    """Pieces whose records stand in a file one behind the other."""
+
+    path: Path | None
+    """The file, by its final name; None for pieces that could not be written."""
+    offset: int
+    """Where the record of the first one starts."""
+    pieces: Sequence[Evidence]
+
+    def offsets(self) -> list[int]:
+        """Return where each record starts, and where the last one ends."""
+        sizes = (RECORD_HEADER_BYTES + min(piece.caplen, SNAPLEN) for piece in self.pieces)
+        return list(accumulate(sizes, initial=self.offset))
 
 
 class EvidenceWriter:
@@ -95,27 +112,32 @@ class EvidenceWriter:
         self.index.commit()
         return reconcile(self.index, {file.path.name for file in self._open.values()})
 
-    def write(self, pieces: Sequence[Evidence]) -> None:
-        """Append the pieces, in their order, each to the file of its time and link type.
+    def write(self, pieces: Sequence[Evidence]) -> list[Chunk]:
+        """Append the pieces, in their order, each to the file of its time and link type; say where they are.
 
         Each ends in ``written`` or ``write_failed``; a disk that is full or broken raises nothing, costs a
         line in the log, and is tried again with every call.
         """
         failed_before = self.write_failed
+        chunks: list[Chunk] = []
         groups: dict[tuple[int, int], list[Evidence]] = {}
         for piece in pieces:
             groups.setdefault((piece.timestamp_ns // _WINDOW_NS, piece.linktype), []).append(piece)
         for (window, linktype), group in groups.items():
             written_before = self.written
             try:
-                self._append(window, linktype, group)
+                self._append(window, linktype, group, chunks)
             except OSError as error:
                 self._report_failure(error)
-            self.write_failed += len(group) - (self.written - written_before)
+            written = self.written - written_before
+            self.write_failed += len(group) - written
+            if written < len(group):
+                chunks.append(Chunk(None, 0, group[written:]))
         if self._failed_at is not None and self.write_failed == failed_before:
             self._report_success(self._failed_at)
+        return chunks
 
-    def _append(self, window: int, linktype: int, group: Sequence[Evidence]) -> None:
+    def _append(self, window: int, linktype: int, group: Sequence[Evidence], chunks: list[Chunk]) -> None:
         if window not in _WINDOWS:
             raise OSError(0, "a packet's time is outside 1970 to 2106, which pcap cannot hold")
         window_s = window * WINDOW_S
@@ -130,6 +152,7 @@ class EvidenceWriter:
             self.matches_written.update(rule_classes(group[:written]))
             if written:
                 self.index.add(file.path.name, linktype, offset, file.end, group[:written])
+                chunks.append(Chunk(file.path, offset, group[:written]))
 
     def _take(self, stem: str, linktype: int) -> EvidenceFile:
         """Return the open file of this stem, the most recently used from now on."""

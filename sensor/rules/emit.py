@@ -40,6 +40,20 @@ judge_by_rules(__u8 protocol, __u16 sport_class, __u16 dport_class, __u64 word, 
 		return judge_other(word, payload_len);
 	}
 }
+
+/* The same before the payload is looked at: COUNTER_SUBMITTED where it matters. */
+static __always_inline enum counter
+judge_by_ports(__u8 protocol, __u16 sport_class, __u16 dport_class)
+{
+	switch (protocol) {
+	case PROTOCOL_TCP:
+		return judge_tcp_ports(sport_class, dport_class);
+	case PROTOCOL_UDP:
+		return judge_udp_ports(sport_class, dport_class);
+	default:
+		return judge_other_ports();
+	}
+}
 """
 
 
@@ -49,10 +63,11 @@ def kernel_plan(plan: Plan, http: HttpReading) -> KernelPlan:
 
 
 def c_code(plan: Plan, http: HttpReading) -> str:
-    """Write ``judge_by_rules()`` and ``looks_like_http()``, which need ``abi.h`` and ``parse.h``."""
+    """Write ``judge_by_rules()``, ``judge_by_ports()``, ``looks_like_http()``; ``parse.h`` stands before."""
     lines = [_HEAD, *_begins("looks_like_http", PrefixSet(beginnings(http)))]
     for protocol, name in ((TCP, "tcp"), (UDP, "udp")):
         lines += _ported(name, plan, protocol)
+        lines += _by_ports(name, plan, protocol)
     lines += _portless(plan.needs[OTHER])
     return "\n".join(lines) + "\n" + _JUDGE
 
@@ -65,6 +80,8 @@ def _portless(needs: Needs) -> Iterator[str]:
         yield "\treturn other_begins(word, payload_len) ? COUNTER_SUBMITTED : COUNTER_IGNORED_PREFIX;\n}\n"
     else:
         yield "\treturn COUNTER_IGNORED_PROTOCOL;\n}\n"
+    yield "static __always_inline enum counter judge_other_ports(void)\n{"
+    yield f"\treturn COUNTER_{'SUBMITTED' if needs else 'IGNORED_PROTOCOL'};\n}}\n"
 
 
 def _ported(name: str, plan: Plan, protocol: int) -> Iterator[str]:
@@ -87,6 +104,24 @@ def _ported(name: str, plan: Plan, protocol: int) -> Iterator[str]:
         yield "\treturn COUNTER_IGNORED_PREFIX;\n}\n"
     else:
         yield "\treturn by_sport == COUNTER_IGNORED_PORT ? by_dport : by_sport;\n}\n"
+
+
+def _by_ports(name: str, plan: Plan, protocol: int) -> Iterator[str]:
+    """Write whether anything at all is asked for of a protocol, on one of two ports."""
+    needs = plan.needs[protocol]
+    some_ports = needs and not needs.common
+    if some_ports:
+        yield f"static __always_inline bool {name}_asks(__u16 port_class)\n{{\n\tswitch (port_class) {{"
+        asked = [number for both, number in plan.classes.items() if both[protocol == UDP]]
+        yield from (f"\tcase {number}:" for number in [UNKNOWN_CLASS, *asked])
+        yield "\t\treturn true;\n\tdefault:\n\t\treturn false;\n\t}\n}\n"
+    yield "static __always_inline enum counter"
+    yield f"judge_{name}_ports(__u16 sport_class, __u16 dport_class)\n{{"
+    if some_ports:
+        yield f"\treturn {name}_asks(sport_class) || {name}_asks(dport_class)"
+        yield "\t\t? COUNTER_SUBMITTED : COUNTER_IGNORED_PORT;\n}\n"
+    else:
+        yield f"\treturn COUNTER_{'SUBMITTED' if needs else 'IGNORED_PROTOCOL'};\n}}\n"
 
 
 def _asked_by_port(name: str, plan: Plan, protocol: int) -> Iterator[str]:

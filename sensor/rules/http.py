@@ -40,14 +40,18 @@ class HttpReading:
         self, buffer: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Apply `matches` to many payloads at once, each from ``start`` up to ``end`` in ``buffer``."""
+        found = np.zeros(len(start), np.bool_)
         possible = np.flatnonzero(end - start >= SHORTEST)
         possible = possible[self._first[buffer[start[possible]]]]
-        words = buffer[start[possible, None] + np.arange(8)].view("<u8")[:, 0]
+        if not len(possible):
+            return found
+        # A payload may start at any byte: an array of all words that could begin one, which costs no copy.
+        at_every_byte = np.ndarray(len(buffer) - 7, "<u8", buffer, strides=(1,))
+        words = at_every_byte[start[possible]]
         hit = np.zeros(len(words), np.bool_)
-        for beginning in self.beginnings if len(words) else ():
+        for beginning in self.beginnings:
             mask = int.from_bytes(b"\xff" * len(beginning), "little")
             hit |= (words & np.uint64(mask)) == np.uint64(int.from_bytes(beginning, "little"))
-        found = np.zeros(len(start), np.bool_)
         found[possible] = hit
         return found
 

@@ -119,7 +119,7 @@ def test_show_marks_the_bytes_that_were_hit(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         writer.write([one])
     done = sensor("evidence", "show", "2023-06-18T12:00:00.123456", "--evidence", tmp_path)
-    head, dump = done.stdout.split("\n\n")
+    head, layers, dump = done.stdout.split("\n\n")
     assert head.splitlines() == [
         "2023-06-18 12:00:00.123456 UTC  (1687089600123456)",
         "    UDP 0.0.10.1:12345 > 0.0.0.10:9",
@@ -128,6 +128,13 @@ def test_show_marks_the_bytes_that_were_hit(tmp_path: Path) -> None:
         f"    {writer.directory}/202306181200.pcap, byte 24; key 3-20230618-{(43_200_123_456 << 26) + 24}",
         "    hit: threat 50001 SQL injection 7.1, bytes 47 to 50: .ab",
     ]
+    assert [line[4:15].strip() for line in layers.splitlines() if line[4] != " "] == [
+        "Ethernet",
+        "IPv4",
+        "UDP",
+        "Data",
+    ]
+    assert "source port 12345, destination port 9" in layers
     lines = dump.splitlines()
     assert bytes.fromhex("".join(line[6:53] for line in lines if not line.startswith("    "))) == one.frame
     assert lines[2:6] == [
@@ -138,6 +145,7 @@ def test_show_marks_the_bytes_that_were_hit(tmp_path: Path) -> None:
     ]
     shown = sensor("evidence", "show", "1687089600123456", "--evidence", tmp_path, "--json")
     assert bytes.fromhex(shown.objects[0]["frame"]) == one.frame
+    assert [layer["name"] for layer in shown.objects[0]["layers"]] == ["Ethernet", "IPv4", "UDP", "Data"]
 
 
 def test_show_what_is_not_there(kept: Kept) -> None:

@@ -27,7 +27,7 @@ from evidence_samples import (
 
 from sensor.errors import EvidenceError
 from sensor.evidence.file import WINDOW_S
-from sensor.evidence.pcap import file_header
+from sensor.evidence.pcap import RecordReader, file_header
 from sensor.evidence.store import GRACE_S, MAX_OPEN_FILES, EvidenceWriter
 from sensor.model import LinkType
 
@@ -315,3 +315,33 @@ def test_quiet_day_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture
             writer.write([])
             writer.tick((NOON_S + 2 * WINDOW_S) * NS)
     assert caplog.records == []
+
+
+def test_where_each_piece_went_is_said(tmp_path: Path) -> None:
+    """File and offset of each, over windows, link types, and a file that is taken up again."""
+    pieces = [
+        piece(number, (NOON_S + 200 * number) * NS, caplen=62 + number, linktype=1 if number % 3 else 101)
+        for number in range(9)
+    ]
+    chunks = []
+    for part in (pieces[:5], pieces[5:]):
+        with writing(tmp_path) as writer:
+            chunks += writer.write(part)
+    found = {}
+    for chunk in chunks:
+        assert chunk.path
+        with chunk.path.open("rb") as file:
+            by_offset = {record.offset: record for record in RecordReader(file)}
+        for one, offset in zip(chunk.pieces, chunk.offsets(), strict=False):
+            found[by_offset[offset].frame] = one.frame
+    assert found == {one.frame: one.frame for one in pieces}
+
+
+def test_a_piece_that_is_in_no_file_is_said_to_be_in_none(tmp_path: Path) -> None:
+    """Beside those that are."""
+    late = piece(1, (1 << 32) * NS)
+    with writing(tmp_path) as writer:
+        [first, second] = writer.write([piece(0), late])
+    assert first.path
+    assert list(first.pieces) == [piece(0)]
+    assert (second.path, list(second.pieces)) == (None, [late])

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Shows how the code that the test writes above judges what stands in a frame. */
 
+enum subject { RULES, HTTP, PORTS };
+
 struct question {
 	__u64 word;
 	__u32 payload_len;
 	__u16 sport_class;
 	__u16 dport_class;
 	__u8 protocol;
-	__u8 is_about_http;
+	__u8 about;	/* enum subject */
 	__u8 reserved[6];
 };
 
@@ -17,8 +19,10 @@ int probe(struct xdp_md *ctx)
 
 	if ((void *)(question + 1) > (void *)(long)ctx->data_end)
 		return -1;
-	if (question->is_about_http)
+	if (question->about == HTTP)
 		return looks_like_http(question->word, question->payload_len);
+	if (question->about == PORTS)
+		return judge_by_ports(question->protocol, question->sport_class, question->dport_class);
 	return judge_by_rules(question->protocol, question->sport_class, question->dport_class,
 			      question->word, question->payload_len);
 }

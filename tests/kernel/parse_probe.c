@@ -20,8 +20,8 @@ BPF_ARRAY(results, struct result, 1);
 /* For the test that compares them with sensor/abi.py, field for field. */
 BPF_ARRAY(layout_of_frame_meta, struct frame_meta, 1);
 BPF_ARRAY(layout_of_flow, struct flow, 1);
-BPF_ARRAY(layout_of_flow_key4, struct flow_key4, 1);
-BPF_ARRAY(layout_of_flow_key6, struct flow_key6, 1);
+BPF_ARRAY(layout_of_flow_key, struct flow_key, 1);
+BPF_ARRAY(layout_of_flow_set, struct flow_set, 1);
 BPF_ARRAY(layout_of_network4, struct network4, 1);
 BPF_ARRAY(layout_of_network6, struct network6, 1);
 

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.kernel
 
 BPF = Path(__file__).parents[2] / "bpf"
 PROTOCOLS = {TCP: TCP, UDP: UDP, OTHER: 1}
+RULES, HTTP, PORTS = range(3)  # enum subject in judge_probe.c
+BY_PORTS = (abi.Counter.IGNORED_PROTOCOL, abi.Counter.IGNORED_PORT)
 FEW = [
     Rule(1, "service", "t", "n", "^SSH-", protocol=TCP),
     Rule(2, "service", "t", "n", r"^[\x00-\x03]\xff[\x80-\x85]", protocol=TCP, port=445),
@@ -54,9 +56,13 @@ class Judge:
         )
 
     def ask_by_class(self, protocol: int, sport: int, dport: int, word: bytes, length: int) -> abi.Counter:
-        """The same, with the ports' classes."""
-        question = struct.pack("=8sIHHB7x", word, length, sport, dport, protocol)
-        return abi.Counter(prog_test_run(self.fd, question))
+        """The same, with the ports' classes; what is said before the payload is looked at agrees."""
+        by_rules, by_ports = (
+            prog_test_run(self.fd, struct.pack("=8sIHHBB6x", word, length, sport, dport, protocol, about))
+            for about in (RULES, PORTS)
+        )
+        assert by_ports == (by_rules if by_rules in BY_PORTS else abi.Counter.SUBMITTED)
+        return abi.Counter(by_rules)
 
 
 def payloads(prefixes: list[Prefix], rng: random.Random) -> Iterator[bytes]:
@@ -160,5 +166,5 @@ def test_agreement_on_what_looks_like_http() -> None:
     for text in texts + changed:
         for payload in (text, text[:10], text[:11]):
             word = payload[:WORD].ljust(WORD, b"\0")
-            seen = prog_test_run(judge.fd, struct.pack("=8sIHHBB6x", word, len(payload), 0, 0, TCP, 1))
+            seen = prog_test_run(judge.fd, struct.pack("=8sIHHBB6x", word, len(payload), 0, 0, TCP, HTTP))
             assert seen == RFC9110.matches(payload), payload

@@ -141,7 +141,7 @@ def test_agreement_on_damaged_frames(probe: Probe) -> None:
     assert disagreements(probe, named) == []
 
 
-@pytest.mark.parametrize("name", ["frame_meta", "flow", "flow_key4", "flow_key6", "network4", "network6"])
+@pytest.mark.parametrize("name", ["frame_meta", "flow_key", "flow", "flow_set", "network4", "network6"])
 def test_layouts(probe: Probe, name: str) -> None:
     """``struct frame_meta`` and its dtype agree on every member's name, offset and size."""
     assert layout_of(probe.bpf[f"layout_of_{name}".encode()].Leaf) == fields_of(getattr(abi, name.upper()))

@@ -15,6 +15,7 @@ from live import SENSOR, Run, replay, running, wait_until_received
 
 from bench.traffic import mix
 from bench.traffic.frames import Frame, write_capture
+from sensor.capture.ring import online_cpus
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]
@@ -124,7 +125,10 @@ def evidence_of(run: Run) -> list[str]:
     return sorted(json.dumps({**match, "time_us": 0}) for match in run.matches)
 
 
-def test_reloads_every_200_ms_change_no_evidence(network: Network, tmp_path: Path, few_rules: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_reloads_every_200_ms_change_no_evidence(
+    network: Network, tmp_path: Path, few_rules: Path, workers: str
+) -> None:
     """The same rules over and over under traffic: no frame is lost, and the evidence is as without."""
     traffic = mix.demo(seed=1).frames
     path = tmp_path / "traffic.pcap"
@@ -134,10 +138,11 @@ def test_reloads_every_200_ms_change_no_evidence(network: Network, tmp_path: Pat
 
     def capture(name: str, disturb: Callable[[Run], AbstractContextManager[None]]) -> Run:
         nonlocal received
-        with running(network[0], tmp_path / name, "--rules", str(few_rules)) as run:
+        flags = ("--rules", str(few_rules), "--workers", workers)
+        with running(network[0], tmp_path / name, *flags) as run:
             with disturb(run):
-                for _ in range(ROUNDS):
-                    replay(network[1], path, pps=4000)
+                for number in range(ROUNDS):
+                    replay(network[1], path, pps=4000, cpu=online_cpus()[number % int(workers)])
                     received += len(traffic)
                     wait_until_received(network[0], received)
                     if disturb is reloads:

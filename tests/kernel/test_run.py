@@ -121,14 +121,19 @@ def compare_wire_and_file(network: Network, tmp_path: Path, path: Path, keep: st
     assert counters.seen == len(sent)
     assert counters.submit_failed == 0
 
-    command = [*SENSOR, "read", str(path), "--evidence", str(tmp_path / "read"), "--keep", keep, "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    read_files = sorted((tmp_path / "read").glob("*/*.pcap"))
+    matches, read_files = read_of(path, tmp_path / "read", "--keep", keep)
     assert sorted(frames_of(run.files)) == sorted(frames_of(read_files))
-    assert hits(run.matches) == hits([json.loads(line) for line in done.stdout.splitlines()])
+    assert hits(run.matches) == hits(matches)
     for file in [*run.files, *read_files]:
         subprocess.run(["tcpdump", "-nr", str(file)], check=True, capture_output=True)
         subprocess.run(["capinfos", str(file)], check=True, capture_output=True)
+
+
+def read_of(path: Path, evidence: Path, *flags: str) -> tuple[list[dict[str, Any]], list[Path]]:
+    """What `sensor read` makes of a capture file: its matches and evidence files."""
+    command = [*SENSOR, "read", str(path), "--evidence", str(evidence), "--json", *flags]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines()], sorted(evidence.glob("*/*.pcap"))
 
 
 def burst_while_it_stands_still(network: Network, tmp_path: Path, *flags: str) -> Counters:

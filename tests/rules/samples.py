@@ -1,11 +1,40 @@
-"""Texts that an expression is likely to match, near misses included; seeded, for tests alone."""
+"""Texts that an expression is likely to match, and packets that rules are; near misses included; seeded."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 
+from sensor.model import Rule
+from sensor.rules.http import HttpReading
+from sensor.rules.pcre import parse
+from sensor.rules.plan import TCP, UDP
+from sensor.rules.prefix import WORD
 from sensor.rules.regex import Bytes, Choice, Group, Look, Node, Repeat, Sequence
 
+PROTOCOLS = (TCP, TCP, UDP, UDP, 1, 58, 132)
+TRICKY = [
+    r"^(?:ab|c)?d{2,}x",
+    r"(?:^|x)lazy",
+    r"^(?:a{9}|[b-d]{0,3}e)f",
+    r"^(?!GET)[A-Z]{3} /",
+    r"^(?=P)\w+",
+    r"(?<=ab)c",
+    r"(?m)^line",
+    r"(?-i)^Case",
+    r"^\x00+\x01",
+    r"^(?:\x00|\xff)(?:[\x10\x80]|z)",
+    r"^.?.?.?.?.?.?.?.?.?tail",
+    r"\Aab|\Gcd",
+    r"^(?:one|two|three|four|five|six|seven|eight|nine|ten)(?:one|two|three|four|five|six|seven)",
+    r"^a$",
+    r"^(?:(?:x|y)*z|)+w",
+    r"^\d{1,6}\x00ll",
+    r"^(ab)+?c",
+    r"^\bGET|^\Bé",
+    r"^(?:GET|POST) /(?:ab|cd)",
+]
+"""Expressions whose beginnings are easily got wrong."""
 _PRINTABLE = frozenset(range(0x20, 0x7F))
 
 
@@ -50,3 +79,67 @@ def mutated(text: bytes, rng: random.Random) -> bytes:
             case 5:
                 data[at : at + 8] = data[at : at + 8].swapcase()
     return bytes(data)
+
+
+def tricky_rules() -> list[Rule]:
+    """Each expression on its own, in HTTP and its parts, decoded, on a port, over UDP."""
+    kinds = [
+        {},
+        {"is_http": True},
+        {"is_http": True, "part": "head"},
+        {"is_http": True, "part": "body"},
+        {"is_http": True, "part": "head", "decode": "url"},
+        {"port": 80, "protocol": UDP},
+    ]
+    every = [(regex, kind) for regex in TRICKY for kind in kinds]
+    return [Rule(i, "service", "t", "n", regex, **kind) for i, (regex, kind) in enumerate(every, 1)]
+
+
+def wrapped(rule: Rule, text: bytes, http: HttpReading, rng: random.Random) -> bytes:
+    """Put a text where the rule looks for it, most of the time."""
+    if not rule.is_http and rng.random() < 0.9:
+        return text if rng.random() < 0.7 else rng.randbytes(rng.randrange(12)) + text
+    if rule.decode and rng.random() < 0.7:
+        method = next(filter(text.startswith, http.beginnings), b"")  # no HTTP where that is encoded
+        for _ in range(rng.randint(1, 2)):
+            share, behind = rng.choice((0.1, 1.0)), text[len(method) :]
+            text = method + b"".join(
+                b"%%%02x" % byte if rng.random() < share else bytes([byte]) for byte in behind
+            )
+    start = rng.choice(http.beginnings)
+    if rule.part == "body":
+        return start + b"/ HTTP/1.1\r\nHost: a\r\n\r\n" + text
+    if text.startswith(http.beginnings):
+        return text + rng.choice((b"", b" / HTTP/1.1\r\n\r\n"))
+    return start + rng.choice((b"", b"/", b"/ HTTP/1.1\r\n")) + text + rng.choice((b"", b"\r\n\r\nx"))
+
+
+def damaged(payload: bytes, rng: random.Random) -> bytes:
+    """Change nothing, something, or something at the start, where it counts."""
+    match rng.randrange(4):
+        case 0 | 1:
+            return payload
+        case 2:
+            return mutated(payload, rng)
+        case _:
+            return mutated(payload[:WORD], rng) + payload[WORD:]
+
+
+def payloads(
+    rules: Iterable[Rule], http: HttpReading, each: int, rng: random.Random
+) -> Iterator[tuple[bytes, Rule]]:
+    """Make payloads for every rule."""
+    for rule in rules:
+        tree: Node = parse(rule.regex.encode())
+        for _ in range(each):
+            yield damaged(wrapped(rule, sample(tree, rng), http, rng), rng), rule
+
+
+def packets(rules: Iterable[Rule], http: HttpReading, each: int) -> Iterator[tuple[bytes, int, int, int]]:
+    """Make payloads for every rule, with the protocol and ports of packets that carry them."""
+    rng = random.Random(11)
+    for payload, rule in payloads(rules, http, each, rng):
+        ports = [rule.port if rng.random() < 0.95 else rng.randrange(65536), rng.randrange(65536)]
+        rng.shuffle(ports)
+        protocol = rule.protocol if rule.protocol and rng.random() < 0.95 else rng.choice(PROTOCOLS)
+        yield payload, protocol, *(ports if protocol in (TCP, UDP) else (0, 0))

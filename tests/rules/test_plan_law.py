@@ -6,13 +6,12 @@ the matcher finds in them has to pass: by what its rule alone asks for, and by t
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from commands import write_rules
-from samples import mutated, sample
+from samples import packets, tricky_rules
 
 from sensor import abi
 from sensor.config import OWN_RULES
@@ -20,92 +19,10 @@ from sensor.model import Rule
 from sensor.rules.http import LY_PROBE, RFC9110, HttpReading
 from sensor.rules.load import load_rules
 from sensor.rules.matcher import Matcher
-from sensor.rules.pcre import parse
-from sensor.rules.plan import TCP, UDP, Plan, demands
-from sensor.rules.prefix import WORD, PrefixSet, word_of
-from sensor.rules.regex import Node
+from sensor.rules.plan import Plan, demands
+from sensor.rules.prefix import PrefixSet, word_of
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "fp-patterns"
-PROTOCOLS = (TCP, TCP, UDP, UDP, 1, 58, 132)
-TRICKY = [
-    r"^(?:ab|c)?d{2,}x",
-    r"(?:^|x)lazy",
-    r"^(?:a{9}|[b-d]{0,3}e)f",
-    r"^(?!GET)[A-Z]{3} /",
-    r"^(?=P)\w+",
-    r"(?<=ab)c",
-    r"(?m)^line",
-    r"(?-i)^Case",
-    r"^\x00+\x01",
-    r"^(?:\x00|\xff)(?:[\x10\x80]|z)",
-    r"^.?.?.?.?.?.?.?.?.?tail",
-    r"\Aab|\Gcd",
-    r"^(?:one|two|three|four|five|six|seven|eight|nine|ten)(?:one|two|three|four|five|six|seven)",
-    r"^a$",
-    r"^(?:(?:x|y)*z|)+w",
-    r"^\d{1,6}\x00ll",
-    r"^(ab)+?c",
-    r"^\bGET|^\Bé",
-    r"^(?:GET|POST) /(?:ab|cd)",
-]
-"""Expressions whose beginnings are easily got wrong."""
-
-
-def tricky_rules() -> list[Rule]:
-    """Each expression on its own, in HTTP and its parts, decoded, on a port, over UDP."""
-    kinds = [
-        {},
-        {"is_http": True},
-        {"is_http": True, "part": "head"},
-        {"is_http": True, "part": "body"},
-        {"is_http": True, "part": "head", "decode": "url"},
-        {"port": 80, "protocol": UDP},
-    ]
-    every = [(regex, kind) for regex in TRICKY for kind in kinds]
-    return [Rule(i, "service", "t", "n", regex, **kind) for i, (regex, kind) in enumerate(every, 1)]
-
-
-def wrapped(rule: Rule, text: bytes, http: HttpReading, rng: random.Random) -> bytes:
-    """Put a text where the rule looks for it, most of the time."""
-    if not rule.is_http and rng.random() < 0.9:
-        return text if rng.random() < 0.7 else rng.randbytes(rng.randrange(12)) + text
-    if rule.decode and rng.random() < 0.7:
-        method = next(filter(text.startswith, http.beginnings), b"")  # no HTTP where that is encoded
-        for _ in range(rng.randint(1, 2)):
-            share, behind = rng.choice((0.1, 1.0)), text[len(method) :]
-            text = method + b"".join(
-                b"%%%02x" % byte if rng.random() < share else bytes([byte]) for byte in behind
-            )
-    start = rng.choice(http.beginnings)
-    if rule.part == "body":
-        return start + b"/ HTTP/1.1\r\nHost: a\r\n\r\n" + text
-    if text.startswith(http.beginnings):
-        return text + rng.choice((b"", b" / HTTP/1.1\r\n\r\n"))
-    return start + rng.choice((b"", b"/", b"/ HTTP/1.1\r\n")) + text + rng.choice((b"", b"\r\n\r\nx"))
-
-
-def damaged(payload: bytes, rng: random.Random) -> bytes:
-    """Change nothing, something, or something at the start, where it counts."""
-    match rng.randrange(4):
-        case 0 | 1:
-            return payload
-        case 2:
-            return mutated(payload, rng)
-        case _:
-            return mutated(payload[:WORD], rng) + payload[WORD:]
-
-
-def packets(rules: Sequence[Rule], http: HttpReading, each: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """Make payloads for every rule, with the protocol and ports of packets that carry them."""
-    rng = random.Random(11)
-    for rule in rules:
-        tree: Node = parse(rule.regex.encode())
-        for _ in range(each):
-            payload = damaged(wrapped(rule, sample(tree, rng), http, rng), rng)
-            ports = [rule.port if rng.random() < 0.95 else rng.randrange(65536), rng.randrange(65536)]
-            rng.shuffle(ports)
-            protocol = rule.protocol if rule.protocol and rng.random() < 0.95 else rng.choice(PROTOCOLS)
-            yield payload, protocol, *(ports if protocol in (TCP, UDP) else (0, 0))
 
 
 def hidden(rules: Iterable[Rule], http: HttpReading, each: int) -> tuple[list[str], int, int]:

@@ -84,7 +84,7 @@ def cost_ms(matcher: Matcher, payload: bytes) -> float:
 def check_cost(matcher: Matcher) -> None:
     """Fail where a payload takes far too long.
 
-    The law is 5 ms; it holds with room to spare, and `bench/match.py` measures by how much. A test
+    The law is 5 ms; it holds with room to spare, and `sensor bench match` measures by how much. A test
     has to pass on a slow and busy machine as well; without the bounds these payloads take seconds.
     """
     costs = {payload: cost_ms(matcher, payload) for size in (1_400, LARGEST) for payload in payloads(size)}

@@ -1,29 +1,26 @@
-"""What matching costs: CPU time a candidate of 400 bytes.
+"""``sensor bench match``: CPU time a candidate of 400 bytes, in one process and without a kernel.
 
-A program of its own (``python -m bench.match``); prints one JSON object. Each figure is the least
-of many rounds over a batch: other programs only add. ``default_us`` and ``thorough_us`` are the
-whole pipeline as it runs live, decoding, flows and evidence included; ``decode_us`` and
-``match_us`` are two parts of it.
+Each figure is the least of many rounds over a batch: other programs only add. ``default_us`` and
+``thorough_us`` are the whole pipeline, decoding, flows and evidence included; ``decode_us`` and
+``match_us`` are two parts of it. ``live_us`` is the default profile where the kernel has counted the
+packets of flows already, as it has for live frames.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import random
 import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.metadata import version
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.traffic.frames import ACK, ETHERTYPE_IPV4, PSH, TCP, Host, ethernet, packets, tcp
+from sensor.bench import frames
+from sensor.bench.effort import Step
+from sensor.bench.machine import machine
 from sensor.decode import decode
 from sensor.model import FrameBatch, Rule
 from sensor.pipeline import Pipeline
@@ -34,41 +31,28 @@ from sensor.rules.profile import PROFILES
 SIZE = 400
 BATCH = 1000
 ROUNDS = 31
-PACKAGES = ("hyperscan", "google-re2", "numpy")
-CLIENT = Host(bytes.fromhex("02000000000a"), IPv4Address("192.0.2.10"))
-SERVER = Host(bytes.fromhex("02000000000b"), IPv4Address("198.51.100.20"))
+VARIANTS = 10
+"""Rules in the larger set for each of the smaller one."""
+SERVER_PORT, FIRST_CLIENT_PORT = 80, 40_000
 WORD = re.compile(r"(?<![\\\[A-Za-z:])[A-Za-z]{4,}(?![\]-])")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rules", type=Path, default=Path(__file__).parents[1] / "fp-pattern")
-    parser.add_argument("--times", type=int, default=10, help="variants of each rule in the larger set")
-    arguments = parser.parse_args()
-    rules = list(load_rules(arguments.rules))
-    many = [one for rule in rules for one in variants(rule, arguments.times)]
-    print(
-        json.dumps(
-            {
-                "machine": machine(),
-                "rules": str(arguments.rules),
-                "sets": [measure(rules), measure(many)],
-            },
-            indent=2,
-        )
-    )
+def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
+    """Measure these rules, and unless ``quick`` ten times as many; ``step`` is told what comes next.
 
-
-def machine() -> dict[str, str]:
-    """Say where this ran."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(": ")[2] for line in lines if line.startswith(("model name", "CPU part"))]
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    } | {package: version(package) for package in PACKAGES}
+    Raises:
+        RulesError: A rule is wrong.
+    """
+    where = machine()
+    loaded = list(load_rules(rules))
+    sets = [loaded]
+    if not quick:
+        sets.append([one for rule in loaded for one in variants(rule, VARIANTS)])
+    found = []
+    for some in sets:
+        step(f"compiling {len(some)} rules")
+        found.append(_measure(some, step))
+    return {"machine": where, "payload_bytes": SIZE, "sets": found}
 
 
 def variants(rule: Rule, times: int) -> Iterable[Rule]:
@@ -86,11 +70,12 @@ def _rotated(word: str, step: int) -> str:
     )
 
 
-def measure(rules: list[Rule]) -> dict[str, Any]:
+def _measure(rules: list[Rule], step: Step) -> dict[str, Any]:
     """Measure one set of rules over all kinds of payload."""
     start = time.process_time()
     pipeline = Pipeline(rules, "any")
     compile_s = time.process_time() - start
+    step(f"matching {len(rules)} rules")
     return {
         "rules": len(rules),
         "compile_s": round(compile_s, 2),
@@ -102,11 +87,17 @@ def measure(rules: list[Rule]) -> dict[str, Any]:
 def costs(pipeline: Pipeline, payload: bytes) -> dict[str, float]:
     """Return microseconds a candidate of this payload, by profile, and how many rules match it."""
     batch = batch_of(payload)
-    figures = {"matches": float(len(pipeline.matcher.match(payload, TCP, 40000, 80)))}
+    figures = {
+        "matches": float(len(pipeline.matcher.match(payload, frames.TCP, FIRST_CLIENT_PORT, SERVER_PORT)))
+    }
     figures["decode_us"] = least_us(lambda: decode(batch))
     figures["match_us"] = _match_us(pipeline, batch)
     for profile in ("default", "thorough"):
         figures[f"{profile}_us"] = _pipeline_us(pipeline, profile, batch)
+    counted = replace(
+        batch, flow_packets=np.ones(BATCH, np.int64), flow_born_jiffies=np.ones(BATCH, np.int64)
+    )
+    figures["live_us"] = _pipeline_us(pipeline, "default", counted)
     return figures
 
 
@@ -139,7 +130,7 @@ def least_us(work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 def payloads() -> dict[str, bytes]:
     """Return payloads of 400 bytes: those that no rule hits, and one that a rule of either set does."""
-    rng = random.Random(400)
+    rng = random.Random(400)  # noqa: S311 - the same at each call
     request = (
         b"GET /static/app/8f3a2.js?v=12&lang=en HTTP/1.1\r\nHost: www.example.com\r\nAccept: */*\r\n"
         b"User-Agent: Mozilla/5.0 (X11; OpenBSD amd64; rv:120.0) Gecko/20100101 Firefox/120.0\r\n"
@@ -157,17 +148,8 @@ def payloads() -> dict[str, bytes]:
 
 def batch_of(payload: bytes) -> FrameBatch:
     """Return a batch of frames with this payload, each of a flow of its own."""
-    frames = []
-    for number in range(BATCH):
-        segment = tcp(
-            CLIENT.address, 40000 + number, SERVER.address, 80, seq=1, ack=1, flags=PSH | ACK, payload=payload
-        )
-        [packet] = packets(CLIENT, SERVER, TCP, segment, identification=number)
-        frames.append(ethernet(CLIENT.mac, SERVER.mac, ETHERTYPE_IPV4, packet))
-    caplen = np.array([len(frame) for frame in frames], np.int64)
+    segments = [frames.tcp(payload, SERVER_PORT, sport=FIRST_CLIENT_PORT + number) for number in range(BATCH)]
+    packed = [frames.ipv4(frames.TCP, segment) for segment in segments]
+    caplen = np.array([len(frame) for frame in packed], np.int64)
     zeros = np.zeros(BATCH, np.int64)
-    return FrameBatch(memoryview(b"".join(frames)), np.cumsum(caplen) - caplen, caplen, caplen, zeros, zeros)
-
-
-if __name__ == "__main__":
-    main()
+    return FrameBatch(memoryview(b"".join(packed)), np.cumsum(caplen) - caplen, caplen, caplen, zeros, zeros)

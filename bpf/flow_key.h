@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which flow a packet belongs to. sensor/capture/flow_table.py makes the same keys of header
+ * fields, and the same hashes of keys.
+ *
+ * FLOW_HAS_TOS   a packet with a type of service belongs to a flow of its own direction and service
+ * FLOW_SEEDS     random 64-bit numbers, drawn for every table: nobody outside can make flows meet
+ */
+#ifndef SENSOR_FLOW_KEY_H
+#define SENSOR_FLOW_KEY_H
+
+#include "abi.h"
+#include "parse.h"
+
+#define VLAN_ID 0xfff
+#define TOS_SERVICE 0xfe
+
+/*
+ * Keys are put together in registers and stored in words as large as those that they are
+ * hashed and compared by: a load that spans several stores has to wait for all of them.
+ */
+union flow_key_words {
+	struct flow_key key;
+	struct {
+		__u64 addresses[4];
+		__u64 ports_and_vlan;
+		__u32 rest;
+	};
+};
+
+/* A service of its own makes each direction a flow of its own. */
+static __always_inline __u8 service_of(__u8 tos)
+{
+	return FLOW_HAS_TOS ? tos & TOS_SERVICE : 0;
+}
+
+static __always_inline void
+set_key_rest(const struct packet *packet, bool swap, __u8 service, union flow_key_words *key)
+{
+	__u64 first = swap ? packet->dport_be : packet->sport_be;
+	__u64 second = swap ? packet->sport_be : packet->dport_be;
+
+	key->ports_and_vlan = first | second << 16 | (__u64)(packet->vlan_tci[0] & VLAN_ID) << 32 |
+			      (__u64)(packet->vlan_tci[1] & VLAN_ID) << 48;
+	key->rest = packet->protocol | service << 8 | packet->ip_version << 16;
+}
+
+static __always_inline bool
+set_flow_key4(const struct frame *frame, const struct packet *packet, union flow_key_words *key)
+{
+	struct ipv4_header *ip = header_at(frame, packet->l3_offset, sizeof(*ip));
+	__u64 source, destination;
+	__u8 service;
+	bool swap;
+
+	if (!ip)
+		return false;
+	source = ip->source_be;
+	destination = ip->destination_be;
+	service = service_of(ip->tos);
+	swap = !service && (source > destination ||
+			    (source == destination && packet->sport_be > packet->dport_be));
+	key->addresses[0] = swap ? destination | source << 32 : source | destination << 32;
+	key->addresses[1] = 0;
+	key->addresses[2] = 0;
+	key->addresses[3] = 0;
+	set_key_rest(packet, swap, service, key);
+	return true;
+}
+
+static __always_inline bool
+set_flow_key6(const struct frame *frame, const struct packet *packet, union flow_key_words *key)
+{
+	struct ipv6_header *ip = header_at(frame, packet->l3_offset, sizeof(*ip));
+	__u64 source[2], destination[2];
+	__u8 service;
+	bool swap;
+
+	if (!ip)
+		return false;
+	source[0] = ((__u64 *)ip->source)[0];
+	source[1] = ((__u64 *)ip->source)[1];
+	destination[0] = ((__u64 *)ip->destination)[0];
+	destination[1] = ((__u64 *)ip->destination)[1];
+	service = service_of(be16(*(__be16 *)ip) >> 4);
+	if (source[0] != destination[0])
+		swap = source[0] > destination[0];
+	else if (source[1] != destination[1])
+		swap = source[1] > destination[1];
+	else
+		swap = packet->sport_be > packet->dport_be;
+	swap = swap && !service;
+	key->addresses[0] = swap ? destination[0] : source[0];
+	key->addresses[1] = swap ? destination[1] : source[1];
+	key->addresses[2] = swap ? source[0] : destination[0];
+	key->addresses[3] = swap ? source[1] : destination[1];
+	set_key_rest(packet, swap, service, key);
+	return true;
+}
+
+/* False where the frame ends before the addresses. */
+static __always_inline bool
+set_flow_key(const struct frame *frame, const struct packet *packet, union flow_key_words *key)
+{
+	if (packet->ip_version == 4)
+		return set_flow_key4(frame, packet, key);
+	return set_flow_key6(frame, packet, key);
+}
+
+static __always_inline __u64 product(__u64 word, __u64 seed, __u64 other_seed)
+{
+	return (seed + (__u32)word) * (other_seed + (word >> 32));
+}
+
+/*
+ * Multilinear-HM hashing, of which the upper half is strongly universal (Lemire and Kaser,
+ * "Strongly universal string hashing is fast", 2014).
+ */
+static __always_inline __u32 hash_of(const union flow_key_words *key)
+{
+	const __u64 seeds[] = { FLOW_SEEDS };
+	__u64 sum = seeds[0] + product(key->rest, seeds[1], seeds[2]) +
+		    product(key->ports_and_vlan, seeds[3], seeds[4]) +
+		    product(key->addresses[0], seeds[5], seeds[6]);
+
+	if (key->key.ip_version == 6)
+		sum += product(key->addresses[1], seeds[7], seeds[8]) +
+		       product(key->addresses[2], seeds[9], seeds[10]) +
+		       product(key->addresses[3], seeds[11], seeds[12]);
+	return sum >> 32;
+}
+
+#endif

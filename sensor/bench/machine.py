@@ -1,0 +1,63 @@
+"""Where a measurement ran, and what was busy meanwhile: every figure of ``sensor bench`` comes with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from sensor.capture.ring import online_cpus
+
+Figure = dict[str, float]
+"""``median``, ``least`` and ``most`` of the repeats."""
+
+_PACKAGES = ("sensor", "hyperscan", "google-re2", "numpy")
+_WATCHED_S = 0.5
+_CPU_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def machine() -> dict[str, Any]:
+    """Say where this runs, and how busy others keep it: takes half a second in which nothing is done."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(": ")[2] for line in lines if line.startswith(("model name", "CPU part"))]
+    before = busy_s()
+    time.sleep(_WATCHED_S)
+    cpus = len(online_cpus())
+    return {
+        "cpu": names[0] if names else platform.machine(),
+        "cpus": cpus,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+        "busy_with_others_percent": min(100, round((busy_s() - before) / _WATCHED_S / cpus * 100)),
+    }
+
+
+def busy_s() -> float:
+    """Return the CPU time that all CPUs have spent on anything, interrupts included."""
+    return stat_s(*(field for field in _CPU_FIELDS if field not in ("idle", "iowait")))
+
+
+def stat_s(*fields: str) -> float:
+    """Return the CPU time that all CPUs have spent in some of the ways that proc_stat(5) names."""
+    counted = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(int(counted[_CPU_FIELDS.index(field)]) for field in fields) / _TICKS_PER_S
+
+
+def process_s(pid: int) -> float:
+    """Return the CPU time of another process (clock_getcpuclockid(3): the clock is named by the pid)."""
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def figure(values: list[float], digits: int = 2) -> Figure:
+    """Sum repeats up."""
+    return {
+        "median": round(median(values), digits),
+        "least": round(min(values), digits),
+        "most": round(max(values), digits),
+    }

@@ -1,0 +1,167 @@
+"""The kernel's table of flows as user space sees it: keys, look-ups, verdicts; runs in the supervisor.
+
+The table is an array map of `abi.FLOW_SET`, mapped into memory; ``bpf/flow.h`` says how it is shared.
+What user space decides about a flow stands in words that the kernel only reads.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sensor import abi
+from sensor.capture import maps
+from sensor.capture.syscalls import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY
+
+_SEEDS = 13
+_VLAN_ID = 0xFFF
+_TOS_SERVICE = 0xFE
+_U32 = 0xFFFFFFFF
+
+FlowKey = NDArray[np.void]
+"""An `abi.FLOW_KEY`, shape (1,)."""
+IpAddress = IPv4Address | IPv6Address
+
+
+def flow_key(
+    protocol: int,
+    source: IpAddress,
+    destination: IpAddress,
+    sport: int = 0,
+    dport: int = 0,
+    *,
+    vlans: Sequence[int] = (),
+    service: int = 0,
+) -> FlowKey:
+    """Return the key of a packet's flow, the same for both directions.
+
+    ``service`` is the type of service, where that tells flows apart (`Options.flow_has_tos`): one
+    that is not 0 belongs to one direction alone. ``vlans`` are the tags, outer first. Fragments
+    behind the first, and protocols without ports, have ports 0.
+    """
+    service &= _TOS_SERVICE
+    if not service and _endpoint(source, sport) > _endpoint(destination, dport):
+        source, destination, sport, dport = destination, source, dport, sport
+    key = np.zeros(1, abi.FLOW_KEY)
+    packed = source.packed + destination.packed
+    key.view(np.uint8)[: len(packed)] = np.frombuffer(packed, np.uint8)
+    key["port_be"] = sport, dport
+    key["vlan"][0, : len(vlans)] = [tag & _VLAN_ID for tag in vlans]
+    key["protocol"], key["service"], key["ip_version"] = protocol, service, source.version
+    return key
+
+
+def _endpoint(address: IpAddress, port: int) -> tuple[int, ...]:
+    """Return what an endpoint's place in the key goes by: the words that its bytes make in memory."""
+    packed = address.packed
+    words = [packed[i : i + 8] for i in range(0, len(packed), 8)] + [port.to_bytes(2, "big")]
+    return tuple(int.from_bytes(word, sys.byteorder) for word in words)
+
+
+class KernelFlow(NamedTuple):
+    """What the kernel remembers of a flow."""
+
+    packets: int
+    """With payload, counted so far."""
+    born_jiffies: int
+    last_jiffies: int
+    """When it began, and was last seen: 64 bits of the kernel's ticks, and the lower 32."""
+    verdict: abi.Verdict
+
+
+class _Place(NamedTuple):
+    set: int
+    way: int
+    version: int
+
+
+class KernelFlows:
+    """A table for some number of flows."""
+
+    def __init__(self, flows: int) -> None:
+        """Create the map, for as many flows and up to seven more; `OSError` where the kernel refuses."""
+        self.sets = -(-flows // abi.FLOW_WAYS)
+        self.seeds = [secrets.randbits(64) for _ in range(_SEEDS)]
+        """Drawn for every table: nobody outside can make flows meet."""
+        self.fd = maps.create_array("flows", BPF_MAP_TYPE_ARRAY, abi.FLOW_SET, self.sets, BPF_F_MMAPABLE)
+
+    def hash(self, key: FlowKey) -> int:
+        """Return 32 bits, as ``hash_of()`` in ``bpf/flow_key.h``."""
+        raw = key.tobytes()
+        words = [int.from_bytes(raw[i : i + 8], sys.byteorder) for i in (40, 32, 0, 8, 16, 24)]
+        if key["ip_version"][0] == 4:
+            words = words[:3]
+        total = self.seeds[0]
+        for word, first, second in zip(words, self.seeds[1::2], self.seeds[2::2], strict=False):
+            total += (first + (word & _U32)) * (second + (word >> 32))
+        return total >> 32 & _U32
+
+    def find(self, key: FlowKey) -> KernelFlow | None:
+        """Return what is remembered of a flow; None: nothing, or it is being written just now."""
+        place = self._place(key)
+        if place is None:
+            return None
+        found = self._table["flows"][place.set, place.way]
+        last_jiffies = int(self._table["last_jiffies"][place.set, place.way])
+        seen = KernelFlow(
+            _number(found["packets"], place),
+            int(found["born_jiffies"]),
+            last_jiffies,
+            abi.Verdict(_number(found["verdict"], place)),
+        )
+        return seen if found["version"] == place.version else None
+
+    def set_verdict(self, key: FlowKey, verdict: abi.Verdict, *, frames: int = 0, until_ns: int = 0) -> bool:
+        """Decide about a flow; whether it is remembered still.
+
+        Of a flow to follow, every frame is a candidate, up to so many of them and until a monotonic
+        time. The verdict ends with the flow: when it is over, or was forgotten.
+        """
+        place = self._place(key)
+        if place is None:
+            return False
+        flow = self._table["flows"][place.set, place.way]
+        flow["follow_until_ns"] = until_ns
+        flow["follow_end"] = _number(flow["followed"], place) + frames & _U32
+        # One store, and the last: from here on the kernel heeds what stands above.
+        self._verdicts[place.set, place.way] = place.version << 32 | verdict
+        return bool(flow["version"] == place.version)
+
+    def _place(self, key: FlowKey) -> _Place | None:
+        hashed = self.hash(key)
+        which, tag = hashed * self.sets >> 32, hashed & 0xFF or 1
+        flows = self._table["flows"][which]
+        for way in np.flatnonzero(self._table["tags"][which] == tag).tolist():
+            version = int(flows["version"][way])
+            if version % 2 == 0 and flows["key"][way].tobytes() == key.tobytes():
+                return _Place(which, way, version)
+        return None
+
+    @cached_property
+    def _table(self) -> NDArray[np.void]:
+        """The map itself, shape (sets,); its pages come to this process when it is first asked for."""
+        return np.frombuffer(mmap.mmap(self.fd, self.sets * abi.FLOW_SET.itemsize), abi.FLOW_SET)
+
+    @cached_property
+    def _verdicts(self) -> NDArray[np.uint64]:
+        """Number and version of every way's verdict as one word, shape (sets, ways)."""
+        return self._table["flows"]["verdict"].view(np.uint64)
+
+    def close(self) -> None:
+        """Free it; it lives on while a program uses it."""
+        os.close(self.fd)
+
+
+def _number(versioned: Any, place: _Place) -> int:
+    """Return a number that the kernel or user space keeps of a flow; 0 where it is another flow's."""
+    number, version = versioned.tolist()
+    return int(number) if version == place.version else 0

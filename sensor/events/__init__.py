@@ -1,0 +1,1 @@
+"""Events out: each match of the evidence as a line of JSON, to files, syslog servers and sockets."""

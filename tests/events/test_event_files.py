@@ -1,0 +1,147 @@
+"""Events in a file: whole lines, rotated by size, and by logrotate as the documents have it."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+from event_receivers import until
+from event_samples import chunk, sending
+
+from sensor.config import Settings
+from sensor.errors import SettingsError
+from sensor.events.destination import Destination
+from sensor.events.eve import Event
+from sensor.events.sender import EventSender
+from sensor.events.url import destination
+
+LINE = Event(b'{"a":1}', 0, 1)
+
+
+def opened(url: str) -> Destination:
+    """The destination of a URL, open."""
+    made = destination(url)
+    made.open()
+    return made
+
+
+def ports(path: Path) -> list[int]:
+    """Which pieces the events in a file are of."""
+    return [json.loads(line)["src_port"] for line in path.read_text().splitlines()]
+
+
+def test_lines_are_appended(tmp_path: Path) -> None:
+    """Behind what is there; the file is not open to everybody."""
+    path = tmp_path / "eve.json"
+    for first in (0, 10):
+        with sending(f"file:{path}") as sender:
+            sender.offer([chunk(first, 10)])
+    assert ports(path) == list(range(20))
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_rotation_by_size(tmp_path: Path) -> None:
+    """No file is larger than was asked for, so many old ones stay, and no line is lost between them."""
+    path = tmp_path / "eve.json"
+    file = opened(f"file:{path}?mib=1&keep=2")
+    line = Event(b"x" * (1 << 19), 0, 1)  # with its newline, one fits
+    for number in range(5):
+        file.send(line._replace(line=line.line + b"%d" % number))
+    file.close()
+    last = {one.name: one.read_bytes()[-2:] for one in tmp_path.iterdir()}
+    assert last == {"eve.json": b"4\n", "eve.json.1": b"3\n", "eve.json.2": b"2\n"}
+
+
+def test_a_file_is_never_rotated_where_that_was_asked_for(tmp_path: Path) -> None:
+    """With mib=0 only others rotate it."""
+    file = opened(f"file:{tmp_path / 'eve.json'}?mib=0")
+    for _ in range(3):
+        file.send(Event(b"x" * (1 << 20), 0, 1))
+    file.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["eve.json"]
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """What was not wholly written is cut off, and comes again when there is room."""
+    path = tmp_path / "eve.json"
+    file = opened(f"file:{path}")
+    file.send(LINE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (11, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            file.send(LINE)
+        assert path.read_bytes() == LINE.line + b"\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    file.send(LINE)
+    assert path.read_bytes() == 2 * (LINE.line + b"\n")
+
+
+def test_a_file_that_others_emptied(tmp_path: Path) -> None:
+    """It goes on at its start, without a hole (logrotate's copytruncate)."""
+    path = tmp_path / "eve.json"
+    file = opened(f"file:{path}")
+    file.send(LINE)
+    os.truncate(path, 0)
+    file.send(LINE)
+    assert path.read_bytes() == LINE.line + b"\n"
+
+
+def test_logrotate(tmp_path: Path) -> None:
+    """The renamed file gets what came before the signal, the new one what comes after; nothing is lost."""
+    path = tmp_path / "eve.json"
+    (tmp_path / "conf").write_text(f"{path} {{\n    rotate 3\n    size 1\n    create 0640\n}}\n")
+    (tmp_path / "conf").chmod(0o644)
+    rotate = ["logrotate", "--state", str(tmp_path / "state"), str(tmp_path / "conf")]
+    with sending(f"file:{path}?mib=0") as sender:
+        sender.offer([chunk(0, 10)])
+        until(lambda: sender.states()[0].sent == 10)
+        subprocess.run(rotate, check=True)
+        sender.offer([chunk(10, 10)])
+        until(lambda: sender.states()[0].sent == 20)
+        assert ports(tmp_path / "eve.json.1") == list(range(20))
+        sender.request_reopen()
+        sender.tick()
+        sender.offer([chunk(20, 10)])
+    assert ports(tmp_path / "eve.json.1") == list(range(20))
+    assert ports(path) == list(range(20, 30))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://logs/", "has to start with one of file:, unix:, syslog+udp:, syslog+tcp:, syslog+tls:"),
+        ("eve.json", "has to start with one of"),
+        ("file:eve.json", "takes a path from the root, like file:/"),
+        ("file://var/log/eve.json", "takes a path from the root"),
+        ("file:{tmp}/nowhere/eve.json", "nowhere/eve.json: No such file or directory"),
+        ("file:{tmp}", "Is a directory"),
+        ("file:{tmp}/fifo", "No such device or address"),
+        ("file:{tmp}/eve.json?mb=5", "there is no option mb"),
+        ("file:{tmp}/eve.json?mib=much", "invalid literal"),
+        ("file:{tmp}/eve.json?keep=0", "keep is 1 or more"),
+        ("unix:run/x", "takes a path from the root, like unix:/"),
+        ("syslog+udp://logs", "takes a host and a port, like syslog+udp://"),
+        ("syslog+tcp://:514", "takes a host and a port"),
+        ("syslog+tcp://logs:port", "Port could not be cast"),
+        ("syslog+tcp://logs:70000", "Port out of range"),
+        ("syslog+tcp://logs..example:514", "label empty"),
+        ("syslog+tls://logs:6514?ca={tmp}/none.pem", "none.pem: No such file or directory"),
+        ("syslog+tls://logs:6514?ca={tmp}/no.pem", "no certificate or crl found"),
+        ("syslog+tls://logs:6514?key={tmp}/no.pem", "key needs cert"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(tmp_path: Path, url: str, why: str) -> None:
+    """Before anything starts, with the URL and what is wrong with it."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "no.pem").write_text("no certificate\n")
+    url = url.replace("{tmp}", str(tmp_path))
+    with pytest.raises(SettingsError) as refused:
+        EventSender(Settings(events=(url,)), as_json=False)
+    assert str(refused.value).startswith(f"events: {url}: ")
+    assert why in str(refused.value)

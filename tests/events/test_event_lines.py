@@ -1,0 +1,176 @@
+"""What an event says: Suricata's fields with Suricata's meanings, and where the evidence is."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from event_samples import NOON_NS, SERVICE, THREAT, piece
+
+from sensor.events.eve import Form, alerts, flow_id
+from sensor.evidence.store import Chunk, EvidenceWriter
+from sensor.model import Evidence, FiveTuple
+
+FORM = Form("probe", 3, 0, None)
+FILE = Path("/e/3/202306181200.pcap")
+
+EVE_ALERT = {
+    "type": "object",
+    "required": ["timestamp", "event_type", "src_ip", "dest_ip", "proto", "alert"],
+    "properties": {
+        "timestamp": {"pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}[+-]\d{4}$"},
+        "flow_id": {"type": "integer", "minimum": 0, "maximum": (1 << 53) - 1},
+        "in_iface": {"type": "string"},
+        "event_type": {"const": "alert"},
+        "host": {"type": "string"},
+        "vlan": {"type": "array", "items": {"type": "integer", "maximum": 4095}, "minItems": 1},
+        "src_ip": {"type": "string"},
+        "src_port": {"type": "integer"},
+        "dest_ip": {"type": "string"},
+        "dest_port": {"type": "integer"},
+        "proto": {"type": "string"},
+        "payload": {"type": "string", "contentEncoding": "base64"},
+        "payload_printable": {"type": "string"},
+        "alert": {
+            "type": "object",
+            "required": ["action", "gid", "signature_id", "rev", "signature", "category", "severity"],
+            "properties": {
+                "action": {"enum": ["allowed", "blocked"]},
+                "gid": {"type": "integer"},
+                "signature_id": {"type": "integer"},
+                "rev": {"type": "integer"},
+                "signature": {"type": "string"},
+                "category": {"type": "string"},
+                "severity": {"type": "integer", "minimum": 1, "maximum": 4},
+            },
+            "additionalProperties": False,
+        },
+        "sensor": {"type": "object"},
+    },
+    "additionalProperties": False,
+}
+"""The part of Suricata's own schema that alerts need, and our object beside it."""
+
+
+def lines(*pieces: Evidence, form: Form = FORM, path: Path | None = FILE) -> list[dict[str, Any]]:
+    """The events of these pieces, each of which is a proper alert."""
+    events = [json.loads(event.line) for event in alerts(Chunk(path, 24, pieces), form)]
+    for event in events:
+        jsonschema.validate(event, EVE_ALERT)
+    return events
+
+
+def test_an_event_in_full() -> None:
+    """Every field of a match that has all of them."""
+    form = Form("probe", 3, 100, "https://probe:8321")
+    [event] = lines(piece(7, b'\0id= union "\xff', (SERVICE,)), form=form)
+    assert event == {
+        "timestamp": "2023-06-18T12:00:00.000007+0000",
+        "flow_id": event["flow_id"],
+        "in_iface": "lo",
+        "event_type": "alert",
+        "vlan": [7],
+        "src_ip": "10.0.0.1",
+        "src_port": 7,
+        "dest_ip": "10.0.0.2",
+        "dest_port": 80,
+        "proto": "TCP",
+        "host": "probe",
+        "payload": base64.b64encode(b'\0id= union "\xff').decode(),
+        "payload_printable": '.id= union ".',
+        "alert": {
+            "action": "allowed",
+            "gid": 1,
+            "signature_id": 11001,
+            "rev": 0,
+            "signature": "OpenSSH",
+            "category": "SSH",
+            "severity": 3,
+        },
+        "sensor": {
+            "class": "service",
+            "version": "9.2",
+            "vendor": "OpenBSD",
+            "os": "Unix",
+            "start": 5,
+            "end": 10,
+            "devid": 3,
+            "file": "/e/3/202306181200.pcap",
+            "offset": 24,
+            "url": "https://probe:8321/evidence?time=1687089600000007&devid=3",
+        },
+    }
+    assert datetime.strptime(event["timestamp"], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() == NOON_NS / 1e9 + 7e-6
+
+
+def test_an_event_for_each_match() -> None:
+    """Threats are of severity 1; a frame that was kept for its flow alone is no alert."""
+    events = lines(piece(0, rules=(THREAT, SERVICE)), piece(1, rules=()), piece(2))
+    assert [(e["src_port"], e["alert"]["signature_id"], e["alert"]["severity"]) for e in events] == [
+        (0, 51001, 1),
+        (0, 11001, 3),
+        (2, 51001, 1),
+    ]
+
+
+def test_the_payload_is_bounded() -> None:
+    """To what was asked for, and by default there is none."""
+    [event] = lines(piece(0, b"0123456789"), form=Form("probe", 3, 4, None))
+    assert (event["payload"], event["payload_printable"]) == (base64.b64encode(b"0123").decode(), "0123")
+    assert "payload" not in lines(piece(0))[0]
+
+
+def test_offsets_are_those_of_the_file(tmp_path: Path) -> None:
+    """The record there is the packet the event is of, whatever was matched before it."""
+    pieces = [piece(number, b"x" * number, (THREAT,) if number % 2 else ()) for number in range(10)]
+    writer = EvidenceWriter(tmp_path, 3)
+    [chunk] = writer.write(pieces)
+    writer.close()
+    found = [json.loads(event.line) for event in alerts(chunk, FORM)]
+    assert [event["src_port"] for event in found] == [1, 3, 5, 7, 9]
+    for event in found:
+        with Path(event["sensor"]["file"]).open("rb") as file:
+            file.seek(event["sensor"]["offset"] + 16)
+            frame = pieces[event["src_port"]].frame
+            assert file.read(len(frame)) == frame
+
+
+def test_evidence_that_could_not_be_written_is_still_told_of() -> None:
+    """Without a place where it would be."""
+    [event] = lines(piece(0), path=None, form=Form("probe", 3, 0, "http://probe"))
+    assert event["sensor"].keys() == {"class", "start", "end", "devid"}
+
+
+def with_endpoints(protocol: int, source: str, sport: int, destination: str, dport: int) -> Evidence:
+    """A piece of this flow, without VLAN."""
+    ends = (bytes.fromhex(source), sport, bytes.fromhex(destination), dport)
+    return piece(0)._replace(five_tuple=FiveTuple(protocol, *ends), vlan=())
+
+
+def test_both_directions_have_one_flow_id() -> None:
+    """And other flows have others; it is the same number in every run."""
+    there = with_endpoints(6, "0a000001", 1000, "0a000002", 80)
+    back = with_endpoints(6, "0a000002", 80, "0a000001", 1000)
+    others = [
+        with_endpoints(17, "0a000001", 1000, "0a000002", 80),
+        with_endpoints(6, "0a000001", 80, "0a000002", 1000),
+        with_endpoints(6, "0a000001", 1001, "0a000002", 80),
+        there._replace(vlan=(7,)),
+    ]
+    assert flow_id(there) == flow_id(back) == 4249602851903736
+    assert len({flow_id(one) for one in [there, *others]}) == 5
+    assert flow_id(there._replace(vlan=(7,))) == flow_id(there._replace(vlan=(0x2007,)))
+
+
+@pytest.mark.parametrize(("protocol", "name"), [(1, "ICMP"), (58, "IPv6-ICMP"), (132, "132")])
+def test_protocols_without_ports_have_none(protocol: int, name: str) -> None:
+    """Absent, not 0; ICMPv6 is called as Suricata calls it."""
+    [event] = lines(with_endpoints(protocol, "20010db8" + "00" * 11 + "01", 0, "ff02" + "00" * 13 + "01", 0))
+    assert event["proto"] == name
+    assert (event["src_ip"], event["dest_ip"]) == ("2001:db8::1", "ff02::1")
+    assert not {"src_port", "dest_port", "vlan"} & event.keys()

@@ -1,0 +1,133 @@
+"""``sensor bench kernel`` and ``ring`` measure the real thing, and every frame they send is accounted for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+
+pytestmark = pytest.mark.kernel
+
+SENSOR = [sys.executable, "-m", "sensor"]
+BUCKETS = {
+    "syn": "ignored_no_payload",
+    "bare_ack": "ignored_no_payload",
+    "other_port": "ignored_prefix",
+    "cut_off_flow": "ignored_flow",
+    "no_prefix": "ignored_prefix",
+    "vlan": "ignored_flow",
+    "ipv6": "ignored_flow",
+    "udp": "ignored_prefix",
+}
+
+
+def bench(*arguments: str) -> dict[str, Any]:
+    """Run it, and return what it measured."""
+    command = [*SENSOR, "bench", *arguments, "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def test_kernel_measures_every_kind_beside_xdp_filter() -> None:
+    """By our own rules, each frame ends where its kind says."""
+    found = bench("kernel", "--quick")
+    assert {row["kind"]: row["bucket"] for row in found["kinds"]} == BUCKETS
+    for row in found["kinds"]:
+        assert row["ns"] > found["empty_program_ns"] > 0
+        assert row["xdp_filter_ns"] > found["empty_program_ns"]
+        assert row["ratio_spread"]["least"] <= row["ratio_to_xdp_filter"] <= row["ratio_spread"]["most"]
+    assert found["median_ratio_to_xdp_filter"] > 0
+    assert found["candidate_ns"] > found["empty_program_ns"]
+
+
+@pytest.mark.usefixtures("use_few_rules")
+def test_kernel_says_what_the_maps_take() -> None:
+    """In sum what each takes; twice the flows take twice as much."""
+    memory = bench("kernel", "--quick")["memory"]
+    assert sum(memory["maps"].values()) == memory["bytes"] == memory["bytes_by_flows"][str(memory["flows"])]
+    (few, small), (many, large), *_ = ((int(n), size) for n, size in memory["bytes_by_flows"].items())
+    assert large / small == pytest.approx(many / few, rel=0.1)
+
+
+def test_kernel_refuses_rules_that_leave_nothing_to_ignore(tmp_path: Path) -> None:
+    """A rule for any TCP payload makes a candidate of what is measured as ignored."""
+    rule = {"type": "t", "name": "n", "protocol": "tcp", "regex": "anything"}
+    (tmp_path / "threat.json").write_text(json.dumps({"threat": {"priority": 1, "rules": {"60001": rule}}}))
+    command = [*SENSOR, "bench", "kernel", "--quick", "--rules", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "sensor: frames of kind other_port are candidates by these rules" in done.stderr
+
+
+@pytest.mark.usefixtures("use_few_rules")
+def test_kernel_without_xdp_tools_says_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ratio is null; everything else is measured."""
+    from sensor.bench import xdp_filter
+    from sensor.bench.kernel import measure
+    from sensor.cli.figures import kernel_lines
+    from sensor.config import OWN_RULES
+
+    monkeypatch.setattr(xdp_filter, "_LIBRARIES", tmp_path)
+    found = measure(OWN_RULES, quick=True, step=lambda _: None)
+    assert found["median_ratio_to_xdp_filter"] is None
+    assert {row["ratio_to_xdp_filter"] for row in found["kinds"]} == {None}
+    assert "apt install xdp-tools" in "\n".join(kernel_lines(found))
+
+
+def test_kernel_judges_a_capture(tmp_path: Path) -> None:
+    """Every frame is in one bucket, and all that rules hit are candidates."""
+    traffic = mix.demo(seed=1)
+    write_capture(tmp_path / "capture.pcap", traffic.frames)
+    found = bench("kernel", "--capture", str(tmp_path / "capture.pcap"))
+    assert found["frames"] == len(traffic.frames) == found["candidates"] + sum(found["ignored"].values())
+    assert found["share"] == pytest.approx(found["candidates"] / found["frames"], abs=1e-4)
+    assert len(traffic.expected) <= found["candidates"] < found["frames"] / 2
+    assert found["ignored"].keys() == {"no_payload", "not_ip", "flow", "prefix"}
+
+
+def test_kernel_judges_ethernet_alone(tmp_path: Path) -> None:
+    """A capture of bare IP packets is refused with the reason."""
+    capture = tmp_path / "raw.pcap"
+    write_capture(capture, mix.demo(seed=1).frames[:3])
+    content = bytearray(capture.read_bytes())
+    content[20] = 101  # LINKTYPE_RAW
+    capture.write_bytes(content)
+    command = [*SENSOR, "bench", "kernel", "--capture", str(capture)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 7
+    assert "XDP sees Ethernet frames alone" in done.stderr
+
+
+@pytest.mark.usefixtures("use_few_rules")
+@pytest.mark.timeout(300)
+def test_ring_accounts_for_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent is the sum of what came of it, at every stage; nothing is left behind."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    found = bench("ring", "--quick")
+    assert found["frame_bytes"] == 442
+    reading = found["reading"]
+    assert reading["cpu_us_a_record"]["least"] > 0
+    assert reading["bcc_cpu_us_a_record"]["least"] > 0
+    assert reading["ratio_to_bcc"]["least"] > 0
+    assert [row["reader"] for row in reading["live"]] == ["sensor", "bcc"]
+    for row in reading["live"]:
+        assert row["sent"] >= row["seen"] == row["read"] + row["lost"] > 0
+    for row in found["through_match"]:
+        assert row["sent"] == row["lost_on_wire"] + row["seen"]
+        assert row["seen"] == row["ignored"] + row["lost_in_ring"] + row["read"]
+        assert row["read"] == row["undecodable"] + row["unmatched"] + row["matched"]
+        assert row["unmatched"] == row["read"] > 0
+        assert row["is_without_loss"] == (row["lost_in_ring"] == row["lost_on_wire"] == 0)
+        assert min(row["through_per_second"].values()) > 0
+        assert min(cost["least"] for cost in row["cpu_us_a_frame"].values()) > 0
+    assert found["through_match"][0]["workers"] == 1
+    assert list(tmp_path.iterdir()) == []

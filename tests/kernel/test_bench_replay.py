@@ -1,0 +1,151 @@
+"""``sensor bench replay``: its sums are right, it names what limits, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_demo import in_network, in_session, processes, wait_until
+
+from bench.traffic.frames import write_capture
+from bench.traffic.profiles import PROFILES, generate
+from sensor.bench.live import Live
+from sensor.bench.played import play
+from sensor.bench.replay import SENSOR, Effort, Traffic, measure
+from sensor.bench.report import page
+from sensor.bench.trial import Rig
+from sensor.bench.wire import looped_wire, private_wire
+from sensor.capture.ring import online_cpus
+from sensor.counters import Counters
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "sensor", "bench", "replay", "--quick"]
+SHORT = Effort(0.1, 1, 1)
+SLOWED = (sys.executable, "-m", "bench.slowed")
+
+
+def no_step(_what: str) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    """Write some traffic in which much matches."""
+    write_capture(tmp_path / "traffic.pcap", generate(PROFILES["attack"], 1, 2000))
+    return tmp_path / "traffic.pcap"
+
+
+@contextmanager
+def replaying(directory: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the command in a session of its own, by which its processes can be told from others."""
+    with subprocess.Popen(
+        [*COMMAND, "--directory", str(directory), *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+
+
+@pytest.mark.timeout(300)
+def test_figures_add_up(tmp_path: Path, capture: Path) -> None:
+    """Every frame of every trial is in one bucket, what is in the file is found, and the page shows it."""
+    (tmp_path / "out").mkdir()
+    report = tmp_path / "report.html"
+    with replaying(tmp_path / "out", str(capture), "--json", "--report", str(report)) as process:
+        output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    found = json.loads(output)
+    [row] = found["rows"]
+    assert (row["traffic"], row["frames"], row["workers"]) == ("traffic.pcap", 2000, 1)
+    assert row["evidence"]["found"] + row["evidence"]["lost"] >= row["evidence"]["expected"] > 500
+    assert row["limited_by"] in ("generator", "wire", "matcher", "evidence")
+    assert row["generator_ceiling_pps"] > 0
+    for trial in row["trials"]:
+        counters = Counters(**trial["counters"])
+        assert all(total == parts for _, _, total, parts in counters.equations())
+        assert trial["sent"] == counters.seen + trial["losses"]["wire"]
+        assert min(trial["cpu_us_per_frame"].values()) >= 0
+    if row["zero_loss_pps"]:
+        assert row["zero_loss_pps"] <= max(trial["offered_pps"] for trial in row["trials"])
+        assert set(row["cpu_us_per_frame"]) == {"kernel", "workers", "supervisor", "whole_machine"}
+        assert row["zero_loss_gbps"] > 0
+    assert report.read_text().count("<svg") >= 1
+    assert "http" not in report.read_text().replace("http://www.w3.org/2000/svg", "")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_slow_matcher_is_named(tmp_path: Path, capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same traffic ends at a lower rate, and the stage that cannot follow is the matcher."""
+    monkeypatch.setenv("SENSOR_BENCH_SLOW_US", "300")
+    monkeypatch.chdir(ROOT)
+    found = measure(
+        [Traffic("slow", [capture])], private_wire(), SHORT, no_step, directory=tmp_path, sensor=SLOWED
+    )
+    [row] = found["rows"]
+    assert row["limited_by"] == "matcher"
+    assert row["zero_loss_pps"] < row["generator_ceiling_pps"] / 2
+    assert row["evidence"]["found"] == row["evidence"]["expected"]
+    assert "slow" in page(found)
+
+
+@pytest.mark.timeout(300)
+def test_frames_sent_in_the_kernel(tmp_path: Path, capture: Path) -> None:
+    """Each frame of the file once, then over and over in flows that are new: as much matches each time."""
+    with private_wire() as wire:
+        played = play([capture], tmp_path, 1, wire.mtu)
+        rig = Rig(
+            SENSOR, wire, Live(wire.source, played.shares, [played.frames]), 1, online_cpus()[:1], tmp_path
+        )
+        once, often = rig.run(None, 5000), rig.run(0.5, 20_000)
+    assert (once.sent, once.losses) == (played.frames, {"wire": 0, "matcher": 0, "evidence": 0})
+    assert often.sent == 5 * once.sent
+    assert often.counters.matched == 5 * once.counters.matched > 0
+    assert once.sent_bytes == played.octets
+
+
+@pytest.mark.timeout(300)
+def test_interfaces_of_the_host(tmp_path: Path, capture: Path, network: tuple[str, str]) -> None:
+    """Two ends of a cable serve as well as a private wire."""
+    found = measure([Traffic("cable", [capture])], looped_wire(*network), SHORT, no_step, directory=tmp_path)
+    assert found["rows"][0]["evidence"]["expected"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_replay_leaves_nothing_behind(
+    tmp_path: Path, capture: Path, number: signal.Signals
+) -> None:
+    """No process and no namespace of it remains; no file either, unless it was killed."""
+    (tmp_path / "out").mkdir()
+    with replaying(tmp_path / "out", str(capture)) as process:
+        assert wait_until(
+            lambda: any("sensor run" in command for command in processes(in_session(process.pid)))
+        )
+        network = Path(f"/proc/{process.pid}/ns/net").readlink()
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    assert wait_until(lambda: not processes(in_session(process.pid)))
+    assert network != Path("/proc/self/ns/net").readlink()
+    assert not processes(in_network(network))
+    if number != signal.SIGKILL:
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_one_end_of_a_cable_is_refused() -> None:
+    """With a message, and the code of wrong settings."""
+    done = subprocess.run([*COMMAND, "--interface", "eth1"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--peer" in done.stderr
+    assert "Traceback" not in done.stderr

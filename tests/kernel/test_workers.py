@@ -1,0 +1,240 @@
+"""`sensor run` as processes: workers that are killed, signals as terminals send them, several queues."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from frames import IPV4, TCP, UDP, ethernet, ipv4, tcp, udp
+from live import Run, is_running, replay, running, wait_until, wait_until_received
+from test_reload import wait_for_log, write_rules
+from test_run import Network, assert_law, frames_of, generated_traffic, hits, read_of, xdp_program
+
+from bench.traffic import mix
+from bench.traffic.frames import Frame, write_capture
+from sensor.capture.lab import private_network
+from sensor.capture.ring import online_cpus
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
+
+ALL_KEPT = ("--suppress-above", "0")
+ROUNDS = 10
+
+
+def write(path: Path, frames: list[bytes]) -> Path:
+    """A capture file, 50 µs from frame to frame."""
+    write_capture(path, [Frame(1_700_000_000_000_000 + i * 50, frame) for i, frame in enumerate(frames)])
+    return path
+
+
+@pytest.fixture
+def long_traffic(tmp_path: Path) -> Path:
+    """The demo's traffic several times over, for as long as a test disturbs it."""
+    return write(tmp_path / "long.pcap", [frame.data for frame in mix.demo(seed=1).frames] * ROUNDS)
+
+
+def told(run: Run) -> int:
+    """How many bytes the sensor has said of matches so far."""
+    return os.fstat(run.output.fileno()).st_size
+
+
+def wait_until_told_more(run: Run) -> None:
+    """Return when a worker has got on, by what it found."""
+    before = told(run)
+    wait_until(lambda: told(run) > before)
+
+
+def wait_for_another_worker(run: Run, known: list[int]) -> None:
+    """Return when a worker runs that was not known."""
+    wait_until(lambda: len(set(run.workers) - set(known)) == 1)
+
+
+@contextmanager
+def in_background(work: Callable[[], object]) -> Iterator[None]:
+    """Do something beside; it is done at the end."""
+    with ThreadPoolExecutor(1) as executor:
+        done = executor.submit(work)
+        yield
+        done.result()
+
+
+def assert_evidence_of(run: Run, path: Path, tmp_path: Path, *flags: str) -> None:
+    """What was kept is what `sensor read` keeps of the file: no frame is missing, none counts twice."""
+    matches, files = read_of(path, tmp_path / "read", *flags)
+    assert sorted(frames_of(run.files)) == sorted(frames_of(files))
+    assert hits(run.matches) == hits(matches)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killed_workers_lose_nothing(
+    network: Network, tmp_path: Path, long_traffic: Path, workers: str
+) -> None:
+    """At several moments under traffic; the counters say how often."""
+    total, kills = len(frames_of([long_traffic])), 4
+    with running(network[0], tmp_path / "live", "--workers", workers, *ALL_KEPT) as run:
+        with in_background(lambda: replay(network[1], long_traffic)):
+            for number in range(kills):
+                known = run.workers
+                wait_until_told_more(run)
+                os.kill(known[number % len(known)], signal.SIGKILL)
+                wait_for_another_worker(run, known)
+        wait_until_received(network[0], total)
+        assert run.stop() == 0
+    counters = assert_law(run)
+    assert (counters.seen, counters.submit_failed, counters.restarts) == (total, 0, kills)
+    assert_evidence_of(run, long_traffic, tmp_path, *ALL_KEPT)
+
+
+def test_a_killed_supervisor_leaves_nothing(network: Network, tmp_path: Path) -> None:
+    """Neither workers nor the program, which those that were started later had in hand, too."""
+    with running(network[0], tmp_path, "--workers", "2") as run:
+        first = run.workers
+        os.kill(first[0], signal.SIGKILL)
+        wait_for_another_worker(run, first)
+        workers = run.workers
+        assert all(map(is_running, workers)) and len(workers) == 2
+        assert xdp_program(network[0]) is not None
+        run.process.kill()
+        assert run.wait() == -signal.SIGKILL
+    wait_until(lambda: not any(map(is_running, workers)))
+    wait_until(lambda: xdp_program(network[0]) is None)
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["one interface", "two interfaces"])
+def test_traffic_on_all_cpus(network: Network, tmp_path: Path, both: bool) -> None:
+    """Each CPU has its ring, each worker its share of the rings; all is matched wherever it came in."""
+    path, cpus = generated_traffic(tmp_path), online_cpus()
+    total = len(frames_of([path])) * len(cpus)
+    flags = ("-i", network[1]) if both else ("--workers", str(len(cpus)))
+    flags += ("--profile", "thorough", *ALL_KEPT)
+    with running(network[0], tmp_path / "live", *flags) as run:
+        assert len(run.workers) == min(2, len(cpus)) if both else len(cpus)
+        with ThreadPoolExecutor() as executor:
+            done = [executor.submit(replay, network[1 - (both and cpu % 2)], path, cpu=cpu) for cpu in cpus]
+        assert [one.result() for one in done] == [None] * len(cpus)
+        for interface in network if both else network[:1]:
+            wait_until_received(interface, total // (2 if both else 1))
+        assert run.stop() == 0
+    counters = assert_law(run)
+    assert (counters.seen, counters.submit_failed) == (total, 0)
+    matches, _ = read_of(path, tmp_path / "read", *flags[2:])
+    assert hits(run.matches) == hits(matches * len(cpus))
+
+
+def test_a_worker_for_each_queue(tmp_path: Path) -> None:
+    """By default, as far as there are CPUs; one where it matters what was found in a flow before."""
+    queues = "numrxqueues 2 numtxqueues 2"
+    command = f"ip link add mirror {queues} type veth peer name source {queues}"
+    with private_network():
+        subprocess.run(command.split(), check=True)
+        for name in ("mirror", "source"):
+            subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        for flags, workers in (((), min(2, len(online_cpus()))), (("--profile", "ly_probe"), 1)):
+            with running("mirror", tmp_path, *flags) as run:
+                assert len(run.workers) == workers
+                assert run.stop() == 0
+
+
+def test_ctrl_c(network: Network, tmp_path: Path, long_traffic: Path) -> None:
+    """A terminal interrupts every process at once: the rings are read empty, and the end is a good one."""
+    with (
+        running(network[0], tmp_path / "live", "--workers", "2") as run,
+        in_background(lambda: replay(network[1], long_traffic)),
+    ):
+        wait_until(lambda: told(run))
+        os.killpg(run.process.pid, signal.SIGINT)
+        assert run.wait() == 0
+    counters = assert_law(run)
+    assert (counters.in_ring, counters.restarts) == (0, 0)
+    assert counters.read == counters.submitted > 0
+    assert not any("Traceback" in line for line in run.log)
+
+
+def test_a_service_manager_ends_all_processes(network: Network, tmp_path: Path) -> None:
+    """By SIGTERM to each; the supervisor ends the workers, as ever."""
+    with running(network[0], tmp_path, "--workers", "2") as run:
+        os.killpg(run.process.pid, signal.SIGTERM)
+        assert run.wait() == 0
+    assert assert_law(run).restarts == 0
+
+
+def test_reloads_and_the_end_close_together(network: Network, tmp_path: Path) -> None:
+    """Two requests at once are answered; one that is not answered yet does not disturb the end."""
+    with running(network[0], tmp_path / "twice") as run:
+        run.process.send_signal(signal.SIGHUP)
+        run.process.send_signal(signal.SIGHUP)
+        wait_for_log(run, "rules in force")
+        assert run.stop() == 0
+    for number in range(3):
+        with running(network[0], tmp_path / str(number)) as run:
+            run.process.send_signal(signal.SIGHUP)
+            if number:
+                wait_for_log(run, "rules compiled" if number == 1 else "rules in force")
+            assert run.stop() == 0
+        assert_law(run)
+
+
+def test_a_reload_while_workers_are_killed(network: Network, tmp_path: Path, long_traffic: Path) -> None:
+    """Under traffic: the evidence is as ever."""
+    rounds, total = 2, len(frames_of([long_traffic]))
+    flags = ("--profile", "thorough", *ALL_KEPT)
+    with running(network[0], tmp_path / "live", "--workers", "2", *flags) as run:
+        for number in range(rounds):
+            with in_background(lambda: replay(network[1], long_traffic)):
+                wait_until_told_more(run)
+                run.process.send_signal(signal.SIGHUP)
+                os.kill(run.workers[number], signal.SIGKILL)
+                wait_for_log(run, "rules in force")
+            wait_until_received(network[0], total * (number + 1))
+        assert run.stop() == 0
+    counters = assert_law(run)
+    assert (counters.seen, counters.submit_failed, counters.restarts) == (rounds * total, 0, rounds)
+    matches, _ = read_of(long_traffic, tmp_path / "read", *flags)
+    assert hits(run.matches) == hits(matches * rounds)
+
+
+BANNER = {"1": {"type": "T", "name": "banner", "protocol": "tcp", "port": 7, "regex": "^hello"}}
+
+
+def test_a_named_flow_is_not_named_again_after_a_reload(network: Network, tmp_path: Path) -> None:
+    """What ly_probe's profile remembers of flows outlives the workers."""
+    write_rules(tmp_path / "rules", BANNER)
+    flows = [ethernet(IPV4, ipv4(TCP, tcp(b"hello", sport=sport, dport=7))) for sport in (1000, 2000)]
+    flags = ("--rules", str(tmp_path / "rules"), "--profile", "ly_probe")
+    with running(network[0], tmp_path / "live", *flags) as run:
+        for number, frames in enumerate(([flows[0]] * 2, flows), 1):
+            replay(network[1], write(tmp_path / "flows.pcap", frames))
+            wait_until_received(network[0], 2 * number)
+            wait_until(lambda: told(run))
+            run.process.send_signal(signal.SIGHUP)
+            wait_for_log(run, "rules in force")
+        assert run.stop() == 0
+    assert [match["sport"] for match in run.matches] == [1000, 2000]
+
+
+def test_frames_in_several_buffers(network: Network, tmp_path: Path) -> None:
+    """Native capture with an MTU of 9,000: judged by what the first buffer holds, kept whole."""
+    for name in network:
+        subprocess.run(["ip", "link", "set", name, "mtu", "9000"], check=True)
+    write_rules(tmp_path / "rules", {**BANNER, "2": {**BANNER["1"], "port": 9, "regex": "needle$"}})
+    body = bytes(range(256)) * 31
+    payloads = [(7, b"hello" + body), (7, b"no greeting" + body), (9, body + b"needle"), (9, body), (8, body)]
+    frames = [ethernet(IPV4, ipv4(TCP, tcp(payload, dport=port))) for port, payload in payloads]
+    frames.append(ethernet(IPV4, ipv4(UDP, udp(b"hello" + body, dport=7))))
+    with running(network[0], tmp_path / "live", "--rules", str(tmp_path / "rules")) as run:
+        replay(network[1], write(tmp_path / "large.pcap", frames))
+        wait_until_received(network[0], len(frames))
+        assert run.stop() == 0
+    assert frames_of(run.files) == [frames[0], frames[2]]
+    ignored = assert_law(run).ignored
+    assert {reason: count for reason, count in ignored.items() if count} == {
+        "prefix": 1,
+        "port": 1,
+        "protocol": 1,
+    }
