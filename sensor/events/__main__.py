@@ -6,7 +6,6 @@ It ends when its supervisor closes the channel, or dies: with what can still be 
 from __future__ import annotations
 
 import pickle
-import signal
 import socket
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import Any
 from sensor.events.board import Board
 from sensor.events.eve import Event, alerts, objects
 from sensor.events.receiver import Receiver
-from sensor.events.sender import END_S, MESSAGE_BYTES, REOPEN, Order
+from sensor.events.sender import ABORT_S, END_S, MESSAGE_BYTES, REOPEN, Order
 from sensor.events.url import STDOUT, destination
 from sensor.report import log_to_stderr
 
@@ -56,21 +55,20 @@ def _offer(receivers: list[Receiver], events: Iterator[Event]) -> None:
 
 
 def _end(receivers: list[Receiver]) -> None:
-    """Give them some time for what waits; the threads of those that take longer end with the process."""
+    """Give them some time for what waits; the thread of one that cannot be stopped ends with the process."""
     deadline_s = time.monotonic() + END_S
     for receiver in receivers:
         receiver.end()
     for receiver in receivers:
         receiver.join(max(0.0, deadline_s - time.monotonic()))
+    for receiver in receivers:
+        receiver.abort()
+    deadline_s += ABORT_S
+    for receiver in receivers:
+        receiver.join(max(0.0, deadline_s - time.monotonic()))
 
 
 if __name__ == "__main__":
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-    ):  # the supervisor's, even if all are sent them
-        signal.signal(number, signal.SIG_IGN)
     log_to_stderr()
     channel_fd, board_fd, receivers = map(int, sys.argv[1:])
     main(socket.socket(fileno=channel_fd), Board(receivers, board_fd))

@@ -32,6 +32,9 @@ class Destination(ABC):
     def watch(self) -> None:  # noqa: B027 - some have no other end
         """Raise OSError where the other end is gone; called when there is nothing to send."""
 
+    def abort(self) -> None:  # noqa: B027 - some cannot
+        """Let a `send` that waits fail; called from another thread."""
+
     @abstractmethod
     def close(self) -> None:
         """Close it; closed already, do nothing."""

@@ -35,7 +35,8 @@ class Receiver(threading.Thread):
         self._room = most_bytes
         self._queue: deque[Event] = deque()
         self._changed = threading.Condition()
-        self._is_open = self._ends = self._must_reopen = False
+        self._is_open = self._must_reopen = False
+        self._ends = self._is_aborted = False
         self._backoff_s = BACKOFF_S
         self._failing: str | None = None
         """What the log was told last of why nothing is sent."""
@@ -65,6 +66,11 @@ class Receiver(threading.Thread):
             self._ends = True
             self._changed.notify()
 
+    def abort(self) -> None:
+        """Let the thread end at once, whatever waits."""
+        self._is_aborted = True
+        self._destination.abort()
+
     def run(self) -> None:
         """Send until told to end."""
         while not (self._ends and (self._is_given_up or not self._queue)):
@@ -83,8 +89,8 @@ class Receiver(threading.Thread):
 
     @property
     def _is_given_up(self) -> bool:
-        """Whether there is nobody to send to, at the end: it was tried, and failed."""
-        return self._failing is not None and not self._is_open
+        """Whether there is nobody to send to, at the end: it was tried, and failed; or no time."""
+        return self._is_aborted or (self._failing is not None and not self._is_open)
 
     def _wait(self) -> Event | None:
         """Return the first event that waits; None after a while without one, or where there is other work."""
@@ -102,6 +108,8 @@ class Receiver(threading.Thread):
                 self._drop()
                 return False
             self._close()
+            if self._is_aborted:
+                return False
             self._tell(str(error.strerror or error))
             with self._changed:
                 self._changed.wait_for(lambda: self._ends, self._backoff_s)

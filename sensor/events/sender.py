@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from sensor.evidence.store import Chunk
 
 END_S = 5.0
 """How long the receivers may take at the end for what waits for them."""
+ABORT_S = 1.0
+"""How long they may take, beyond that, to give up."""
 CHANNEL_BYTES = 16 << 20
 """Waits for the sender to get round to it; beyond that events are lost to all receivers."""
 MESSAGE_BYTES = 1 << 20
@@ -31,7 +34,9 @@ MESSAGE_BYTES = 1 << 20
 REOPEN: Final = "reopen"
 _PART_BYTES, _PART_PIECES = 60_000, 256
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h
-_KILLED_S = 2.0
+_KILLED_S = 3.0
+_NOT_FOR_THE_SENDER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C and service managers send these to all; the last events are still to come."""
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +86,11 @@ class EventSender:
             passed = (theirs.fileno(), self._board.descriptor)
             rows = len(self._order.urls)
             command = [sys.executable, "-m", "sensor.events", *map(str, passed), str(rows)]
-            # In a session of its own, so that Ctrl-C does not end it before the last events are there.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=passed, start_new_session=True
-            )
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_SENDER)  # which it inherits
+            try:
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=passed)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def offer(self, chunks: Iterable[Chunk]) -> None:
         """Send an event for each match of what was written; never waits, and counts what is lost."""
@@ -144,7 +150,7 @@ class EventSender:
             with suppress(OSError):
                 self._channel.shutdown(socket.SHUT_WR)
             try:
-                self._process.wait(END_S + _KILLED_S)
+                self._process.wait(END_S + ABORT_S + _KILLED_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

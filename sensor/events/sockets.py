@@ -68,6 +68,12 @@ class SocketDestination(Destination):
             self._socket.setblocking(True)
         raise ConnectionResetError(errno.ECONNRESET, "closed by the receiver")
 
+    def abort(self) -> None:
+        """Take nothing more: the kernel may let a process that dies in send(2) send what it did not count."""
+        if made := self._socket:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(made, socket.SHUT_RDWR)  # of TLS, too, the socket below
+
     def close(self) -> None:
         """Close it; what the kernel took is still delivered."""
         if self._socket:

@@ -127,9 +127,9 @@ def test_a_receiver_that_stops_reading_costs_its_own_events(tmp_path: Path, serv
     with server(tmp_path) as (url, receiver):
         receiver.pause()
         with sending(url, f"file:{file}", events_queue_mib=1, events_payload=2000) as sender:
-            for first in range(0, 6000, 200):
-                sender.offer([chunk(first, 200, BIG)])
-                until(lambda wanted=first + 200: sender.states()[1].sent == wanted)
+            for first in range(0, 6000, 100):
+                sender.offer([chunk(first, 100, BIG)])  # less than a queue takes
+                until(lambda wanted=first + 100: sender.states()[1].sent == wanted)
             stalled = sender.states()[0]
             assert stalled.lost > 0
             assert stalled.waiting > 100
