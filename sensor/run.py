@@ -131,7 +131,7 @@ def _loop(
             if show_status:
                 show_status(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
             if capture.exporter:
-                capture.exporter.watch(capture.link_fds)
+                capture.exporter.tick()
             capture.clock_jumps += _watch_clock(clock)
             try:
                 interfaces = [_still_there(interface) for interface in interfaces]

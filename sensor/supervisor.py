@@ -106,7 +106,8 @@ class Capture:
         self._board = Board()
         self.exporter: Exporter | None = None
         if listener:
-            self.exporter = Exporter(listener, self._source(settings, interfaces), _constants(settings))
+            source, kept_fds = self._source(settings, interfaces), (program.counters_fd,)
+            self.exporter = Exporter(listener, source, kept_fds, _constants(settings))
             stack.enter_context(closing(self.exporter))
         self.crew = Crew(self.pipeline, self.rings.rings, _workers(settings, interfaces))
         stack.callback(self.crew.kill)
@@ -178,13 +179,13 @@ class Capture:
             workers_alive=self.crew.alive,
             clock_jumps=self.clock_jumps,
             map_bytes=self._map_bytes,
+            receivers=self.events.states(),
         )
         self._board.publish(snapshot)
 
     def _source(self, settings: Settings, interfaces: list[Interface]) -> Callable[[], Source]:
         def make() -> Source:
-            """In the exporter, which lets go of what is not its own."""
-            self.program.count_only()
+            """In the exporter."""
             return Source(
                 self._board,
                 self.program.counters_by_cpu,

@@ -87,6 +87,21 @@ def _found() -> tuple[AnyPanel, ...]:
 def _kept() -> tuple[AnyPanel, ...]:
     return (
         lines(
+            "Events sent, by receiver",
+            "Events a second, and those lost: the receiver was away, or too slow.",
+            FRAMES_A_SECOND,
+            {
+                "{{instance}} {{receiver}} sent": by("instance, receiver", "events_sent"),
+                "{{instance}} {{receiver}} lost": by("instance, receiver", "events_lost"),
+            },
+        ),
+        lines(
+            "Events that wait, by receiver",
+            "Events for which a receiver had no time yet.",
+            MATCHES,
+            {"{{instance}} {{receiver}}": f"sensor_events_waiting{{{HOST}}}"},
+        ),
+        lines(
             "Free on the evidence's disk",
             "Share of the file system that is free.",
             SHARE,

@@ -274,9 +274,10 @@ class Program:
             self._shared.follow(until_ns)
         return remembered
 
-    def count_only(self) -> None:
-        """In a forked child: let go of the generation in force, which would otherwise outlive its time."""
-        self._generation.close()
+    @property
+    def counters_fd(self) -> int:
+        """Of the map that `counters_by_cpu` reads: all that a forked child needs to go on counting."""
+        return self._shared.counters_fd
 
     def memory_bytes(self) -> dict[str, int]:
         """What each map takes."""

@@ -14,6 +14,7 @@ import zlib
 from dataclasses import dataclass
 
 from sensor.counters import Counters
+from sensor.events.board import ReceiverState
 from sensor.reload import Loads
 from sensor.tally import Tally
 
@@ -47,6 +48,8 @@ class Snapshot:
     clock_jumps: int
     map_bytes: dict[str, int]
     """Memory of the kernel's maps, by name."""
+    receivers: list[ReceiverState]
+    """Of the events."""
 
 
 class Board:

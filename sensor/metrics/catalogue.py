@@ -41,6 +41,7 @@ class Metric:
 _CPU = ("cpu",), "CPUs"
 _INTERFACE = ("interface",), "interfaces"
 _REASON = ("cpu", "reason"), f"CPUs x {len(REASONS)}"
+_RECEIVER = ("receiver",), "receivers of the settings"
 _CLASS = ("rule_class",), str(len(MATCH_CLASSES))
 _LOSS = ("interface", "kind"), "interfaces x the driver's kinds"
 
@@ -126,6 +127,13 @@ OLDEST = Metric(
 )
 DISK_FREE = Metric("sensor_evidence_disk_free_bytes", "gauge", "Free on the evidence's file system.")
 DISK_SIZE = Metric("sensor_evidence_disk_size_bytes", "gauge", "Size of the evidence's file system.")
+
+EVENTS_SENT = Metric("sensor_events_sent", "counter", "Events handed to a receiver.", *_RECEIVER)
+EVENTS_LOST = Metric(
+    "sensor_events_lost", "counter", "Events a receiver was too slow for, or away.", *_RECEIVER
+)
+EVENTS_WAITING = Metric("sensor_events_waiting", "gauge", "Events that wait for a receiver.", *_RECEIVER)
+EVENTS_CONNECTED = Metric("sensor_events_connected", "gauge", "1 where a receiver is there.", *_RECEIVER)
 
 FLOWS = Metric("sensor_flow_table_capacity", "gauge", "Flows that the kernel can remember.")
 MAP_MEMORY = Metric(

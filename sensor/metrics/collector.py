@@ -6,7 +6,7 @@ What cannot be read is absent, and ``sensor_source_up`` says so: a zero always m
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,12 +16,13 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sensor import abi
+from sensor.events.board import ReceiverState
 from sensor.histogram import Histogram
 from sensor.metrics import catalogue as c
 from sensor.metrics.board import Snapshot
 from sensor.metrics.source import UNREADABLE, EvidenceFigures, InterfaceFigures, Softnet, Source
 from sensor.model import RULE_CLASSES
-from sensor.tally import MATCH_CLASSES
+from sensor.tally import MATCH_CLASSES, Tally
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class SensorCollector(Collector):
         yield from (Sample(c.SOURCE_UP, is_up, (name,)) for name, is_up in up.items())
         if snapshot:
             yield from _of_supervisor(snapshot)
+            yield from _of_matches(snapshot.tally, snapshot.matches_written)
+            yield from _of_receivers(snapshot.receivers)
         if counters is not None:
             yield from _of_kernel(counters, fill or {})
         if snapshot and counters is not None:
@@ -149,19 +152,31 @@ def _of_supervisor(snapshot: Snapshot) -> Iterator[Sample]:
         yield Sample(metric, value)
     for outcome in c.OUTCOMES:
         yield Sample(c.EVIDENCE, getattr(counters, outcome), (outcome,))
-    for name, (frames, size) in tally.matched.items():
-        yield Sample(c.MATCHED, frames, (name,))
-        yield Sample(c.MATCHED_BYTES, size, (name,))
-    for rule_class in MATCH_CLASSES:
-        yield Sample(c.MATCHES, tally.matches[rule_class], (rule_class,))
-        yield Sample(c.MATCHES_WRITTEN, snapshot.matches_written.get(rule_class, 0), (rule_class,))
-    for labels, count in tally.rules.items():
-        yield Sample(c.RULE_MATCHES, count, labels)
     for rule_class in RULE_CLASSES:
         yield Sample(c.RULES, snapshot.rules.get(rule_class, 0), (rule_class,))
     yield Sample(c.RULES_INFO, 1, (snapshot.digest,))
     for name, size in snapshot.map_bytes.items():
         yield Sample(c.MAP_MEMORY, size, (name,))
+
+
+def _of_matches(tally: Tally, written: Mapping[str, int]) -> Iterator[Sample]:
+    for name, (frames, size) in tally.matched.items():
+        yield Sample(c.MATCHED, frames, (name,))
+        yield Sample(c.MATCHED_BYTES, size, (name,))
+    for rule_class in MATCH_CLASSES:
+        yield Sample(c.MATCHES, tally.matches[rule_class], (rule_class,))
+        yield Sample(c.MATCHES_WRITTEN, written.get(rule_class, 0), (rule_class,))
+    for labels, count in tally.rules.items():
+        yield Sample(c.RULE_MATCHES, count, labels)
+
+
+def _of_receivers(receivers: Iterable[ReceiverState]) -> Iterator[Sample]:
+    for receiver in receivers:
+        labels = (receiver.receiver,)
+        yield Sample(c.EVENTS_SENT, receiver.sent, labels)
+        yield Sample(c.EVENTS_LOST, receiver.lost, labels)
+        yield Sample(c.EVENTS_WAITING, receiver.waiting, labels)
+        yield Sample(c.EVENTS_CONNECTED, receiver.connected, labels)
 
 
 def _of_interface(figures: InterfaceFigures) -> Iterator[Sample]:

@@ -15,7 +15,7 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -61,25 +61,30 @@ class Exporter:
     """The process, as the supervisor sees it."""
 
     def __init__(
-        self, listener: socket.socket, make_source: Callable[[], Source], constants: dict[Metric, float]
+        self,
+        listener: socket.socket,
+        make_source: Callable[[], Source],
+        kept_fds: Iterable[int],
+        constants: dict[Metric, float],
     ) -> None:
-        """Fork it. ``make_source`` is called in the new process."""
+        """Fork it. ``make_source`` is called in the new process; what it makes reads ``kept_fds``."""
         self._listener = listener
         self._make_source = make_source
+        self._kept_fds = {listener.fileno(), *kept_fds}
         self._constants = constants
-        self._start(())
+        self._start()
 
-    def _start(self, foreign_fds: Sequence[int]) -> None:
-        arguments = (self._listener, self._make_source, self._constants, foreign_fds)
+    def _start(self) -> None:
+        arguments = (self._listener, self._make_source, self._kept_fds, self._constants)
         self._process = _fork.Process(target=_serve, args=arguments, name="exporter", daemon=True)
         self._process.start()
 
-    def watch(self, foreign_fds: Sequence[int]) -> None:
-        """Start another where it has died; that one must not hold ``foreign_fds``, opened since."""
+    def tick(self) -> None:
+        """Start another where it has died. To be called now and then."""
         if self._process.exitcode is not None:
             log.error("the exporter died (exit code %s); starting another", self._process.exitcode)
             self._process.close()
-            self._start(foreign_fds)
+            self._start()
 
     def close(self) -> None:
         """End it."""
@@ -91,8 +96,8 @@ class Exporter:
 def _serve(
     listener: socket.socket,
     make_source: Callable[[], Source],
+    kept_fds: Iterable[int],
     constants: dict[Metric, float],
-    foreign_fds: Sequence[int],
 ) -> None:
     """Answer until the supervisor ends this process, or is gone."""
     supervisor = os.getppid()
@@ -101,16 +106,25 @@ def _serve(
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the supervisor's, even from the terminal
-    for fd in foreign_fds:
-        os.close(fd)
+    source = make_source()
+    _close_all_but(kept_fds)
     with suppress(OSError):  # only for those who look with ps
         Path("/proc/self/comm").write_text("sensor-metrics", encoding="ascii")
     gc.freeze()  # what was inherited is shared as long as nothing touches it
     registry = CollectorRegistry()
-    SensorCollector(make_source(), build_info(), constants, registry)
+    SensorCollector(source, build_info(), constants, registry)
     server = _Server(listener)
     server.set_app(make_wsgi_app(registry))
     server.serve_forever()
+
+
+def _close_all_but(kept_fds: Iterable[int]) -> None:
+    """Let go of what was inherited: links keep a program attached, pipes keep open, locks keep locked."""
+    first = 3  # behind the standard streams; of an empty range at 0, os.closerange() makes everything
+    for fd in sorted(kept_fds):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
 def build_info() -> dict[str, str]:
