@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,21 @@ import pytest
 from sensor.bench import samples
 from sensor.bench.store import measure
 from sensor.evidence.verify import verify
+from tests.api.api_samples import open_directory
 
 SENSOR = [sys.executable, "-m", "sensor"]
 
 
-def test_store_prints_every_figure_and_cleans_up(tmp_path: Path) -> None:
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Return a directory that the API may pass, which is measured without privileges."""
+    with open_directory() as path:
+        yield path
+
+
+def test_store_prints_every_figure_and_cleans_up(directory: Path) -> None:
     """As JSON and as text; the directory is as it was."""
-    flags = ("--pieces", "2000", "--directory", str(tmp_path))
+    flags = ("--pieces", "2000", "--directory", str(directory))
     done = subprocess.run(
         [*SENSOR, "bench", "store", *flags, "--json"], capture_output=True, text=True, check=True
     )
@@ -26,17 +35,17 @@ def test_store_prints_every_figure_and_cleans_up(tmp_path: Path) -> None:
     assert found["pieces"] == 2000
     assert found["lookup_ms"].keys() == found["scan_ms"].keys() == {"p50", "p99"}
     assert min(found["first_page_ms"].values()) > 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(directory.iterdir()) == []
     done = subprocess.run([*SENSOR, "bench", "store", *flags], capture_output=True, text=True, check=True)
     assert "pieces per second" in done.stdout
 
 
-def test_what_is_measured_is_evidence(tmp_path: Path) -> None:
+def test_what_is_measured_is_evidence(directory: Path) -> None:
     """Every piece is written and indexed; the files and the index agree."""
     taken: list[int] = []
-    found = measure(tmp_path, 3000, taken.append)
+    found = measure(directory, 3000, taken.append)
     assert sum(taken) == found["pieces"] == 3000
-    verdicts = list(verify(tmp_path / "3", 3))
+    verdicts = list(verify(directory / "3", 3))
     assert sum(verdict.packets for verdict in verdicts) == 3000
     assert not [verdict.fault for verdict in verdicts if verdict.fault]
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 
 from sensor.errors import SensorError
 
-START_S = 30
+START_S = 60
 
 
 def is_available() -> bool:

@@ -119,8 +119,8 @@ LAST_LOAD = Metric(
 )
 
 FILES_FINISHED = Metric("sensor_evidence_files_finished", "counter", "Evidence files finished.")
-FILES = Metric("sensor_evidence_files", "gauge", "Evidence files on disk; counted once a minute.")
-FILES_SIZE = Metric("sensor_evidence_size_bytes", "gauge", "Their size; measured once a minute.")
+FILES = Metric("sensor_evidence_files", "gauge", "Evidence files on disk.")
+FILES_SIZE = Metric("sensor_evidence_size_bytes", "gauge", "Their size; measured once a minute at least.")
 OLDEST = Metric(
     "sensor_evidence_oldest_timestamp_seconds", "gauge", "Start of the oldest file; absent without one."
 )

@@ -23,7 +23,7 @@ from sensor.metrics.board import Board, Snapshot
 
 UNREADABLE = (OSError, LookupError, ValueError, SensorError)
 EVIDENCE_S = 60.0
-"""Between two looks into the evidence directory, which may hold tens of thousands of files."""
+"""Between two looks into an evidence directory in which no file came or went; it may hold very many."""
 _SOFTNET = Path("/proc/net/softnet_stat")
 
 
@@ -74,7 +74,7 @@ class Source:
         self._interfaces = interfaces
         self._evidence = evidence
         self._local_time = local_time
-        self._listed: tuple[float, tuple[int, int, float | None]] | None = None
+        self._listed: tuple[int, float, tuple[int, int, float | None]] | None = None
 
     def supervisor(self) -> Snapshot:
         """Return what the supervisor published last."""
@@ -98,11 +98,14 @@ class Source:
         return [Softnet(row[12] if len(row) > 12 else i, row[1], row[2]) for i, row in enumerate(rows)]
 
     def evidence(self) -> EvidenceFigures:
-        """Look at the file system now, and into the directory once a minute."""
+        """Look at the file system now, and into the directory when files came or went, or after a minute."""
         disk = os.statvfs(self._evidence)
-        if self._listed is None or time.monotonic() - self._listed[0] > EVIDENCE_S:
-            self._listed = time.monotonic(), _files(self._evidence, local_time=self._local_time)
-        return EvidenceFigures(*self._listed[1], disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+        changed_ns, now_s = self._evidence.stat().st_mtime_ns, time.monotonic()
+        listed = self._listed  # of several threads each may look, none sees half of it
+        if listed is None or listed[0] != changed_ns or now_s - listed[1] > EVIDENCE_S:
+            listed = changed_ns, now_s, _files(self._evidence, local_time=self._local_time)
+            self._listed = listed
+        return EvidenceFigures(*listed[2], disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 
 
 def _files(directory: Path, *, local_time: bool) -> tuple[int, int, float | None]:

@@ -36,7 +36,7 @@ FEW = [
 
 
 class Judge:
-    """``judge_by_rules()`` of one plan, loaded."""
+    """``judge_by_rules()`` of one plan, loaded; ``judge_by_ports()`` is held against it."""
 
     def __init__(self, plan: Plan) -> None:
         os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
