@@ -55,10 +55,11 @@ class Run:
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of its workers (proc_pid_children)."""
-        supervisor = self.process.pid
-        children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text()
-        return [int(child) for child in children.split()]
+        """The process ids of its workers: forked as the exporter is, not started by a command."""
+        supervisor = Path(f"/proc/{self.process.pid}")
+        children = (supervisor / "task" / supervisor.name / "children").read_text().split()
+        command = (supervisor / "cmdline").read_bytes()
+        return [int(child) for child in children if _is_worker(Path("/proc", child), command)]
 
     @property
     def counters(self) -> dict[str, Any]:
@@ -70,6 +71,15 @@ class Run:
     def files(self) -> list[Path]:
         """Its evidence files."""
         return sorted(self.evidence.glob("*/*.pcap*"))
+
+
+def _is_worker(process: Path, command: bytes) -> bool:
+    """A worker that was killed meanwhile is none."""
+    try:
+        same = (process / "cmdline").read_bytes() == command
+        return same and (process / "comm").read_text().strip() != "sensor-metrics"
+    except OSError:
+        return False
 
 
 @contextmanager

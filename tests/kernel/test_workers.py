@@ -175,7 +175,7 @@ def test_reloads_and_the_end_close_together(network: Network, tmp_path: Path) ->
         with running(network[0], tmp_path / str(number)) as run:
             run.process.send_signal(signal.SIGHUP)
             if number:
-                wait_for_log(run, "rules compiled" if number == 1 else "rules in force")
+                wait_for_log(run, "rules ready" if number == 1 else "rules in force")
             assert run.stop() == 0
         assert_law(run)
 
