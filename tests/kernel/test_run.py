@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -142,11 +143,14 @@ def burst_while_it_stands_still(network: Network, tmp_path: Path, *flags: str) -
     path = tmp_path / "burst.pcap"
     write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i in range(3000)])
     with running(network[0], tmp_path / "evidence", *flags) as run:
-        run.process.send_signal(signal.SIGSTOP)
+        processes = [run.process.pid, *run.workers]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
         replay(network[1], path)
         wait_until_received(network[0], 3000)
         run.process.send_signal(signal.SIGINT)
-        run.process.send_signal(signal.SIGCONT)
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
         assert run.wait() == 0
     return assert_law(run)
 
