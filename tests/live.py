@@ -55,11 +55,14 @@ class Run:
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of its workers: forked as the exporter is, not started by a command."""
-        supervisor = Path(f"/proc/{self.process.pid}")
-        children = (supervisor / "task" / supervisor.name / "children").read_text().split()
-        command = (supervisor / "cmdline").read_bytes()
-        return [int(child) for child in children if _is_worker(Path("/proc", child), command)]
+        """The process ids of its workers, of those that have their name by now (proc_pid_children)."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children if _is_worker(Path("/proc", child))]
+
+    def wait_for_workers(self, count: int) -> list[int]:
+        """Return when so many run; their process ids."""
+        wait_until(lambda: len(self.workers) == count)
+        return self.workers
 
     @property
     def counters(self) -> dict[str, Any]:
@@ -73,11 +76,10 @@ class Run:
         return sorted(self.evidence.glob("*/*.pcap*"))
 
 
-def _is_worker(process: Path, command: bytes) -> bool:
-    """A worker that was killed meanwhile is none."""
+def _is_worker(process: Path) -> bool:
+    """By its name; what has ended meanwhile is none."""
     try:
-        same = (process / "cmdline").read_bytes() == command
-        return same and (process / "comm").read_text().strip() != "sensor-metrics"
+        return (process / "comm").read_text().startswith("sensor-worker")
     except OSError:
         return False
 

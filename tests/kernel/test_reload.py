@@ -139,6 +139,7 @@ def test_reloads_every_200_ms_change_no_evidence(
     def capture(name: str, disturb: Callable[[Run], AbstractContextManager[None]]) -> Run:
         nonlocal received
         flags = ("--rules", str(few_rules), "--workers", workers)
+        flags += ("--profile", "thorough", "--suppress-above", "0")  # nothing that depends on time
         with running(network[0], tmp_path / name, *flags) as run:
             with disturb(run):
                 for number in range(ROUNDS):

@@ -143,7 +143,7 @@ def burst_while_it_stands_still(network: Network, tmp_path: Path, *flags: str) -
     path = tmp_path / "burst.pcap"
     write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i in range(3000)])
     with running(network[0], tmp_path / "evidence", *flags) as run:
-        processes = [run.process.pid, *run.workers]
+        processes = [run.process.pid, *run.wait_for_workers(1)]
         for process in processes:
             os.kill(process, signal.SIGSTOP)
         replay(network[1], path)

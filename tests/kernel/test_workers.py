@@ -52,7 +52,7 @@ def wait_until_told_more(run: Run) -> None:
 
 def wait_for_another_worker(run: Run, known: list[int]) -> None:
     """Return when a worker runs that was not known."""
-    wait_until(lambda: len(set(run.workers) - set(known)) == 1)
+    wait_until(lambda: set(run.workers) - set(known))
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def test_killed_workers_lose_nothing(
     with running(network[0], tmp_path / "live", "--workers", workers, *ALL_KEPT) as run:
         with in_background(lambda: replay(network[1], long_traffic)):
             for number in range(kills):
-                known = run.workers
+                known = run.wait_for_workers(int(workers))
                 wait_until_told_more(run)
                 os.kill(known[number % len(known)], signal.SIGKILL)
                 wait_for_another_worker(run, known)
@@ -94,11 +94,11 @@ def test_killed_workers_lose_nothing(
 def test_a_killed_supervisor_leaves_nothing(network: Network, tmp_path: Path) -> None:
     """Neither workers nor the program, which those that were started later had in hand, too."""
     with running(network[0], tmp_path, "--workers", "2") as run:
-        first = run.workers
+        first = run.wait_for_workers(2)
         os.kill(first[0], signal.SIGKILL)
         wait_for_another_worker(run, first)
-        workers = run.workers
-        assert all(map(is_running, workers)) and len(workers) == 2
+        workers = run.wait_for_workers(2)
+        assert all(map(is_running, workers))
         assert xdp_program(network[0]) is not None
         run.process.kill()
         assert run.wait() == -signal.SIGKILL
@@ -114,7 +114,7 @@ def test_traffic_on_all_cpus(network: Network, tmp_path: Path, both: bool) -> No
     flags = ("-i", network[1]) if both else ("--workers", str(len(cpus)))
     flags += ("--profile", "thorough", *ALL_KEPT)
     with running(network[0], tmp_path / "live", *flags) as run:
-        assert len(run.workers) == min(2, len(cpus)) if both else len(cpus)
+        run.wait_for_workers(min(2, len(cpus)) if both else len(cpus))
         with ThreadPoolExecutor() as executor:
             done = [executor.submit(replay, network[1 - (both and cpu % 2)], path, cpu=cpu) for cpu in cpus]
         assert [one.result() for one in done] == [None] * len(cpus)
@@ -137,7 +137,7 @@ def test_a_worker_for_each_queue(tmp_path: Path) -> None:
             subprocess.run(["ip", "link", "set", name, "up"], check=True)
         for flags, workers in (((), min(2, len(online_cpus()))), (("--profile", "ly_probe"), 1)):
             with running("mirror", tmp_path, *flags) as run:
-                assert len(run.workers) == workers
+                run.wait_for_workers(workers)
                 assert run.stop() == 0
 
 
@@ -189,7 +189,7 @@ def test_a_reload_while_workers_are_killed(network: Network, tmp_path: Path, lon
             with in_background(lambda: replay(network[1], long_traffic)):
                 wait_until_told_more(run)
                 run.process.send_signal(signal.SIGHUP)
-                os.kill(run.workers[number], signal.SIGKILL)
+                os.kill(run.wait_for_workers(2)[number], signal.SIGKILL)
                 wait_for_log(run, "rules in force")
             wait_until_received(network[0], total * (number + 1))
         assert run.stop() == 0
