@@ -6,9 +6,9 @@ Runs in the supervisor, once for each report of a worker; what it holds is bound
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sensor.evidence.store import rule_classes
 from sensor.histogram import Histogram
 from sensor.model import RULE_CLASSES, Evidence, Rule
 
@@ -51,17 +51,24 @@ class Tally:
             self.fill.observe(report.fill)
             if report.read:
                 self.match_s.observe(report.match_ns / 1e9 / report.read, report.read)
-        self.matches.update(rule_classes(report.pieces))
-        for piece in report.pieces:
-            self._add_piece(piece)
+        if report.pieces:
+            self._add_pieces(report.pieces)
 
-    def _add_piece(self, piece: Evidence) -> None:
-        name = self._interfaces.get(piece.interface)
-        if name is not None:
-            frames, size = self.matched[name]
-            self.matched[name] = frames + 1, size + piece.wirelen
-        for match in piece.matches:
-            self.rules[self._labels(match.rule)] += 1
+    def _add_pieces(self, pieces: Sequence[Evidence]) -> None:
+        """Count each rule and interface of a batch once: this runs for every piece of evidence."""
+        frames = Counter([piece.interface for piece in pieces])
+        size: Counter[int] = Counter()
+        found = [match.rule for piece in pieces for match in piece.matches]
+        hits = Counter([rule.rule_id for rule in found])
+        for piece in pieces:
+            size[piece.interface] += piece.wirelen
+        for index, name in self._interfaces.items():
+            frames_before, size_before = self.matched[name]
+            self.matched[name] = frames_before + frames[index], size_before + size[index]
+        for rule in {rule.rule_id: rule for rule in found}.values():
+            self.matches[rule.rule_class] += hits[rule.rule_id]
+            self.rules[self._labels(rule)] += hits[rule.rule_id]
+        self.matches["flow"] += sum(not piece.matches for piece in pieces)
 
     def _labels(self, rule: Rule) -> RuleLabels:
         labels = (rule.rule_class, str(rule.rule_id), rule.name[:MOST_NAME])

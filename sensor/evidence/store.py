@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -149,7 +149,7 @@ class EvidenceWriter:
         finally:
             written = file.records - records_before
             self.written += written
-            self.matches_written.update(rule_classes(group[:written]))
+            self.matches_written.update(_rule_classes(group[:written]))
             if written:
                 self.index.add(file.path.name, linktype, offset, file.end, group[:written])
                 chunks.append(Chunk(file.path, offset, group[:written]))
@@ -212,13 +212,10 @@ class EvidenceWriter:
             self._failed_at = None
 
 
-def rule_classes(pieces: Sequence[Evidence]) -> Iterator[str]:
+def _rule_classes(pieces: Sequence[Evidence]) -> list[str]:
     """Give the class of each match; ``flow`` for a piece without one, which was kept for its flow alone."""
-    for piece in pieces:
-        if piece.matches:
-            yield from (match.rule.rule_class for match in piece.matches)
-        else:
-            yield "flow"
+    flows = sum(not piece.matches for piece in pieces)
+    return [match.rule.rule_class for piece in pieces for match in piece.matches] + ["flow"] * flows
 
 
 def writing_process(directory: Path, devid: int) -> int | None:

@@ -15,6 +15,7 @@ import os
 import platform
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.metadata import version
@@ -34,6 +35,8 @@ from sensor.metrics.source import Source
 
 CLIENT_S = 10
 """How long a client may take to ask or to listen."""
+RESTART_S = 5.0
+"""At least between two starts."""
 _PR_SET_PDEATHSIG = 1
 
 _fork = multiprocessing.get_context("fork")
@@ -78,10 +81,11 @@ class Exporter:
         arguments = (self._listener, self._make_source, self._kept_fds, self._constants)
         self._process = _fork.Process(target=_serve, args=arguments, name="exporter", daemon=True)
         self._process.start()
+        self._started_s = time.monotonic()
 
     def tick(self) -> None:
         """Start another where it has died. To be called now and then."""
-        if self._process.exitcode is not None:
+        if self._process.exitcode is not None and time.monotonic() - self._started_s >= RESTART_S:
             log.error("the exporter died (exit code %s); starting another", self._process.exitcode)
             self._process.close()
             self._start()
