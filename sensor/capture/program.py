@@ -7,6 +7,7 @@ stand in maps that outlive it, which its code names by their file descriptors.
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import resource
 import time
@@ -131,9 +132,9 @@ class SharedMaps:
     """What outlives a generation: counters, flows, and until when any flow is followed."""
 
     def __init__(self, flows: int) -> None:
+        self.flows = KernelFlows(flows)
         self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, 1)
         self.follow_fd = maps.create_array("follow", BPF_MAP_TYPE_ARRAY, _U64, 1)
-        self.flows = KernelFlows(flows)
 
     def flags(self) -> list[str]:
         """Return the compiler's flags for it."""
@@ -175,7 +176,9 @@ class Program:
         try:
             self._shared = SharedMaps(options.flows)
         except OSError as error:
-            raise _refused(error) from error
+            if error.errno != errno.ENOMEM:
+                raise _refused(error) from error
+            raise KernelError(f"the kernel has no memory for {options.flows} flows: set fewer") from error
         self._generation = self.compile(plan)
 
     @property

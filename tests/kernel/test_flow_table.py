@@ -142,26 +142,31 @@ def test_every_kind_of_packet_is_found_under_its_key(load: Open, tos_option: boo
 
 
 def variants() -> Iterator[list[tuple[bytes, FlowKey]]]:
-    """Packets of flows whose keys differ in one word; of each word in turn."""
+    """Packets of flows whose keys differ in one word; of each word in turn, and more than there are tags."""
     numbers = range(1, 400)
     low, high = ip_address("2001:db8::"), ip_address("ffff::")
     yield [flow_of(LOW, HIGH, port=number) for number in numbers]
-    yield [flow_of(LOW, HIGH, service=number * 2) for number in range(1, 128)]
+    yield [later_fragment(protocol, service) for protocol in range(256) for service in (2, 4)]
     yield [flow_of(LOW, ip_address(HIGH) + number) for number in numbers]
     for shift in (0, 64):
         yield [flow_of(low + (number << shift), high) for number in numbers]
         yield [flow_of(low, high + (number << shift)) for number in numbers]
 
 
-def flow_of(source: Any, destination: Any, port: int = 1, service: int = 0) -> tuple[bytes, FlowKey]:
+def flow_of(source: Any, destination: Any, port: int = 1) -> tuple[bytes, FlowKey]:
     """A frame and its flow's key."""
     source, destination = ip_address(source), ip_address(destination)
     inner, ends = tcp(DATA, sport=port, dport=9), {"source": str(source), "destination": str(destination)}
-    if source.version == 4:
-        frame = ethernet(IPV4, ipv4(TCP, inner, tos=service, **ends))
-    else:
-        frame = ethernet(IPV6, ipv6(TCP, inner, traffic_class=service, **ends))
-    return frame, flow_key(TCP, source, destination, port, 9, service=service)
+    packet = (ipv4 if source.version == 4 else ipv6)(TCP, inner, **ends)
+    return ethernet(IPV4 if source.version == 4 else IPV6, packet), flow_key(
+        TCP, source, destination, port, 9
+    )
+
+
+def later_fragment(protocol: int, service: int) -> tuple[bytes, FlowKey]:
+    """A frame without ports, whatever its protocol, and its flow's key."""
+    frame = ethernet(IPV4, ipv4(protocol, DATA, fragment=0x2001, tos=service))
+    return frame, flow_key(protocol, ip_address(LOW), ip_address(HIGH), service=service)
 
 
 def tag_of(program: Program, key: FlowKey) -> int:
