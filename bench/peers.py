@@ -40,7 +40,8 @@ from sensor.errors import CaptureFileError, SensorError
 STRINGS = [what.notable.text.decode() for what in ATTACKS]
 PATIENCE_S = 60
 QUIET_S, QUIET_SHARE = 1.5, 0.03
-"""So long, and with so little of a CPU: libpcap hands blocks on after a second at the latest."""
+"""So long, and with so little of a CPU beyond what it spends at rest: libpcap hands blocks on after a second
+at the latest."""
 NOT_MEASURED = ("lyprobe",)
 """There is no package of it to install."""
 
@@ -162,10 +163,12 @@ def _trial(
     """Return the rate sent, the frames kept, and the program's CPU time a frame."""
     with tempfile.TemporaryDirectory(dir=directory) as own:
         with _running(peer, wire.mirror, Path(own)) as process:
+            rest_s = _cpu_s_of_a_while(process.pid)
             before, spent_s = wire.received(), _cpu_s(process.pid)
             sent = sender.send(online_cpus()[:1], None, pace)
             wire.settle(before + sent.frames)
-            spent_s = _idle_cpu_s(process.pid) - spent_s
+            _wait_for_rest(process.pid, rest_s)
+            spent_s = _cpu_s(process.pid) - spent_s
         kept = 0
         for path in Path(own).glob(peer.kept):
             kept += sum(1 for _ in _frames(path))
@@ -209,15 +212,18 @@ def _cpu_s(pid: int) -> float:
     return process_s(pid) + sum(process_s(int(child)) for child in children)
 
 
-def _idle_cpu_s(pid: int) -> float:
-    """Wait until it hardly spends CPU time any more, so that nothing waits; how much it spent."""
-    spent_s = _cpu_s(pid)
-    while True:
-        time.sleep(QUIET_S)
-        now_s = _cpu_s(pid)
-        if now_s - spent_s < QUIET_S * QUIET_SHARE:
-            return now_s
-        spent_s = now_s
+def _cpu_s_of_a_while(pid: int) -> float:
+    before_s = _cpu_s(pid)
+    time.sleep(QUIET_S)
+    return _cpu_s(pid) - before_s
+
+
+def _wait_for_rest(pid: int, rest_s: float) -> None:
+    """Until it spends hardly more CPU time than before anything was sent, so that no frame waits."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while _cpu_s_of_a_while(pid) > rest_s + QUIET_S * QUIET_SHARE:
+        if time.monotonic() > deadline_s:
+            raise SensorError(f"process {pid} does not come to rest after the replay; is the machine busy?")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
+from processes import TIMEOUT_S, children, wait_until
 from pyroute2 import IPRoute
 
 from sensor.rules.emit import kernel_plan
@@ -25,7 +26,6 @@ from sensor.rules.http import RFC9110
 from sensor.rules.plan import Plan
 
 SENSOR = [sys.executable, "-m", "sensor"]
-TIMEOUT_S = 60
 PASS_ALL = kernel_plan(Plan.pass_all(), RFC9110)
 """For programs whose tests want every payload."""
 
@@ -55,9 +55,8 @@ class Run:
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of its workers, of those that have their name by now (proc_pid_children)."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children if _is_worker(Path("/proc", child))]
+        """The process ids of its workers, of those that have their name by now."""
+        return children(self.process.pid, "sensor-worker")
 
     def wait_for_workers(self, count: int) -> list[int]:
         """Return when so many run; their process ids."""
@@ -74,14 +73,6 @@ class Run:
     def files(self) -> list[Path]:
         """Its evidence files."""
         return sorted(self.evidence.glob("*/*.pcap*"))
-
-
-def _is_worker(process: Path) -> bool:
-    """By its name; what has ended meanwhile is none."""
-    try:
-        return (process / "comm").read_text().startswith("sensor-worker")
-    except OSError:
-        return False
 
 
 @contextmanager
@@ -125,22 +116,6 @@ def replay(interface: str, pcap: Path, pps: int = 20_000, cpu: int = 0) -> None:
     pinned = ["taskset", "--cpu-list", str(cpu)]
     command = ["tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
     subprocess.run([*pinned, *command], check=True, capture_output=True, timeout=TIMEOUT_S)
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    """Return when that holds."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def is_running(process: int) -> bool:
-    """Whether there is such a process, and it has not ended (proc_pid_stat)."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def wait_until_received(interface: str, frames: int) -> None:

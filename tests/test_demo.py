@@ -8,13 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from processes import in_network, in_session, wait_until
 
 from bench import demo, outcome
 from bench.traffic.conversations import Expected
@@ -55,41 +55,6 @@ def running_demo(directory: Path, rules: Path = OWN_RULES) -> Iterator[subproces
         yield process
 
 
-def wait_until(condition: Callable[[], bool]) -> bool:
-    """Ask until the answer is yes or patience ends; the last answer."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (answer := condition()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return answer
-
-
-def processes(belongs: Callable[[Path], bool]) -> list[str]:
-    """List the commands of all processes for which ``belongs``, asked by /proc directory, holds."""
-    commands = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            if belongs(directory):
-                commands.append((directory / "cmdline").read_text().replace("\0", " "))
-        except OSError:  # it has just ended
-            continue
-    return commands
-
-
-def in_session(session: int) -> Callable[[Path], bool]:
-    """Give a question for `processes`: is it in this session, and not merely unburied?"""
-
-    def belongs(directory: Path) -> bool:
-        state, _, _, its_session = (directory / "stat").read_text().rpartition(") ")[2].split()[:4]
-        return int(its_session) == session and state != "Z"
-
-    return belongs
-
-
-def in_network(network: Path) -> Callable[[Path], bool]:
-    """Give a question for `processes`: does it hold this network namespace?"""
-    return lambda directory: (directory / "ns/net").readlink() == network
-
-
 @pytest.mark.kernel
 def test_the_demo_finds_all_and_adds_up(tmp_path: Path) -> None:
     """It exits with 0, and the file it names holds evidence that tcpdump reads."""
@@ -99,7 +64,7 @@ def test_the_demo_finds_all_and_adds_up(tmp_path: Path) -> None:
     [path] = re.findall(r"^evidence (\S+\.pcap)$", output, re.MULTILINE)
     listing = subprocess.run(["tcpdump", "-A", "-r", path], check=True, capture_output=True).stdout
     assert b"${jndi:ldap://" in listing
-    assert not processes(in_session(process.pid))
+    assert not in_session(process.pid)
 
 
 @pytest.mark.kernel
@@ -129,9 +94,9 @@ def test_an_interrupted_demo_leaves_nothing_behind(
         process.send_signal(number)
         process.communicate(timeout=PATIENCE_S)
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    assert wait_until(lambda: not processes(in_session(process.pid))), processes(in_session(process.pid))
+    wait_until(lambda: not in_session(process.pid))
     if network != Path("/proc/self/ns/net").readlink():
-        assert not processes(in_network(network))
+        assert not in_network(network)
     assert not {demo.MIRROR, demo.SOURCE} & {path.name for path in Path("/sys/class/net").iterdir()}
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -69,13 +70,6 @@ def tick_until(upkeep: Upkeep, is_so: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def children() -> set[int]:
-    """The processes started from this one."""
-    found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    names = {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in found}
-    return {child for child, name in names.items() if "resource_tracker" not in name}
-
-
 def lose_index(writer: EvidenceWriter) -> None:
     """As if somebody had deleted it while nobody wrote."""
     writer.index.delete()
@@ -93,7 +87,7 @@ def test_lost_index_is_built_anew_beside_the_writing(settings: Settings, writer:
         assert (status["state"], status["done"] < status["total"]) == ("rebuilding", True)
         writer.write([piece])
         tick_until(upkeep, lambda: EvidenceIndex(settings.evidence).status()["index"]["state"] == "ok")
-        tick_until(upkeep, lambda: not children())
+        tick_until(upkeep, lambda: not active_children())
     assert everything(settings)[:-1] == before
     assert everything(settings)[-1].time_us == piece.timestamp_ns // 1000
     assert faults(settings) == []
@@ -118,8 +112,8 @@ def test_child_that_dies(
     lose_index(writer)
     with closing(Upkeep(settings, writer)) as upkeep:
         upkeep.tick(0)
-        [child] = children()
-        os.kill(child, signal.SIGKILL)
+        [child] = active_children()
+        os.kill(child.pid, signal.SIGKILL)
         tick_until(upkeep, lambda: "cannot be completed now" in caplog.text)
         monkeypatch.setattr(reindex, "PAUSE_S", 0.0)
         upkeep._reindexer._next_s = 0.0
@@ -132,8 +126,8 @@ def test_end_while_the_child_works(settings: Settings, writer: EvidenceWriter) -
     lose_index(writer)
     with closing(Upkeep(settings, writer)) as upkeep:
         upkeep.tick(0)
-        assert children()
-    assert not children()
+        assert active_children()
+    assert not active_children()
     assert writer.reconcile()
 
 
@@ -161,7 +155,7 @@ def test_file_deleted_while_the_child_works(settings: Settings, writer: Evidence
         (writer.directory / name).unlink()
         writer.index.forget([name])
         tick_until(upkeep, lambda: EvidenceIndex(settings.evidence).status()["index"]["state"] == "ok")
-        tick_until(upkeep, lambda: not children())
+        tick_until(upkeep, lambda: not active_children())
     assert everything(settings) == [stored for stored in before if stored.path.name != name]
     assert faults(settings) == []
 

@@ -9,8 +9,7 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from processes import wait_until
 
 from sensor.evidence.store import EvidenceWriter
 from sensor.model import Evidence, FiveTuple, LinkType, Match, Rule
@@ -146,14 +146,6 @@ def environment() -> dict[str, str]:
         "SENSOR_RULES": str(rules),
         "SENSOR_LENIENT": "1",
     }
-
-
-def wait_until(condition: Callable[[], object], within_s: float = 30) -> None:
-    """Wait for something that another process does."""
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
 
 
 def addresses(log: Path) -> list[str]:

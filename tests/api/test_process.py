@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from api_samples import addresses, environment, keep, piece, wait_until
+from api_samples import addresses, environment, keep, piece
 from click.testing import CliRunner
+from processes import is_running, wait_until
 
 from sensor.api.process import SETTINGS, flags
 from sensor.cli import cli
@@ -50,14 +51,6 @@ def parent(directory: Path) -> Iterator[Parent]:
         finally:
             process.kill()
     wait_until(lambda: not any(is_running(pid) for pid in api_processes(evidence)))
-
-
-def is_running(pid: int) -> bool:
-    """Whether there is such a process, other than a zombie."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def api_processes(evidence: Path) -> list[int]:

@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,14 +22,6 @@ SYSLOG = re.compile(
     rb" sensor (?P<pid>\d+) alert - (?P<message>\{.*\})",
     re.DOTALL,
 )
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < deadline_s, "what was waited for did not come"
-        time.sleep(0.005)
 
 
 def parsed(message: bytes) -> dict[str, Any]:

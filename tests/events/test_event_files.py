@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from event_receivers import until
 from event_samples import chunk, sending
+from processes import wait_until
 
 from sensor.config import Settings
 from sensor.errors import SettingsError
@@ -100,10 +100,10 @@ def test_logrotate(tmp_path: Path) -> None:
     rotate = ["logrotate", "--state", str(tmp_path / "state"), str(tmp_path / "conf")]
     with sending(f"file:{path}?mib=0") as sender:
         sender.offer([chunk(0, 10)])
-        until(lambda: sender.states()[0].sent == 10)
+        wait_until(lambda: sender.states()[0].sent == 10)
         subprocess.run(rotate, check=True)
         sender.offer([chunk(10, 10)])
-        until(lambda: sender.states()[0].sent == 20)
+        wait_until(lambda: sender.states()[0].sent == 20)
         assert ports(tmp_path / "eve.json.1") == list(range(20))
         sender.request_reopen()
         sender.tick()

@@ -24,9 +24,9 @@ from event_receivers import (
     tcp,
     udp,
     unix,
-    until,
 )
 from event_samples import chunk, sending
+from processes import is_running, wait_until
 
 from sensor.events.board import ReceiverState
 from sensor.events.sender import EventSender
@@ -44,14 +44,6 @@ def only(sender: EventSender) -> ReceiverState:
     [state] = sender.states()
     assert state.offered == state.sent + state.lost + state.waiting
     return state
-
-
-def ended(pid: int) -> bool:
-    """Whether there is no such process, or nothing of it but what its parent has not asked for."""
-    try:
-        return " Z " in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return True
 
 
 Server = Callable[[Path], Any]
@@ -102,10 +94,10 @@ def test_every_event_arrives_once_and_in_order(tmp_path: Path, server: Server) -
     """Over every transport, up to the last one before the end."""
     with server(tmp_path) as (url, receiver):
         with sending(url) as sender:
-            until(lambda: only(sender).connected)
+            wait_until(lambda: only(sender).connected)
             sender.offer([chunk(0, 200), chunk(200, 100)])
         assert (only(sender).sent, only(sender).lost) == (300, 0)
-        until(lambda: len(receiver.events) == 300)
+        wait_until(lambda: len(receiver.events) == 300)
         assert numbers(receiver.events) == list(range(300))
 
 
@@ -116,7 +108,7 @@ def test_long_events_arrive_whole(tmp_path: Path, server: Server) -> None:
     with server(tmp_path) as (url, receiver):
         with sending(url, events_payload=16384) as sender:
             sender.offer([chunk(0, 3, payload)])
-        until(lambda: len(receiver.events) == 3)
+        wait_until(lambda: len(receiver.events) == 3)
         assert all(len(event["payload_printable"]) == 16384 for event in receiver.events)
 
 
@@ -129,17 +121,17 @@ def test_a_receiver_that_stops_reading_costs_its_own_events(tmp_path: Path, serv
         with sending(url, f"file:{file}", events_queue_mib=1, events_payload=2000) as sender:
             for first in range(0, 6000, 100):
                 sender.offer([chunk(first, 100, BIG)])  # less than a queue takes
-                until(lambda wanted=first + 100: sender.states()[1].sent == wanted)
+                wait_until(lambda wanted=first + 100: sender.states()[1].sent == wanted)
             stalled = sender.states()[0]
             assert stalled.lost > 0
             assert stalled.waiting > 100
             receiver.go_on()
-            until(lambda: sender.states()[0].waiting == 0)
+            wait_until(lambda: sender.states()[0].waiting == 0)
             sender.offer([chunk(900_000, 1)])
         state = sender.states()[0]
         assert state.lost == stalled.lost
         assert state.sent == 6001 - state.lost
-        until(lambda: len(receiver.events) == state.sent)
+        wait_until(lambda: len(receiver.events) == state.sent)
         assert numbers(receiver.events) == sorted(set(numbers(receiver.events)))
         assert numbers([json.loads(line) for line in file.read_text().splitlines()]) == [
             *range(6000),
@@ -154,12 +146,12 @@ def test_a_receiver_that_stalls_to_the_end(tmp_path: Path, server: Server) -> No
         receiver.pause()
         with sending(url, events_payload=2000) as sender:
             sender.offer([chunk(0, 6000, BIG)])
-            until(lambda: only(sender).sent > 0)
+            wait_until(lambda: only(sender).sent > 0)
         state = only(sender)
         assert state.waiting == 0
         assert state.lost > 0
         receiver.go_on()
-        until(lambda: len(receiver.events) == state.sent)
+        wait_until(lambda: len(receiver.events) == state.sent)
 
 
 def test_a_receiver_that_dies_and_comes_back() -> None:
@@ -168,13 +160,13 @@ def test_a_receiver_that_dies_and_comes_back() -> None:
         port = first.port
         with sending(f"syslog+tcp://127.0.0.1:{port}") as sender:
             sender.offer([chunk(0, 100)])
-            until(lambda: len(first.events) == 100)
+            wait_until(lambda: len(first.events) == 100)
             first.close()
-            until(lambda: not only(sender).connected)
+            wait_until(lambda: not only(sender).connected)
             sender.offer([chunk(100, 100)])
             assert only(sender).waiting == 100
             with receiving(tcp(port), read_counted) as second:
-                until(lambda: len(second.events) == 100)
+                wait_until(lambda: len(second.events) == 100)
                 assert numbers(second.events) == list(range(100, 200))
         assert (only(sender).sent, only(sender).lost) == (200, 0)
 
@@ -183,11 +175,11 @@ def test_a_receiver_that_closes_just_before_an_event() -> None:
     """Its end is seen before the event is sent: nothing goes to a connection that is closed."""
     with over_tcp(Path()) as (url, receiver), sending(url) as sender:
         for number in range(4):
-            until(lambda: only(sender).connected)
+            wait_until(lambda: only(sender).connected)
             connections = receiver.connections
             receiver.hang_up()
             sender.offer([chunk(number, 1)])
-            until(lambda wanted=number + 1: len(receiver.events) == wanted)
+            wait_until(lambda wanted=number + 1: len(receiver.events) == wanted)
             assert receiver.connections > connections
     assert numbers(receiver.events) == list(range(4))
 
@@ -201,7 +193,7 @@ def test_a_receiver_that_never_was_there(
         receiver.close()
     with sending(url) as sender:
         sender.offer([chunk(0, 1000)])
-        until(lambda: only(sender).waiting == 1000)
+        wait_until(lambda: only(sender).waiting == 1000)
         assert not only(sender).connected
     state = only(sender)
     assert (state.sent, state.lost, state.waiting) == (0, 1000, 0)
@@ -220,7 +212,7 @@ def test_a_server_that_cannot_prove_its_name_gets_nothing(
         ]
         with sending(*urls) as sender:
             sender.offer([chunk(0, 1)])
-            until(lambda: receiver.connections >= 2)
+            wait_until(lambda: receiver.connections >= 2)
         assert [state.lost for state in sender.states()] == [1, 1]
         assert receiver.events == []
     log = capfd.readouterr().err
@@ -236,22 +228,22 @@ def test_a_server_that_wants_a_certificate(tmp_path: Path) -> None:
         url = f"syslog+tls://127.0.0.1:{receiver.port}?ca={authority.ca}&cert={cert}&key={key}"
         with sending(url) as sender:
             sender.offer([chunk(0, 10)])
-        until(lambda: len(receiver.events) == 10)
+        wait_until(lambda: len(receiver.events) == 10)
 
 
 def test_a_sender_that_is_killed_is_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What it had not sent is counted as lost, exactly; what comes after it arrives."""
     with over_tcp(tmp_path) as (url, receiver), sending(url) as sender:
         sender.offer([chunk(0, 100)])
-        until(lambda: only(sender).sent == 100)
+        wait_until(lambda: only(sender).sent == 100)
         assert sender.pid
         os.kill(sender.pid, signal.SIGSTOP)
         sender.offer([chunk(100, 50)])
         os.kill(sender.pid, signal.SIGKILL)
-        until(lambda: sender.tick() or "the sender of events died (exit code -9)" in caplog.text)
+        wait_until(lambda: sender.tick() or "the sender of events died (exit code -9)" in caplog.text)
         assert (only(sender).sent, only(sender).lost) == (100, 50)
         sender.offer([chunk(150, 50)])
-        until(lambda: len(receiver.events) == 150)
+        wait_until(lambda: len(receiver.events) == 150)
     assert (only(sender).sent, only(sender).lost) == (150, 50)
     assert numbers(receiver.events) == [*range(100), *range(150, 200)]
 
@@ -259,7 +251,7 @@ def test_a_sender_that_is_killed_is_started_again(tmp_path: Path, caplog: pytest
 def test_a_sender_that_stands_still_does_not_stop_who_feeds_it(tmp_path: Path) -> None:
     """The channel takes what it has room for; the rest is lost at once, and counted."""
     with over_tcp(tmp_path) as (url, receiver), sending(url) as sender:
-        until(lambda: only(sender).connected)
+        wait_until(lambda: only(sender).connected)
         assert sender.pid
         os.kill(sender.pid, signal.SIGSTOP)
         for first in range(0, 10_000, 100):
@@ -267,7 +259,7 @@ def test_a_sender_that_stands_still_does_not_stop_who_feeds_it(tmp_path: Path) -
         lost = only(sender).lost
         assert 0 < lost < 10_000
         os.kill(sender.pid, signal.SIGCONT)
-        until(lambda: len(receiver.events) == 10_000 - lost)
+        wait_until(lambda: len(receiver.events) == 10_000 - lost)
         assert (only(sender).sent, only(sender).lost) == (10_000 - lost, lost)
 
 
@@ -287,5 +279,5 @@ os.kill(os.getpid(), signal.SIGKILL)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-c", program, url]
         killed = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
-        until(lambda: len(receiver.events) == 100)
-        until(lambda: ended(int(killed.stdout)))
+        wait_until(lambda: len(receiver.events) == 100)
+        wait_until(lambda: not is_running(int(killed.stdout)))

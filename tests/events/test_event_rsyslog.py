@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from event_receivers import Authority, udp, until
+from event_receivers import Authority, udp
 from event_samples import chunk, sending
+from processes import wait_until
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("rsyslogd") or not shutil.which("openssl"), reason="rsyslog or openssl is not installed"
@@ -52,7 +53,7 @@ def rsyslog(directory: Path, authority: Authority, *, tls: bool) -> Iterator[tup
     with subprocess.Popen(command) as process:
         try:
             port = directory / "port"
-            until(lambda: port.exists() and port.read_text().strip() != "")
+            wait_until(lambda: port.exists() and port.read_text().strip() != "")
             yield udp_port, int(port.read_text())
         finally:
             process.terminate()
@@ -73,7 +74,7 @@ def test_rsyslog_understands_events(tmp_path: Path, scheme: str) -> None:
             sender.offer([evidence])
         assert (sender.states()[0].sent, sender.states()[0].lost) == (50, 0)
         seen = tmp_path / "seen"
-        until(lambda: seen.exists() and seen.read_text().count("\n") == 50)
+        wait_until(lambda: seen.exists() and seen.read_text().count("\n") == 50)
     expected = [
         f"2023-06-18T12:00:00.{number:06d}Z local5.warning sensor alert alert"
         f" 10.0.0.1:{number} 51001 SQL union select {offset}"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from event_receivers import read_counted, receiving, tcp, until
+from event_receivers import read_counted, receiving, tcp
 from live import SENSOR, Run, replay, running, wait_until_received
+from processes import wait_until
 
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
@@ -65,7 +66,7 @@ def test_events_are_those_of_the_evidence(network: Network, tmp_path: Path) -> N
             wait_until_received(network[0], total)
             assert run.stop() == 0
         events = events_in(tmp_path / "eve.json")
-        until(lambda: len(receiver.events) == len(events))
+        wait_until(lambda: len(receiver.events) == len(events))
         assert receiver.events == events
     evidence = records(run)
     assert len(events) == len(run.matches) > run.counters["written"] > 0
@@ -148,7 +149,7 @@ def test_sighup_opens_the_file_anew(network: Network, tmp_path: Path) -> None:
     with running(network[0], tmp_path / "evidence", "--events", f"file:{file}?mib=0") as run:
         file.rename(old)
         run.process.send_signal(signal.SIGHUP)
-        until(file.exists)
+        wait_until(file.exists)
         replay(network[1], path)
         wait_until_received(network[0], total)
         assert run.stop() == 0

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_demo import in_network, in_session, processes, wait_until
+from processes import in_network, in_session, wait_until
 
 from bench.traffic.frames import write_capture
 from bench.traffic.profiles import PROFILES, generate
@@ -129,16 +129,14 @@ def test_an_interrupted_replay_leaves_nothing_behind(
     """No process and no namespace of it remains; no file either, unless it was killed."""
     (tmp_path / "out").mkdir()
     with replaying(tmp_path / "out", str(capture)) as process:
-        assert wait_until(
-            lambda: any("sensor run" in command for command in processes(in_session(process.pid)))
-        )
+        wait_until(lambda: any("sensor run" in command for command in in_session(process.pid)))
         network = Path(f"/proc/{process.pid}/ns/net").readlink()
         process.send_signal(number)
         process.communicate()
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    assert wait_until(lambda: not processes(in_session(process.pid)))
+    wait_until(lambda: not in_session(process.pid))
     assert network != Path("/proc/self/ns/net").readlink()
-    assert not processes(in_network(network))
+    assert not in_network(network)
     if number != signal.SIGKILL:
         assert list((tmp_path / "out").iterdir()) == []
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from processes import wait_until
 
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
-from tests.api.api_samples import open_directory, wait_until
+from tests.api.api_samples import open_directory
 from tests.live import replay, running, wait_until_received
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]

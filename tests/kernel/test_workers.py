@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from frames import IPV4, TCP, UDP, ethernet, ipv4, tcp, udp
-from live import Run, is_running, replay, running, wait_until, wait_until_received
+from live import Run, replay, running, wait_until_received
+from processes import is_running, wait_until
 from test_reload import wait_for_log, write_rules
 from test_run import Network, assert_law, frames_of, generated_traffic, hits, read_of, xdp_program
 
