@@ -42,7 +42,8 @@ lint: setup
 	$(VENV)/bin/lint-imports --no-cache
 
 test: lint
-	$(PYTHON) -m pytest
+	# What loads the program runs one after another, and everything else beside it.
+	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

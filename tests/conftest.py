@@ -38,6 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("kernel")]
     if not marked:
         return
+    for item in marked:
+        item.add_marker(pytest.mark.xdist_group("kernel"))  # one at a time: they share rings, CPUs and rates
     reason = _why_no_kernel()
     if reason is None:
         return

@@ -26,7 +26,7 @@ def directory() -> Iterator[Path]:
 
 
 def test_store_prints_every_figure_and_cleans_up(directory: Path) -> None:
-    """As JSON and as text; the directory is as it was."""
+    """As JSON; the directory is as it was."""
     flags = ("--pieces", "2000", "--directory", str(directory))
     done = subprocess.run(
         [*SENSOR, "bench", "store", *flags, "--json"], capture_output=True, text=True, check=True
@@ -36,8 +36,6 @@ def test_store_prints_every_figure_and_cleans_up(directory: Path) -> None:
     assert found["lookup_ms"].keys() == found["scan_ms"].keys() == {"p50", "p99"}
     assert min(found["first_page_ms"].values()) > 0
     assert list(directory.iterdir()) == []
-    done = subprocess.run([*SENSOR, "bench", "store", *flags], capture_output=True, text=True, check=True)
-    assert "pieces per second" in done.stdout
 
 
 def test_what_is_measured_is_evidence(directory: Path) -> None:
@@ -67,13 +65,11 @@ def test_directory_that_is_missing() -> None:
 @pytest.mark.usefixtures("use_few_rules")
 def test_match_measures_every_payload() -> None:
     """Only the payload that a rule hits is hit, and each cost is a part of the whole."""
-    command = [*SENSOR, "bench", "match", "--quick"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    command = [*SENSOR, "bench", "match", "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     [one] = found["sets"]
     hits = {kind: costs["matches"] for kind, costs in one["payloads"].items()}
     assert hits == {"random bytes": 0, "text": 0, "http request": 0, "one match": 1}
     for costs in one["payloads"].values():
         assert min(cost for name, cost in costs.items() if name != "matches") > 0
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "http request" in done.stdout

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,9 @@ RULES = (ROOT / "docs" / "rules.md").read_text()
 BENCH = (ROOT / "docs" / "bench.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
 EVENTS = (ROOT / "docs" / "events.md").read_text()
+FIGURE = {"match": "http request", "store": "pieces per second"}
+"""What measurements print that no other test reads."""
+LOADS = re.compile("sensor (run|doctor|bench (kernel|ring))")
 OTHERWISE_RUN = ("make demo", "make test", "sensor serve")  # by other tests, and by whoever runs this
 
 
@@ -41,6 +45,15 @@ def commands(document: str) -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and line not in OTHERWISE_RUN]
+
+
+def cases(*documents: str) -> list[Any]:
+    """The commands of documents, those marked that load the program."""
+    return [
+        pytest.param(command, marks=pytest.mark.kernel if LOADS.match(command) else ())
+        for document in documents
+        for command in commands(document)
+    ]
 
 
 def run(command: str, directory: Path, **variables: str) -> str:
@@ -53,9 +66,8 @@ def run(command: str, directory: Path, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.mark.kernel
 @pytest.mark.usefixtures("network", "use_few_rules")
-@pytest.mark.parametrize("command", commands(README) + commands(EVENTS))
+@pytest.mark.parametrize("command", cases(README, EVENTS))
 def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
@@ -66,7 +78,9 @@ def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) ->
     variables = {"SENSOR_DURATION": "0.2", "SENSOR_EVIDENCE": str(tmp_path / "evidence")}
     if command.startswith("sensor evidence"):
         run("sensor read capture.pcap", tmp_path, **variables)
-    run(command, tmp_path, **variables)
+    shown = run(command, tmp_path, **variables)
+    if command.startswith("sensor bench"):
+        assert FIGURE.get(command.split()[2], "") in shown
 
 
 @pytest.mark.usefixtures("use_few_rules")

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from sensor.cli.figures import judged_lines, kernel_lines, match_lines, ring_lines, store_lines
 from sensor.config import load_settings
 
-QUICK_PIECES = 200_000
+QUICK_PIECES = 100_000
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 _PATH = click.Path(path_type=Path)
 

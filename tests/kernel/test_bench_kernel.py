@@ -35,9 +35,14 @@ def bench(*arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_kernel_measures_every_kind_beside_xdp_filter() -> None:
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """What is measured with our own rules."""
+    return bench("kernel", "--quick")
+
+
+def test_kernel_measures_every_kind_beside_xdp_filter(found: dict[str, Any]) -> None:
     """By our own rules, each frame ends where its kind says."""
-    found = bench("kernel", "--quick")
     assert {row["kind"]: row["bucket"] for row in found["kinds"]} == BUCKETS
     for row in found["kinds"]:
         assert row["ns"] > found["empty_program_ns"] > 0
@@ -47,10 +52,9 @@ def test_kernel_measures_every_kind_beside_xdp_filter() -> None:
     assert found["candidate_ns"] > found["empty_program_ns"]
 
 
-@pytest.mark.usefixtures("use_few_rules")
-def test_kernel_says_what_the_maps_take() -> None:
+def test_kernel_says_what_the_maps_take(found: dict[str, Any]) -> None:
     """In sum what each takes; twice the flows take twice as much."""
-    memory = bench("kernel", "--quick")["memory"]
+    memory = found["memory"]
     assert sum(memory["maps"].values()) == memory["bytes"] == memory["bytes_by_flows"][str(memory["flows"])]
     (few, small), (many, large), *_ = ((int(n), size) for n, size in memory["bytes_by_flows"].items())
     assert large / small == pytest.approx(many / few, rel=0.1)
