@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not marked:
         return
     for item in marked:
-        item.add_marker(pytest.mark.xdist_group("kernel"))  # one at a time: they share rings, CPUs and rates
+        item.add_marker(pytest.mark.xdist_group("kernel"))  # one at a time: they share CPUs
     reason = _why_no_kernel()
     if reason is None:
         return

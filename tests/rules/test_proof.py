@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from sensor.model import Rule
 from sensor.rules import scan
 from sensor.rules.expression import expression
-from sensor.rules.http import head_end
+from sensor.rules.http import RFC9110, head_end
 from sensor.rules.load import load_rules
 from sensor.rules.matcher import Matcher, Payloads
 from sensor.rules.proof import missed
+from sensor.rules.ready import make_ready
 from sensor.rules.regex import Node
 from sensor.rules.render import Renderer
 from sensor.rules.scan import SLICE
@@ -85,11 +87,19 @@ def test_what_the_engine_misses_is_found(kind: str, filler: int) -> None:
 
 
 @pytest.mark.usefixtures("lying")
-def test_a_missed_rule_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    """The log has one line about it."""
-    with caplog.at_level(logging.WARNING):
-        Matcher([rule("needle 42", 4711), rule("honest")])
-    assert caplog.messages == ["rule 4711 is decided by RE2, Hyperscan misses it"]
+def test_a_missed_rule_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has one line about it at each start, whether rules were compiled or kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one = {"type": "t", "name": "n", "regex": "needle 42"}
+    rules = {"4711": one, "4712": {**one, "regex": "honest"}}
+    (tmp_path / "threat.json").write_text(json.dumps({"threat": {"rules": rules}}))
+    for _ in range(2):
+        with caplog.at_level(logging.WARNING):
+            make_ready(tmp_path, RFC9110, lenient=False)
+        assert caplog.messages == ["rule 4711 is decided by RE2, Hyperscan misses it"]
+        caplog.clear()
 
 
 @pytest.mark.parametrize(
