@@ -11,6 +11,8 @@ import pytest
 from page_samples import Kept, Visit, hour, keep, serving, settled, write_rules
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.api.api_samples import open_directory
+
 CHROMIUM = "/usr/bin/chromium"
 SWITCHES = [
     "--no-sandbox",  # there is none for root
@@ -24,12 +26,19 @@ SWITCHES = [
 
 
 @pytest.fixture(scope="session")
-def kept(tmp_path_factory: pytest.TempPathFactory, few_rules: Path) -> Kept:
+def kept(few_rules: Path) -> Iterator[Kept]:
     """An hour of traffic, and what is kept of it."""
-    directory = tmp_path_factory.mktemp("page")
-    write_rules(few_rules, directory / "rules")
-    matches = keep(hour(), directory / "evidence", directory / "rules")
-    return Kept(directory / "evidence", directory / "rules", matches)
+    with open_directory() as directory:
+        write_rules(few_rules, directory / "rules")
+        matches = keep(hour(), directory / "evidence", directory / "rules")
+        yield Kept(directory / "evidence", directory / "rules", matches)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """For evidence of a test's own."""
+    with open_directory() as path:
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -127,12 +127,12 @@ def test_a_copied_link_holds_the_time(site: str, visit: Visit) -> None:
     assert "last=" not in link
 
 
-def test_the_file_is_gone(kept: Kept, tmp_path: Path, visit: Visit) -> None:
+def test_the_file_is_gone(kept: Kept, directory: Path, visit: Visit) -> None:
     """What retention has deleted under the table is told where the packet would be."""
-    shutil.copytree(kept.directory, tmp_path / "evidence")
-    with serving(tmp_path / "evidence", kept.rules) as site:
+    shutil.copytree(kept.directory, directory / "evidence")
+    with serving(directory / "evidence", kept.rules) as site:
         page = visit(site)
-        for file in (tmp_path / "evidence").glob("*/*.pcap"):
+        for file in (directory / "evidence").glob("*/*.pcap"):
             file.unlink()
         page.locator("#rows tr").first.click()
         expect(page.locator("#packet .refusal")).to_contain_text("gone")

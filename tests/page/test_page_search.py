@@ -148,18 +148,18 @@ def test_nothing_found(kept: Kept, site: str, visit: Visit) -> None:
     expect(page.locator("#shown")).to_contain_text(f"of {len(kept.times_us)},")
 
 
-def test_evidence_arrives(kept: Kept, tmp_path: Path, visit: Visit) -> None:
+def test_evidence_arrives(kept: Kept, directory: Path, visit: Visit) -> None:
     """New evidence comes in by itself, on top, without moving the row that is open; a pause holds it back."""
-    directory = tmp_path / "evidence"
-    keep(hour(), directory, kept.rules)
-    with serving(directory, kept.rules) as site:
+    evidence = directory / "evidence"
+    keep(hour(), evidence, kept.rules)
+    with serving(evidence, kept.rules) as site:
         page = visit(site)
         first = page.locator("#rows tr").first
         first.click()
         expect(page.locator("#packet .octets")).to_be_visible()
         opened = first.get_attribute("data-key")
         later = [frame._replace(time_us=frame.time_us + HOUR_US) for frame in hour(seed=2)[:40]]
-        added = len({match["time_us"] for match in keep(later, directory, kept.rules)})
+        added = len({match["time_us"] for match in keep(later, evidence, kept.rules)})
         assert added
         expect(page.locator("#rows tr[aria-selected=true]")).to_have_attribute("data-key", str(opened))
         page.wait_for_function(
@@ -177,12 +177,12 @@ def test_evidence_arrives(kept: Kept, tmp_path: Path, visit: Visit) -> None:
         assert [url for url in asked if "/evidence?" in url] == []
 
 
-def test_the_index_is_rebuilt(kept: Kept, tmp_path: Path, visit: Visit) -> None:
+def test_the_index_is_rebuilt(kept: Kept, directory: Path, visit: Visit) -> None:
     """While files are not in the index the page says so, and does not claim that there is nothing."""
-    shutil.copytree(kept.directory, tmp_path / "evidence")
-    for database in (tmp_path / "evidence").glob("*/*.sqlite*"):
+    shutil.copytree(kept.directory, directory / "evidence")
+    for database in (directory / "evidence").glob("*/*.sqlite*"):
         database.unlink()
-    with serving(tmp_path / "evidence", kept.rules) as site:
+    with serving(directory / "evidence", kept.rules) as site:
         page = visit(site)
         expect(page.locator("#notices")).to_contain_text("The index is being rebuilt")
         expect(page.locator("#notices progress")).to_have_attribute("value", re.compile(r"\d+"))
@@ -197,8 +197,8 @@ def test_the_api_goes_away(kept: Kept, visit: Visit) -> None:
     assert page.locator("#rows tr").count() == 100
 
 
-def test_no_evidence_yet(kept: Kept, tmp_path: Path, visit: Visit) -> None:
+def test_no_evidence_yet(kept: Kept, directory: Path, visit: Visit) -> None:
     """An empty directory is no error."""
-    (tmp_path / "evidence").mkdir()
-    with serving(tmp_path / "evidence", kept.rules) as site:
+    (directory / "evidence").mkdir()
+    with serving(directory / "evidence", kept.rules) as site:
         expect(visit(site).locator("#state")).to_contain_text("No evidence yet")
