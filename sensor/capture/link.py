@@ -51,7 +51,7 @@ def ready_interface(name: str, mode: Mode, *, frags: bool = False) -> Interface:
     """
     interface = find_interface(name)
     for reason in refusals(interface, mode, frags=frags):
-        raise InterfaceError(reason)
+        raise InterfaceError(str(reason))
     for doubt in hidden_tags(interface):
         log.warning("%s", doubt)
     return interface
