@@ -126,8 +126,10 @@ def test_a_program_of_somebody_else() -> None:
     """Is in the way, and --fix lets it be."""
     with closing(Program(PASS_ALL)) as program, attached(program.fd, find_interface("mirror"), "native"):
         theirs = find_interface("mirror").xdp_program_id
-        code, found = doctor("mirror", "--fix")
-        assert (code, found["attached"]["command"]) == (1, "ip link set mirror xdp off")
+        done = sensor("doctor", "mirror", "--fix", "--json")
+        [result] = done.objects
+        assert (done.code, result["ran"]) == (1, [])
+        assert by_check(result["findings"])["attached"]["command"] == "ip link set mirror xdp off"
         assert find_interface("mirror").xdp_program_id == theirs
 
 
