@@ -117,7 +117,10 @@ def _memlock(settings: Settings) -> Iterator[Finding]:
 
 
 def _clock() -> Finding:
-    if clock_is_synchronised():
+    is_synchronised = clock_is_synchronised()
+    if is_synchronised is None:
+        return Finding(level="ok", check="clock", what="the clock is not this process's to ask about")
+    if is_synchronised:
         return Finding(level="ok", check="clock", what="the clock is synchronised")
     return Finding(
         level="warning",

@@ -352,3 +352,26 @@ def test_memory_that_may_not_be_locked() -> None:
         assert levels(by_check(json.loads(done.stdout)["findings"]), "memlock", "privileges") == [level, "ok"]
         command = [*limited, "run", "-i", "mirror", "--ring-mib", ring_mib, "--duration", "0.1", "--no-api"]
         assert subprocess.run(command, capture_output=True, check=False).returncode == code
+
+
+NO_CLOCK = """
+import ctypes, struct, sys
+instructions = (  # seccomp(2): EPERM for adjtimex and clock_adjtime of x86-64
+    (0x20, 0, 0, 0), (0x15, 1, 0, 159), (0x15, 0, 1, 305), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000),
+)
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(instructions), ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == libc.prctl(22, 2, program) == 0
+from sensor.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="system calls have other numbers here")
+def test_a_service_that_is_kept_from_the_clock() -> None:
+    """Is not told that nobody keeps it."""
+    command = [sys.executable, "-c", NO_CLOCK, "doctor", "mirror", "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = by_check(json.loads(done.stdout)["findings"])["clock"]
+    assert (found["level"], found["what"]) == ("ok", "the clock is not this process's to ask about")
