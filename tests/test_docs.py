@@ -33,6 +33,7 @@ README = (ROOT / "README.md").read_text()
 RULES = (ROOT / "docs" / "rules.md").read_text()
 BENCH = (ROOT / "docs" / "bench.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+DOCTOR = (ROOT / "docs" / "doctor.md").read_text()
 EVENTS = (ROOT / "docs" / "events.md").read_text()
 FIGURE = {"match": "http request", "store": "pieces per second"}
 """What measurements print that no other test reads."""
@@ -67,8 +68,8 @@ def run(command: str, directory: Path, **variables: str) -> str:
 
 
 @pytest.mark.usefixtures("network", "use_few_rules")
-@pytest.mark.parametrize("command", cases(README, EVENTS))
-def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", cases(README, EVENTS, DOCTOR))
+def test_commands_of_readme_events_and_doctor_page_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
         veth_pair(left, right)
@@ -76,6 +77,8 @@ def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) ->
     write_capture(tmp_path / "capture.pcap", frames)
     subprocess.run(["tshark", "-r", "capture.pcap", "-w", "capture.pcapng"], check=True, cwd=tmp_path)
     variables = {"SENSOR_DURATION": "0.2", "SENSOR_EVIDENCE": str(tmp_path / "evidence")}
+    if "--config sensor.toml" in command:
+        run("sensor config init sensor.toml", tmp_path)
     if command.startswith("sensor evidence"):
         run("sensor read capture.pcap", tmp_path, **variables)
     shown = run(command, tmp_path, **variables)
@@ -202,6 +205,14 @@ def test_the_table_lists_every_setting() -> None:
     expected |= {name: "none" for name, default in defaults.items() if default == ()}
     expected |= {"rules": "our own"}
     assert shown == expected
+
+
+def test_the_doctor_page_lists_every_check() -> None:
+    """And no other."""
+    sources = [ROOT / "sensor" / "capture" / "refusals.py", *(ROOT / "sensor" / "doctor").glob("*.py")]
+    text = "".join(source.read_text() for source in sources)
+    named = set(re.findall(r'check="([a-z-]+)"', text)) | {"metrics", "listen"}  # these by a setting's name
+    assert {check.strip("`") for check, *_ in rows(DOCTOR, "What it looks at")} == named
 
 
 def test_exit_codes_are_listed() -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from sensor import abi
 from sensor.capture import maps
+from sensor.capture.capabilities import NEEDED, missing_capabilities
 from sensor.capture.flow_table import FlowKey, KernelFlow, KernelFlows
 from sensor.capture.ring import PerfRing
 from sensor.capture.syscalls import (
@@ -41,7 +42,6 @@ CAPLEN_MAX = 65472
 
 _PACKAGED = Path(__file__).parents[1] / "_bpf"
 _SOURCE = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "bpf"
-_CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 12, 21, 38, 39
 _CLOCK_MONOTONIC_COARSE = 6
 _U64 = np.dtype(np.uint64)
 
@@ -50,15 +50,11 @@ def check_privileges() -> None:
     """Check for what loading and attaching needs, before anything is touched.
 
     Raises:
-        PrivilegeError: Neither CAP_SYS_ADMIN nor all of CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are held.
+        PrivilegeError: One of `missing_capabilities` is.
     """
-    status = Path("/proc/self/status").read_text()
-    held = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
-    may_load = held >> _CAP_SYS_ADMIN & 1 or (held >> _CAP_BPF & 1 and held >> _CAP_PERFMON & 1)
-    if not (may_load and held >> _CAP_NET_ADMIN & 1):
-        raise PrivilegeError(
-            "capturing needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run this with sudo"
-        )
+    if missing_capabilities():
+        *others, last = NEEDED
+        raise PrivilegeError(f"capturing needs root, or {', '.join(others)} and {last}: run this with sudo")
 
 
 class KernelPlan(NamedTuple):
@@ -334,7 +330,12 @@ def _refused(reason: object) -> KernelError:
 
 
 def bcc_version() -> str:
-    """Return the version of BCC, once a program has been compiled."""
+    """Return the version of BCC.
+
+    Raises:
+        KernelError: It is missing.
+    """
+    _import_bcc()
     from bcc.version import __version__
 
     return str(__version__)

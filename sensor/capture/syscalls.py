@@ -24,6 +24,7 @@ BPF_PROG_TEST_RUN = 10
 BPF_MAP_UPDATE_BATCH = 26
 BPF_LINK_CREATE = 28
 BPF_LINK_UPDATE = 29
+BPF_LINK_DETACH = 34
 BPF_MAP_TYPE_ARRAY = 2
 BPF_MAP_TYPE_PERCPU_ARRAY = 6
 BPF_F_MMAPABLE = 1 << 10
@@ -40,6 +41,8 @@ PERF_FLAG_FD_CLOEXEC = 8
 
 CLONE_NEWNET = 0x40000000
 
+_TIMEX_BYTES = 208
+_TIME_ERROR = 5
 _VERIFIER_LOG_BYTES = 1 << 24
 _VERIFIER_WORDS = 60
 _LIVE_BATCH = 64
@@ -119,6 +122,12 @@ class LinkUpdateAttr(ctypes.Structure):
     )
 
 
+class LinkDetachAttr(ctypes.Structure):
+    """``bpf_attr.link_detach``."""
+
+    _fields_ = (("link_fd", ctypes.c_uint32),)
+
+
 class LinkCreateAttr(ctypes.Structure):
     """``bpf_attr.link_create``."""
 
@@ -193,6 +202,11 @@ def link_update(link_fd: int, prog_fd: int) -> None:
     bpf(BPF_LINK_UPDATE, LinkUpdateAttr(link_fd, prog_fd))
 
 
+def link_detach(link_fd: int) -> None:
+    """Detach a link's program now (Linux 5.9), whoever else has the link open."""
+    bpf(BPF_LINK_DETACH, LinkDetachAttr(link_fd))
+
+
 def xdp_load(name: str, code: bytes, flags: int) -> int:
     """Load an XDP program (GPL) of eBPF instructions; its fd.
 
@@ -251,6 +265,15 @@ def _test_run(prog_fd: int, frame: bytes, **options: int) -> TestRunAttr:
 def perf_event_open(attr: PerfEventAttr, cpu: int) -> int:
     """Open a perf event for all processes on one CPU; its fd (perf_event_open(2))."""
     return _call("perf_event_open", ctypes.byref(attr), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+
+
+def clock_is_synchronised() -> bool | None:
+    """Whether somebody keeps the wall clock right: a time service tells the kernel so (adjtimex(2)).
+
+    None where this process may not ask, as in services that are kept from the clock.
+    """
+    state = int(_libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))  # all zeroes: nothing is set
+    return None if state < 0 else state != _TIME_ERROR
 
 
 def unshare(flags: int) -> None:
