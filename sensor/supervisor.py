@@ -93,7 +93,11 @@ class Capture:
         self.pipeline.matcher = ready.matcher
         self.suppressor = Suppressor(settings.suppress_above)
         program = Program(
-            plan_of(ready.plan, ready.matcher.http, settings.keep), options_of(settings, frags=frags)
+            plan_of(ready.plan, ready.matcher.http, settings.keep),
+            replace(
+                options_of(settings, frags=frags),
+                ifindexes=tuple(interface.index for interface in interfaces),
+            ),
         )
         self.program = stack.enter_context(closing(program))
         self._map_bytes = program.memory_bytes()
