@@ -20,12 +20,14 @@ from typing import IO, Any
 
 from pyroute2 import IPRoute
 
+from sensor.metrics.figures import Figures, as_object, ask
 from sensor.rules.emit import kernel_plan
 from sensor.rules.http import RFC9110
 from sensor.rules.plan import Plan
 
 SENSOR = [sys.executable, "-m", "sensor"]
 TIMEOUT_S = 60
+METRICS = "127.0.0.1:9321"
 PASS_ALL = kernel_plan(Plan.pass_all(), RFC9110)
 """For programs whose tests want every payload."""
 
@@ -133,6 +135,16 @@ def wait_until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def ask_until(is_so: Callable[[Figures], object]) -> Figures:
+    """Ask for a sensor's metrics until they say so: most are published five times a second."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        figures = ask(METRICS)
+        if is_so(figures):
+            return figures
+    raise AssertionError(as_object(figures, figures))
 
 
 def is_running(process: int) -> bool:

@@ -77,4 +77,7 @@ def fill(index: Index, day: Day, gap: Gap, located: Located, rest: int) -> bool:
     own = days.pop(day, [])
     # In local time, at the end of summer time, a file may have records of two days.
     strays = [index.change(other, DayIndex.add_strays, gap.name, some) for other, some in days.items()]
-    return all(strays) and bool(index.change(day, DayIndex.fill, gap, own, rest))
+    is_filled = all(strays) and bool(index.change(day, DayIndex.fill, gap, own, rest))
+    if is_filled:
+        index.rows += len(located)
+    return is_filled

@@ -191,7 +191,11 @@ def test_locked_index_neither_stops_nor_slows_evidence(
                 writer.tick(NOON_S * NS)
             assert time.monotonic() - started_s < 5  # it never waits for the lock, whose default is 5 s a try
             assert writer.written == 200
+            stuck = writer.index.figures()
+            assert (stuck.rows, stuck.waiting) == (10, 190)
+            assert stuck.failures >= 19  # one a tick
         writer.tick(NOON_S * NS)
+        assert writer.index.figures()[:3] == (200, 0, stuck.failures)
         assert pieces_found(tmp_path) == list(range(200))
     assert faults(tmp_path) == []
     assert caplog.text.count("cannot be written") == 1
