@@ -11,6 +11,7 @@ was in use cannot be trusted, and is built anew.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from sensor.errors import EvidenceError
 from sensor.evidence.day import DayIndex, UnusableError
 from sensor.evidence.schema import Day, databases, day_of
 from sensor.model import Evidence
@@ -158,8 +160,10 @@ class Index:
         return IndexFigures(self.rows, waiting, self._failures, self._changed_s, self.is_behind)
 
     def days(self) -> list[Day]:
-        """List the days that have a database, the oldest first."""
-        return [day for day, _ in databases(self.directory)]
+        """List the days that have a database, the oldest first; none where the directory cannot be read."""
+        with contextlib.suppress(EvidenceError):
+            return [day for day, _ in databases(self.directory)]
+        return []
 
     def forget(self, names: Collection[str]) -> None:
         """Let nothing be found any more of files that were deleted; `tidy` deletes the rows."""

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from sensor.errors import EvidenceError
 from sensor.evidence.file import WINDOW_S, evidence_sizes
 
 DELETED_AT_ONCE = 16
@@ -70,9 +71,9 @@ class Retention:
         """Delete the oldest files, some at a time, until the limits hold; raises nothing."""
         try:
             surplus = list(self._surplus(now_s))
-        except OSError as error:
+        except (OSError, EvidenceError) as error:
             self.failures += 1
-            self._warn(f"{self._directory} cannot be looked at for evidence to delete: {error.strerror}")
+            self._warn(f"{self._directory} cannot be looked at for evidence to delete: {error}")
             return
         gone = [one for one in surplus if self._delete(one)]
         if gone:

@@ -252,6 +252,25 @@ def histogram(directory: Path) -> list[dict[str, int]]:
     return EvidenceIndex(directory).histogram(Query(), start_us, start_us + 3_600_000_000, 10)
 
 
+def test_directory_that_cannot_be_read_costs_no_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files that cannot be listed are not gone: the index stays as it is, and behind."""
+    with writing(tmp_path) as writer:
+        writer.write(hits(10))
+        writer.tick((NOON_S + 2 * WINDOW_S) * NS)
+        elsewhere = writer.directory.rename(tmp_path / "elsewhere")
+        writer.directory.write_text("no directory")
+        assert writer.reconcile() == []
+        assert writer.index.is_behind
+        assert "cannot be read: Not a directory; the index is not compared with it" in caplog.text
+        writer.directory.unlink()
+        elsewhere.rename(writer.directory)
+        assert writer.reconcile() == []
+        assert not writer.index.is_behind
+    assert pieces_found(tmp_path) == list(range(10))
+
+
 def test_file_cut_or_grown_while_nobody_wrote(tmp_path: Path, rematcher: Rematcher) -> None:
     """Rows of packets that were cut off go; packets that somebody added get rows."""
     with writing(tmp_path) as writer:
