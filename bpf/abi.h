@@ -40,8 +40,20 @@ struct counter_value {
 	__u64 bytes;
 };
 
+/* Which place of the table a flow that begins was given. */
+enum flow_place {
+	FLOW_PLACE_UNUSED,	/* one that no flow ever had */
+	FLOW_PLACE_OWN,		/* its own, of the time before it was idle or too old */
+	FLOW_PLACE_OVER,	/* that of a flow which is over */
+	FLOW_PLACE_EVICTED,	/* that of a flow which is not: it is forgotten early */
+	FLOW_PLACE_NOWHERE,	/* none: another processor was writing */
+	FLOW_PLACE_COUNT,
+};
+
+/* One for each interface and processor. */
 struct counters {
 	struct counter_value of[COUNTER_COUNT];
+	__u64 flows[FLOW_PLACE_COUNT];	/* that began, by their place */
 };
 
 /* What a longest matching prefix says of an address; an address without one is no reason to ignore. */

@@ -153,21 +153,38 @@ static __always_inline __u64 way_to_give(const struct flow_set *set, __u32 now_j
 	return oldest + last_written;
 }
 
+/* What the way to give was until now. */
+static __always_inline enum flow_place
+place_of(const struct flow_set *set, __u64 way, __u64 now_jiffies)
+{
+	struct found_flow last = {
+		.last_jiffies = set->last_jiffies[way],
+		.born_jiffies = set->flows[way].born_jiffies,
+	};
+
+	if (!set->tags[way])
+		return FLOW_PLACE_UNUSED;
+	return is_over(&last, now_jiffies) ? FLOW_PLACE_OVER : FLOW_PLACE_EVICTED;
+}
+
 /*
  * Writes a flow that begins: in the place of the one that was found and is over, or in the way
  * to give. Left undone while another processor writes to the set: the flow's next packet is
  * its first then.
  */
-static __always_inline void
+static __always_inline enum flow_place
 begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
 	   const struct found_flow *found, __u64 now_jiffies)
 {
+	enum flow_place place = FLOW_PLACE_NOWHERE;
+
 	__sync_fetch_and_add(&set->writers, 1);
 	if (READ_ONCE(set->writers) == 1) {
 		__u64 way = (found->flow ? found->way : way_to_give(set, now_jiffies)) & (FLOW_WAYS - 1);
 		struct flow *flow = &set->flows[way];
 		__u32 version = flow->version + 2;
 
+		place = found->flow ? FLOW_PLACE_OWN : place_of(set, way, now_jiffies);
 		WRITE_ONCE(flow->version, version - 1);
 		barrier();
 		write_key(flow, key);
@@ -180,6 +197,7 @@ begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
 		WRITE_ONCE(flow->version, version);
 	}
 	__sync_fetch_and_add(&set->writers, -1);
+	return place;
 }
 
 /* Counts a packet to the flow that was found; returns the packet's number. */

@@ -12,8 +12,9 @@
  *   HTTP_AT_ANY_DEPTH     what looks like HTTP is matched behind DEPTH, too
  *   FLOW_HAS_TOS, IDLE_JIFFIES, LIFE_JIFFIES    what a flow is, and when it is over
  *   NETWORKS              networks are included or excluded
+ *   IFINDEXES             interfaces whose frames are counted apart, in the order of COUNTERS_FD
  * and with the maps that outlive it, by their file descriptors (sensor/capture/program.py):
- *   COUNTERS_FD           struct counters, one for each CPU
+ *   COUNTERS_FD           struct counters, one for each interface and CPU
  *   FLOWS_FD              struct flow_set, FLOW_SETS of them; FLOW_SEEDS for flow_key.h
  *   FOLLOW_FD             until when any flow is followed at all, CLOCK_MONOTONIC; 0: none is
  *
@@ -52,6 +53,7 @@ struct work {
 	__u64 kept_len;		/* of the payload, as far as SNAPLEN lets user space see it */
 	__u64 flow_born_jiffies;
 	__u32 flow_packets;
+	__u32 flow_place;	/* enum flow_place; FLOW_PLACE_COUNT where no flow began */
 	__u32 status;		/* enum packet_status */
 	__u32 bucket;		/* enum counter */
 	__u32 wirelen;
@@ -88,6 +90,7 @@ static __always_inline void look(const struct frame *frame, struct work *work)
 
 	work->bucket = COUNTER_SUBMITTED;
 	work->flow_packets = 0;
+	work->flow_place = FLOW_PLACE_COUNT;
 	work->flow_born_jiffies = 0;
 	work->wirelen = frame->length;
 	work->status = parse_frame(frame, packet);
@@ -212,7 +215,7 @@ static __always_inline bool judge_in_flow(struct work *work)
 	if (!lives) {
 		work->flow_packets = 1;
 		work->flow_born_jiffies = now_jiffies;
-		begin_flow(set, &work->key, tag_of(hash), &found, now_jiffies);
+		work->flow_place = begin_flow(set, &work->key, tag_of(hash), &found, now_jiffies);
 		return true;
 	}
 	work->flow_packets = count_packet(set, &found, now_jiffies);
@@ -271,10 +274,22 @@ static __always_inline void judge(struct work *work)
 	work->bucket = judge_packet(work);
 }
 
-static __always_inline void count(const struct work *work)
+/* Which of the interfaces a frame came by; of a single one nothing is asked. */
+static __always_inline __u32 interface_of(struct xdp_md *ctx)
 {
-	int zero = 0;
-	struct counters *counters = element_of(COUNTERS_FD, &zero);
+	const __u32 ifindexes[] = { IFINDEXES };
+
+#pragma unroll
+	for (int i = 1; i < sizeof(ifindexes) / sizeof(*ifindexes); i++)
+		if (ctx->ingress_ifindex == ifindexes[i])
+			return i;
+	return 0;
+}
+
+static __always_inline void count(struct xdp_md *ctx, const struct work *work)
+{
+	__u32 interface = interface_of(ctx);
+	struct counters *counters = element_of(COUNTERS_FD, &interface);
 
 	if (!counters || work->bucket >= COUNTER_COUNT)
 		return;
@@ -282,6 +297,8 @@ static __always_inline void count(const struct work *work)
 	counters->of[COUNTER_SEEN].bytes += work->wirelen;
 	counters->of[work->bucket].frames++;
 	counters->of[work->bucket].bytes += work->wirelen;
+	if (work->flow_place < FLOW_PLACE_COUNT)
+		counters->flows[work->flow_place]++;
 }
 
 static __always_inline void submit(struct xdp_md *ctx, struct work *work)
@@ -326,6 +343,6 @@ int prefilter(struct xdp_md *ctx)
 	forget_paths();
 	if (work->bucket == COUNTER_SUBMITTED)
 		submit(ctx, work);
-	count(work);
+	count(ctx, work);
 	return ACTION;
 }

@@ -28,7 +28,18 @@ IGNORED = tuple(counter for counter in Counter if counter.name.startswith("IGNOR
 
 COUNTER_VALUE = np.dtype([("frames", "=u8"), ("bytes", "=u8")])
 
-COUNTERS = np.dtype([("of", COUNTER_VALUE, (len(Counter),))])
+
+class FlowPlace(IntEnum):
+    """Mirrors ``enum flow_place``: which place of the table a flow that begins was given."""
+
+    UNUSED = 0
+    OWN = 1
+    OVER = 2
+    EVICTED = 3
+    NOWHERE = 4
+
+
+COUNTERS = np.dtype([("of", COUNTER_VALUE, (len(Counter),)), ("flows", "=u8", (len(FlowPlace),))])
 
 
 class Network(IntEnum):

@@ -7,6 +7,7 @@ packet becomes an object only after it matched.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, NamedTuple
@@ -192,3 +193,9 @@ class Evidence(NamedTuple):
     def payload(self) -> bytes:
         """The transport payload."""
         return self.frame[self.payload_start : self.payload_end]
+
+
+def rule_classes(pieces: Sequence[Evidence]) -> list[str]:
+    """Give the class of each match; ``flow`` for a piece without one, which was kept for its flow alone."""
+    flows = sum(not piece.matches for piece in pieces)
+    return [match.rule.rule_class for piece in pieces for match in piece.matches] + ["flow"] * flows

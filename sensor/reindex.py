@@ -193,6 +193,15 @@ class Reindexer:
         self._child: BaseProcess | None = None
         self._connection: Connection | None = None
         self._next_s = 0.0
+        self.remaining_bytes = 0
+        """Of evidence files, known to be without rows."""
+        self.done_bytes = 0
+        """Of evidence files, whose rows were made since the start."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether gaps are being filled."""
+        return self._child is not None
 
     def tick(self) -> None:
         """Do a little; to be called several times a second."""
@@ -215,6 +224,7 @@ class Reindexer:
 
     def _start(self, gaps: Sequence[tuple[Day, Gap]]) -> None:
         size = sum(gap.end - gap.start for _, gap in gaps)
+        self.remaining_bytes = size
         log.info("the index is built anew for %d bytes of evidence in %d gaps", size, len(gaps))
         context = multiprocessing.get_context("spawn")  # no copy of rings and programs
         self._connection, theirs = context.Pipe(duplex=False)
@@ -236,13 +246,21 @@ class Reindexer:
                     log.warning("%s", message)
                 elif message is None:
                     log.info("the index is complete")
+                    self.remaining_bytes = 0
                     self.close()
                     return
-                elif not fill(self._writer.index, *message):
+                elif fill(self._writer.index, *message):
+                    self._note(message)
+                else:
                     self._give_up()
                     return
         except (EOFError, OSError):
             self._give_up()
+
+    def _note(self, part: Part) -> None:
+        done_bytes = part.rest - part.gap.start
+        self.done_bytes += done_bytes
+        self.remaining_bytes -= done_bytes
 
     def _give_up(self) -> None:
         log.warning("the index cannot be completed now; that is tried again in %d s", PAUSE_S)

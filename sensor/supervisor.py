@@ -93,7 +93,11 @@ class Capture:
         self.pipeline.matcher = ready.matcher
         self.suppressor = Suppressor(settings.suppress_above)
         program = Program(
-            plan_of(ready.plan, ready.matcher.http, settings.keep), options_of(settings, frags=frags)
+            plan_of(ready.plan, ready.matcher.http, settings.keep),
+            replace(
+                options_of(settings, frags=frags),
+                ifindexes=tuple(interface.index for interface in interfaces),
+            ),
         )
         self.program = stack.enter_context(closing(program))
         self._map_bytes = program.memory_bytes()
@@ -164,6 +168,7 @@ class Capture:
         """Let the exporter know where things stand."""
         if not self.exporter:
             return
+        upkeep = self.upkeep
         snapshot = Snapshot(
             time_s=time.time(),
             started_s=self._started_s,
@@ -173,12 +178,22 @@ class Capture:
             loads=self.reloader.loads,
             digest=self._rules.digest,
             rules=Counter(rule.rule_class for rule in self._rules),
-            matches_written=self.writer.matches_written,
+            matches={
+                "written": self.writer.matches_written,
+                "suppressed": self.suppressor.matches,
+                "write_failed": self.writer.matches_failed,
+            },
             files_finished=self.writer.finished,
             workers=len(self.crew),
             workers_alive=self.crew.alive,
             clock_jumps=self.clock_jumps,
             map_bytes=self._map_bytes,
+            index=self.writer.index.figures(),
+            is_reindexing=upkeep.reindexer.is_busy,
+            reindex_remaining=upkeep.reindexer.remaining_bytes,
+            reindex_done=upkeep.reindexer.done_bytes,
+            deleted=upkeep.retention.deleted,
+            retention_failures=upkeep.retention.failures,
             receivers=self.events.states(),
         )
         self._board.publish(snapshot)

@@ -1,4 +1,4 @@
-"""What the supervisor counts beside the law of the counters: matches by class, rule and interface, and times.
+"""What the supervisor counts beside the law of the counters: by class, rule, interface, CPU, sender; times.
 
 Runs in the supervisor, once for each report of a worker; what it holds is bounded.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sensor.histogram import Histogram
 from sensor.model import RULE_CLASSES, Evidence, Rule
+from sensor.talkers import Talkers
 
 if TYPE_CHECKING:
     from sensor.worker import Report
@@ -32,11 +33,16 @@ class Tally:
 
     def __init__(self, interfaces: dict[int, str]) -> None:
         """``interfaces`` are the names of those captured on, by index."""
+        self.read: Counter[int] = Counter()
+        self.undecodable: Counter[int] = Counter()
+        self.unmatched: Counter[int] = Counter()
+        """Frames, by the CPU that they came by."""
         self.matches: Counter[str] = Counter()
         """By class of the rule, one of `MATCH_CLASSES`."""
         self.rules: Counter[RuleLabels] = Counter({OTHER_RULES: 0})
         self.matched = dict.fromkeys(interfaces.values(), (0, 0))
         """Frames that matched and their bytes on the wire, by interface."""
+        self.talkers = Talkers()
         self.batch_s = Histogram(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
         self.match_s = Histogram(2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2)
         """Of each candidate, its share of the batch's time."""
@@ -46,6 +52,9 @@ class Tally:
 
     def add(self, report: Report) -> None:
         """Count a batch."""
+        self.read[report.cpu] += report.read
+        self.undecodable[report.cpu] += report.undecodable
+        self.unmatched[report.cpu] += report.unmatched
         if report.batch_ns:  # otherwise it was skipped
             self.batch_s.observe(report.batch_ns / 1e9)
             self.fill.observe(report.fill)
@@ -69,6 +78,7 @@ class Tally:
             self.matches[rule.rule_class] += hits[rule.rule_id]
             self.rules[self._labels(rule)] += hits[rule.rule_id]
         self.matches["flow"] += sum(not piece.matches for piece in pieces)
+        self.talkers.add([piece.five_tuple.source for piece in pieces])
 
     def _labels(self, rule: Rule) -> RuleLabels:
         labels = (rule.rule_class, str(rule.rule_id), rule.name[:MOST_NAME])

@@ -17,20 +17,20 @@ class Upkeep:
 
     def __init__(self, settings: Settings, writer: EvidenceWriter) -> None:
         self._writer = writer
-        self._reindexer = Reindexer(settings, writer)
+        self.reindexer = Reindexer(settings, writer)
         limits = Limits(settings.retain_days, settings.retain_gib, settings.retain_free_percent)
-        self._retention = Retention(writer.directory, limits, writer.index.forget)
+        self.retention = Retention(writer.directory, limits, writer.index.forget)
         self._retention_s = time.monotonic()
 
     def tick(self, now_ns: int) -> None:
         """Do what time asks for; to be called several times a second with the wall clock's time."""
         self._writer.tick(now_ns)
-        self._reindexer.tick()
+        self.reindexer.tick()
         self._writer.index.tidy()
         if time.monotonic() >= self._retention_s:
             self._retention_s = time.monotonic() + RETENTION_S
-            self._retention.enforce(now_ns / 1e9)
+            self.retention.enforce(now_ns / 1e9)
 
     def close(self) -> None:
         """End what runs in the background."""
-        self._reindexer.close()
+        self.reindexer.close()

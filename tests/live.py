@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,13 @@ from typing import IO, Any
 from processes import TIMEOUT_S, children, wait_until
 from pyroute2 import IPRoute
 
+from sensor.metrics.figures import Figures, as_object, ask
 from sensor.rules.emit import kernel_plan
 from sensor.rules.http import RFC9110
 from sensor.rules.plan import Plan
 
 SENSOR = [sys.executable, "-m", "sensor"]
+METRICS = "127.0.0.1:9321"
 PASS_ALL = kernel_plan(Plan.pass_all(), RFC9110)
 """For programs whose tests want every payload."""
 
@@ -116,6 +118,16 @@ def replay(interface: str, pcap: Path, pps: int = 20_000, cpu: int = 0) -> None:
     pinned = ["taskset", "--cpu-list", str(cpu)]
     command = ["tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
     subprocess.run([*pinned, *command], check=True, capture_output=True, timeout=TIMEOUT_S)
+
+
+def ask_until(is_so: Callable[[Figures], object]) -> Figures:
+    """Ask for a sensor's metrics until they say so: most are published five times a second."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        figures = ask(METRICS)
+        if is_so(figures):
+            return figures
+    raise AssertionError(as_object(figures, figures))
 
 
 def wait_until_received(interface: str, frames: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sensor.abi import Counter
+from sensor.abi import Counter, FlowPlace
 from sensor.model import PacketStatus
 
 HEADER = (Path(__file__).parents[1] / "bpf" / "abi.h").read_text()
@@ -25,7 +25,11 @@ def enumerators(name: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("c_name", "prefix", "mirror"),
-    [("packet_status", "PACKET_", PacketStatus), ("counter", "COUNTER_", Counter)],
+    [
+        ("packet_status", "PACKET_", PacketStatus),
+        ("counter", "COUNTER_", Counter),
+        ("flow_place", "FLOW_PLACE_", FlowPlace),
+    ],
 )
 def test_enums_are_mirrored(c_name: str, prefix: str, mirror: type[IntEnum]) -> None:
     """Same names, same order."""

@@ -6,6 +6,7 @@ from grafana_foundation_sdk.builders import dashboard
 
 from dashboards.parts import (
     BYTES,
+    BYTES_A_SECOND,
     FRAMES_A_SECOND,
     HOST,
     INTERFACE,
@@ -25,7 +26,7 @@ def make() -> dashboard.Dashboard:
     made = board(
         "Sensor: evidence",
         "sensor-evidence",
-        "What is found, and where it is kept. Metrics know no addresses: for these, ask the evidence itself.",
+        "What is found, and where it is kept.",
         interfaces=True,
     )
     for panel in (*_found(), *_kept()):
@@ -44,10 +45,15 @@ def _found() -> tuple[AnyPanel, ...]:
             stacked=True,
         ),
         lines(
-            "Matches written, by class",
-            "Those of frames that are in an evidence file; the others were suppressed or refused.",
+            "Matches not kept, by class",
+            "suppressed: their frames are more of a rule and flow in a second than is kept; write_failed: "
+            "the disk refused them.",
             FRAMES_A_SECOND,
-            {"{{rule_class}}": by("rule_class", "written_matches")},
+            {
+                "{{outcome}} {{rule_class}}": by(
+                    "outcome, rule_class", "evidence_matches", f'{HOST},outcome!="written"'
+                )
+            },
             stacked=True,
         ),
         rows(
@@ -67,6 +73,24 @@ def _found() -> tuple[AnyPanel, ...]:
                 f'{{{HOST},rule_class="threat"}}[$__range])) > 0)'
             },
             width=12,
+        ),
+        rows(
+            "Top talkers",
+            "Addresses that sent most matched frames in the time shown. Each host tells 50 apart, those that "
+            "send most at the time; for all others, ask the evidence itself.",
+            MATCHES,
+            {
+                "Frames": "topk(20, sum by (address) (increase(sensor_talker_matched_frames_total"
+                f'{{{HOST},address!="other"}}[$__range])) > 0)'
+            },
+            width=12,
+        ),
+        lines(
+            "Matched frames of senders that are not told apart",
+            "What the table of talkers does not have. A rise without a talker that explains it: many "
+            "senders, or forged addresses.",
+            FRAMES_A_SECOND,
+            {"{{instance}}": by("instance", "talker_matched_frames", f'{HOST},address="other"')},
         ),
         lines(
             "Matched frames, by interface",
@@ -122,6 +146,27 @@ def _kept() -> tuple[AnyPanel, ...]:
             "Age of the oldest file.",
             SECONDS,
             {"{{instance}}": f"time() - sensor_evidence_oldest_timestamp_seconds{{{HOST}}}"},
+        ),
+        lines(
+            "Deleted by retention, by reason",
+            "Bytes a second; age, size, free: retain_days, retain_gib, retain_free_percent.",
+            BYTES_A_SECOND,
+            {"{{instance}} {{reason}}": by("instance, reason", "retention_deleted_bytes")},
+        ),
+        lines(
+            "Index",
+            "Packets a second that came into the index, and those that wait for it: not found yet.",
+            MATCHES,
+            {
+                "{{instance}} rows/s": by("instance", "index_rows"),
+                "{{instance}} waiting": f"sensor_index_waiting_rows{{{HOST}}}",
+            },
+        ),
+        lines(
+            "To be indexed anew",
+            "Bytes of evidence files whose packets are not in the index: after a kill, or when it was lost.",
+            BYTES,
+            {"{{instance}}": f"sensor_reindex_remaining_bytes{{{HOST}}}"},
         ),
         lines(
             "Evidence files",

@@ -29,7 +29,7 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 FRAMES_A_SECOND, BITS_A_SECOND, SHARE, SECONDS = "pps", "bps", "percentunit", "s"
-FRAMES, BYTES, MATCHES = "locale", "bytes", "locale"
+FRAMES, BYTES, BYTES_A_SECOND, MATCHES = "locale", "bytes", "binBps", "locale"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 HOST = 'instance=~"$host"'
 INTERFACE = 'instance=~"$host",interface=~"$interface"'

@@ -158,6 +158,19 @@ def _throughput() -> tuple[AnyPanel, ...]:
             },
         ),
         lines(
+            "Seen, by interface",
+            "What the sensor saw of each, candidates or not.",
+            FRAMES_A_SECOND,
+            {"{{instance}} {{interface}}": by("instance, interface", "seen_frames", INTERFACE)},
+        ),
+        lines(
+            "Lost to full rings, by interface",
+            "Candidates that came by this interface and found their CPU's ring full.",
+            FRAMES_A_SECOND,
+            {"{{instance}} {{interface}}": by("instance, interface", "submit_failed_frames", INTERFACE)},
+            limit=0.000001,
+        ),
+        lines(
             "Lost before XDP, by interface",
             "By the kernel's and the driver's names. rx_dropped counts also what the host had no use for; "
             "one loss may stand under several names.",
@@ -203,6 +216,20 @@ def _capacity() -> tuple[AnyPanel, ...]:
                     f"rate(sensor_softnet_squeezed_total{{{HOST}}}[$__rate_interval])"
                 ),
             },
+        ),
+        lines(
+            "Flows that begin, by place in the kernel's table",
+            "unused, own, over: there was room. evicted: a flow that lived was forgotten for it, and more of "
+            "its packets are matched than have to be; set flows higher. nowhere: two CPUs met.",
+            FRAMES_A_SECOND,
+            {"{{place}}": by("place", "flow_table_begun_flows")},
+            stacked=True,
+        ),
+        lines(
+            "Flow table",
+            "Share of its places that have a flow, over or not: once full, it stays so. See what is evicted.",
+            SHARE,
+            {"{{instance}}": f"sensor_flow_table_entries{{{HOST}}} / sensor_flow_table_capacity{{{HOST}}}"},
         ),
         lines(
             "Time of a batch",

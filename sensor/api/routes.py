@@ -41,7 +41,7 @@ from sensor.api.tokens import Token, TokenFile
 from sensor.errors import EvidenceError, RulesError
 from sensor.evidence.export import Container
 from sensor.evidence.pcap import Record
-from sensor.evidence.search import EvidenceIndex, Stored
+from sensor.evidence.search import CursorError, EvidenceIndex, Stored
 from sensor.rules.describe import rule_object
 
 LOOKUP_MAX = 10_000
@@ -88,7 +88,7 @@ router = APIRouter(
         Depends(HTTPBearer(auto_error=False, description="A token of `sensor token create`")),
         Depends(refuse_repeats),
     ],
-    responses=documented(401, 422, 429),
+    responses=documented(401, 422, 429, 503),
 )
 
 _PCAP = {
@@ -108,7 +108,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
     response_model=list[SeedEvidence],
     responses={
         200: {"content": {"application/vnd.tcpdump.pcap": _PCAP["application/vnd.tcpdump.pcap"]}},
-        **documented(404, 410, 503),
+        **documented(404, 410),
     },
 )
 def lookup_evidence(
@@ -166,7 +166,7 @@ def search_evidence(
     """
     try:
         page = backend.index.search(parameters.query(), parameters.limit, parameters.cursor)
-    except EvidenceError as error:
+    except CursorError as error:
         raise HTTPException(422, f"cursor: {error}") from error
     access.pieces = len(page.items)
     return ItemPage(items=[Item.of(stored) for stored in page.items], cursor=page.cursor)
@@ -230,7 +230,7 @@ def count_evidence(parameters: Annotated[HistogramParameters, Query()], backend:
     return Histogram(since_us=since_us, until_us=until_us, bin_us=bin_us, bins=[Bin(**one) for one in bins])
 
 
-@router.get("/api/v1/rules", tags=["sensor"], responses=documented(503))
+@router.get("/api/v1/rules", tags=["sensor"])
 def list_rules(backend: Use) -> Rules:
     """Return the rules in the rule files."""
     try:

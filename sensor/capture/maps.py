@@ -52,11 +52,11 @@ def look_up(fd: int, key: Array, value: np.dtype[Any], count: int = 1) -> Array 
     return found
 
 
-def element(fd: int, value: np.dtype[Any], count: int = 1) -> Array:
-    """Return the first element of an array map, shape (count,); see `look_up`."""
-    found = look_up(fd, np.zeros(1, np.uint32), value, count)
+def element(fd: int, value: np.dtype[Any], count: int = 1, *, index: int = 0) -> Array:
+    """Return an element of an array map, shape (count,); see `look_up`."""
+    found = look_up(fd, np.array([index], np.uint32), value, count)
     if found is None:
-        raise FileNotFoundError(f"map {fd} is no array")
+        raise FileNotFoundError(f"map {fd} is no array, or has no element {index}")
     return found
 
 

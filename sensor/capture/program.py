@@ -88,6 +88,8 @@ class Options:
     """Networks whose frames are candidates or not; the longest match of an address counts."""
     multi_buffer: bool = False
     """Whether frames may come in several buffers (Linux 5.18 and newer)."""
+    ifindexes: tuple[int, ...] = (0,)
+    """Interfaces whose frames are counted apart; those of others count with the first one's."""
 
     def flags(self) -> list[str]:
         """Return the compiler's flags for it."""
@@ -101,6 +103,7 @@ class Options:
             "FLOW_HAS_TOS": int(self.flow_has_tos),
             "IDLE_JIFFIES": f"{_jiffies(self.idle_s)}LL",
             "LIFE_JIFFIES": f"{_jiffies(self.life_s)}LL",
+            "IFINDEXES": ",".join(map(str, self.ifindexes)),
             "NETWORKS": len(self.include) + len(self.exclude) + 1 if self.include or self.exclude else 0,
         }
         return _definitions(values)
@@ -127,9 +130,9 @@ class Generation:
 class SharedMaps:
     """What outlives a generation: counters, flows, and until when any flow is followed."""
 
-    def __init__(self, flows: int) -> None:
+    def __init__(self, flows: int, interfaces: int) -> None:
         self.flows = KernelFlows(flows)
-        self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, 1)
+        self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, interfaces)
         self.follow_fd = maps.create_array("follow", BPF_MAP_TYPE_ARRAY, _U64, 1)
 
     def flags(self) -> list[str]:
@@ -170,7 +173,7 @@ class Program:
         self._options = options
         self._rings: list[PerfRing] = []
         try:
-            self._shared = SharedMaps(options.flows)
+            self._shared = SharedMaps(options.flows, len(options.ifindexes))
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise _refused(error) from error
@@ -253,14 +256,16 @@ class Program:
             _connect(self._generation, ring)
 
     def counters(self) -> dict[abi.Counter, tuple[int, int]]:
-        """Frames and bytes of every bucket, summed over the CPUs."""
-        totals = self.counters_by_cpu().sum(axis=0)
-        return {counter: (int(totals[counter, 0]), int(totals[counter, 1])) for counter in abi.Counter}
+        """Frames and bytes of every bucket, summed over interfaces and CPUs."""
+        buckets = self.counters_by_cpu()["of"]
+        frames, size = (buckets[name].sum(axis=(0, 1)).tolist() for name in ("frames", "bytes"))
+        return {counter: (frames[counter], size[counter]) for counter in abi.Counter}
 
-    def counters_by_cpu(self) -> NDArray[np.uint64]:
-        """Frames and bytes of every bucket, shape (CPUs, buckets, 2)."""
-        found = maps.element(self._shared.counters_fd, abi.COUNTERS, maps.possible_cpus())
-        return found.view(np.uint64).reshape(len(found), len(abi.Counter), 2)
+    def counters_by_cpu(self) -> NDArray[np.void]:
+        """All that the kernel counts, shape (interfaces, CPUs): an `abi.COUNTERS` each."""
+        fd, cpus = self._shared.counters_fd, maps.possible_cpus()
+        interfaces = range(len(self._options.ifindexes))
+        return np.array([maps.element(fd, abi.COUNTERS, cpus, index=index) for index in interfaces])
 
     def flow(self, key: FlowKey) -> KernelFlow | None:
         """Return what is remembered of a flow (see `flow_key`); None: nothing."""

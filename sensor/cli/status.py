@@ -147,9 +147,14 @@ def _way(found: dict[str, Any]) -> Table:
 def _rest(found: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False)
     for name, one in found["interfaces"].items():
-        bits = one["bits_per_second"]
-        carrier = "" if one["carrier"] else ", no carrier"
-        table.add_row(name, f"{number(None if bits is None else bits / 1e6, 1)} Mb/s received{carrier}")
+        bits, seen, lost = one["bits_per_second"], one["seen"], one["submit_failed"]["frames"]
+        table.add_row(
+            name,
+            f"{number(None if bits is None else bits / 1e6, 1)} Mb/s received, "
+            f"{number(seen['frames_per_second'])} frames/s seen, {number(lost)} lost"
+            + ("" if one["carrier"] else ", no carrier"),
+            style=None if one["carrier"] and not lost else "bold red",
+        )
     fill = found["ring_fill_by_cpu"]
     if fill:
         fullest = max(fill, key=fill.__getitem__)
@@ -163,10 +168,31 @@ def _rest(found: dict[str, Any]) -> Table:
         f"{name} {number(count)}" for name, count in found["matches_by_class"].items() if count
     )
     table.add_row("matches", matches or "none")
+    flows = found["flow_table"]
+    evicted = number(flows["begun_by_place"].get("evicted"))
+    table.add_row(
+        "flows", f"{number(flows['entries'])} of {number(flows['capacity'])} places used, {evicted} evicted"
+    )
+    for receiver, one in found["events"].items():
+        away = "" if one["connected"] else "AWAY, "
+        counts = ", ".join(f"{number(one[what])} {what}" for what in ("sent", "waiting", "lost"))
+        is_well = one["connected"] and not one["lost"]
+        table.add_row("events", f"{away}{counts}: {receiver}", style=None if is_well else "bold red")
+    table.add_row("index", _index(found))
     if found["disk_size_bytes"]:
         free, size = found["disk_free_bytes"], found["disk_size_bytes"]
         table.add_row("disk", f"{free / 2**30:,.1f} GiB of {size / 2**30:,.1f} GiB free ({free / size:.0%})")
     return table
+
+
+def _index(found: dict[str, Any]) -> str:
+    missing = found["reindex_remaining_bytes"]
+    state = {
+        None: "?",
+        True: "complete",
+        False: f"not complete, {number(missing)} bytes of files to be indexed",
+    }
+    return f"{state[found['index_complete']]}, {number(found['index_waiting_rows'])} packets waiting"
 
 
 def number(value: float | None, digits: int = 0) -> str:

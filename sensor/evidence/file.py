@@ -15,7 +15,7 @@ import os
 import re
 import stat
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -54,13 +54,24 @@ def open_evidence(path: Path) -> BinaryIO:
     return path.open("rb")  # it was finished in between, or it is gone
 
 
+@contextlib.contextmanager
+def reading(directory: Path) -> Iterator[None]:
+    """Look into a device's directory: one that is not there is empty, one that cannot be read an error."""
+    try:
+        yield
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise EvidenceError(f"{directory} cannot be read: {error.strerror}") from error
+
+
 def evidence_sizes(directory: Path) -> dict[str, tuple[int, bool]]:
     """Return the size of each evidence file by its final name, and whether it is still open.
 
-    Goes by the names; nothing where the directory cannot be read.
+    Goes by the names; nothing where there is no directory. Raises `EvidenceError` where it cannot be read.
     """
     sizes: dict[str, tuple[int, bool]] = {}
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+    with reading(directory), os.scandir(directory) as entries:
         for entry in entries:
             if EVIDENCE_NAME.fullmatch(entry.name):
                 with contextlib.suppress(FileNotFoundError):  # renamed at this moment, or deleted

@@ -11,14 +11,16 @@ was in use cannot be trusted, and is built anew.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from sensor.errors import EvidenceError
 from sensor.evidence.day import DayIndex, UnusableError
 from sensor.evidence.schema import Day, databases, day_of
 from sensor.model import Evidence
@@ -56,6 +58,21 @@ class _Chunk:
     pieces: list[Evidence]
 
 
+class IndexFigures(NamedTuple):
+    """What became of the index so far."""
+
+    rows: int
+    """Committed since the start."""
+    waiting: int
+    """Rows that are not committed yet."""
+    failures: int
+    """Changes that could not be made."""
+    changed_s: float | None
+    """When the last change was made, seconds since the epoch; None: none was."""
+    is_behind: bool
+    """Whether there may be gaps."""
+
+
 class Index:
     """The databases of one device's directory, open for writing as they are needed.
 
@@ -69,6 +86,10 @@ class Index:
         """Whether there may be gaps."""
         self.untidy: set[Day] = set(self.days())
         """Days that may have rows whose files are gone."""
+        self.rows = 0
+        """Committed since the start."""
+        self._failures = 0
+        self._changed_s: float | None = None
         self._interface_name = interface_name
         self._databases: dict[Day, DayIndex] = {}  # least recently used first
         self._waiting: list[_Chunk] = []
@@ -108,6 +129,7 @@ class Index:
         for day, chunks in days.items():
             for is_behind in self.change(day, _add_all, chunks):
                 self.is_behind |= is_behind
+                self.rows += sum(len(chunk.pieces) for chunk in chunks)
                 self._waiting = [chunk for chunk in self._waiting if chunk.day != day]
         if self._is_more_waiting_than(KEPT_PIECES, KEPT_BYTES):
             self._waiting, self.is_behind = [], True
@@ -124,14 +146,24 @@ class Index:
         """
         try:
             with self._open(day) as database:
-                return [change(database, *args, **kwargs)]
+                done = [change(database, *args, **kwargs)]
         except (sqlite3.Error, OSError) as error:
+            self._failures += 1
             self._report_failure(day, error)
             return []
+        self._changed_s = time.time()
+        return done
+
+    def figures(self) -> IndexFigures:
+        """Say how it goes."""
+        waiting = sum(len(chunk.pieces) for chunk in self._waiting)
+        return IndexFigures(self.rows, waiting, self._failures, self._changed_s, self.is_behind)
 
     def days(self) -> list[Day]:
-        """List the days that have a database, the oldest first."""
-        return [day for day, _ in databases(self.directory)]
+        """List the days that have a database, the oldest first; none where the directory cannot be read."""
+        with contextlib.suppress(EvidenceError):
+            return [day for day, _ in databases(self.directory)]
+        return []
 
     def forget(self, names: Collection[str]) -> None:
         """Let nothing be found any more of files that were deleted; `tidy` deletes the rows."""

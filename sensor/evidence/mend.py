@@ -23,10 +23,16 @@ def reconcile(index: Index, open_files: Collection[str]) -> list[tuple[Day, Gap]
     """Compare the databases with the finished files; return the gaps that there are, the newest first.
 
     Rows whose file is gone or was cut are taken back; what has no rows becomes a gap. Files that are
-    open again (their final names) are left to their writer, but for their gaps.
+    open again (their final names) are left to their writer, but for their gaps. The index stays behind
+    where the directory cannot be read.
     """
+    try:
+        found = evidence_sizes(index.directory)
+    except EvidenceError as error:  # no reason to take the files for gone
+        log.warning("%s; the index is not compared with it", error)
+        return []
     index.is_behind = False
-    sizes = {name: size for name, (size, is_open) in evidence_sizes(index.directory).items() if not is_open}
+    sizes = {name: size for name, (size, is_open) in found.items() if not is_open}
     unknown = sizes.keys() - set(open_files)
     for day in index.days():
         unknown.difference_update(*index.change(day, _compare, sizes, open_files))
@@ -77,4 +83,7 @@ def fill(index: Index, day: Day, gap: Gap, located: Located, rest: int) -> bool:
     own = days.pop(day, [])
     # In local time, at the end of summer time, a file may have records of two days.
     strays = [index.change(other, DayIndex.add_strays, gap.name, some) for other, some in days.items()]
-    return all(strays) and bool(index.change(day, DayIndex.fill, gap, own, rest))
+    is_filled = all(strays) and bool(index.change(day, DayIndex.fill, gap, own, rest))
+    if is_filled:
+        index.rows += len(located)
+    return is_filled

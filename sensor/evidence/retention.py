@@ -12,12 +12,17 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+from sensor.errors import EvidenceError
 from sensor.evidence.file import WINDOW_S, evidence_sizes
 
 DELETED_AT_ONCE = 16
 """Files that one call deletes, at most: deleting large ones takes time."""
+
+Reason = Literal["age", "size", "free"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+"""Which of the `Limits` a file was deleted for, the first of them where several hold."""
 
 _DAY_S = 86_400
 _GIB = 1 << 30
@@ -34,28 +39,47 @@ class Limits(NamedTuple):
     """Of the file system, that stays free."""
 
 
+class Deleted(NamedTuple):
+    """What was deleted for one reason, since the start."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+class _Surplus(NamedTuple):
+    """A file to delete."""
+
+    name: str
+    size: int
+    reason: Reason
+
+
 class Retention:
     """Deletes files of one device's directory."""
 
     def __init__(self, directory: Path, limits: Limits, deleted: Callable[[list[str]], object]) -> None:
         """``deleted`` is told the names of files that are gone."""
+        self.deleted = dict.fromkeys(REASONS, Deleted())
+        self.failures = 0
+        """Times that the directory could not be looked at, or a file not deleted."""
         self._directory = directory
         self._limits = limits
-        self._deleted = deleted
+        self._tell = deleted
         self._warned = False
 
     def enforce(self, now_s: float) -> None:
         """Delete the oldest files, some at a time, until the limits hold; raises nothing."""
         try:
-            names = list(self._surplus(now_s))
-        except OSError as error:
-            self._warn(f"{self._directory} cannot be looked at for evidence to delete: {error.strerror}")
+            surplus = list(self._surplus(now_s))
+        except (OSError, EvidenceError) as error:
+            self.failures += 1
+            self._warn(f"{self._directory} cannot be looked at for evidence to delete: {error}")
             return
-        gone = [name for name in names if self._delete(name)]
+        gone = [one for one in surplus if self._delete(one)]
         if gone:
-            self._deleted(gone)
+            self._tell([one.name for one in gone])
 
-    def _surplus(self, now_s: float) -> Iterator[str]:
+    def _surplus(self, now_s: float) -> Iterator[_Surplus]:
         """Give the files to delete, the oldest first."""
         days, gib, free_percent = self._limits
         missing = _missing_bytes(self._directory, free_percent)
@@ -68,7 +92,7 @@ class Retention:
             too_old = days is not None and _end_s(name) < now_s - days * _DAY_S
             if not (too_old or excess > 0 or missing > 0):
                 return
-            yield name
+            yield _Surplus(name, size, "age" if too_old else "size" if excess > 0 else "free")
             excess -= size
             missing -= size
         if not finished and missing > 0:
@@ -77,13 +101,16 @@ class Retention:
                 " evidence file is left to delete: make room"
             )
 
-    def _delete(self, name: str) -> bool:
-        path = self._directory / name
+    def _delete(self, file: _Surplus) -> bool:
+        path = self._directory / file.name
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
+            self.failures += 1
             self._warn(f"{path} cannot be deleted: {error.strerror}")
             return False
+        files, size = self.deleted[file.reason]
+        self.deleted[file.reason] = Deleted(files + 1, size + file.size)
         log.info("%s was deleted to keep within the limits of retention", path)
         return True
 

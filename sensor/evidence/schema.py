@@ -21,6 +21,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from sensor.evidence.file import reading
 from sensor.model import RULE_CLASSES, RuleClass
 
 OFFSET_BITS = 26
@@ -171,9 +172,12 @@ def id_tail(offset: int) -> int:
 
 
 def databases(directory: Path) -> list[tuple[Day, Path]]:
-    """List the databases of a device's directory, the oldest day first; none where it cannot be read."""
+    """List the databases of a device's directory, the oldest day first; none where there is no directory.
+
+    Raises `EvidenceError` where it cannot be read.
+    """
     found = []
-    with contextlib.suppress(OSError):
+    with reading(directory):
         for name in filter(_NAME.fullmatch, os.listdir(directory)):  # noqa: PTH208 - pathlib takes its time
             with contextlib.suppress(ValueError):
                 found.append((Day(datetime.strptime(name, "%Y%m%d.sqlite").date()), directory / name))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
-from sensor.evidence.file import evidence_sizes
+from sensor.evidence.file import evidence_sizes, reading
 from sensor.evidence.pcap import FILE_HEADER_BYTES, Record
 from sensor.evidence.query import Condition, Query, flow_conditions
 from sensor.evidence.reader import DayReader, Records, Stored, StoredMatch, Summary
@@ -32,9 +32,13 @@ FLOW_S = 3600
 
 T = TypeVar("T")
 
-__all__ = ["EvidenceIndex", "Page", "Query", "Stored", "StoredMatch"]
+__all__ = ["CursorError", "EvidenceIndex", "Page", "Query", "Stored", "StoredMatch"]
 
 log = logging.getLogger(__name__)
+
+
+class CursorError(EvidenceError):
+    """What was given as the place to go on from is none."""
 
 
 class Page(NamedTuple):
@@ -50,7 +54,10 @@ Position = tuple[int, int, int]
 
 
 class EvidenceIndex:
-    """The index of an evidence directory, of all devices in it."""
+    """The index of an evidence directory, of all devices in it.
+
+    Every question raises `EvidenceError` where the directory, or one of a device in it, cannot be read.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -59,25 +66,23 @@ class EvidenceIndex:
         """List the devices that have a directory."""
         try:
             names = [path.name for path in self.directory.iterdir() if path.is_dir()]
-        except OSError:
-            return []
+        except OSError as error:
+            raise EvidenceError(f"{self.directory} cannot be read: {error.strerror}") from error
         return sorted(int(name) for name in names if re.fullmatch("[0-9]{1,18}", name))
 
     def lookup(self, time_us: int, devid: int | None = None) -> list[Stored]:
         """Return all packets of that microsecond, in the order of the files."""
         found: list[Stored] = []
         day = day_of(time_us)
+        between = partial(DayReader.between, low=day.first_id(time_us), high=day.first_id(time_us + 1))
         for device in self.devices() if devid is None else [devid]:
-            path = self.directory / str(device) / day.file_name
-            if path.exists():
-                low, high = day.first_id(time_us), day.first_id(time_us + 1)
-                found += _ask(path, day, device, partial(DayReader.between, low=low, high=high))
+            found += _ask(self.directory / str(device) / day.file_name, day, device, between)
         return sorted(found, key=lambda one: (one.devid, one.path, one.offset))
 
     def search(self, query: Query, limit: int, cursor: str | None = None) -> Page:
         """Return the newest evidence, or the newest before the cursor.
 
-        Raises `EvidenceError` where the cursor is none of ours.
+        Raises `CursorError` where the cursor is none of ours.
         """
         before = _parse(cursor) if cursor else None
         deadline_s = time.monotonic() + BUDGET_S
@@ -141,7 +146,8 @@ class EvidenceIndex:
         """Count evidence over time, in bins of the same length from ``since_us`` on.
 
         Returns for each bin ``{"time_us", "total", "classes": {class: pieces}}``. A piece counts once
-        for each class that it hit. The text of a query is not looked at.
+        for each class that it hit. The text of a query is not looked at. A count that lacks a day would be
+        wrong: `EvidenceError` is raised also where a database cannot be read.
         """
         bin_us = max(1, -((since_us - until_us) // bins))
         found: list[dict[str, Any]] = [
@@ -153,7 +159,7 @@ class EvidenceIndex:
         for devid in self._devices(query):
             for day, path in self._days(devid, query):
                 count = partial(DayReader.histogram, query=query, start_us=found[0]["time_us"], bin_us=bin_us)
-                for number, classes, pieces in _ask(path, day, devid, count):
+                for number, classes, pieces in _ask(path, day, devid, count, needs_all=True):
                     found[number]["total"] += pieces
                     for rule_class, bit in CLASS_BITS.items():
                         found[number]["classes"][rule_class] += pieces * bool(classes & bit)
@@ -249,13 +255,20 @@ class EvidenceIndex:
         ]
 
 
-def _ask(path: Path, day: Day, devid: int, question: Callable[[DayReader], Iterable[T]]) -> Iterator[T]:
-    """Give what a database answers; nothing from where on it cannot be read."""
+def _ask(
+    path: Path, day: Day, devid: int, question: Callable[[DayReader], Iterable[T]], *, needs_all: bool = False
+) -> Iterator[T]:
+    """Give what a database answers; from where on it cannot be read nothing, or an error if all is needed."""
     try:
         with closing(DayReader(path, day, devid)) as reader:
             yield from question(reader)
     except sqlite3.Error as error:
-        if path.exists():  # else it was deleted with its evidence a moment ago
+        with reading(path.parent):
+            path.stat()  # it may have been deleted with its evidence a moment ago: that is no fault
+            if needs_all:
+                raise EvidenceError(
+                    f"{path} cannot be read ({error}); where that stays so: sensor evidence reindex"
+                ) from error
             log.warning("%s cannot be read, its evidence is not found: %s", path, error)
 
 
@@ -266,6 +279,6 @@ def _cursor(position: Position) -> str:
 def _parse(cursor: str) -> Position:
     found = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})-([0-9]{1,18})", cursor, re.ASCII)
     if not found:
-        raise EvidenceError(f"{cursor!r} is no cursor of a search; start again without one")
+        raise CursorError(f"{cursor!r} is no cursor of a search; start again without one")
     time_us, tail, devid = map(int, found.groups())
     return time_us, tail, devid

@@ -29,7 +29,7 @@ from sensor.evidence.mend import reconcile
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, SNAPLEN
 from sensor.evidence.recover import Recovery, recover
 from sensor.evidence.schema import Day
-from sensor.model import Evidence
+from sensor.model import Evidence, rule_classes
 
 MAX_OPEN_FILES = 16
 """A capture file may touch any number of windows in any order; the one least recently written is finished."""
@@ -83,6 +83,8 @@ class EvidenceWriter:
         """Frames that are in none."""
         self.matches_written: Counter[str] = Counter()
         """Matches of the frames that are in a file, by the class of their rules."""
+        self.matches_failed: Counter[str] = Counter()
+        """And of those that are in none."""
         self.finished = 0
         """Files that were given their final name."""
         self._local_time = local_time
@@ -132,6 +134,7 @@ class EvidenceWriter:
             written = self.written - written_before
             self.write_failed += len(group) - written
             if written < len(group):
+                self.matches_failed.update(rule_classes(group[written:]))
                 chunks.append(Chunk(None, 0, group[written:]))
         if self._failed_at is not None and self.write_failed == failed_before:
             self._report_success(self._failed_at)
@@ -149,7 +152,7 @@ class EvidenceWriter:
         finally:
             written = file.records - records_before
             self.written += written
-            self.matches_written.update(_rule_classes(group[:written]))
+            self.matches_written.update(rule_classes(group[:written]))
             if written:
                 self.index.add(file.path.name, linktype, offset, file.end, group[:written])
                 chunks.append(Chunk(file.path, offset, group[:written]))
@@ -210,12 +213,6 @@ class EvidenceWriter:
         if time.monotonic() - failed_at >= QUIET_S:
             log.warning("evidence is written again; %d frames of this run were not", self.write_failed)
             self._failed_at = None
-
-
-def _rule_classes(pieces: Sequence[Evidence]) -> list[str]:
-    """Give the class of each match; ``flow`` for a piece without one, which was kept for its flow alone."""
-    flows = sum(not piece.matches for piece in pieces)
-    return [match.rule.rule_class for piece in pieces for match in piece.matches] + ["flow"] * flows
 
 
 def writing_process(directory: Path, devid: int) -> int | None:

@@ -5,10 +5,10 @@ Runs in front of the evidence writer. What is held back is counted, never silent
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from sensor.model import Evidence
+from sensor.model import Evidence, rule_classes
 
 _NS = 1_000_000_000
 _SECONDS_KEPT = 4
@@ -22,6 +22,8 @@ class Suppressor:
         """Let ``limit`` pieces of a rule, flow and second through; 0 for all."""
         self.suppressed = 0
         """Frames held back."""
+        self.matches: Counter[str] = Counter()
+        """Matches of these, by the class of their rules."""
         self._limit = limit
         self._counts: dict[int, defaultdict[tuple[object, ...], int]] = {}
 
@@ -32,8 +34,12 @@ class Suppressor:
         """
         if not self._limit:
             return list(pieces)
-        admitted = [piece for piece in pieces if self._is_admitted(piece)]
-        self.suppressed += len(pieces) - len(admitted)
+        admitted: list[Evidence] = []
+        held: list[Evidence] = []
+        for piece in pieces:
+            (admitted if self._is_admitted(piece) else held).append(piece)
+        self.suppressed += len(held)
+        self.matches.update(rule_classes(held))
         return admitted
 
     def _is_admitted(self, piece: Evidence) -> bool:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from sensor.counters import Counters
 from sensor.events.board import ReceiverState
+from sensor.evidence.index import IndexFigures
+from sensor.evidence.retention import Deleted, Reason
 from sensor.reload import Loads
 from sensor.tally import Tally
 
@@ -41,13 +43,22 @@ class Snapshot:
     """Of the rules in force."""
     rules: dict[str, int]
     """How many, by class."""
-    matches_written: dict[str, int]
+    matches: dict[str, dict[str, int]]
+    """By what became of their frames, one of `sensor.metrics.catalogue.OUTCOMES`, and class of rule."""
     files_finished: int
     workers: int
     workers_alive: int
     clock_jumps: int
     map_bytes: dict[str, int]
     """Memory of the kernel's maps, by name."""
+    index: IndexFigures
+    is_reindexing: bool
+    reindex_remaining: int
+    reindex_done: int
+    """Bytes of evidence files."""
+    deleted: dict[Reason, Deleted]
+    """By retention."""
+    retention_failures: int
     receivers: list[ReceiverState]
     """Of the events."""
 

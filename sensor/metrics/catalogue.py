@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sensor import abi
+from sensor.evidence.retention import REASONS as DELETED_FOR
+from sensor.talkers import MOST_TALKERS
 from sensor.tally import MATCH_CLASSES, MOST_RULES
 
 Kind = Literal["counter", "gauge", "histogram"]
 
 REASONS = tuple(counter.name.removeprefix("IGNORED_").lower() for counter in abi.IGNORED)
+FLOW_PLACES = tuple(place.name.lower() for place in abi.FlowPlace)
 OUTCOMES = ("written", "suppressed", "write_failed")
 STATES = ("starting", "capturing", "draining")
 SOURCES = ("supervisor", "kernel", "rings", "interfaces", "softnet", "evidence")
@@ -40,25 +43,32 @@ class Metric:
 
 _CPU = ("cpu",), "CPUs"
 _INTERFACE = ("interface",), "interfaces"
-_REASON = ("cpu", "reason"), f"CPUs x {len(REASONS)}"
+_BOTH = ("interface", "cpu"), "interfaces x CPUs"
+_REASON = ("interface", "cpu", "reason"), f"interfaces x CPUs x {len(REASONS)}"
 _RECEIVER = ("receiver",), "receivers of the settings"
 _CLASS = ("rule_class",), str(len(MATCH_CLASSES))
+_OUTCOME = ("outcome", "rule_class"), f"{len(OUTCOMES)} x {len(MATCH_CLASSES)}"
+_DELETED_FOR = ("reason",), str(len(DELETED_FOR))
 _LOSS = ("interface", "kind"), "interfaces x the driver's kinds"
 
 # The law of the counters: seen = ignored + submitted + submit_failed; submitted = read + in_ring;
 # read = undecodable + unmatched + matched; matched = written + suppressed + write_failed.
-SEEN = Metric("sensor_seen_frames", "counter", "Frames that the XDP program saw.", *_CPU)
-SEEN_BYTES = Metric("sensor_seen_bytes", "counter", "Their bytes on the wire.", *_CPU)
+SEEN = Metric("sensor_seen_frames", "counter", "Frames that the XDP program saw.", *_BOTH)
+SEEN_BYTES = Metric("sensor_seen_bytes", "counter", "Their bytes on the wire.", *_BOTH)
 IGNORED = Metric("sensor_ignored_frames", "counter", "Frames that no rule can hit, by reason.", *_REASON)
 IGNORED_BYTES = Metric("sensor_ignored_bytes", "counter", "Their bytes on the wire.", *_REASON)
-SUBMITTED = Metric("sensor_submitted_frames", "counter", "Candidates that were put into a ring.", *_CPU)
-SUBMITTED_BYTES = Metric("sensor_submitted_bytes", "counter", "Their bytes on the wire.", *_CPU)
-LOST = Metric("sensor_submit_failed_frames", "counter", "Candidates lost: the ring was full.", *_CPU)
-LOST_BYTES = Metric("sensor_submit_failed_bytes", "counter", "Their bytes on the wire.", *_CPU)
-IN_RING = Metric("sensor_in_ring_frames", "gauge", "Candidates submitted that no worker has reported yet.")
-READ = Metric("sensor_read_frames", "counter", "Candidates that workers read.")
-UNDECODABLE = Metric("sensor_undecodable_frames", "counter", "Candidates whose headers are not known or lie.")
-UNMATCHED = Metric("sensor_unmatched_frames", "counter", "Candidates that no rule hit.")
+SUBMITTED = Metric("sensor_submitted_frames", "counter", "Candidates that were put into a ring.", *_BOTH)
+SUBMITTED_BYTES = Metric("sensor_submitted_bytes", "counter", "Their bytes on the wire.", *_BOTH)
+LOST = Metric("sensor_submit_failed_frames", "counter", "Candidates lost: the ring was full.", *_BOTH)
+LOST_BYTES = Metric("sensor_submit_failed_bytes", "counter", "Their bytes on the wire.", *_BOTH)
+IN_RING = Metric(
+    "sensor_in_ring_frames", "gauge", "Candidates submitted that no worker has reported yet.", *_CPU
+)
+READ = Metric("sensor_read_frames", "counter", "Candidates that workers read.", *_CPU)
+UNDECODABLE = Metric(
+    "sensor_undecodable_frames", "counter", "Candidates whose headers are not known or lie.", *_CPU
+)
+UNMATCHED = Metric("sensor_unmatched_frames", "counter", "Candidates that no rule hit.", *_CPU)
 MATCHED = Metric("sensor_matched_frames", "counter", "Candidates that became evidence.", *_INTERFACE)
 MATCHED_BYTES = Metric("sensor_matched_bytes", "counter", "Their bytes on the wire.", *_INTERFACE)
 EVIDENCE = Metric(
@@ -70,13 +80,22 @@ EVIDENCE = Metric(
 )
 
 MATCHES = Metric("sensor_matches", "counter", "Matches by class of rule; flow: kept without one.", *_CLASS)
-MATCHES_WRITTEN = Metric("sensor_written_matches", "counter", "Of these, in an evidence file.", *_CLASS)
+EVIDENCE_MATCHES = Metric(
+    "sensor_evidence_matches", "counter", "Matches by what became of their frames.", *_OUTCOME
+)
 RULE_MATCHES = Metric(
     "sensor_rule_matches",
     "counter",
     "Matches by rule; one at a time for those that hit first, other for the rest.",
     ("rule_class", "rule", "name"),
     f"rules that hit, at most {MOST_RULES} + 1",
+)
+TALKERS = Metric(
+    "sensor_talker_matched_frames",
+    "counter",
+    "Matched frames by the address that sent them, of those that send most at this time; other for the rest.",
+    ("address",),
+    f"at most {MOST_TALKERS} + 1",
 )
 CUT = Metric("sensor_scans_cut", "counter", "Scans of long payloads that were broken off for their cost.")
 
@@ -128,6 +147,30 @@ OLDEST = Metric(
 DISK_FREE = Metric("sensor_evidence_disk_free_bytes", "gauge", "Free on the evidence's file system.")
 DISK_SIZE = Metric("sensor_evidence_disk_size_bytes", "gauge", "Size of the evidence's file system.")
 
+DELETED_FILES = Metric(
+    "sensor_retention_deleted_files", "counter", "Evidence files deleted by retention.", *_DELETED_FOR
+)
+DELETED_BYTES = Metric("sensor_retention_deleted_bytes", "counter", "Their size.", *_DELETED_FOR)
+RETENTION_FAILURES = Metric(
+    "sensor_retention_failures", "counter", "Times that retention could not look or delete."
+)
+
+INDEX_ROWS = Metric("sensor_index_rows", "counter", "Packets that were brought into the index.")
+INDEX_WAITING = Metric("sensor_index_waiting_rows", "gauge", "Packets that wait for the index.")
+INDEX_COMMITTED = Metric(
+    "sensor_index_last_commit_timestamp_seconds",
+    "gauge",
+    "When the index was last written with success; absent before.",
+)
+INDEX_FAILURES = Metric("sensor_index_failures", "counter", "Changes of the index that could not be made.")
+INDEX_COMPLETE = Metric(
+    "sensor_index_complete", "gauge", "0 as long as packets of the files may be missing in the index."
+)
+REINDEX_REMAINING = Metric(
+    "sensor_reindex_remaining_bytes", "gauge", "Of evidence files, that are to be indexed anew."
+)
+REINDEX_DONE = Metric("sensor_reindex_done_bytes", "counter", "Of evidence files, indexed anew.")
+
 EVENTS_SENT = Metric("sensor_events_sent", "counter", "Events handed to a receiver.", *_RECEIVER)
 EVENTS_LOST = Metric(
     "sensor_events_lost", "counter", "Events a receiver was too slow for, or away.", *_RECEIVER
@@ -136,6 +179,19 @@ EVENTS_WAITING = Metric("sensor_events_waiting", "gauge", "Events that wait for 
 EVENTS_CONNECTED = Metric("sensor_events_connected", "gauge", "1 where a receiver is there.", *_RECEIVER)
 
 FLOWS = Metric("sensor_flow_table_capacity", "gauge", "Flows that the kernel can remember.")
+FLOW_ENTRIES = Metric(
+    "sensor_flow_table_entries",
+    "gauge",
+    "Places of the table that have a flow, over or not: they are given to other flows, never cleared.",
+)
+FLOWS_BEGUN = Metric(
+    "sensor_flow_table_begun_flows",
+    "counter",
+    "Flows that began, by the place they were given: unused; their own, of an earlier time; that of a flow "
+    "that was over; evicted: of one that was not, and is forgotten; nowhere: two CPUs met.",
+    ("place",),
+    str(len(FLOW_PLACES)),
+)
 MAP_MEMORY = Metric(
     "sensor_kernel_map_memory_bytes", "gauge", "What the kernel's maps take.", ("map",), "the maps"
 )

@@ -6,7 +6,9 @@ What cannot be read is absent, and ``sensor_source_up`` says so: a zero always m
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import product
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -22,11 +24,14 @@ from sensor.metrics import catalogue as c
 from sensor.metrics.board import Snapshot
 from sensor.metrics.source import UNREADABLE, EvidenceFigures, InterfaceFigures, Softnet, Source
 from sensor.model import RULE_CLASSES
+from sensor.talkers import OTHER
 from sensor.tally import MATCH_CLASSES, Tally
 
 log = logging.getLogger(__name__)
 
 Figures = TypeVar("Figures")
+Counted = Mapping[str, NDArray[np.void]]
+"""What the kernel counted by interface, shape (CPUs,): an `abi.COUNTERS` each."""
 
 
 class Sample(NamedTuple):
@@ -76,15 +81,18 @@ class SensorCollector(Collector):
         softnet = self._read("softnet", source.softnet, up)
         evidence = self._read("evidence", source.evidence, up)
         yield from (Sample(c.SOURCE_UP, is_up, (name,)) for name, is_up in up.items())
+        cpus = _cpus(fill or {}, counters or {}, snapshot)
         if snapshot:
             yield from _of_supervisor(snapshot)
-            yield from _of_matches(snapshot.tally, snapshot.matches_written)
+            yield from _of_workers(snapshot.tally, cpus)
+            yield from _of_matches(snapshot)
+            yield from _of_index(snapshot)
             yield from _of_receivers(snapshot.receivers)
-        if counters is not None:
-            yield from _of_kernel(counters, fill or {})
-        if snapshot and counters is not None:
-            submitted = int(counters[:, abi.Counter.SUBMITTED, 0].sum())
-            yield Sample(c.IN_RING, max(0, submitted - snapshot.counters.read))
+        if counters:
+            yield from _of_kernel(counters, cpus)
+            yield from _of_flows(counters)
+        if snapshot and counters:
+            yield from _of_rings(counters, snapshot.tally, cpus)
         yield from (Sample(c.RING_FILL, share, (str(cpu),)) for cpu, share in (fill or {}).items())
         for one in interfaces or ():
             yield from _of_interface(one)
@@ -106,23 +114,41 @@ class SensorCollector(Collector):
         return figures
 
 
-def _of_kernel(counters: NDArray[np.uint64], rings: Iterable[int]) -> Iterator[Sample]:
-    """The CPUs that have a ring, and those that saw frames nevertheless."""
+def _cpus(rings: Iterable[int], counters: Counted, snapshot: Snapshot | None) -> list[int]:
+    """The CPUs that have a ring, and those that frames came by nevertheless."""
+    seen = (np.flatnonzero(one["of"]["frames"][:, abi.Counter.SEEN]).tolist() for one in counters.values())
+    return sorted({*rings, *(snapshot.tally.read if snapshot else ()), *(cpu for one in seen for cpu in one)})
+
+
+def _of_kernel(counters: Counted, cpus: Sequence[int]) -> Iterator[Sample]:
     both = {
         abi.Counter.SEEN: (c.SEEN, c.SEEN_BYTES),
         abi.Counter.SUBMITTED: (c.SUBMITTED, c.SUBMITTED_BYTES),
         abi.Counter.SUBMIT_FAILED: (c.LOST, c.LOST_BYTES),
     }
-    for cpu in sorted({*rings, *np.flatnonzero(counters[:, abi.Counter.SEEN, 0]).tolist()}):
-        for counter in abi.Counter:
-            frames, size = counters[cpu, counter].tolist()
-            if counter in abi.IGNORED:
-                labels: tuple[str, ...] = (str(cpu), counter.name.removeprefix("IGNORED_").lower())
+    for (name, found), cpu in product(counters.items(), cpus):
+        for counter, (frames, size) in zip(abi.Counter, found["of"][cpu].tolist(), strict=True):
+            labels: tuple[str, ...] = (name, str(cpu))
+            metrics = both.get(counter)
+            if metrics is None:
+                labels += (counter.name.removeprefix("IGNORED_").lower(),)
                 metrics = c.IGNORED, c.IGNORED_BYTES
-            else:
-                labels, metrics = (str(cpu),), both[counter]
             yield Sample(metrics[0], frames, labels)
             yield Sample(metrics[1], size, labels)
+
+
+def _of_flows(counters: Counted) -> Iterator[Sample]:
+    begun = sum(found["flows"].sum(axis=0) for found in counters.values()).tolist()
+    yield Sample(c.FLOW_ENTRIES, begun[abi.FlowPlace.UNUSED])
+    for place, flows in zip(c.FLOW_PLACES, begun, strict=True):
+        yield Sample(c.FLOWS_BEGUN, flows, (place,))
+
+
+def _of_rings(counters: Counted, tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
+    """What is in a ring is inferred: frames keep arriving."""
+    for cpu in cpus:
+        submitted = sum(int(one["of"]["frames"][cpu, abi.Counter.SUBMITTED]) for one in counters.values())
+        yield Sample(c.IN_RING, max(0, submitted - tally.read[cpu]), (str(cpu),))
 
 
 def _of_supervisor(snapshot: Snapshot) -> Iterator[Sample]:
@@ -130,9 +156,6 @@ def _of_supervisor(snapshot: Snapshot) -> Iterator[Sample]:
     for state in c.STATES:
         yield Sample(c.STATE, state == snapshot.state, (state,))
     for metric, value in (
-        (c.READ, counters.read),
-        (c.UNDECODABLE, counters.undecodable),
-        (c.UNMATCHED, counters.unmatched),
         (c.CUT, counters.cut),
         (c.RESTARTS, counters.restarts),
         (c.WORKERS, snapshot.workers),
@@ -159,15 +182,45 @@ def _of_supervisor(snapshot: Snapshot) -> Iterator[Sample]:
         yield Sample(c.MAP_MEMORY, size, (name,))
 
 
-def _of_matches(tally: Tally, written: Mapping[str, int]) -> Iterator[Sample]:
+def _of_workers(tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
+    for cpu in cpus:
+        yield Sample(c.READ, tally.read[cpu], (str(cpu),))
+        yield Sample(c.UNDECODABLE, tally.undecodable[cpu], (str(cpu),))
+        yield Sample(c.UNMATCHED, tally.unmatched[cpu], (str(cpu),))
+
+
+def _of_matches(snapshot: Snapshot) -> Iterator[Sample]:
+    tally = snapshot.tally
     for name, (frames, size) in tally.matched.items():
         yield Sample(c.MATCHED, frames, (name,))
         yield Sample(c.MATCHED_BYTES, size, (name,))
     for rule_class in MATCH_CLASSES:
         yield Sample(c.MATCHES, tally.matches[rule_class], (rule_class,))
-        yield Sample(c.MATCHES_WRITTEN, written.get(rule_class, 0), (rule_class,))
+        for outcome in c.OUTCOMES:
+            yield Sample(
+                c.EVIDENCE_MATCHES, snapshot.matches[outcome].get(rule_class, 0), (outcome, rule_class)
+            )
     for labels, count in tally.rules.items():
         yield Sample(c.RULE_MATCHES, count, labels)
+    yield Sample(c.TALKERS, tally.talkers.other, (OTHER,))
+    for address, frames in tally.talkers.frames.items():
+        yield Sample(c.TALKERS, frames, (str(ip_address(address)),))
+
+
+def _of_index(snapshot: Snapshot) -> Iterator[Sample]:
+    index = snapshot.index
+    yield Sample(c.INDEX_ROWS, index.rows)
+    yield Sample(c.INDEX_WAITING, index.waiting)
+    yield Sample(c.INDEX_FAILURES, index.failures)
+    if index.changed_s is not None:
+        yield Sample(c.INDEX_COMMITTED, index.changed_s)
+    yield Sample(c.INDEX_COMPLETE, not (index.is_behind or snapshot.is_reindexing))
+    yield Sample(c.REINDEX_REMAINING, snapshot.reindex_remaining)
+    yield Sample(c.REINDEX_DONE, snapshot.reindex_done)
+    for reason, (files, size) in snapshot.deleted.items():
+        yield Sample(c.DELETED_FILES, files, (reason,))
+        yield Sample(c.DELETED_BYTES, size, (reason,))
+    yield Sample(c.RETENTION_FAILURES, snapshot.retention_failures)
 
 
 def _of_receivers(receivers: Iterable[ReceiverState]) -> Iterator[Sample]:

@@ -53,7 +53,7 @@ class Figures:
     def by(self, label: str, metric: c.Metric) -> dict[str, float]:
         """Return the sums by the values of a label."""
         texts = dict.fromkeys(has[label] for has, _ in self.samples.get(metric.written_name, []))
-        return {text: self.total(metric, **{label: text}) or 0.0 for text in texts}
+        return {text: self.total(metric, **{label: text}) or 0 for text in texts}
 
     @property
     def state(self) -> str:
@@ -122,8 +122,18 @@ def as_object(before: Figures, now: Figures) -> dict[str, Any]:
         "matches_by_class": now.by("rule_class", c.MATCHES),
         "ring_fill_by_cpu": now.by("cpu", c.RING_FILL),
         "interfaces": {
-            name: counted(c.RECEIVED, c.RECEIVED_BYTES, interface=name) | {"carrier": bool(carrier)}
+            name: {
+                **counted(c.RECEIVED, c.RECEIVED_BYTES, interface=name),
+                "carrier": bool(carrier),
+                "seen": counted(c.SEEN, c.SEEN_BYTES, interface=name),
+                "submit_failed": counted(c.LOST, c.LOST_BYTES, interface=name),
+            }
             for name, carrier in now.by("interface", c.CARRIER).items()
+        },
+        "flow_table": {
+            "capacity": now.total(c.FLOWS),
+            "entries": now.total(c.FLOW_ENTRIES),
+            "begun_by_place": now.by("place", c.FLOWS_BEGUN),
         },
         "workers": now.total(c.WORKERS),
         "workers_alive": now.total(c.WORKERS_ALIVE),
@@ -131,6 +141,19 @@ def as_object(before: Figures, now: Figures) -> dict[str, Any]:
         "rules": now.total(c.RULES),
         "rules_digest": next(iter(now.by("digest", c.RULES_INFO)), None),
         "rules_stale": bool(now.total(c.STALE)),
+        "events": {
+            receiver: {
+                "connected": bool(connected),
+                "sent": now.total(c.EVENTS_SENT, receiver=receiver),
+                "waiting": now.total(c.EVENTS_WAITING, receiver=receiver),
+                "lost": now.total(c.EVENTS_LOST, receiver=receiver),
+            }
+            for receiver, connected in now.by("receiver", c.EVENTS_CONNECTED).items()
+        },
+        "index_complete": None if (is_complete := now.total(c.INDEX_COMPLETE)) is None else bool(is_complete),
+        "index_waiting_rows": now.total(c.INDEX_WAITING),
+        "reindex_remaining_bytes": now.total(c.REINDEX_REMAINING),
+        "talkers": now.by("address", c.TALKERS),
         "clock_jumps": now.total(c.CLOCK_JUMPS),
         "disk_free_bytes": now.total(c.DISK_FREE),
         "disk_size_bytes": now.total(c.DISK_SIZE),

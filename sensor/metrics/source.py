@@ -60,14 +60,17 @@ class Source:
     def __init__(
         self,
         board: Board,
-        counters_by_cpu: Callable[[], NDArray[np.uint64]],
+        counters_by_cpu: Callable[[], NDArray[np.void]],
         rings: Sequence[PerfRing],
         interfaces: Sequence[str],
         evidence: Path,
         *,
         local_time: bool,
     ) -> None:
-        """``evidence`` is the directory that has the files; the rings are mapped in this process."""
+        """``evidence`` is the directory that has the files; the rings are mapped in this process.
+
+        ``counters_by_cpu`` gives an `abi.COUNTERS` for each of the interfaces, in their order, and CPU.
+        """
         self._board = board
         self._counters_by_cpu = counters_by_cpu
         self._rings = rings
@@ -80,9 +83,9 @@ class Source:
         """Return what the supervisor published last."""
         return self._board.read()
 
-    def kernel(self) -> NDArray[np.uint64]:
-        """Return frames and bytes of every bucket, shape (CPUs, buckets, 2)."""
-        return self._counters_by_cpu()
+    def kernel(self) -> dict[str, NDArray[np.void]]:
+        """Return what the kernel counted by interface, shape (CPUs,): an `abi.COUNTERS` each."""
+        return dict(zip(self._interfaces, self._counters_by_cpu(), strict=True))
 
     def rings(self) -> dict[int, float]:
         """Return the share of each CPU's ring that is taken."""

@@ -58,6 +58,21 @@ def test_evidence_is_found_while_it_is_written(directory: Path) -> None:
             assert count() == start + 10
 
 
+def test_access_that_is_lost_is_said(directory: Path) -> None:
+    """Nothing is said to be not there; once there is access again, it is found."""
+    evidence = keep(directory / "evidence", [piece(0)])
+    paths = (f"/evidence?time={NOON_US}", "/api/v1/evidence", "/api/v1/histogram")
+    with serving(evidence) as running:
+        mode = evidence.stat().st_mode
+        evidence.chmod(0o700)
+        for path in paths:
+            response = running.get(path)
+            assert response.status_code == 503, path
+            assert "cannot be read: Permission denied" in response.json()["detail"]
+        evidence.chmod(mode)
+        assert [running.get(path).status_code for path in paths] == [200] * 3
+
+
 def test_a_missing_group_is_explained(directory: Path) -> None:
     """Evidence that its group may not read: one line that says what to do."""
     keep(directory / "evidence", [piece(0)])

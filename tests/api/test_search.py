@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from api_samples import CLIENT, DEVID, NOON_US, OTHER_RULE, RULE, Server
+from api_samples import CLIENT, DEVID, NOON_US, OTHER_RULE, RULE, Server, keep, piece, serving
 from conftest import PIECES, REPLY
 
 SECOND_US = 1_000_000
@@ -159,6 +162,18 @@ def test_a_histogram_counts_what_a_search_finds(server: Server) -> None:
         span = f"since_us={since_us}&until_us={until_us}"
         counted = server.get(f"/api/v1/histogram?bins=5&class=threat&{span}").json()
         assert sum(one["total"] for one in counted["bins"]) == len(found(server, f"class=threat&{span}"))
+
+
+def test_an_index_of_another_version_is_not_counted(directory: Path) -> None:
+    """Bins of zeros would say that there was nothing."""
+    evidence = keep(directory / "evidence", [piece(0)])
+    [path] = evidence.glob("*/*.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with serving(evidence) as running:
+        response = running.get("/api/v1/histogram?since_us=0")
+        assert response.status_code == 503
+        assert f"{path} cannot be read (not an index of this version)" in response.json()["detail"]
 
 
 def test_rules_are_those_of_the_files(server: Server) -> None:

@@ -191,7 +191,11 @@ def test_locked_index_neither_stops_nor_slows_evidence(
                 writer.tick(NOON_S * NS)
             assert time.monotonic() - started_s < 5  # it never waits for the lock, whose default is 5 s a try
             assert writer.written == 200
+            stuck = writer.index.figures()
+            assert (stuck.rows, stuck.waiting) == (10, 190)
+            assert stuck.failures >= 19  # one a tick
         writer.tick(NOON_S * NS)
+        assert writer.index.figures()[:3] == (200, 0, stuck.failures)
         assert pieces_found(tmp_path) == list(range(200))
     assert faults(tmp_path) == []
     assert caplog.text.count("cannot be written") == 1
@@ -246,6 +250,25 @@ def histogram(directory: Path) -> list[dict[str, int]]:
     """The hour of all pieces here."""
     start_us = NOON_S * 1_000_000
     return EvidenceIndex(directory).histogram(Query(), start_us, start_us + 3_600_000_000, 10)
+
+
+def test_directory_that_cannot_be_read_costs_no_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files that cannot be listed are not gone: the index stays as it is, and behind."""
+    with writing(tmp_path) as writer:
+        writer.write(hits(10))
+        writer.tick((NOON_S + 2 * WINDOW_S) * NS)
+        elsewhere = writer.directory.rename(tmp_path / "elsewhere")
+        writer.directory.write_text("no directory")
+        assert writer.reconcile() == []
+        assert writer.index.is_behind
+        assert "cannot be read: Not a directory; the index is not compared with it" in caplog.text
+        writer.directory.unlink()
+        elsewhere.rename(writer.directory)
+        assert writer.reconcile() == []
+        assert not writer.index.is_behind
+    assert pieces_found(tmp_path) == list(range(10))
 
 
 def test_file_cut_or_grown_while_nobody_wrote(tmp_path: Path, rematcher: Rematcher) -> None:

@@ -19,6 +19,8 @@ from sensor.evidence.store import EvidenceWriter
 
 PROGRAM = Path(__file__).with_name("evidence_retention.py")
 DAY_S = 86_400
+FILE_BYTES = 24 + 16 + 1000
+"""Of a file that `windows` writes."""
 
 
 def on_small_disk(disk: Path, size: str, *arguments: str) -> Any:
@@ -89,6 +91,7 @@ def test_files_that_are_too_old_go(tmp_path: Path) -> None:
         assert len(list(writer.directory.glob("*.sqlite"))) == 4
         kept.enforce(NOON_S + 500 * DAY_S)
         assert names_in(tmp_path) == [f"{names[-1]}.temp"]
+    assert kept.deleted == {"age": (5, 5 * FILE_BYTES), "size": (0, 0), "free": (0, 0)}
 
 
 def test_no_more_than_so_much_is_kept(tmp_path: Path) -> None:
@@ -97,8 +100,9 @@ def test_no_more_than_so_much_is_kept(tmp_path: Path) -> None:
         names = windows(writer, 10)
         writer.index.commit()
         index_bytes = sum(path.stat().st_size for path in writer.directory.glob("*.sqlite*"))
-        file_bytes = 24 + 16 + 1000
-        retention(writer, gib=(index_bytes + 4.5 * file_bytes) / 2**30).enforce(0)
+        kept = retention(writer, gib=(index_bytes + 4.5 * FILE_BYTES) / 2**30)
+        kept.enforce(0)
+        assert kept.deleted["size"] == (6, 6 * FILE_BYTES)
         assert [name.removesuffix(".temp") for name in names_in(tmp_path)] == names[6:]
         retention(writer, gib=1 / 2**30).enforce(0)
         assert names_in(tmp_path) == [f"{names[-1]}.temp"]
@@ -137,11 +141,14 @@ def test_only_the_open_file_is_left(tmp_path: Path, caplog: pytest.LogCaptureFix
         kept = retention(writer, free_percent=100.0)
         for _ in range(3):
             kept.enforce(NOON_S)
+        assert kept.deleted["free"] == (0, 0)
         assert names_in(tmp_path) == ["202306181200.pcap.temp"]
     assert caplog.text.count("no finished evidence file is left to delete") == 1
 
 
 def test_directory_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Raises nothing: capture goes on."""
-    Retention(tmp_path / "gone", Limits(1, 1.0, 5.0), print).enforce(NOON_S)
+    kept = Retention(tmp_path / "gone", Limits(1, 1.0, 5.0), print)
+    kept.enforce(NOON_S)
+    assert kept.failures == 1
     assert "cannot be looked at" in caplog.text

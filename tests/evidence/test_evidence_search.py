@@ -7,7 +7,7 @@ import random
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -299,6 +299,9 @@ def test_database_that_is_none(
     assert days == {"20230619"}
     assert "20230618.sqlite cannot be read, its evidence is not found" in caplog.text
     assert index.status()["index"]["state"] == "rebuilding"
+    with pytest.raises(EvidenceError, match=r"20230618.sqlite cannot be read .* sensor evidence reindex"):
+        index.histogram(Query(devid=3), 0, 1 << 51, 10)
+    assert index.histogram(Query(devid=12), 0, 1 << 51, 10)
 
 
 def test_foreign_database(
@@ -315,6 +318,16 @@ def test_foreign_database(
     assert "not an index of this version" in caplog.text
 
 
+def test_index_of_another_version(kept: tuple[Path, list[Evidence]], tmp_path: Path) -> None:
+    """Nothing is counted of it, and nobody is told that there was nothing."""
+    directory = tmp_path / "copy"
+    shutil.copytree(kept[0], directory)
+    with closing(sqlite3.connect(directory / "3" / "20230618.sqlite")) as connection:
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    with pytest.raises(EvidenceError, match="not an index of this version"):
+        EvidenceIndex(directory).histogram(Query(), 0, 1 << 51, 10)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_reader_without_the_right_to_write() -> None:
     """An unprivileged process finds evidence while it is written, and afterwards; it changes nothing."""
@@ -324,12 +337,49 @@ def test_reader_without_the_right_to_write() -> None:
             writer.write([piece(1)])
             writer.tick(0)
             _open_to_all(directory)
-            assert _as_nobody(directory) == 1
+            assert _as_nobody(lambda: _pieces(directory)) == 1
         _open_to_all(directory)
         before = sorted(path.name for path in writer.directory.iterdir())
         assert before == [".lock", "20230618.sqlite", "202306181200.pcap"]
-        assert _as_nobody(directory) == 1
+        assert _as_nobody(lambda: _pieces(directory)) == 1
         assert sorted(path.name for path in writer.directory.iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("which", [".", "3"])
+def test_directory_that_cannot_be_read(which: str) -> None:
+    """Is no empty directory, neither that of all devices nor that of one: every question says so."""
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        with writing(directory) as writer:
+            writer.write([piece(1)])
+        _open_to_all(directory)
+        index, day = EvidenceIndex(directory), Query(devid=3)
+        [stored] = index.search(Query(), 1).items
+        questions = (
+            index.status,
+            lambda: index.lookup(stored.time_us),
+            lambda: index.search(day, 5),
+            lambda: list(index.iterate(day)),
+            lambda: list(index.flow(stored)),
+            lambda: index.histogram(day, stored.time_us, stored.time_us + 1, 10),
+            lambda: index.get(stored.key),
+        )
+
+        def refused() -> int:
+            return sum(_is_refused(question, directory) for question in questions)
+
+        assert _as_nobody(refused) == 0
+        (directory / which).chmod(0o700)
+        assert _as_nobody(refused) == len(questions)
+
+
+def _is_refused(question: Callable[[], object], directory: Path) -> bool:
+    try:
+        question()
+    except EvidenceError as error:
+        return str(error).startswith(str(directory)) and "cannot be read: Permission denied" in str(error)
+    return False
 
 
 def _open_to_all(directory: Path) -> None:
@@ -337,15 +387,19 @@ def _open_to_all(directory: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _as_nobody(directory: Path) -> int:
-    """How many pieces a process of the user nobody finds."""
+def _pieces(directory: Path) -> int:
+    return len(EvidenceIndex(directory).search(Query(), 10).items)
+
+
+def _as_nobody(count: Callable[[], int]) -> int:
+    """What a process of the user nobody counts."""
     child = os.fork()
     if child == 0:
         try:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-            os._exit(len(EvidenceIndex(directory).search(Query(), 10).items))
+            os._exit(count())
         finally:
             os._exit(99)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -345,3 +345,4 @@ def test_a_piece_that_is_in_no_file_is_said_to_be_in_none(tmp_path: Path) -> Non
     assert first.path
     assert list(first.pieces) == [piece(0)]
     assert (second.path, list(second.pieces)) == (None, [late])
+    assert (writer.matches_written, writer.matches_failed) == ({"flow": 1}, {"flow": 1})

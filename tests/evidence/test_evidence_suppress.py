@@ -27,6 +27,7 @@ def test_no_more_than_the_limit_in_a_second() -> None:
     assert suppressor.admit(flood) == flood[:3]
     assert suppressor.admit([hit(NOON_NS + NS, 1)]) == [hit(NOON_NS + NS, 1)]
     assert suppressor.suppressed == 7
+    assert suppressor.matches == {"threat": 7}
 
 
 def test_other_rules_and_flows_are_kept() -> None:

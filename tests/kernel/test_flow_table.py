@@ -306,6 +306,25 @@ def test_the_least_recently_used_flow_gives_way(load: Open) -> None:
         assert known == (packets(program, key4(port)) > 1)
 
 
+def begun(program: Program) -> list[int]:
+    """Flows that began, by the place they were given."""
+    counted: list[int] = program.counters_by_cpu()["flows"].sum(axis=(0, 1)).tolist()
+    return counted
+
+
+def test_where_flows_begin_is_counted(load: Open) -> None:
+    """Each once: in places that are unused, then of flows that live; its own or another's that is over."""
+    program = load(flows=ONE_SET, idle_s=0.1)
+    for port in range(ONE_SET + 2):
+        for _ in range(3):
+            prog_test_run(program.fd, packet4(port))
+    assert begun(program) == [ONE_SET, 0, 0, 2, 0]
+    wait(0.15)
+    prog_test_run(program.fd, packet4(ONE_SET))
+    prog_test_run(program.fd, packet4(0))
+    assert begun(program) == [ONE_SET, 1, 1, 2, 0]
+
+
 @pytest.mark.parametrize("flows", [ONE_SET, 64, 4096])
 def test_random_traffic_over_more_flows_than_fit(load: Open, flows: int) -> None:
     """No flow has a higher number than its packets, and none is cut before its time."""
@@ -450,7 +469,7 @@ def test_no_flow_is_cut_early_whatever_other_processors_do(load: Open, cpus: lis
             for _ in range(depth):
                 prog_test_run(program.fd, frame)
         assert all(process.is_alive() for process in processes)
-    by_cpu = program.counters_by_cpu()[:, :, 0]
+    by_cpu = program.counters_by_cpu()["of"]["frames"][0]
     assert by_cpu[own, CUT] == 0
     assert by_cpu[others, CUT].min() > 0
     assert by_cpu[others, CANDIDATE].min() > 100 * depth  # it was pushed out all the time
@@ -483,7 +502,7 @@ def test_a_key_that_is_half_written_is_nobody_s(
             for port in range(1, 2 * ONE_SET):
                 prog_test_run(program.fd, packet4(port))
         assert all(process.is_alive() for process in processes)
-    by_cpu = program.counters_by_cpu()[:, :, 0]
+    by_cpu = program.counters_by_cpu()["of"]["frames"][0]
     assert by_cpu[others, CUT].sum() == 0
     assert_sound(program)
 

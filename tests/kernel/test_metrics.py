@@ -8,43 +8,35 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from live import PASS_ALL, SENSOR, TIMEOUT_S, Run, replay, running, wait_until_received
+from live import METRICS, PASS_ALL, SENSOR, TIMEOUT_S, Run, ask_until, replay, running, wait_until_received
 from prometheus_client.registry import CollectorRegistry
 
 from bench.traffic import mix
 from bench.traffic.frames import Frame, write_capture
 from sensor import abi
+from sensor.capture.lab import veth_pair
 from sensor.capture.link import find_interface
 from sensor.capture.program import Program
+from sensor.evidence.search import EvidenceIndex, Query
 from sensor.metrics import catalogue as c
 from sensor.metrics.board import Board
 from sensor.metrics.collector import SensorCollector
 from sensor.metrics.exporter import build_info
-from sensor.metrics.figures import Figures, as_object, ask
+from sensor.metrics.figures import Figures, ask
 from sensor.metrics.source import Source
 from sensor.model import RULE_CLASSES
+from sensor.talkers import MOST_TALKERS
 from sensor.tally import MATCH_CLASSES
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]
-ADDRESS = "127.0.0.1:9321"
-ON_DEMAND = {c.OLDEST}
+ON_DEMAND = {c.OLDEST, c.INDEX_COMMITTED}
 """Metrics that are not there as long as there is no evidence."""
-
-
-def ask_until(is_so: Callable[[Figures], object]) -> Figures:
-    """Ask until the figures say so: most are published five times a second."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        figures = ask(ADDRESS)
-        if is_so(figures):
-            return figures
-    raise AssertionError(as_object(figures, figures))
 
 
 def child(run: Run, name: str) -> int:
@@ -88,17 +80,31 @@ def test_every_series_is_there_from_the_start(network: Network, tmp_path: Path) 
     assert values(figures, c.EVIDENCE, "outcome") == set(c.OUTCOMES)
     assert values(figures, c.MATCHES, "rule_class") == set(MATCH_CLASSES)
     assert values(figures, c.RULES, "rule_class") == set(RULE_CLASSES)
-    assert values(figures, c.MATCHED, "interface") == {network[0]}
+    assert values(figures, c.MATCHED, "interface") == values(figures, c.LOST, "interface") == {network[0]}
+    assert values(figures, c.READ, "cpu") == values(figures, c.SEEN, "cpu")
+    assert values(figures, c.FLOWS_BEGUN, "place") == {"unused", "own", "over", "evicted", "nowhere"}
+    assert values(figures, c.EVIDENCE_MATCHES, "rule_class") == set(MATCH_CLASSES)
+    assert values(figures, c.DELETED_FILES, "reason") == {"age", "size", "free"}
     assert figures.total(c.SEEN) == figures.total(c.READ) == figures.total(c.MATCHES) == 0
     assert figures.by("source", c.SOURCE_UP) == dict.fromkeys(c.SOURCES, 1)
     assert figures.total(c.WORKERS_ALIVE) == figures.total(c.WORKERS) == 1
 
 
 def test_they_are_what_was_sent(network: Network, tmp_path: Path) -> None:
-    """The law holds in them, and they end as the sensor's own final counters do."""
-    with running(network[0], tmp_path / "evidence") as run:
+    """The law holds in them, and they end as the sensor's own final counters do, and as the index."""
+    evidence = tmp_path / "evidence"
+    (evidence / "3").mkdir(parents=True)
+    (evidence / "3" / "200001010000.pcap").write_bytes(bytes(24))
+    with running(network[0], evidence, "--retain-days", "1") as run:
         sent = send(network, tmp_path)
-        figures = ask_until(lambda one: one.total(c.SEEN) == sent and one.total(c.IN_RING) == 0)
+        figures = ask_until(
+            lambda one: (
+                one.total(c.SEEN) == sent
+                and one.total(c.IN_RING) == one.total(c.INDEX_WAITING) == 0
+                and one.total(c.INDEX_COMPLETE)
+                and one.total(c.DELETED_FILES)
+            )
+        )
         assert run.stop() == 0
 
     def total(metric: c.Metric) -> float:
@@ -117,12 +123,44 @@ def test_they_are_what_was_sent(network: Network, tmp_path: Path) -> None:
     }
     classes = [match["class"] for match in run.matches]
     assert figures.by("rule_class", c.MATCHES) == {name: classes.count(name) for name in MATCH_CLASSES}
-    assert figures.by("rule_class", c.MATCHES_WRITTEN) == figures.by("rule_class", c.MATCHES)
+    assert figures.by("rule_class", c.EVIDENCE_MATCHES) == figures.by("rule_class", c.MATCHES)
+    assert figures.total(c.EVIDENCE_MATCHES, outcome="written") == total(c.MATCHES)
     rules = [str(match["rule"]) for match in run.matches]
     assert figures.by("rule", c.RULE_MATCHES) == {rule: rules.count(rule) for rule in rules} | {"other": 0}
     assert total(c.RECEIVED) == sent
     assert figures.samples["sensor_match_duration_seconds_count"][0][1] == total(c.READ)
     assert total(c.OLDEST) % 300 == 0
+    stored = list(EvidenceIndex(evidence).iterate(Query()))
+    assert total(c.INDEX_ROWS) == len(stored) == total(c.MATCHED)
+    assert 0 <= time.time() - total(c.INDEX_COMMITTED) < TIMEOUT_S
+    senders = Counter(one.five_tuple.source_text for one in stored)
+    told = figures.by("address", c.TALKERS)
+    assert told.pop("other") == len(stored) - sum(told.values()) > 0
+    assert len(told) == MOST_TALKERS
+    assert told == {address: senders[address] for address in told}
+    assert figures.by("reason", c.DELETED_FILES) == {"age": 1, "size": 0, "free": 0}
+    assert figures.by("reason", c.DELETED_BYTES) == {"age": 24, "size": 0, "free": 0}
+    flows = figures.by("place", c.FLOWS_BEGUN)
+    assert flows["unused"] == total(c.FLOW_ENTRIES) > 100
+    assert flows["evicted"] == flows["over"] == 0
+
+
+def test_each_interface_has_its_own_counters(network: Network, tmp_path: Path) -> None:
+    """Every bucket of the kernel's, whichever of them was named first."""
+    veth_pair("mirror2", "source2")
+    counters = (c.SEEN, c.IGNORED, c.SUBMITTED, c.LOST)
+    with running("mirror2", tmp_path / "evidence", "-i", network[0]) as run:
+        sent = send(network, tmp_path)
+        first = ask_until(lambda one: one.total(c.SEEN) == sent)
+        replay("source2", tmp_path / "traffic.pcap")
+        both = ask_until(lambda one: one.total(c.SEEN) == 2 * sent)
+        assert run.stop() == 0
+    assert [first.total(counter, interface="mirror2") for counter in counters] == [0, 0, 0, 0]
+    seen, ignored, submitted, lost = (both.total(counter, interface="mirror2") for counter in counters)
+    assert seen == ignored + submitted + lost == sent
+    assert [both.total(counter, interface=network[0]) for counter in counters] == [
+        first.total(counter) for counter in counters
+    ]
 
 
 def test_prometheus_finds_nothing_wrong_with_them(network: Network, tmp_path: Path) -> None:
@@ -172,9 +210,9 @@ def test_a_supervisor_that_hangs_is_seen(network: Network, tmp_path: Path) -> No
         ask_until(lambda figures: figures.state == "capturing")
         run.process.send_signal(signal.SIGSTOP)
         sent = send(network, tmp_path)
-        first = ask(ADDRESS)
+        first = ask(METRICS)
         assert first.total(c.SEEN) == sent
-        assert ask(ADDRESS).total(c.HEARTBEAT) == first.total(c.HEARTBEAT)
+        assert ask(METRICS).total(c.HEARTBEAT) == first.total(c.HEARTBEAT)
         run.process.send_signal(signal.SIGCONT)
         ask_until(lambda figures: figures.total(c.HEARTBEAT) != first.total(c.HEARTBEAT))
         assert run.stop() == 0
@@ -280,7 +318,7 @@ def test_loss_is_exact(network: Network, tmp_path: Path) -> None:
         os.kill(worker, signal.SIGSTOP)
         replay(network[1], tmp_path / "burst.pcap")
         wait_until_received(network[0], 3000)
-        full = ask(ADDRESS)
+        full = ask(METRICS)
         os.kill(worker, signal.SIGCONT)
         figures = ask_until(lambda one: one.total(c.IN_RING) == 0)
         assert run.stop() == 0
@@ -337,13 +375,22 @@ def test_the_commands_of_the_page_run(network: Network, tmp_path: Path) -> None:
                 assert found["state"] == "capturing"
                 assert found["seen"]["frames"] == sent
                 assert found["interfaces"][network[0]]["carrier"] is True
+                assert found["interfaces"][network[0]]["seen"]["frames"] == sent
+                assert found["index_complete"] is True
+                assert found["flow_table"]["entries"] > 0
+                assert found["events"]["--json"] == {
+                    "connected": True,
+                    "sent": sum(found["matches_by_class"].values()),
+                    "waiting": 0,
+                    "lost": 0,
+                }
                 assert found["figures_missing"] == []
             else:
                 assert f"{sent:,}" in shown
         assert run.stop() == 0
     done = subprocess.run([*SENSOR, "status"], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"sensor: no sensor answers at {ADDRESS} (Connection refused); start one")
+    assert done.stderr.startswith(f"sensor: no sensor answers at {METRICS} (Connection refused); start one")
     assert len(done.stderr.splitlines()) == 1
 
 

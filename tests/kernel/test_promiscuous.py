@@ -11,7 +11,8 @@ from pathlib import Path
 
 import dpkt
 import pytest
-from live import PASS_ALL, running, wait_until
+from live import PASS_ALL, running
+from processes import wait_until
 from pyroute2 import IPRoute
 
 from sensor.capture.link import attached, find_interface

@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from live import replay, running, wait_until_received
+from live import ask_until, replay, running, wait_until_received
 
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
+from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.evidence.search import EvidenceIndex, Query
 from sensor.evidence.verify import verify
+from sensor.metrics import catalogue as c
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 
@@ -64,6 +66,10 @@ def test_lost_index_comes_back_while_capturing(network: tuple[str, str], tmp_pat
         while len(list(index.iterate(Query()))) < len(before) or index.status()["index"]["state"] != "ok":
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
+        figures = ask_until(lambda one: one.total(c.INDEX_COMPLETE))
         assert run.stop() == 0
+    file_bytes = sum(path.stat().st_size - FILE_HEADER_BYTES for path in run.files)
+    assert (figures.total(c.REINDEX_DONE), figures.total(c.REINDEX_REMAINING)) == (file_bytes, 0)
+    assert figures.total(c.INDEX_ROWS) == len(before)
     assert [(one.key, one.matches) for one in index.iterate(Query())] == before
     assert any("the index is built anew" in line for line in run.log)
