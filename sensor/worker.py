@@ -58,6 +58,10 @@ class Report(NamedTuple):
     """The share of the ring that was taken when the batch was read, 0 to 1."""
 
 
+class Up(NamedTuple):
+    """The first word of a worker: it has its rings, and reads them from now on."""
+
+
 class Farewell(NamedTuple):
     """The last word of a worker that was asked to end: what its successor has to know."""
 
@@ -88,6 +92,7 @@ def work(
     mine = RingSet([ring.mapped_anew() for ring in rings])
     clock_due_s = time.monotonic() + CLOCK_S
     with suppress(BrokenPipeError):
+        _send(connection, Up())
         while HAND_OVER not in told:
             busy = [_take_batch(ring, mine, pipeline, connection) for ring in mine.rings]
             if DRAIN in told and not any(busy):
@@ -118,7 +123,7 @@ def _take_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, connection: 
     return True
 
 
-def _send(connection: Connection, message: Report | Farewell) -> None:
+def _send(connection: Connection, message: Up | Report | Farewell) -> None:
     connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
 
