@@ -64,6 +64,8 @@ def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) ->
     write_capture(tmp_path / "capture.pcap", frames)
     subprocess.run(["tshark", "-r", "capture.pcap", "-w", "capture.pcapng"], check=True, cwd=tmp_path)
     variables = {"SENSOR_DURATION": "0.2", "SENSOR_EVIDENCE": str(tmp_path / "evidence")}
+    if "--config sensor.toml" in command:
+        run("sensor config init sensor.toml", tmp_path)
     if command.startswith("sensor evidence"):
         run("sensor read capture.pcap", tmp_path, **variables)
     run(command, tmp_path, **variables)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pwd
 from pathlib import Path
 
-from sensor.errors import EvidenceError, PrivilegeError, SettingsError
+from sensor.api.access import find_account
+from sensor.errors import EvidenceError, PrivilegeError
 
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -32,12 +32,7 @@ def drop_privileges(user: str, evidence: Path) -> None:
 
 
 def _become(user: str, evidence: Path) -> None:
-    try:
-        account = pwd.getpwnam(user)
-    except KeyError as error:
-        raise SettingsError(f"api_user: there is no user {user!r} on this host") from error
-    if account.pw_uid == 0:
-        raise SettingsError("api_user: the API does not run as root; name another user")
+    account = find_account(user)
     try:
         os.setgroups([evidence.stat().st_gid])
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)

@@ -15,11 +15,11 @@ from types import FrameType
 import anyio.to_thread
 import uvicorn
 
+from sensor.api.access import tls_faults, token_fault
 from sensor.api.app import create_app, guarded
 from sensor.api.connection import Connection
 from sensor.api.guard import audit_log, loopback_names
 from sensor.api.privileges import drop_privileges
-from sensor.api.tokens import TokenFile
 from sensor.config import Settings
 from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
 
@@ -87,17 +87,9 @@ def _check(settings: Settings) -> None:
     """Refuse what would let strangers in, or could not work."""
     if not settings.evidence.is_dir():
         raise EvidenceError(f"{settings.evidence} is not there; name the evidence directory with --evidence")
-    if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise SettingsError("tls_cert and tls_key: name both, or neither")
-    if settings.tls_client_ca and not settings.tls_cert:
-        raise SettingsError("tls_client_ca: client certificates need TLS; name tls_cert and tls_key too")
-    has_tokens = bool(TokenFile(settings.evidence).list())
-    needs_tokens = settings.token_required or loopback_names(settings.listen_host) is None
-    if needs_tokens and not has_tokens and not settings.tls_client_ca:
-        raise SettingsError(
-            f"listen: {settings.listen} needs a token; make one with `sensor token create NAME`,"
-            " or demand client certificates with tls_client_ca"
-        )
+    for fault in (*tls_faults(settings), token_fault(settings)):
+        if fault:
+            raise SettingsError(fault)
     if loopback_names(settings.listen_host) is None and not settings.tls_cert:
         log.warning("no TLS on %s: tokens and evidence can be read on the way; set tls_cert", settings.listen)
 

@@ -2,6 +2,10 @@
 
 Programs are attached by a BPF link (kernel 5.9 and newer), not by netlink: the kernel
 detaches it when the process ends, however it ends, and never replaces a stranger's program.
+
+A NIC drops frames for other hosts before XDP, unless something asks for all of them. A packet
+socket does (packet(7), ``PACKET_MR_PROMISC``): the kernel counts who asks, and takes that back when the
+socket's process ends; the flag ``promisc`` of ``ip link`` would stay for ever.
 """
 
 from __future__ import annotations
@@ -9,13 +13,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sensor.capture.interface import Interface, find_interface
 from sensor.capture.refusals import Mode, hidden_tags, refusals
-from sensor.capture.syscalls import link_create_xdp
-from sensor.errors import InterfaceError, KernelError
+from sensor.capture.syscalls import link_create_xdp, link_detach
+from sensor.errors import InterfaceError, KernelError, PrivilegeError
 
 __all__ = ["Interface", "Mode", "attached", "find_interface", "ready_interface"]
 
@@ -23,6 +29,11 @@ _XDP_FLAGS: dict[Mode, int] = {"generic": 1 << 1, "native": 1 << 2}  # XDP_FLAGS
 _TAKEN = (errno.EBUSY, errno.EEXIST)
 _NO_NATIVE_XDP = (errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM, errno.EFAULT)
 """What drivers answer where MTU, queues or an offload of theirs stand against native XDP."""
+
+_SOL_PACKET = 263
+_PACKET_ADD_MEMBERSHIP = 1
+_PACKET_DROP_MEMBERSHIP = 2
+_PACKET_MR_PROMISC = 1
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +51,7 @@ def ready_interface(name: str, mode: Mode, *, frags: bool = False) -> Interface:
     """
     interface = find_interface(name)
     for reason in refusals(interface, mode, frags=frags):
-        raise InterfaceError(reason)
+        raise InterfaceError(str(reason))
     for doubt in hidden_tags(interface):
         log.warning("%s", doubt)
     return interface
@@ -58,17 +69,48 @@ def needs_frags(name: str, mode: Mode) -> bool:
 
 @contextmanager
 def attached(prog_fd: int, interface: Interface, mode: Mode) -> Iterator[int]:
-    """Keep a program attached to an interface; gives the link's fd, by which another can take its place.
+    """Keep a program attached to an interface, and its NIC taking frames for other hosts too.
+
+    Gives the link's fd, by which another program can take its place. At the end both are over at once,
+    although processes that were forked meanwhile have the descriptors, too.
 
     Raises:
         InterfaceError: The driver refuses native XDP, or another program came first.
+        PrivilegeError: CAP_NET_RAW is missing.
         KernelError: The kernel refused for another reason.
     """
-    link_fd = _attach(prog_fd, interface, mode)
+    with _promiscuous(interface):
+        link_fd = _attach(prog_fd, interface, mode)
+        try:
+            yield link_fd
+        finally:
+            with suppress(OSError):  # the interface went away
+                link_detach(link_fd)
+            os.close(link_fd)
+
+
+@contextmanager
+def _promiscuous(interface: Interface) -> Iterator[None]:
+    membership = struct.pack("iHH8x", interface.index, _PACKET_MR_PROMISC, 0)  # struct packet_mreq
     try:
-        yield link_fd
-    finally:
-        os.close(link_fd)
+        receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: it receives nothing
+    except PermissionError as error:
+        raise PrivilegeError(
+            f"{interface.name}: taking frames for other hosts needs CAP_NET_RAW: run this with sudo"
+        ) from error
+    with receiver:
+        try:
+            receiver.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
+        except OSError as error:
+            raise InterfaceError(
+                f"{interface.name}: cannot be made to take frames for other hosts: {error.strerror}; "
+                "see whether it is there: ip link"
+            ) from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the interface went away
+                receiver.setsockopt(_SOL_PACKET, _PACKET_DROP_MEMBERSHIP, membership)
 
 
 def _attach(prog_fd: int, interface: Interface, mode: Mode) -> int:

@@ -41,24 +41,30 @@ CAPLEN_MAX = 65472
 
 _PACKAGED = Path(__file__).parents[1] / "_bpf"
 _SOURCE = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "bpf"
-_CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 12, 21, 38, 39
+_CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+_CAP_SYS_ADMIN = 21
+_BY_SYS_ADMIN = ("CAP_BPF", "CAP_PERFMON")
 _CLOCK_MONOTONIC_COARSE = 6
 _U64 = np.dtype(np.uint64)
+
+
+def missing_capabilities() -> list[str]:
+    """Say which capabilities this process lacks for capturing (capabilities(7))."""
+    status = Path("/proc/self/status").read_text()
+    held = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+    granted = _BY_SYS_ADMIN if held >> _CAP_SYS_ADMIN & 1 else ()
+    return [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1 and name not in granted]
 
 
 def check_privileges() -> None:
     """Check for what loading and attaching needs, before anything is touched.
 
     Raises:
-        PrivilegeError: Neither CAP_SYS_ADMIN nor all of CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN are held.
+        PrivilegeError: One of `missing_capabilities` is.
     """
-    status = Path("/proc/self/status").read_text()
-    held = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
-    may_load = held >> _CAP_SYS_ADMIN & 1 or (held >> _CAP_BPF & 1 and held >> _CAP_PERFMON & 1)
-    if not (may_load and held >> _CAP_NET_ADMIN & 1):
-        raise PrivilegeError(
-            "capturing needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run this with sudo"
-        )
+    if missing_capabilities():
+        *others, last = _CAPABILITIES
+        raise PrivilegeError(f"capturing needs root, or {', '.join(others)} and {last}: run this with sudo")
 
 
 class KernelPlan(NamedTuple):

@@ -24,6 +24,7 @@ BPF_PROG_TEST_RUN = 10
 BPF_MAP_UPDATE_BATCH = 26
 BPF_LINK_CREATE = 28
 BPF_LINK_UPDATE = 29
+BPF_LINK_DETACH = 34
 BPF_MAP_TYPE_ARRAY = 2
 BPF_MAP_TYPE_PERCPU_ARRAY = 6
 BPF_F_MMAPABLE = 1 << 10
@@ -119,6 +120,12 @@ class LinkUpdateAttr(ctypes.Structure):
     )
 
 
+class LinkDetachAttr(ctypes.Structure):
+    """``bpf_attr.link_detach``."""
+
+    _fields_ = (("link_fd", ctypes.c_uint32),)
+
+
 class LinkCreateAttr(ctypes.Structure):
     """``bpf_attr.link_create``."""
 
@@ -191,6 +198,11 @@ def link_create_xdp(prog_fd: int, ifindex: int, flags: int) -> int:
 def link_update(link_fd: int, prog_fd: int) -> None:
     """Put another program in the place of a link's: every frame meets the old one or the new one."""
     bpf(BPF_LINK_UPDATE, LinkUpdateAttr(link_fd, prog_fd))
+
+
+def link_detach(link_fd: int) -> None:
+    """Detach a link's program now (Linux 5.9), whoever else has the link open."""
+    bpf(BPF_LINK_DETACH, LinkDetachAttr(link_fd))
 
 
 def xdp_load(name: str, code: bytes, flags: int) -> int:

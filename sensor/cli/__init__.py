@@ -9,6 +9,7 @@ import click
 
 from sensor.cli.bench import bench_group
 from sensor.cli.capture import read_command, run_command
+from sensor.cli.config import config_group
 from sensor.cli.evidence import evidence_group
 from sensor.cli.reload import reload_command
 from sensor.cli.replay import compare_command, read_file_command, replay_command
@@ -34,6 +35,7 @@ for command in (replay_command, read_file_command, compare_command):
 cli.add_command(evidence_group)
 rules_group.add_command(reload_command)
 cli.add_command(status_command)
+cli.add_command(config_group)
 cli.add_command(serve_command)
 cli.add_command(token_group)
 

@@ -55,7 +55,7 @@ def commands(message: str) -> list[str]:
 def only_refusal(interface: str | Interface, mode: Mode = "native") -> str:
     """Why an interface is refused; one line, one reason."""
     interface = find_interface(interface) if isinstance(interface, str) else interface
-    [reason] = refusals(interface, mode)
+    [reason] = map(str, refusals(interface, mode))
     assert reason.startswith(f"{interface.name}: ")
     assert "\n" not in reason
     return reason
@@ -153,7 +153,8 @@ def test_drivers_without_native_xdp(program: Program, kind: str) -> None:
     sh("ip link set dut up")
     interface = find_interface("dut")
     assert only_refusal(interface) == (
-        f"dut: the driver {kind} has no native XDP; accept the slower --mode generic"
+        f"dut: the driver {kind} has no native XDP, so no program can run in it; "
+        "accept the slower --mode generic"
     )
     with pytest.raises(InterfaceError, match="--mode generic"), attached(program.fd, interface, "native"):
         pass
@@ -229,8 +230,8 @@ def test_stripped_tags(mode: Mode) -> None:
     assert not tags & find_interface("mirror").nic.offloads
     fixed = as_if("hv_netvsc", tags, fixed=tags)
     assert not list(refusals(fixed, mode))
-    assert list(hidden_tags(fixed)) == [
-        "mirror: hv_netvsc strips VLAN tags and cannot do otherwise: evidence will lack them"
+    assert list(map(str, hidden_tags(fixed))) == [
+        "mirror: hv_netvsc strips VLAN tags and cannot do otherwise, so evidence will lack them"
     ]
 
 

@@ -326,7 +326,7 @@ def test_not_root(network: Network, tmp_path: Path) -> None:
     no_privileges = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
     code, line = refused("run", "-i", network[0], "--evidence", str(evidence), wrapper=no_privileges)
     assert code == 3
-    assert "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in line
+    assert "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW" in line
     assert not evidence.exists()
 
 

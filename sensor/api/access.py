@@ -1,0 +1,67 @@
+"""Who may ask, as far as the settings say: what does not fit together, or would let strangers in."""
+
+from __future__ import annotations
+
+import pwd
+import ssl
+from collections.abc import Iterator
+
+from sensor.api.guard import loopback_names
+from sensor.api.tokens import TokenFile
+from sensor.config import Settings
+from sensor.errors import SettingsError
+
+
+def find_account(user: str) -> pwd.struct_passwd:
+    """Look up whom the API is to run as.
+
+    Raises:
+        SettingsError: There is no such user, or it is root.
+    """
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError as error:
+        raise SettingsError(f"api_user: there is no user {user!r} on this host") from error
+    if account.pw_uid == 0:
+        raise SettingsError("api_user: the API does not run as root; name another user")
+    return account
+
+
+def tls_faults(settings: Settings) -> Iterator[str]:
+    """Say what is wrong with the TLS files, a line each."""
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        yield "tls_cert and tls_key: name both, or neither"
+    if settings.tls_client_ca and not settings.tls_cert:
+        yield "tls_client_ca: client certificates need TLS; name tls_cert and tls_key too"
+    named = {name: getattr(settings, name) for name in ("tls_cert", "tls_key", "tls_client_ca")}
+    readable = True
+    for name, path in named.items():
+        try:
+            if path:
+                path.open("rb").close()
+        except OSError as error:
+            readable = False
+            yield f"{name}: {path}: cannot be read: {error.strerror}"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        if readable and settings.tls_cert and settings.tls_key:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+        if readable and settings.tls_client_ca:
+            context.load_verify_locations(settings.tls_client_ca)
+    except ssl.SSLError as error:
+        yield f"tls_cert, tls_key, tls_client_ca: cannot be used: {error}"
+
+
+def token_fault(settings: Settings) -> str | None:
+    """Say that nobody could ask, for want of a token.
+
+    Raises:
+        EvidenceError: The file of the tokens cannot be read.
+    """
+    needs_tokens = settings.token_required or loopback_names(settings.listen_host) is None
+    if not needs_tokens or settings.tls_client_ca or TokenFile(settings.evidence).list():
+        return None
+    return (
+        f"listen: {settings.listen} needs a token; make one with `sensor token create NAME`,"
+        " or demand client certificates with tls_client_ca"
+    )

@@ -1,0 +1,167 @@
+"""`sensor config`: what a user is told about the settings, and the file to start with."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sensor.config import OWN_RULES, Settings, load_settings
+from tests.rules.commands import Done, sensor
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SENSOR_")]:
+        monkeypatch.delenv(name)
+
+
+def check(directory: Path, content: str) -> Done:
+    """Run `sensor config check` with a file of this content."""
+    (directory / "sensor.toml").write_text(content)
+    return sensor("config", "check", "--config", directory / "sensor.toml")
+
+
+def test_every_value_and_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The value is that of the commands, the source the last one that sets it."""
+    config = tmp_path / "sensor.toml"
+    config.write_text('keep = "threat"\ndevid = 7\n[networks]\ninclude = ["10.0.0.0/8"]\n')
+    monkeypatch.setenv("SENSOR_KEEP", "flow")
+    [shown] = sensor("config", "show", "--json", "--config", config).objects
+    assert list(shown) == list(Settings.model_fields)
+    assert {name: one["value"] for name, one in shown.items()} == load_settings({}, config).model_dump(
+        mode="json"
+    )
+    assert {name: one["source"] for name, one in shown.items() if one["source"] != "default"} == {
+        "keep": "variable SENSOR_KEEP",
+        "devid": f"file {config}",
+        "networks_include": f"file {config}",
+    }
+    lines = sensor("config", "show", "--config", config).out.splitlines()
+    assert [line.split()[0] for line in lines] == list(Settings.model_fields)
+    assert 'keep                 "flow"                         variable SENSOR_KEEP' in lines
+
+
+def test_a_variable_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands on a deployed host need no flag; the flag wins over it."""
+    for name, devid in (("deployed", 11), ("other", 12)):
+        (tmp_path / name).write_text(f"devid = {devid}\n")
+    monkeypatch.setenv("SENSOR_CONFIG", str(tmp_path / "deployed"))
+    assert load_settings({}).devid == 11
+    assert load_settings({}, tmp_path / "other").devid == 12
+    monkeypatch.setenv("SENSOR_CONFIG", str(tmp_path / "nowhere"))
+    done = sensor("config", "show")
+    assert (done.code, done.err) == (
+        2,
+        f"sensor: {tmp_path}/nowhere: cannot be read: No such file or directory\n",
+    )
+
+
+def test_nothing_is_wrong(tmp_path: Path) -> None:
+    """Which is said in a word."""
+    assert check(tmp_path, "devid = 4\n") == (0, "ok\n", "")
+
+
+def test_every_fault_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names, values and what they name on this host; a line each, with the place to look at."""
+    monkeypatch.setenv("SENSOR_FLOWS", "many")
+    (tmp_path / "key.pem").write_text("no key")
+    done = check(
+        tmp_path,
+        f"""
+        ring-mb = 8
+        snaplen = 1
+        keep = ["threat"]
+        rules = "{tmp_path}/rules"
+        evidence = "{tmp_path}/key.pem"
+        events = ["smtp://nowhere", "file:/"]
+        api_user = "no-one-here"
+        audit = "{tmp_path}/nowhere/audit"
+        tls_cert = "{tmp_path}/cert.pem"
+        tls_client_ca = "{tmp_path}/key.pem"
+        """,
+    )
+    file = f", from file {tmp_path}/sensor.toml"
+    assert done.code == 2
+    assert set(done.out.splitlines()) == {
+        f"ring_mb: there is no such setting; is it ring_mib?{file}",
+        f"snaplen: Input should be greater than or equal to 128 (is 1){file}",
+        f"keep: Input should be 'threat', 'any' or 'flow' (is ['threat']){file}",
+        "flows: Input should be a valid integer, unable to parse string as an integer (is 'many')"
+        ", from variable SENSOR_FLOWS",
+        f"rules: {tmp_path}/rules: there is no such directory",
+        f"evidence: {tmp_path}/key.pem: is no directory",
+        "events: smtp://nowhere: has to start with one of file:, unix:, syslog+udp:, syslog+tcp:, "
+        "syslog+tls:",
+        "events: file:/: /: Is a directory",
+        "api_user: there is no user 'no-one-here' on this host",
+        f"audit: {tmp_path}/nowhere: there is no such directory",
+        "tls_cert and tls_key: name both, or neither",
+        f"tls_cert: {tmp_path}/cert.pem: cannot be read: No such file or directory",
+    }
+
+
+def test_certificates_that_openssl_does_not_take(tmp_path: Path) -> None:
+    """A key that is another certificate's is found before anybody is refused."""
+    new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sensor -days 1"
+    for name in ("one", "two"):
+        files = ["-out", f"{name}.pem", "-keyout", f"{name}.key"]
+        subprocess.run([*new.split(), *files], check=True, cwd=tmp_path, capture_output=True)
+    settings = f'tls_cert = "{tmp_path}/one.pem"\ntls_key = "{tmp_path}/%s.key"\n'
+    assert check(tmp_path, settings % "one").out == "ok\n"
+    done = check(tmp_path, settings % "two")
+    assert (done.code, done.out.count("\n")) == (2, 1)
+    assert "KEY_VALUES_MISMATCH" in done.out
+
+
+def test_what_is_no_toml(tmp_path: Path) -> None:
+    """Nothing else can be said of it."""
+    done = check(tmp_path, "devid = \n")
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(r"sensor: .*sensor\.toml: not a TOML file: .*\n", done.err)
+
+
+def test_a_directory_without_rules(tmp_path: Path) -> None:
+    """It is there, and of no use."""
+    assert "has none of service.json" in check(tmp_path, f'rules = "{tmp_path}"').out
+
+
+def test_a_variable_that_is_nearly_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, but no fault: `sensor run` starts with it, and it may be another program's."""
+    monkeypatch.setenv("SENSOR_RINGMIB", "8")
+    monkeypatch.setenv("SENSOR_CONFIG", str(tmp_path / "sensor.toml"))
+    done = check(tmp_path, "")
+    assert done == (0, "ok\n", "SENSOR_RINGMIB: there is no such setting; is it SENSOR_RING_MIB?\n")
+
+
+def test_the_file_to_start_with(tmp_path: Path) -> None:
+    """It changes nothing as it stands; with every setting taken, all of them have a valid value."""
+    path = tmp_path / "sensor.toml"
+    assert sensor("config", "init", path) == (0, "", "")
+    text = path.read_text()
+    assert sensor("config", "init").out == text
+    assert load_settings({}, path) == Settings()
+    path.write_text(re.sub(r"^#(?=\w)", "", text, flags=re.MULTILINE))
+    settings = load_settings({}, path)
+    assert settings.model_fields_set == set(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        if not field.examples:
+            assert getattr(settings, name) == field.default
+        assert " ".join((field.description or "").replace("``", "`").split()) in " ".join(
+            text.replace("\n# ", " ").split()
+        )
+    assert settings.rules != OWN_RULES
+
+
+def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
+    """Whatever it is."""
+    path = tmp_path / "sensor.toml"
+    path.write_text("devid = 4\n")
+    done = sensor("config", "init", path)
+    assert done.code == 2
+    assert f"{path}: is there already" in done.err
+    assert path.read_text() == "devid = 4\n"
+    assert "cannot be written: No such file" in sensor("config", "init", tmp_path / "no" / "file").err
