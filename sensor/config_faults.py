@@ -28,9 +28,9 @@ def config_faults(config: Path | None) -> Iterator[str]:
     yield from _rules_faults(settings.rules)
     if settings.evidence.exists() and not settings.evidence.is_dir():
         yield f"evidence: {settings.evidence}: is no directory"
-    yield from _event_faults(settings)
+    yield from event_faults(settings)
     if settings.api:
-        yield from _api_faults(settings)
+        yield from api_faults(settings)
 
 
 def unknown_variables() -> Iterator[str]:
@@ -51,7 +51,8 @@ def _rules_faults(directory: Path) -> Iterator[str]:
         yield f"rules: {directory}: has none of {names}"
 
 
-def _event_faults(settings: Settings) -> Iterator[str]:
+def event_faults(settings: Settings) -> Iterator[str]:
+    """Say which receivers cannot be used."""
     for url in settings.events:
         try:
             destination(url)
@@ -59,7 +60,8 @@ def _event_faults(settings: Settings) -> Iterator[str]:
             yield str(error)
 
 
-def _api_faults(settings: Settings) -> Iterator[str]:
+def api_faults(settings: Settings) -> Iterator[str]:
+    """Say what the API cannot use; tokens are no settings, and made later."""
     try:
         find_account(settings.api_user)
     except SettingsError as error:

@@ -28,9 +28,16 @@ class Finding:
     is_safe: bool = False
     """The command takes nothing from anybody: ``sensor doctor --fix`` may run it."""
 
-    def __str__(self) -> str:
+    @property
+    def statement(self) -> str:
+        """What is so, and why it matters."""
         text = ": ".join(filter(None, (self.subject, self.what)))
-        if self.why:
-            text += f", so {self.why}"
-        remedy = ": ".join(filter(None, (self.advice, self.command)))
-        return f"{text}; {remedy}" if remedy else text
+        return f"{text}, so {self.why}" if self.why else text
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it; empty where there is nothing to do."""
+        return ": ".join(filter(None, (self.advice, self.command)))
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.statement, self.remedy)))

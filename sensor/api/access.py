@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pwd
 import ssl
 from collections.abc import Iterator
 
-from sensor.api.guard import loopback_names
 from sensor.api.tokens import TokenFile
 from sensor.config import Settings
 from sensor.errors import SettingsError
@@ -25,6 +25,13 @@ def find_account(user: str) -> pwd.struct_passwd:
     if account.pw_uid == 0:
         raise SettingsError("api_user: the API does not run as root; name another user")
     return account
+
+
+def loopback_names(host: str) -> frozenset[str] | None:
+    """Return the names a loopback address is asked by; None for any other address."""
+    if not ipaddress.ip_address(host).is_loopback:
+        return None
+    return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host})
 
 
 def tls_faults(settings: Settings) -> Iterator[str]:

@@ -8,7 +8,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from sensor.api.guard import Guard, Policy, loopback_names
+from sensor.api.access import loopback_names
+from sensor.api.guard import Guard, Policy
 from sensor.api.openapi import describe
 from sensor.api.pages import add_pages
 from sensor.api.problem import ProblemResponse, on_bug, on_http_error, on_invalid

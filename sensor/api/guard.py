@@ -6,7 +6,6 @@ nothing: they ask for a token when the data answers 401.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 import time
@@ -163,13 +162,6 @@ class Rates:
         if len(self._buckets) > CLIENTS_MAX:
             self._buckets.popitem(last=False)
         return admitted
-
-
-def loopback_names(host: str) -> frozenset[str] | None:
-    """Return the names a loopback address is asked by; None for any other address."""
-    if not ipaddress.ip_address(host).is_loopback:
-        return None
-    return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host})
 
 
 def is_data(scope: Scope) -> bool:

@@ -6,6 +6,7 @@ Runs in the supervisor, whose loop calls `ApiProcess.tick`, which never waits: c
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -54,7 +55,9 @@ class ApiProcess:
     def _start(self) -> None:
         # It ends when this pipe does: with this process, however that ends. In a session of its own, so
         # that Ctrl-C does not end it first.
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, start_new_session=True, env=_environment()
+        )
         self._started_s = time.monotonic()
         self._due_s = None
 
@@ -95,6 +98,11 @@ class ApiProcess:
 def flags(settings: Settings) -> list[str]:
     """Return the flags of `sensor serve` that say what these settings do."""
     return [flag for name in SETTINGS for flag in _flag(name, getattr(settings, name))]
+
+
+def _environment() -> dict[str, str]:
+    """Return ours without the settings file: flags say all of it, save that nothing is set."""
+    return {name: value for name, value in os.environ.items() if name != "SENSOR_CONFIG"}
 
 
 def _flag(name: str, value: Any) -> list[str]:

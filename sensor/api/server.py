@@ -15,10 +15,10 @@ from types import FrameType
 import anyio.to_thread
 import uvicorn
 
-from sensor.api.access import tls_faults, token_fault
+from sensor.api.access import loopback_names, tls_faults, token_fault
 from sensor.api.app import create_app, guarded
 from sensor.api.connection import Connection
-from sensor.api.guard import audit_log, loopback_names
+from sensor.api.guard import audit_log
 from sensor.api.privileges import drop_privileges
 from sensor.config import Settings
 from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError

@@ -1,4 +1,6 @@
-"""What a driver and its NIC can do, do by themselves, and lose before XDP; runs in the supervisor.
+"""What a driver and its NIC can do, do by themselves, and lose before XDP.
+
+Runs in the supervisor, and in ``sensor doctor``.
 
 Features, channels and statistics come from the ethtool ioctl (linux/ethtool.h), XDP features from the
 generic netlink family ``netdev`` (Linux 6.3, Documentation/netlink/specs/netdev.yaml), the rest from
@@ -57,6 +59,8 @@ class Nic:
 
     driver: str | None
     """The kernel's name for it: ``ixgbe``, ``veth``; None for the loopback."""
+    device: Path | None
+    """Where sysfs describes what the interface belongs to; None for a virtual one."""
     native_xdp: bool | None
     """None: the kernel does not say (before 6.3), an attempt will."""
     xdp_frags: bool
@@ -67,6 +71,13 @@ class Nic:
     """Those of them that cannot be turned off."""
     receive_queues: int
     transmit_queues: int
+    receive_queues_max: int
+    """As many as ``ethtool -L`` can make them."""
+    channels: str
+    """What ``ethtool -L`` calls them: ``combined`` or ``rx``."""
+    ring_frames: int
+    """Frames that a receive queue holds, and at most could; 0 where the driver does not say."""
+    ring_frames_max: int
 
 
 def read_nic(link: Any) -> Nic:
@@ -79,17 +90,23 @@ def read_nic(link: Any) -> Nic:
     xdp = _xdp_features(link["index"])
     with _ethtool(name) as ethtool:
         features = ethtool.get_features()
-        receive, transmit = _queues(ethtool, link)
+        queues = _queues(ethtool, link)
+        ring_frames, ring_frames_max = _ring_frames(ethtool)
     on = {word for word, feature in _OFFLOADS.items() if feature in features and features.is_active(feature)}
     can_change = {word for word in on if features.is_available(_OFFLOADS[word])}
     return Nic(
         driver=_driver(link),
+        device=_device(link),
         native_xdp=None if xdp is None else bool(xdp & _XDP_ACT_BASIC),
         xdp_frags=bool((xdp or 0) & _XDP_ACT_RX_SG),
         offloads=frozenset(on),
         fixed=frozenset(on - can_change),
-        receive_queues=receive,
-        transmit_queues=transmit,
+        receive_queues=queues.receive,
+        transmit_queues=queues.transmit,
+        receive_queues_max=queues.receive_max,
+        channels=queues.channels,
+        ring_frames=ring_frames,
+        ring_frames_max=ring_frames_max,
     )
 
 
@@ -155,25 +172,52 @@ def _gone(name: str) -> InterfaceError:
     return InterfaceError(f"{name}: there is no such interface any more; see what is there: ip link")
 
 
+def _device(link: Any) -> Path | None:
+    name = link.get_attr("IFLA_PARENT_DEV_NAME")
+    return Path("/sys/bus", link.get_attr("IFLA_PARENT_DEV_BUS_NAME"), "devices", name) if name else None
+
+
 def _driver(link: Any) -> str | None:
     """The driver's name: by kind for virtual devices, else by the bus that the device is on."""
     info = link.get_attr("IFLA_LINKINFO")
     kind: str | None = info.get_attr("IFLA_INFO_KIND") if info else None
-    device = link.get_attr("IFLA_PARENT_DEV_NAME")
+    device = _device(link)
     if kind or not device:
         return kind
-    driver = Path("/sys/bus", link.get_attr("IFLA_PARENT_DEV_BUS_NAME"), "devices", device, "driver")
+    driver = device / "driver"
     return driver.resolve().name if driver.exists() else None
 
 
-def _queues(ethtool: IoctlEthtool, link: Any) -> tuple[int, int]:
+class _Queues(NamedTuple):
+    receive: int
+    transmit: int
+    receive_max: int
+    channels: str
+
+
+def _queues(ethtool: IoctlEthtool, link: Any) -> _Queues:
     """Queues in use, to receive and to transmit; those allocated where the driver has no channels."""
     try:
         channels = ethtool.get_channels()
     except NotSupportedError:
-        return link.get_attr("IFLA_NUM_RX_QUEUES"), link.get_attr("IFLA_NUM_TX_QUEUES")
+        allocated = link.get_attr("IFLA_NUM_RX_QUEUES")
+        return _Queues(allocated, link.get_attr("IFLA_NUM_TX_QUEUES"), allocated, "combined")
     combined = channels.combined_count
-    return max(1, combined + channels.rx_count), max(1, combined + channels.tx_count)
+    receive = max(1, combined + channels.rx_count)
+    return _Queues(
+        receive,
+        max(1, combined + channels.tx_count),
+        max(receive, channels.max_combined, channels.max_rx),
+        "combined" if channels.max_combined else "rx",
+    )
+
+
+def _ring_frames(ethtool: IoctlEthtool) -> tuple[int, int]:
+    try:
+        rings = ethtool.get_rings()
+    except NotSupportedError:
+        return 0, 0
+    return rings.rx, rings.rx_max
 
 
 class _DeviceMessage(genlmsg):  # type: ignore[misc]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from sensor import abi
 from sensor.capture import maps
+from sensor.capture.capabilities import NEEDED, missing_capabilities
 from sensor.capture.flow_table import FlowKey, KernelFlow, KernelFlows
 from sensor.capture.ring import PerfRing
 from sensor.capture.syscalls import (
@@ -41,19 +42,8 @@ CAPLEN_MAX = 65472
 
 _PACKAGED = Path(__file__).parents[1] / "_bpf"
 _SOURCE = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "bpf"
-_CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
-_CAP_SYS_ADMIN = 21
-_BY_SYS_ADMIN = ("CAP_BPF", "CAP_PERFMON")
 _CLOCK_MONOTONIC_COARSE = 6
 _U64 = np.dtype(np.uint64)
-
-
-def missing_capabilities() -> list[str]:
-    """Say which capabilities this process lacks for capturing (capabilities(7))."""
-    status = Path("/proc/self/status").read_text()
-    held = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
-    granted = _BY_SYS_ADMIN if held >> _CAP_SYS_ADMIN & 1 else ()
-    return [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1 and name not in granted]
 
 
 def check_privileges() -> None:
@@ -63,7 +53,7 @@ def check_privileges() -> None:
         PrivilegeError: One of `missing_capabilities` is.
     """
     if missing_capabilities():
-        *others, last = _CAPABILITIES
+        *others, last = NEEDED
         raise PrivilegeError(f"capturing needs root, or {', '.join(others)} and {last}: run this with sudo")
 
 
@@ -340,7 +330,12 @@ def _refused(reason: object) -> KernelError:
 
 
 def bcc_version() -> str:
-    """Return the version of BCC, once a program has been compiled."""
+    """Return the version of BCC.
+
+    Raises:
+        KernelError: It is missing.
+    """
+    _import_bcc()
     from bcc.version import __version__
 
     return str(__version__)

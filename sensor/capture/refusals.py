@@ -1,7 +1,7 @@
 """What keeps XDP from seeing an interface's frames as they came, and the command that mends it.
 
-Runs in the supervisor, before anything is attached, and in ``sensor doctor``. Limits and habits of drivers were read in their
-sources, those of veth also tried; what is not known here, the attempt to attach finds out.
+Runs in the supervisor, before anything is attached, and in ``sensor doctor``. Limits and habits of drivers
+were read in their sources, those of veth also tried; what is not known here, the attempt to attach finds out.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def _large_mtu(interface: Interface) -> Iterator[Finding]:
             level="error",
             check="mtu",
             subject=interface.name,
-            what=f"{whose} {sender.mtu}, and frames above {limit} do not fit into the one buffer that {driver} "
-            "gives XDP",
+            what=f"{whose} {sender.mtu}, and frames above {limit} do not fit into the one buffer "
+            f"that {driver} gives XDP",
             why="it refuses the program",
             advice=f"{_GENERIC}, or lower it",
             command=f"ip link set {sender.name} mtu {limit}",

@@ -240,9 +240,14 @@ class RingSet:
 
 
 def online_cpus() -> list[int]:
-    """CPU numbers from a list such as ``0-3,5`` (sysfs, cputopology)."""
+    """Return the numbers of the CPUs that run."""
+    return cpus_in(Path("/sys/devices/system/cpu/online").read_text())
+
+
+def cpus_in(text: str) -> list[int]:
+    """Return CPU numbers from a list such as ``0-3,5`` (sysfs, cputopology)."""
     cpus: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+    for part in filter(None, text.strip().split(",")):
         low, _, high = part.partition("-")
         cpus.extend(range(int(low), int(high or low) + 1))
     return cpus

@@ -41,6 +41,8 @@ PERF_FLAG_FD_CLOEXEC = 8
 
 CLONE_NEWNET = 0x40000000
 
+_TIMEX_BYTES = 208
+_TIME_ERROR = 5
 _VERIFIER_LOG_BYTES = 1 << 24
 _VERIFIER_WORDS = 60
 _LIVE_BATCH = 64
@@ -263,6 +265,12 @@ def _test_run(prog_fd: int, frame: bytes, **options: int) -> TestRunAttr:
 def perf_event_open(attr: PerfEventAttr, cpu: int) -> int:
     """Open a perf event for all processes on one CPU; its fd (perf_event_open(2))."""
     return _call("perf_event_open", ctypes.byref(attr), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+
+
+def clock_is_synchronised() -> bool:
+    """Whether somebody keeps the wall clock right: a time service tells the kernel so (adjtimex(2))."""
+    state = int(_libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))  # all zeroes: nothing is set
+    return state not in (-1, _TIME_ERROR)
 
 
 def unshare(flags: int) -> None:

@@ -10,6 +10,7 @@ import click
 from sensor.cli.bench import bench_group
 from sensor.cli.capture import read_command, run_command
 from sensor.cli.config import config_group
+from sensor.cli.doctor import doctor_command
 from sensor.cli.evidence import evidence_group
 from sensor.cli.reload import reload_command
 from sensor.cli.replay import compare_command, read_file_command, replay_command
@@ -36,6 +37,7 @@ cli.add_command(evidence_group)
 rules_group.add_command(reload_command)
 cli.add_command(status_command)
 cli.add_command(config_group)
+cli.add_command(doctor_command)
 cli.add_command(serve_command)
 cli.add_command(token_group)
 

@@ -1,0 +1,52 @@
+"""All that ``sensor doctor`` looks at, in the order in which a sensor that starts would meet it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sensor.config import Settings
+from sensor.doctor.host import host_findings
+from sensor.doctor.port import port_findings
+from sensor.doctor.resources import disk_findings, memory_finding
+from sensor.doctor.running import running_sensor
+from sensor.doctor.service import rules_finding, service_findings
+from sensor.doctor.software import software_findings
+from sensor.finding import Finding
+
+
+def examine(settings: Settings, *, disk: bool) -> Iterator[Finding]:
+    """Look at everything; with ``disk``, at the speed of the evidence's disk, too, which takes a while."""
+    running = running_sensor(settings)
+    yield from host_findings(settings)
+    yield from software_findings()
+    yield from port_findings(settings, running)
+    yield memory_finding(settings, running)
+    yield from disk_findings(settings, running, trial=disk)
+    yield rules_finding(settings)
+    yield from service_findings(settings, running)
+
+
+class Ran(NamedTuple):
+    """A command that was run to mend something."""
+
+    command: str
+    exit_code: int
+    said: str
+    """On standard error."""
+
+    def __str__(self) -> str:
+        return f"failed: {self.command}: {self.said}" if self.exit_code else f"ran: {self.command}"
+
+
+def mend(findings: Iterable[Finding]) -> Iterator[Ran]:
+    """Run the commands that take nothing from anybody, each once."""
+    for command in dict.fromkeys(finding.command for finding in findings if finding.is_safe):
+        try:
+            done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+        except OSError as error:
+            yield Ran(command, 127, error.strerror or str(error))
+        else:
+            yield Ran(command, done.returncode, " ".join(done.stderr.split()))

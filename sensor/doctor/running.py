@@ -1,0 +1,55 @@
+"""The sensor that runs already, if one does: what it holds is not in the way of anybody."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from sensor.config import Settings
+from sensor.evidence.store import writing_process
+
+
+def running_sensor(settings: Settings) -> int | None:
+    """Return the process that writes evidence for these settings; None: none, or it may not be known."""
+    try:
+        return writing_process(settings.evidence, settings.devid)
+    except (OSError, ValueError):
+        return None
+
+
+def has_attached(process: int, program_id: int) -> bool:
+    """Whether a process keeps an XDP program attached (proc(5), fdinfo)."""
+    found = f"prog_id:\t{program_id}\n"
+    with suppress(OSError):
+        return any(found in file.read_text() for file in Path(f"/proc/{process}/fdinfo").iterdir())
+    return False
+
+
+def listening_process(port: int) -> int | None:
+    """Return the process that listens on a TCP port here; None: nobody who can be seen."""
+    inodes = {f"socket:[{inode}]" for inode in _listening(port)}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if any(str(file.readlink()) in inodes for file in (process / "fd").iterdir()):
+                return int(process.name)
+    return None
+
+
+def is_of(process: int, supervisor: int) -> bool:
+    """Whether a process is the running sensor's, or that sensor itself."""
+    with suppress(OSError):
+        parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        return supervisor in (process, parent)
+    return False
+
+
+def _listening(port: int) -> list[str]:
+    """Return the inodes of listening sockets (proc_net_tcp)."""
+    inodes = []
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path(f"/proc/thread-self/net/{name}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.append(fields[9])
+    return inodes

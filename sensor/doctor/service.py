@@ -1,0 +1,96 @@
+"""What a running sensor does beside capturing: its rules, and the addresses where it answers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+from sensor.api.access import token_fault
+from sensor.config import Settings
+from sensor.config_faults import api_faults, event_faults
+from sensor.doctor.running import is_of, listening_process
+from sensor.errors import EvidenceError, RulesError
+from sensor.finding import Finding, Level
+from sensor.rules.load import FaultyRulesError
+from sensor.rules.profile import PROFILES
+from sensor.rules.ready import make_ready
+
+
+def rules_finding(settings: Settings) -> Finding:
+    """Load the rules as a start does; what compiling them gave is kept for it."""
+    subject = str(settings.rules)
+    try:
+        ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
+    except FaultyRulesError as error:
+        return _faulty(subject, len(error.faults), "error")
+    except RulesError as error:
+        return Finding(level="error", check="rules", what=str(error))
+    if ready.rules.faults:
+        return _faulty(subject, len(ready.rules.faults), "warning")
+    return Finding(level="ok", check="rules", subject=subject, what=f"{len(ready.rules)} rules")
+
+
+def _faulty(directory: str, faults: int, level: Level) -> Finding:
+    return Finding(
+        level=level,
+        check="rules",
+        subject=directory,
+        what="1 fault" if faults == 1 else f"{faults} faults",
+        why="no sensor starts with these rules" if level == "error" else "some rules are skipped",
+        advice="see what is wrong",
+        command=f"sensor rules check {directory}",
+    )
+
+
+def service_findings(settings: Settings, running: int | None) -> Iterator[Finding]:
+    """Look at receivers of events and at both addresses."""
+    for fault in event_faults(settings):
+        yield Finding(level="error", check="events", what=fault)
+    if settings.metrics:
+        host, _, port = settings.metrics.rpartition(":")
+        yield _address("metrics", host.strip("[]"), int(port), running)
+    if settings.api:
+        yield from _api(settings)
+        yield _address("listen", settings.listen_host, settings.listen_port, running)
+
+
+def _api(settings: Settings) -> Iterator[Finding]:
+    """Without API, capture goes on."""
+    faults = list(api_faults(settings))
+    try:
+        faults += filter(None, [token_fault(settings)])
+    except EvidenceError as error:
+        faults.append(str(error))
+    for fault in faults:
+        yield Finding(level="warning", check="api", what=fault, why="nobody can look at evidence")
+
+
+def _address(setting: str, host: str, port: int, running: int | None) -> Finding:
+    """Try to listen; where that cannot be, find out who does."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        code = error.errno or 0
+    else:
+        return Finding(level="ok", check=setting, subject=address, what="is free")
+    is_taken = code == errno.EADDRINUSE
+    holder = listening_process(port) if is_taken else None
+    if running and is_taken and (holder is None or is_of(holder, running)):
+        return Finding(
+            level="ok",
+            check=setting,
+            subject=address,
+            what=f"the running sensor (process {running}) is there",
+        )
+    return Finding(
+        level="error" if setting == "metrics" else "warning",
+        check=setting,
+        subject=address,
+        what=f"cannot be listened on: {os.strerror(code)}{f' by process {holder}' if holder else ''}",
+        why="sensor run does not start" if setting == "metrics" else "nobody can look at evidence",
+        advice=f"choose another --{setting}",
+    )

@@ -1,0 +1,43 @@
+"""What capturing stands on: BCC of the distribution, and Hyperscan, of which few versions are right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import requires, version
+
+from sensor.capture.program import bcc_version
+from sensor.errors import KernelError
+from sensor.finding import Finding
+
+
+def software_findings() -> Iterator[Finding]:
+    """Look at both."""
+    try:
+        yield Finding(level="ok", check="bcc", what=f"BCC {bcc_version()}")
+    except KernelError:
+        yield Finding(
+            level="error",
+            check="bcc",
+            what="BCC for this Python is missing",
+            why="no program can be made for the kernel",
+            advice="use an environment made by /usr/bin/python3 -m venv --system-site-packages, and",
+            command="apt install python3-bpfcc",
+        )
+    yield hyperscan_finding(version("hyperscan"))
+
+
+def hyperscan_finding(found: str) -> Finding:
+    """Compare a version with the one that sensor is tested with: others miss hits without a word."""
+    pinned = next(one for one in requires("sensor") or () if re.match(r"hyperscan\b", one))
+    tested = pinned.partition("==")[2].partition(";")[0].strip()
+    if found == tested:
+        return Finding(level="ok", check="hyperscan", what=f"Hyperscan {found}")
+    return Finding(
+        level="error",
+        check="hyperscan",
+        what=f"Hyperscan {found} is not the {tested} that sensor is tested with",
+        why="it may miss hits and not say so",
+        advice="install the other",
+        command=f"pip install hyperscan=={tested}",
+    )
