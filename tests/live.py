@@ -127,12 +127,12 @@ def replay(interface: str, pcap: Path, pps: int = 20_000, cpu: int = 0) -> None:
     subprocess.run([*pinned, *command], check=True, capture_output=True, timeout=TIMEOUT_S)
 
 
-def wait_until(holds: Callable[[], object]) -> None:
+def wait_until(holds: Callable[[], object], every_s: float = 0.001) -> None:
     """Return when that holds."""
     deadline = time.monotonic() + TIMEOUT_S
     while not holds():
         assert time.monotonic() < deadline
-        time.sleep(0.001)
+        time.sleep(every_s)
 
 
 def is_running(process: int) -> bool:

@@ -100,7 +100,7 @@ class Container:
     def entering(self, *command: str) -> list[str]:
         """Return the command line, for this host, that runs a command in the container."""
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        enter = ["/usr/bin/nsenter", f"--target={self.leader}", "--all", "--wd=/"]
+        enter = ["/usr/bin/nsenter", f"--target={self.leader}", "--all", "--wdns=/"]
         return [*enter, "/usr/bin/env", "-i", path, "HOME=/root", "LANG=C.UTF-8", *command]
 
     def wait_until_booted(self) -> None:
