@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import FrameType
 
 from sensor import abi
+from sensor.capture.capabilities import keep_capabilities_from_programs
 from sensor.capture.clock import WallClock
 from sensor.capture.link import Interface, attached, find_interface, needs_frags, ready_interface
 from sensor.capture.program import check_privileges
@@ -59,6 +60,7 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
     if not settings.interface:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
     check_privileges()
+    keep_capabilities_from_programs()
     names = tuple(dict.fromkeys(settings.interface))
     frags = any(needs_frags(name, settings.mode) for name in names)
     interfaces = [ready_interface(name, settings.mode, frags=frags) for name in names]

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from sensor.capture.capabilities import keep_capabilities
 from sensor.capture.ring import PerfRing, RingSet
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
@@ -90,6 +91,7 @@ def work(
     gc.freeze()  # what was inherited is shared with the other workers as long as nothing touches it
     told = _handle_signals()
     mine = RingSet([ring.mapped_anew() for ring in rings])
+    keep_capabilities()  # from here on it only reads what strangers sent
     clock_due_s = time.monotonic() + CLOCK_S
     with suppress(BrokenPipeError):
         _send(connection, Up())

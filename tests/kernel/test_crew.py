@@ -254,3 +254,11 @@ def test_workers_that_cannot_start_are_the_end(site: Site, capfd: pytest.Capture
         ring.fd = good
     assert crew.restarts == MOST_STILLBORN
     assert "cannot be mapped" in capfd.readouterr().err
+
+
+def test_workers_have_no_capabilities(site: Site) -> None:
+    """They read what strangers sent."""
+    site.take(site.crew(pipeline(), workers=1).until_up())
+    status = Path(f"/proc/{site.workers[0]}/status").read_text()
+    assert f"CapEff:\t{0:016x}\nCapBnd" in status
+    assert f"CapPrm:\t{0:016x}\n" in status
