@@ -38,13 +38,11 @@ def interface_name(index: int) -> str:
 
 def log_to_stderr() -> None:
     """Let this process log a line for each thing that happens; over the status line, where one is drawn."""
-    if _is_journal(sys.stderr):
-        logging.setLogRecordFactory(_JournalRecord)
-        line = "<%(priority)d>%(message)s"  # it knows the time by itself
-    else:
-        over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
-        line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
+    over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
+    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JournalLine() if _is_journal(sys.stderr) else logging.Formatter(line))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def print_error(text: str) -> None:
@@ -52,13 +50,13 @@ def print_error(text: str) -> None:
     print(f"{'<3>' if _is_journal(sys.stderr) else ''}sensor: {text}", file=sys.stderr)  # noqa: T201
 
 
-class _JournalRecord(logging.LogRecord):
-    """One that has a priority of syslog's, as sd-daemon(3) wants it in front of the line."""
+class _JournalLine(logging.Formatter):
+    """A line with syslog's priority in front (sd-daemon(3)), without the time: the journal knows it."""
 
-    @property
-    def priority(self) -> int:
+    def format(self, record: logging.LogRecord) -> str:
         """From 3, error, to 6, info."""
-        return 3 if self.levelno >= logging.ERROR else 4 if self.levelno >= logging.WARNING else 6
+        priority = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
+        return f"<{priority}>{super().format(record)}"
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.deploy, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "ansible" / "roles" / "sensor" / "files"
-UNIT = "sensor@mirror"
+SET_UP, START = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "service.md").read_text(), re.DOTALL)
+UNIT = "sensor@eth1"
 BPF, PERFMON, NET_ADMIN, NET_RAW = (1 << bit for bit in (39, 38, 12, 13))
 """Capabilities (linux/capability.h)."""
 HELLO = {"1": {"type": "T", "name": "hello", "protocol": "udp", "port": 7, "regex": "^hello"}}
@@ -37,32 +39,29 @@ events = ["file:/var/log/sensor/eve.json"]
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """A host with the program of this tree; its port ``mirror`` gets what is sent to ``source`` here."""
+    """A host with the program of this tree; its port ``eth1`` gets what is sent to ``source`` here."""
     directory = tmp_path_factory.mktemp("host")
     wheels = ["wheel", "--quiet", f"--wheel-dir={directory / 'wheels'}", str(ROOT)]
     subprocess.run([sys.executable, "-m", "pip", *wheels], check=True, stderr=subprocess.DEVNULL)
     with (
         private_network(),
-        booted(debian_tree(), [("mirror", "source")], log=directory / "console") as container,
+        booted(debian_tree(), [("eth1", "source")], log=directory / "console") as container,
     ):
         _install(container, directory / "wheels")
         yield container
 
 
 def _install(host: Container, wheels: Path) -> None:
-    release = "/opt/sensor/releases/test"
-    shutil.copytree(wheels, host.root / "var/tmp/wheels")
-    host.run("python3", "-m", "venv", "--system-site-packages", release)
-    host.run(f"{release}/bin/pip", "install", "--no-index", "--find-links=/var/tmp/wheels", "sensor")
-    host.run("ln", "-s", release, "/opt/sensor/current")
-    host.run("useradd", "--system", "--user-group", "sensor")
-    host.run("useradd", "--system", "--gid=sensor", "sensor-api")
-    host.run("install", "-d", "--owner=sensor", "--group=sensor", "--mode=2750", "/data/cap")
-    (host.root / "etc/sensor/rules").mkdir(parents=True)
-    (host.root / "etc/sensor/sensor.toml").write_text(SETTINGS)
+    """As docs/service.md says, without internet."""
+    directory = host.root / "root/sensor"
+    shutil.copytree(wheels, directory)
     for unit in UNITS.glob("sensor*.service"):
-        shutil.copy(unit, host.root / "etc/systemd/system")
-    host.run("systemctl", "daemon-reload")
+        shutil.copy(unit, directory)
+    for command in SET_UP.splitlines():
+        host.run("sh", "-c", f"cd /root/sensor; export PIP_NO_INDEX=1 PIP_FIND_LINKS=.; {command}")
+    (host.root / "etc/sensor/rules").mkdir()
+    with (host.root / "etc/sensor/sensor.toml").open("a") as settings:
+        settings.write(SETTINGS)
 
 
 @pytest.fixture
@@ -105,7 +104,7 @@ def log(host: Container, unit: str = UNIT) -> str:
 
 def program(host: Container) -> int | None:
     """Return the id of the program on the mirror port."""
-    [link] = json.loads(host.run("ip", "-json", "-details", "link", "show", "mirror").stdout)
+    [link] = json.loads(host.run("ip", "-json", "-details", "link", "show", "eth1").stdout)
     return link["xdp"]["prog"]["id"] if "xdp" in link else None
 
 
@@ -116,6 +115,15 @@ def processes(host: Container, unit: str = UNIT) -> list[dict[str, str]]:
         group = group.replace("/systemd", "")
     found = host.run("sh", "-c", f"for pid in $(cat {group}); do cat /proc/$pid/status; echo; done").stdout
     return [dict(line.split(":\t", 1) for line in one.splitlines()) for one in found.split("\n\n") if one]
+
+
+def test_commands_of_the_service_page_run(host: Container) -> None:
+    """Those of the set-up have; these start what was set up."""
+    write_rules(host, HELLO)
+    for command in START.splitlines():
+        host.run("sh", "-c", command)
+    assert program(host)
+    host.run("systemctl", "disable", "--now", UNIT, "sensor-api")
 
 
 def test_active_once_the_program_is_attached(host: Container) -> None:
