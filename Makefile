@@ -1,6 +1,7 @@
 # Each target does all of its own set-up on a fresh Debian 12, as root.
 #   make demo   see it work: a mirror port in a namespace, traffic with attacks in it, the evidence
 #   make test   everything: lint, types, import directions, and all tests, the kernel's too
+#   make test-deploy  the units on a Debian host in a container; the first run fetches one, in minutes
 #   make setup  the set-up alone
 #   make dashboards   Grafana's JSON anew, from ansible/dashboards
 
@@ -13,7 +14,7 @@ PYTHON := $(VENV)/bin/python
 # xargs: a package per line, comments allowed.
 PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
 
-.PHONY: setup demo dashboards test lint clean
+.PHONY: setup demo dashboards test test-deploy lint clean
 
 setup: $(VENV)/.done
 
@@ -44,6 +45,9 @@ lint: setup
 test: lint
 	# What loads the program runs one after another, and everything else beside it.
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
+
+test-deploy: setup
+	$(PYTHON) -m pytest -m deploy tests/deploy
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

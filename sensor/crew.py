@@ -1,4 +1,4 @@
-"""The workers as the supervisor sees them: started, heard, replaced, and restarted when they die.
+"""The workers as the supervisor sees them: started, heard, replaced, and restarted when they die or hang.
 
 Runs in the supervisor, in one thread.
 """
@@ -10,18 +10,27 @@ import multiprocessing
 import os
 import pickle
 import signal
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import NamedTuple
 
 from sensor.capture.clock import WallClock
 from sensor.capture.ring import PerfRing
+from sensor.errors import SensorError
 from sensor.pipeline import Pipeline
 from sensor.rules.flows import FlowTable
-from sensor.worker import DRAIN, HAND_OVER, Farewell, Report, signals_held, work
+from sensor.worker import DRAIN, HAND_OVER, Farewell, Report, Up, signals_held, work
 
 MOST_DEATHS = 3
 """Workers that may die one after the other at the same batch until it is given up."""
+MOST_STILLBORN = 10
+"""Workers that may die one after the other, young and without a report, until that is the end."""
+YOUNG_S = 1.0
+LOOK_S = 1.0
+MOST_STILL = 20
+"""Looks at a worker that has work and got nothing done since the look before, until it is killed."""
 _ENDED_S = 5
 
 _fork = multiprocessing.get_context("fork")
@@ -32,20 +41,34 @@ class Worker:
     """One process and its share of the rings."""
 
     def __init__(self, number: int, rings: Sequence[PerfRing], pipeline: Pipeline, flows: FlowTable) -> None:
-        """Start it with these rules, and with what is known of the flows."""
+        """Start it with these rules, and with what is known of the flows.
+
+        Raises:
+            SensorError: The kernel starts no more processes.
+        """
         self.number = number
         self.rings = rings
         self.flows = flows
         self.told: signal.Signals | None = None
         """What it was asked to do last."""
+        self.is_up = False
+        self.has_reported = False
         self.farewell: Farewell | None = None
         self.exit_code: int | None = None
         pipeline.flows = flows
         self.connection, far_end = _fork.Pipe(duplex=False)
         arguments = (number, pipeline, rings, far_end, os.getpid())
         self.process = _fork.Process(target=work, args=arguments, name=f"worker {number}", daemon=True)
-        with signals_held():
-            self.process.start()
+        try:
+            with signals_held():
+                self.process.start()
+        except OSError as error:
+            raise SensorError(
+                f"no worker can be started: {error.strerror}; look at the limits of processes and memory"
+            ) from error
+        self._started_s = time.monotonic()
+        self._tails: list[int] = []
+        self._still = 0
         far_end.close()  # the worker's death is then the end of what can be received
 
     def tell(self, what: signal.Signals) -> None:
@@ -53,6 +76,22 @@ class Worker:
         self.told = what
         if self.process.pid is not None and self.process.exitcode is None:
             os.kill(self.process.pid, what)
+
+    @property
+    def is_stillborn(self) -> bool:
+        """Whether it, now dead, never came to do anything."""
+        return not self.has_reported and time.monotonic() - self._started_s < YOUNG_S
+
+    def hangs(self) -> bool:
+        """Whether it does not get on with what it has to do, for the last of many looks in a row.
+
+        Looks are counted, not seconds: where the supervisor stood still itself, nobody is to blame.
+        """
+        tails = [ring.tail for ring in self.rings]
+        idle = self.told is None and not any(ring.waiting_bytes for ring in self.rings)
+        self._still = 0 if idle or tails != self._tails else self._still + 1
+        self._tails = tails
+        return self._still >= MOST_STILL
 
     def bury(self) -> None:
         """Wait for its end, which is near."""
@@ -82,6 +121,8 @@ class Crew:
         self._pipeline = pipeline
         self._told: dict[int, int] = {}  # by CPU, where its ring's tail has to be by the reports
         self._deaths: dict[int, _Deaths] = {}  # by CPU
+        self._stillborn: Counter[int] = Counter()  # by worker, one after the other
+        self._look_s = time.monotonic()
         self._clock = WallClock()
         count = max(1, min(workers, len(rings)))
         self._workers: list[Worker] = []
@@ -100,10 +141,24 @@ class Crew:
         """Workers that run at this moment."""
         return sum(worker.process.exitcode is None for worker in self._workers)
 
+    def until_up(self) -> Iterator[Report]:
+        """Wait until every worker reads its rings; what they report until then is yielded.
+
+        Raises:
+            SensorError: No worker stays alive.
+        """
+        while not all(worker.is_up for worker in self._workers):
+            yield from self.receive(LOOK_S)
+
     def receive(self, timeout_s: float) -> Iterator[Report]:
-        """Yield what the workers report; where one has died, start another in its place."""
+        """Yield what the workers report; where one has died or hangs, start another in its place.
+
+        Raises:
+            SensorError: No worker stays alive.
+        """
         for worker in self._ready(timeout_s):
             yield from self._hear(worker)
+        self._kill_hanging()
 
     def hand_over(self, pipeline: Pipeline) -> Iterator[Report]:
         """Replace every worker by one with this pipeline; what they report until then is yielded."""
@@ -111,14 +166,14 @@ class Crew:
         for worker in self._workers:
             worker.tell(HAND_OVER)
         while any(worker.told for worker in self._workers):
-            yield from self.receive(1)
+            yield from self.receive(LOOK_S)
 
     def drain(self) -> Iterator[Report]:
         """Let the workers read their rings empty and end; no frames arrive any more."""
         for worker in self._workers:
             worker.tell(DRAIN)
         while self._workers:
-            yield from self.receive(1)
+            yield from self.receive(LOOK_S)
 
     def kill(self) -> None:
         """End all workers at once."""
@@ -131,6 +186,15 @@ class Crew:
         connections: dict[object, Worker] = {worker.connection: worker for worker in self._workers}
         return [connections[one] for one in wait([w.connection for w in self._workers], timeout_s)]
 
+    def _kill_hanging(self) -> None:
+        if time.monotonic() < self._look_s:
+            return
+        self._look_s = time.monotonic() + LOOK_S
+        for worker in self._workers:
+            if worker.hangs():
+                log.error("worker %d hangs: it is killed", worker.number)
+                worker.process.kill()
+
     def _hear(self, worker: Worker) -> Iterator[Report]:
         """Take one message of a worker."""
         try:
@@ -138,9 +202,13 @@ class Crew:
         except (EOFError, OSError):
             yield from self._replace(worker)
             return
+        if isinstance(message, Up):
+            worker.is_up = True
+            return
         if isinstance(message, Farewell):
             worker.farewell = message
             return
+        worker.has_reported = True
         self._told[message.cpu] = message.tail
         yield message
 
@@ -152,14 +220,25 @@ class Crew:
         if worker.farewell is None:
             self.restarts += 1
             log.error("worker %d died (exit code %s); starting another", worker.number, worker.exit_code)
+            self._count_stillborn(worker)
             yield from self._clear_away(worker)
         elif worker.told == DRAIN:
             return
+        else:
+            del self._stillborn[worker.number]
         flows = worker.farewell.flows if worker.farewell else worker.flows
         successor = Worker(worker.number, worker.rings, self._pipeline, flows)
         self._workers.insert(place, successor)
         if worker.told == DRAIN:
             successor.tell(DRAIN)
+
+    def _count_stillborn(self, dead: Worker) -> None:
+        self._stillborn[dead.number] = self._stillborn[dead.number] + 1 if dead.is_stillborn else 0
+        if self._stillborn[dead.number] >= MOST_STILLBORN:
+            raise SensorError(
+                f"{MOST_STILLBORN} workers died one after the other as soon as they were started (exit code "
+                f"{dead.exit_code}); the lines before this one say why, or the kernel does: dmesg | tail"
+            )
 
     def _clear_away(self, dead: Worker) -> Iterator[Report]:
         """See to it that nothing reported is read again, and no batch kills a worker for ever."""
@@ -182,4 +261,5 @@ class Crew:
             return
         log.error("%d frames of CPU %d are skipped: workers die of them", len(batch), ring.cpu)
         ring.release()
+        self._stillborn.clear()
         yield Report(ring.cpu, ring.tail, len(batch), len(batch), 0, 0, [])

@@ -86,6 +86,12 @@ class Reloader:
         """Ask for a load; safe in a signal handler."""
         self._asked = True
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether rules were asked for that `take` has not returned yet, and that were not refused."""
+        is_at_it = self._thread is not None and self._thread.is_alive()
+        return is_at_it or self._asked or self._finished is not None
+
     def take(self) -> Compiled | None:
         """Give the set that has been finished since the last call, if any; start what was asked for."""
         if self._thread and self._thread.is_alive():

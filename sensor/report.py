@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from socket import if_indextoname
-from typing import Any
+from typing import Any, TextIO
 
 from sensor.counters import Counters
 from sensor.model import Evidence, Match
@@ -39,7 +40,32 @@ def log_to_stderr() -> None:
     """Let this process log a line for each thing that happens; over the status line, where one is drawn."""
     over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
     line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=line)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JournalLine() if _is_journal(sys.stderr) else logging.Formatter(line))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+
+
+def print_error(text: str) -> None:
+    """Print the line that a command ends with."""
+    print(f"{'<3>' if _is_journal(sys.stderr) else ''}sensor: {text}", file=sys.stderr)  # noqa: T201
+
+
+class _JournalLine(logging.Formatter):
+    """A line with syslog's priority in front (sd-daemon(3)), without the time: the journal knows it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """From 3, error, to 6, info."""
+        priority = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
+        return f"<{priority}>{super().format(record)}"
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether lines go to systemd's journal: it says so in ``JOURNAL_STREAM`` (systemd.exec(5))."""
+    named = os.environ.get("JOURNAL_STREAM")
+    if named is None:
+        return False
+    status = os.fstat(stream.fileno())
+    return named == f"{status.st_dev}:{status.st_ino}"
 
 
 def match_objects(piece: Evidence, interface: str) -> Iterator[dict[str, Any]]:

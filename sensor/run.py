@@ -15,29 +15,32 @@ from dataclasses import replace
 from types import FrameType
 
 from sensor import abi
+from sensor.capture.capabilities import keep_capabilities_from_programs
 from sensor.capture.clock import WallClock
 from sensor.capture.link import Interface, attached, find_interface, needs_frags, ready_interface
 from sensor.capture.program import check_privileges
 from sensor.config import Settings
-from sensor.counters import Counters
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
 from sensor.events.sender import EventSender
+from sensor.notify import Notifier
 from sensor.reload import Reloader
 from sensor.report import counters_line
 from sensor.rules.profile import PROFILES
 from sensor.rules.ready import make_ready
+from sensor.status import StatusLine
 from sensor.supervisor import Capture
 
 WAIT_S = 0.05
 """Bounds what time asks for, and how long a signal may go unnoticed."""
 ROTATION_NS = 200_000_000
-STATUS_NS = 1_000_000_000
+CHECK_NS = 1_000_000_000
+STATUS_NS, DRAWN_STATUS_NS = 2_000_000_000, 1_000_000_000
+"""Between two lines of status for a service manager, and on a terminal."""
 CLOCK_JUMP_NS = 1_000_000_000
 
 log = logging.getLogger(__name__)
 
-ShowStatus = Callable[[Counters, int], None]
-"""Takes a snapshot and the bytes seen so far."""
+ShowStatus = Callable[[str], None]
 
 
 def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) -> None:
@@ -52,11 +55,12 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
         InterfaceError: An interface is not ready, or went away.
         KernelError: The kernel refused program, map or ring.
         EvidenceError: Evidence cannot be written, or some could not be.
-        SensorError: Metrics cannot be served where they are to be.
+        SensorError: Metrics cannot be served where they are to be, or no worker stays alive.
     """
     if not settings.interface:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
     check_privileges()
+    keep_capabilities_from_programs()
     names = tuple(dict.fromkeys(settings.interface))
     frags = any(needs_frags(name, settings.mode) for name in names)
     interfaces = [ready_interface(name, settings.mode, frags=frags) for name in names]
@@ -64,10 +68,12 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     load_s = time.monotonic() - started_s
     with ExitStack() as stack:
+        notifier = stack.enter_context(closing(Notifier()))
         events = stack.enter_context(closing(EventSender(settings, as_json=as_json)))
         capture = Capture(settings, ready, interfaces, events, stack, frags=frags)
         capture.reloader.loads.succeeded(load_s)
         stop = _handle_signals(settings.duration, capture.reloader, events)
+        capture.take(capture.crew.until_up())
         with ExitStack() as attachments:
             for interface in interfaces:
                 link_fd = attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
@@ -79,7 +85,9 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
                 "1 worker" if len(capture.crew) == 1 else f"{len(capture.crew)} workers",
                 len(ready.rules),
             )
-            gone = _loop(capture, interfaces, stop, show_status)
+            notifier.ready()
+            gone = _loop(capture, interfaces, stop, notifier, show_status)
+        notifier.stopping()
         capture.publish("draining")
         capture.take(capture.crew.drain())  # detached: what is in the rings is all there will be
         counters = replace(capture.counters(), in_ring=capture.rings.waiting())
@@ -114,22 +122,29 @@ def _loop(
     capture: Capture,
     interfaces: list[Interface],
     stop: Callable[[], bool],
+    notifier: Notifier,
     show_status: ShowStatus | None,
 ) -> InterfaceError | None:
     """Capture until told to stop (None), or until an interface is gone (the error to end with)."""
-    rotation, status, clock = _Every(ROTATION_NS), _Every(STATUS_NS), WallClock()
+    rotation, check, clock = _Every(ROTATION_NS), _Every(CHECK_NS), WallClock()
+    status, line = _Every(DRAWN_STATUS_NS if show_status else STATUS_NS), StatusLine()
     while not stop():
         capture.take(capture.crew.receive(WAIT_S))
+        notifier.alive()
         if rotation.is_due():
             capture.reload()
+            notifier.reloading(capture.reloader.is_loading)
             capture.events.tick()
             capture.upkeep.tick(time.time_ns())
             capture.publish("capturing")
         if status.is_due():
+            text = line(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
+            notifier.status(text)
+            if show_status:
+                show_status(text)
+        if check.is_due():
             if capture.api:
                 capture.api.tick()
-            if show_status:
-                show_status(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
             if capture.exporter:
                 capture.exporter.tick()
             capture.clock_jumps += _watch_clock(clock)

@@ -1,9 +1,8 @@
-"""The line that ``sensor run`` redraws once a second on a terminal."""
+"""How a running sensor does, in a line: for the terminal of ``sensor run``, and for ``systemctl status``."""
 
 from __future__ import annotations
 
 import time
-from typing import TextIO
 
 from sensor.counters import Counters
 
@@ -11,12 +10,11 @@ from sensor.counters import Counters
 class StatusLine:
     """Rates since the last call, totals of what must not be overlooked."""
 
-    def __init__(self, terminal: TextIO) -> None:
-        self._terminal = terminal
+    def __init__(self) -> None:
         self._before = (time.monotonic(), Counters(), 0)
 
-    def __call__(self, counters: Counters, seen_bytes: int) -> None:
-        """Draw it."""
+    def __call__(self, counters: Counters, seen_bytes: int) -> str:
+        """Return it."""
         now = time.monotonic()
         then, before, bytes_before = self._before
         self._before = (now, counters, seen_bytes)
@@ -25,10 +23,9 @@ class StatusLine:
         submitted = counters.submitted - before.submitted
         share = submitted / seen if seen else 0.0
         gigabits = (seen_bytes - bytes_before) * 8 / elapsed_s / 1e9
-        self._terminal.write(
-            f"\r\x1b[K{seen / elapsed_s:,.0f} frames/s  {gigabits:.2f} Gb/s  "
+        return (
+            f"{seen / elapsed_s:,.0f} frames/s  {gigabits:.2f} Gb/s  "
             f"candidates {share:.0%}  lost {counters.submit_failed:,}  undecodable {counters.undecodable:,}  "
             f"matched {counters.matched:,}  written {counters.written:,}"
             + (f"  restarts {counters.restarts:,}" if counters.restarts else "")
         )
-        self._terminal.flush()

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from sensor.capture.capabilities import keep_capabilities
 from sensor.capture.ring import PerfRing, RingSet
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
@@ -58,6 +59,10 @@ class Report(NamedTuple):
     """The share of the ring that was taken when the batch was read, 0 to 1."""
 
 
+class Up(NamedTuple):
+    """The first word of a worker: it has its rings, and reads them from now on."""
+
+
 class Farewell(NamedTuple):
     """The last word of a worker that was asked to end: what its successor has to know."""
 
@@ -86,8 +91,10 @@ def work(
     gc.freeze()  # what was inherited is shared with the other workers as long as nothing touches it
     told = _handle_signals()
     mine = RingSet([ring.mapped_anew() for ring in rings])
+    keep_capabilities()  # from here on it only reads what strangers sent
     clock_due_s = time.monotonic() + CLOCK_S
     with suppress(BrokenPipeError):
+        _send(connection, Up())
         while HAND_OVER not in told:
             busy = [_take_batch(ring, mine, pipeline, connection) for ring in mine.rings]
             if DRAIN in told and not any(busy):
@@ -118,7 +125,7 @@ def _take_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, connection: 
     return True
 
 
-def _send(connection: Connection, message: Report | Farewell) -> None:
+def _send(connection: Connection, message: Up | Report | Farewell) -> None:
     connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
 

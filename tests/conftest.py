@@ -31,6 +31,9 @@ def _why_no_kernel() -> str | None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of tests that load eBPF."""
     config.addinivalue_line("markers", "kernel: loads the XDP program; skips where eBPF cannot be loaded")
+    config.addinivalue_line(
+        "markers", "deploy: boots a Debian host in a container; `make test-deploy` runs these"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,12 +13,12 @@ import psutil
 TIMEOUT_S = 60
 
 
-def wait_until(holds: Callable[[], object]) -> None:
+def wait_until(holds: Callable[[], object], every_s: float = 0.002) -> None:
     """Return when that holds."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while not holds():
         assert time.monotonic() < deadline_s, "what was waited for did not come"
-        time.sleep(0.002)
+        time.sleep(every_s)
 
 
 def is_running(pid: int) -> bool:

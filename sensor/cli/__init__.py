@@ -18,7 +18,7 @@ from sensor.cli.rules import rules_group
 from sensor.cli.serve import serve_command, token_group
 from sensor.cli.status import status_command
 from sensor.errors import SensorError
-from sensor.report import log_to_stderr
+from sensor.report import log_to_stderr, print_error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,7 +48,7 @@ def main() -> None:
     try:
         sys.exit(cli.main(standalone_mode=False))
     except SensorError as error:
-        click.echo(f"sensor: {error}", err=True)
+        print_error(str(error))
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -16,7 +16,6 @@ from sensor.config import load_settings
 from sensor.model import Evidence
 from sensor.read import read
 from sensor.report import match_line, match_objects
-from sensor.status import StatusLine
 
 Emit = Callable[[list[Evidence]], None]
 
@@ -111,8 +110,12 @@ def run_command(config: Path | None, as_json: bool, **flags: Any) -> None:
     from sensor.run import run  # pyroute2 takes a while to import, and nothing else needs it
 
     settings = load_settings(flags, config)
-    status = StatusLine(sys.stderr) if sys.stderr.isatty() else None
-    run(settings, status, as_json=as_json)
+    run(settings, _redraw if sys.stderr.isatty() else None, as_json=as_json)
+
+
+def _redraw(line: str) -> None:
+    sys.stderr.write(f"\r\x1b[K{line}")
+    sys.stderr.flush()
 
 
 @click.command("read")

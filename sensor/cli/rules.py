@@ -48,14 +48,15 @@ def rules_group() -> None:
 
 @rules_group.command("check")
 @click.argument("directory", required=False, type=_PATH, metavar="[DIR]")
-@click.option("--lenient", is_flag=True, help="Exit 0 as long as a file is left; say what is skipped.")
+@click.option("--lenient", is_flag=True, default=None, help="Exit 0 as long as a file is left.")
 @_config
 @_json
-def check_command(directory: Path | None, lenient: bool, config: Path | None, as_json: bool) -> None:
-    """Print every fault of the rule files in DIR; exit 2 where there is one."""
-    path = load_settings({"rules": directory}, config).rules
+def check_command(directory: Path | None, lenient: bool | None, config: Path | None, as_json: bool) -> None:
+    """Print every fault of the rule files in DIR; exit 2 where there is one that would not be skipped."""
+    settings = load_settings({"rules": directory, "lenient": lenient}, config)
+    lenient = settings.lenient
     try:
-        rules = load_rules(path, lenient=True)
+        rules = load_rules(settings.rules, lenient=True)
     except FaultyRulesError as error:
         rules, lenient = RuleSet((), "", error.faults), False
     if as_json:

@@ -27,6 +27,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import make_wsgi_app
 from prometheus_client.registry import CollectorRegistry
 
+from sensor.capture.capabilities import keep_capabilities
 from sensor.capture.program import bcc_version
 from sensor.errors import SensorError
 from sensor.metrics.catalogue import Metric
@@ -112,6 +113,9 @@ def _serve(
         signal.signal(number, signal.SIG_IGN)  # they are the supervisor's, even from the terminal
     source = make_source()
     _close_all_but(kept_fds)
+    keep_capabilities(
+        "CAP_BPF", "CAP_DAC_READ_SEARCH"
+    )  # for the kernel's counters and, as root, for evidence
     with suppress(OSError):  # only for those who look with ps
         Path("/proc/self/comm").write_text("sensor-metrics", encoding="ascii")
     gc.freeze()  # what was inherited is shared as long as nothing touches it

@@ -1,4 +1,4 @@
-"""Worker processes on real rings: they die, are replaced and drained, and no frame is lost or counted twice.
+"""Worker processes on real rings: they die, hang, are replaced and drained; each frame counts once.
 
 Frames get into the ring of a CPU by BPF_PROG_TEST_RUN there: no interface is needed.
 """
@@ -15,10 +15,12 @@ import pytest
 from frames import IPV4, UDP, ethernet, ipv4, udp
 from live import PASS_ALL
 
+import sensor.crew
 from sensor.capture.program import Program
 from sensor.capture.ring import RingSet, online_cpus
 from sensor.capture.syscalls import prog_test_run
-from sensor.crew import MOST_DEATHS, Crew
+from sensor.crew import MOST_DEATHS, MOST_STILL, MOST_STILLBORN, Crew
+from sensor.errors import SensorError
 from sensor.model import Evidence, FrameBatch, Rule
 from sensor.pipeline import Pipeline
 from sensor.worker import Report
@@ -200,3 +202,63 @@ def test_generations_are_freed(site: Site) -> None:
     for _ in range(5):
         site.program.use(site.program.compile(PASS_ALL))
     assert open_files() == before
+
+
+class Hanging(Pipeline):
+    """Stands still at certain frames."""
+
+    def process(self, batch: FrameBatch) -> list[Evidence]:
+        """Match, or wait for ever."""
+        if b"hanging" in bytes(batch.buffer[batch.start[0] : batch.start[-1] + batch.caplen[-1]]):
+            signal.pause()
+        return super().process(batch)
+
+
+def test_workers_that_hang_are_replaced(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a batch that they all hang at it is given up; what hangs while rules are handed over, too."""
+    monkeypatch.setattr(sensor.crew, "LOOK_S", 0.02)
+    crew = site.crew(pipeline(Hanging), workers=1)
+    quiet, busy = online_cpus()[-1], online_cpus()[0]
+    site.feed(quiet, end=b"hanging")
+    while not site.undecodable:
+        site.take(crew.receive(0.01))
+    assert crew.restarts >= MOST_DEATHS
+    os.kill(site.workers[0], signal.SIGSTOP)
+    site.feed(busy, 100)
+    site.take(crew.hand_over(pipeline()))
+    site.take(crew.drain())
+    assert site.undecodable == 1
+    assert_each_once(site, missing=1)
+
+
+def test_a_worker_with_nothing_to_do_does_not_hang(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that is."""
+    monkeypatch.setattr(sensor.crew, "LOOK_S", 0)
+    crew = site.crew(pipeline(), workers=1)
+    site.take(crew.until_up())
+    for _ in range(MOST_STILL * 3):
+        site.take(crew.receive(0.001))
+    assert crew.restarts == 0
+
+
+def test_workers_that_cannot_start_are_the_end(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    """After a few of them, with an error that says so."""
+    ring = site.rings.rings[0]
+    good, ring.fd = ring.fd, os.open(os.devnull, os.O_RDONLY)  # it cannot be mapped
+    try:
+        crew = site.crew(pipeline(), workers=1)
+        with pytest.raises(SensorError, match="as soon as they were started"):
+            site.take(crew.until_up())
+    finally:
+        os.close(ring.fd)
+        ring.fd = good
+    assert crew.restarts == MOST_STILLBORN
+    assert "cannot be mapped" in capfd.readouterr().err
+
+
+def test_workers_have_no_capabilities(site: Site) -> None:
+    """They read what strangers sent."""
+    site.take(site.crew(pipeline(), workers=1).until_up())
+    status = Path(f"/proc/{site.workers[0]}/status").read_text()
+    assert f"CapEff:\t{0:016x}\nCapBnd" in status
+    assert f"CapPrm:\t{0:016x}\n" in status

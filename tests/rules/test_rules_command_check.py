@@ -75,3 +75,9 @@ def test_deleted_rules_are_not_looked_into(tmp_path: Path) -> None:
     rule = {"type": "t", "name": "n", "regex": r"(a)\1", "protocol": "udp", "is_http": 1, "deleted": 1}
     (tmp_path / "os.json").write_text(json.dumps({"os": {"rules": {"1": rule}}}))
     assert sensor("rules", "check", tmp_path).out == "0 rules are fine\n"
+
+
+def test_lenient_may_be_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sensor with these settings would start with is no reason for exit code 2."""
+    monkeypatch.setenv("SENSOR_LENIENT", "true")
+    assert sensor("rules", "check", FAULTY / "many-at-once").code == 0

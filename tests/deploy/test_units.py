@@ -1,0 +1,236 @@
+"""The units on a Debian host: started, watched, reloaded, killed and stopped by systemd itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from container import Container, booted, debian_tree
+from live import replay
+from processes import wait_until
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+from sensor.capture.lab import private_network
+
+pytestmark = [pytest.mark.kernel, pytest.mark.deploy, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "ansible" / "roles" / "sensor" / "files"
+SET_UP, START = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "service.md").read_text(), re.DOTALL)
+UNIT = "sensor@eth1"
+BPF, PERFMON, NET_ADMIN, NET_RAW = (1 << bit for bit in (39, 38, 12, 13))
+"""Capabilities (linux/capability.h)."""
+HELLO = {"1": {"type": "T", "name": "hello", "protocol": "udp", "port": 7, "regex": "^hello"}}
+WORLD = {"2": {"type": "T", "name": "world", "protocol": "udp", "port": 9, "regex": "world"}}
+SETTINGS = """
+rules = "/etc/sensor/rules"
+ring_mib = 1  # where root may not raise the limit of locked memory, this has to do
+events = ["file:/var/log/sensor/eve.json"]
+"""
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    """A host with the program of this tree; its port ``eth1`` gets what is sent to ``source`` here."""
+    directory = tmp_path_factory.mktemp("host")
+    wheels = ["wheel", "--quiet", f"--wheel-dir={directory / 'wheels'}", str(ROOT)]
+    subprocess.run([sys.executable, "-m", "pip", *wheels], check=True, stderr=subprocess.DEVNULL)
+    with (
+        private_network(),
+        booted(debian_tree(), [("eth1", "source")], log=directory / "console") as container,
+    ):
+        _install(container, directory / "wheels")
+        yield container
+
+
+def _install(host: Container, wheels: Path) -> None:
+    """As docs/service.md says, without internet."""
+    directory = host.root / "root/sensor"
+    shutil.copytree(wheels, directory)
+    for unit in UNITS.glob("sensor*.service"):
+        shutil.copy(unit, directory)
+    for command in SET_UP.splitlines():
+        host.run("sh", "-c", f"cd /root/sensor; export PIP_NO_INDEX=1 PIP_FIND_LINKS=.; {command}")
+    (host.root / "etc/sensor/rules").mkdir()
+    with (host.root / "etc/sensor/sensor.toml").open("a") as settings:
+        settings.write(SETTINGS)
+
+
+@pytest.fixture
+def service(host: Container) -> Iterator[Container]:
+    """The host while it captures."""
+    write_rules(host, HELLO)
+    start(host)
+    yield host
+    host.run("systemctl", "stop", UNIT)
+    host.run("systemctl", "reset-failed", UNIT, check=False)
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Return when that holds; asking takes a process each time."""
+    wait_until(holds, every_s=0.2)
+
+
+def start(host: Container, unit: str = UNIT) -> None:
+    """Start a unit; return when it is ready."""
+    done = host.run("systemctl", "start", unit, check=False)
+    assert done.returncode == 0, log(host, unit)
+
+
+def write_rules(host: Container, rules: object) -> None:
+    """Write the one rule file."""
+    for file in (host.root / "etc/sensor/rules").iterdir():
+        file.unlink()
+    (host.root / "etc/sensor/rules/threat.json").write_text(json.dumps({"threat": {"rules": rules}}))
+
+
+def state(host: Container, name: str, unit: str = UNIT) -> str:
+    """Return what systemd says of a unit (systemctl(1), show)."""
+    return host.run("systemctl", "show", f"--property={name}", "--value", unit).stdout.strip()
+
+
+def log(host: Container, unit: str = UNIT) -> str:
+    """Return what the journal has of a unit."""
+    return host.run("journalctl", "--output=cat", f"--unit={unit}").stdout
+
+
+def program(host: Container) -> int | None:
+    """Return the id of the program on the mirror port."""
+    [link] = json.loads(host.run("ip", "-json", "-details", "link", "show", "eth1").stdout)
+    return link["xdp"]["prog"]["id"] if "xdp" in link else None
+
+
+def processes(host: Container, unit: str = UNIT) -> list[dict[str, str]]:
+    """Return what the kernel says of each process of a unit (proc_pid_status)."""
+    group = f"/sys/fs/cgroup/systemd/{state(host, 'ControlGroup', unit)}/cgroup.procs"
+    if not (host.root / group[1:]).exists():
+        group = group.replace("/systemd", "")
+    found = host.run("sh", "-c", f"for pid in $(cat {group}); do cat /proc/$pid/status; echo; done").stdout
+    return [dict(line.split(":\t", 1) for line in one.splitlines()) for one in found.split("\n\n") if one]
+
+
+def test_commands_of_the_service_page_run(host: Container) -> None:
+    """Those of the set-up have; these start what was set up."""
+    write_rules(host, HELLO)
+    for command in START.splitlines():
+        host.run("sh", "-c", command)
+    assert program(host)
+    host.run("systemctl", "disable", "--now", UNIT, "sensor-api")
+
+
+def test_active_once_the_program_is_attached(host: Container) -> None:
+    """And not before; after an ordinary end there is none."""
+    write_rules(host, HELLO)
+    host.run("systemctl", "start", "--no-block", UNIT)
+    states = [state(host, "ActiveState")]
+    while states[-1] == "activating":
+        states.append(state(host, "ActiveState"))
+    assert states[-1] == "active"
+    assert program(host)
+    until(lambda: "frames/s" in state(host, "StatusText"))
+    host.run("systemctl", "stop", UNIT)
+    assert program(host) is None
+    assert (state(host, "ActiveState"), state(host, "Result")) == ("inactive", "success")
+    assert '"restarts": 0' in log(host)
+
+
+def test_evidence_comes_in_and_the_api_shows_it(service: Container, tmp_path: Path, few_rules: Path) -> None:
+    """Of traffic from outside; by a process that may read it and nothing else."""
+    for rules in few_rules.iterdir():
+        shutil.copyfile(rules, service.root / "etc/sensor/rules" / rules.name)
+    service.run("systemctl", "stop", UNIT)
+    start(service)
+    start(service, "sensor-api")
+    write_capture(tmp_path / "traffic.pcap", mix.demo(seed=1).frames)
+    replay("source", tmp_path / "traffic.pcap")
+
+    def found() -> dict[str, Any]:
+        url = "http://127.0.0.1:8321/api/v1/evidence?limit=1"
+        answer = service.run("curl", "--silent", "--retry-connrefused", "--retry", "20", url)
+        return json.loads(answer.stdout)
+
+    until(lambda: found().get("items"))
+    [api] = processes(service, "sensor-api")
+    assert {int(api[f"Cap{kind}"], 16) for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {0}
+    by_rights = service.run("runuser", "--user=sensor-api", "--", "touch", "/data/cap/3/x", check=False)
+    assert "Permission denied" in by_rights.stderr
+    where_it_is = ("nsenter", f"--target={api['Pid']}", "--mount")
+    by_mount = service.run(*where_it_is, "touch", "/data/cap/3/x", check=False)
+    assert "Read-only file system" in by_mount.stderr
+    service.run("systemctl", "stop", "sensor-api")
+
+
+def test_no_process_has_more_capabilities_than_it_needs(service: Container) -> None:
+    """Those that read what strangers sent have none; none is root; all are filtered."""
+    needs = {
+        "sensor": BPF | PERFMON | NET_ADMIN | NET_RAW,
+        "sensor-metrics": BPF,
+        "sensor-worker0": 0,
+        "python3": 0,  # sends events
+    }
+    found = processes(service)
+    assert {one["Name"]: int(one["CapPrm"], 16) for one in found} == needs
+    for one in found:
+        assert one["CapEff"] == one["CapPrm"]
+        assert int(one["CapBnd"], 16) == needs["sensor"]
+        assert "0" not in one["Uid"].split()
+        assert (one["NoNewPrivs"], one["Seccomp"]) == ("1", "2")
+
+
+def test_a_reload(service: Container) -> None:
+    """New rules come into force; faulty ones are refused where they are asked for, and nothing changes."""
+    main = state(service, "MainPID")
+    write_rules(service, WORLD)
+    service.run("systemctl", "reload", UNIT)
+    until(lambda: "1 rules in force" in log(service))
+    until(lambda: state(service, "ActiveState") == "active")
+    write_rules(service, {"1": HELLO["1"] | {"regex": "^(hello"}})
+    assert service.run("systemctl", "reload", UNIT, check=False).returncode != 0
+    assert "threat.json:1: rule 1: regex:" in log(service)
+    assert (state(service, "ActiveState"), state(service, "MainPID")) == ("active", main)
+
+
+def test_a_faulty_rule_at_the_start(host: Container) -> None:
+    """The start fails, the journal says why and what to do, and nothing is attached."""
+    write_rules(host, {"1": HELLO["1"] | {"port": 70_000}})
+    assert host.run("systemctl", "start", UNIT, check=False).returncode != 0
+    assert "see what is wrong: sensor rules check /etc/sensor/rules" in log(host)
+    assert program(host) is None
+    host.run("systemctl", "stop", UNIT)
+
+
+def test_kill_9(service: Container) -> None:
+    """No program is left; soon another sensor is there."""
+    first = program(service)
+    service.run("systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT)
+    until(lambda: program(service) is None)
+    until(lambda: program(service) not in (None, first))
+    until(lambda: state(service, "ActiveState") == "active")
+
+
+def test_a_supervisor_that_stands_still(host: Container) -> None:
+    """The watchdog ends it, and another is started."""
+    drop_in = host.root / "run/systemd/system/sensor@.service.d/watchdog.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nWatchdogSec=5s\n")
+    host.run("systemctl", "daemon-reload")
+    write_rules(host, HELLO)
+    start(host)
+    first = state(host, "MainPID")
+    host.run("kill", f"-{signal.SIGSTOP}", first)
+    until(lambda: state(host, "MainPID") not in (first, "0"))
+    until(lambda: state(host, "ActiveState") == "active")
+    assert "Watchdog timeout" in log(host)
+    assert program(host)
+    host.run("systemctl", "stop", UNIT)
+    drop_in.unlink()
+    host.run("systemctl", "daemon-reload")

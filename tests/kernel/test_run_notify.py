@@ -1,0 +1,48 @@
+"""`sensor run` under a service manager: what it is told, and when."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from live import running
+from test_reload import HELLO, write_rules
+from test_run import Network, xdp_program
+
+pytestmark = pytest.mark.kernel
+
+FAULTY = {"1": HELLO["1"] | {"regex": "^(hello"}}
+
+
+def test_a_service_from_its_start_to_its_end(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ready once attached, alive, how it goes, reloading and ready again whatever came of it, stopping."""
+    write_rules(tmp_path / "rules", HELLO)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+
+        def told(*other_than: bytes) -> str:
+            """The next message that does not begin like these."""
+            while (message := manager.recv(4096)).startswith(other_than):
+                pass
+            return message.decode()
+
+        alive, status = b"WATCHDOG=1", b"STATUS="
+        with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
+            assert told(alive) == "READY=1"
+            assert xdp_program(network[0]) is not None
+            assert [told(status) for _ in range(2)] == ["WATCHDOG=1"] * 2
+            for content in (HELLO, FAULTY):
+                write_rules(tmp_path / "rules", content)
+                run.process.send_signal(signal.SIGHUP)
+                assert told(alive, status).startswith("RELOADING=1\nMONOTONIC_USEC=")
+                assert told(alive, status) == "READY=1"
+            assert told(alive).endswith("lost 0  undecodable 0  matched 0  written 0")
+            assert run.stop() == 0
+            assert told(alive, status) == "STOPPING=1"
