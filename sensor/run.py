@@ -17,7 +17,14 @@ from types import FrameType
 from sensor import abi
 from sensor.capture.capabilities import keep_capabilities_from_programs
 from sensor.capture.clock import WallClock
-from sensor.capture.link import Interface, attached, find_interface, needs_frags, ready_interface
+from sensor.capture.link import (
+    Interface,
+    attached,
+    find_interface,
+    is_attached,
+    needs_frags,
+    ready_interface,
+)
 from sensor.capture.program import check_privileges
 from sensor.config import Settings
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
@@ -125,7 +132,7 @@ def _loop(
     notifier: Notifier,
     show_status: ShowStatus | None,
 ) -> InterfaceError | None:
-    """Capture until told to stop (None), or until an interface is gone (the error to end with)."""
+    """Capture until told to stop (None), or until an interface is lost (the error to end with)."""
     rotation, check, clock = _Every(ROTATION_NS), _Every(CHECK_NS), WallClock()
     status, line = _Every(DRAWN_STATUS_NS if show_status else STATUS_NS), StatusLine()
     while not stop():
@@ -149,7 +156,7 @@ def _loop(
                 capture.exporter.tick()
             capture.clock_jumps += _watch_clock(clock)
             try:
-                interfaces = [_still_there(interface) for interface in interfaces]
+                interfaces = list(map(_still_there, interfaces, capture.link_fds))
             except InterfaceError as error:
                 return error
     return None
@@ -164,15 +171,18 @@ def _watch_clock(clock: WallClock) -> bool:
     return True
 
 
-def _still_there(before: Interface) -> Interface:
+def _still_there(before: Interface, link_fd: int) -> Interface:
     """The interface as it is now.
 
     Raises:
-        InterfaceError: It is gone, or another one has taken its name: nothing is captured there any more.
+        InterfaceError: It is gone, another one has taken its name, or the program was taken off it: nothing is
+            captured there any more.
     """
     now = find_interface(before.name)
     if now.index != before.index:
         raise InterfaceError(f"{before.name}: was removed and created anew; start sensor again")
+    if not is_attached(link_fd):
+        raise InterfaceError(f"{before.name}: somebody has detached the program; start sensor again")
     if now.has_carrier != before.has_carrier:
         log.warning("%s: carrier %s", now.name, "is back" if now.has_carrier else "lost, nothing arrives")
     return now

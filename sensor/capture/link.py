@@ -17,6 +17,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from sensor.capture.interface import Interface, find_interface
 from sensor.capture.refusals import Mode, hidden_tags, refusals
@@ -87,6 +88,12 @@ def attached(prog_fd: int, interface: Interface, mode: Mode) -> Iterator[int]:
             with suppress(OSError):  # the interface went away
                 link_detach(link_fd)
             os.close(link_fd)
+
+
+def is_attached(link_fd: int) -> bool:
+    """Whether a link still holds its interface (proc_pid_fdinfo): an administrator can force it off."""
+    lines = Path(f"/proc/self/fdinfo/{link_fd}").read_text(encoding="ascii").splitlines()
+    return not any(line.split() == ["ifindex:", "0"] for line in lines)
 
 
 @contextmanager

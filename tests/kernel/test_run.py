@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -268,6 +269,17 @@ def test_an_interface_that_goes_away(network: Network, tmp_path: Path) -> None:
             netlink.link("del", index=netlink.link_lookup(ifname=network[0])[0])
         assert run.wait() == 4
     assert f"{network[0]}: there is no such interface" in run.log[-1]
+    assert_law(run)
+
+
+def test_a_program_that_is_detached(network: Network, tmp_path: Path) -> None:
+    """Neither then: an administrator can take it off by force."""
+    with running(network[0], tmp_path) as run:
+        infos = [path.read_text() for path in Path(f"/proc/{run.process.pid}/fdinfo").iterdir()]
+        [link_id] = [re.findall(r"link_id:\s(\d+)", info)[0] for info in infos if "link_type:\txdp" in info]
+        subprocess.run(["bpftool", "link", "detach", "id", link_id], check=True)
+        assert run.wait() == 4
+    assert f"{network[0]}: somebody has detached the program" in run.log[-1]
     assert_law(run)
 
 
