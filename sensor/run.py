@@ -175,8 +175,8 @@ def _still_there(before: Interface, link_fd: int) -> Interface:
     """The interface as it is now.
 
     Raises:
-        InterfaceError: It is gone, another one has taken its name, or the program was taken off it: nothing is
-            captured there any more.
+        InterfaceError: It is gone, another one has taken its name, or the program was taken off it: nothing
+            is captured there any more.
     """
     now = find_interface(before.name)
     if now.index != before.index:
