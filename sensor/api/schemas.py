@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 from pydantic import BaseModel, Field
 
 from sensor.dissect import Layer as FrameLayer
 from sensor.dissect import dissect
+from sensor.evidence.description import stored_object
 from sensor.evidence.pcap import Record, record_header
 from sensor.evidence.search import Stored
 from sensor.model import LinkType
@@ -103,7 +102,7 @@ class Item(_Answer):
     @classmethod
     def of(cls, stored: Stored) -> Item:
         """Describe a piece of evidence by what the index knows."""
-        return cls(**_item_fields(stored))
+        return cls(**stored_object(stored))
 
 
 class LayerField(_Answer):
@@ -142,7 +141,7 @@ class Detail(Item):
     def with_frame(cls, stored: Stored, frame: bytes) -> Detail:
         """Describe a piece of evidence with its bytes."""
         return cls(
-            **_item_fields(stored),
+            **stored_object(stored),
             payload_start=stored.payload_start,
             payload_end=stored.payload_end,
             frame=frame.hex(),
@@ -232,44 +231,3 @@ class Status(_Answer):
     devices: list[Device]
     index: IndexState
     disk: Disk
-
-
-def rfc3339(time_us: int) -> str:
-    """Return a time with six decimals, in UTC."""
-    seconds, microseconds = divmod(time_us, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{microseconds:06d}Z"
-
-
-def _item_fields(stored: Stored) -> dict[str, Any]:
-    five_tuple = stored.five_tuple
-    return {
-        "key": stored.key,
-        "devid": stored.devid,
-        "time_us": stored.time_us,
-        "time": rfc3339(stored.time_us),
-        "caplen": stored.caplen,
-        "wirelen": stored.wirelen,
-        "protocol": protocol_name(five_tuple.protocol),
-        "sip": five_tuple.source_text,
-        "sport": five_tuple.sport,
-        "dip": five_tuple.destination_text,
-        "dport": five_tuple.dport,
-        "vlan": [tci & 0x0FFF for tci in stored.vlan],
-        "interface": stored.interface,
-        "file": stored.path.name,
-        "offset": stored.offset,
-        "matches": [
-            {
-                "class": match.rule_class,
-                "rule": match.rule_id,
-                "type": match.type,
-                "name": match.name,
-                "version": match.version,
-                "vendor": match.vendor,
-                "os": match.os,
-                "start": match.start,
-                "end": match.end,
-            }
-            for match in stored.matches
-        ],
-    }

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sensor.cli.filters import filters, time_us
-from sensor.cli.stored import layer_objects, stored_line, stored_lines, stored_object
+from sensor.cli.stored import layer_objects, stored_line, stored_lines
 from sensor.config import load_settings
 from sensor.errors import EvidenceError
+from sensor.evidence.description import stored_object
 from sensor.evidence.export import Container, encoded
 from sensor.evidence.search import EvidenceIndex, Query
 from sensor.evidence.verify import verify

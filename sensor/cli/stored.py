@@ -1,62 +1,20 @@
-"""What ``sensor evidence`` prints: pieces of evidence as JSON objects, as lines, and byte by byte."""
+"""What ``sensor evidence`` prints: pieces of evidence as lines, and byte by byte."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
 from textwrap import wrap
 from typing import Any
 
 from sensor.dissect import Layer, dissect
+from sensor.evidence.description import time_text
 from sensor.evidence.export import label
 from sensor.evidence.search import Stored
 from sensor.report import endpoint, printable, protocol_name
 
 _WIDTH = 16
 _LINE = 100
-
-
-def time_text(time_us: int, separator: str = "T") -> str:
-    """Write a time in UTC, to the microsecond."""
-    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
-    return f"{moment:%Y-%m-%d}{separator}{moment:%H:%M:%S}.{time_us % 1_000_000:06}"
-
-
-def stored_object(stored: Stored) -> dict[str, Any]:
-    """Return one piece, ready for JSON."""
-    five_tuple = stored.five_tuple
-    return {
-        "key": stored.key,
-        "devid": stored.devid,
-        "time_us": stored.time_us,
-        "time": f"{time_text(stored.time_us)}Z",
-        "caplen": stored.caplen,
-        "wirelen": stored.wirelen,
-        "protocol": protocol_name(five_tuple.protocol),
-        "sip": five_tuple.source_text,
-        "sport": five_tuple.sport,
-        "dip": five_tuple.destination_text,
-        "dport": five_tuple.dport,
-        "vlan": [tci & 0x0FFF for tci in stored.vlan],
-        "interface": stored.interface,
-        "file": stored.path.name,
-        "offset": stored.offset,
-        "matches": [
-            {
-                "class": match.rule_class,
-                "rule": match.rule_id,
-                "type": match.type,
-                "name": match.name,
-                "version": match.version,
-                "vendor": match.vendor,
-                "os": match.os,
-                "start": match.start,
-                "end": match.end,
-            }
-            for match in stored.matches
-        ],
-    }
 
 
 def stored_line(stored: Stored) -> str:
@@ -89,7 +47,7 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
 
 
 def layer_objects(stored: Stored, frame: bytes) -> list[dict[str, Any]]:
-    """Return the decoded layers of one piece, ready for JSON, in the shape of the HTTP interface."""
+    """Return the decoded layers of one piece, ready for JSON."""
     return [
         {
             "name": layer.name,
