@@ -32,6 +32,7 @@ README = (ROOT / "README.md").read_text()
 RULES = (ROOT / "docs" / "rules.md").read_text()
 BENCH = (ROOT / "docs" / "bench.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
+DOCTOR = (ROOT / "docs" / "doctor.md").read_text()
 EVENTS = (ROOT / "docs" / "events.md").read_text()
 OTHERWISE_RUN = ("make demo", "make test", "sensor serve")  # by other tests, and by whoever runs this
 
@@ -55,8 +56,8 @@ def run(command: str, directory: Path, **variables: str) -> str:
 
 @pytest.mark.kernel
 @pytest.mark.usefixtures("network", "use_few_rules")
-@pytest.mark.parametrize("command", commands(README) + commands(EVENTS))
-def test_commands_of_readme_and_events_page_run(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", commands(README) + commands(EVENTS) + commands(DOCTOR))
+def test_commands_of_readme_events_and_doctor_page_run(tmp_path: Path, command: str) -> None:
     """Each works as it stands, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
         veth_pair(left, right)
@@ -190,6 +191,14 @@ def test_the_table_lists_every_setting() -> None:
     expected |= {name: "none" for name, default in defaults.items() if default == ()}
     expected |= {"rules": "our own"}
     assert shown == expected
+
+
+def test_the_doctor_page_lists_every_check() -> None:
+    """And no other."""
+    sources = [ROOT / "sensor" / "capture" / "refusals.py", *(ROOT / "sensor" / "doctor").glob("*.py")]
+    text = "".join(source.read_text() for source in sources)
+    named = set(re.findall(r'check="([a-z-]+)"', text)) | {"metrics", "listen"}  # these by a setting's name
+    assert {check.strip("`") for check, *_ in rows(DOCTOR, "What it looks at")} == named
 
 
 def test_exit_codes_are_listed() -> None:

@@ -103,7 +103,7 @@ def occupied(interface: Interface) -> Iterator[Finding]:
             subject=interface.name,
             what=f"XDP program {program} is attached already (another sensor?)",
             why="there is no place for another",
-            advice=f"look: bpftool prog show id {program}; remove it",
+            advice="end the process that attached it (bpftool link show), or remove it where there is none",
             command=f"ip link set {interface.name} xdp off",
         )
 

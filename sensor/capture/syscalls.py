@@ -267,10 +267,13 @@ def perf_event_open(attr: PerfEventAttr, cpu: int) -> int:
     return _call("perf_event_open", ctypes.byref(attr), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
 
 
-def clock_is_synchronised() -> bool:
-    """Whether somebody keeps the wall clock right: a time service tells the kernel so (adjtimex(2))."""
+def clock_is_synchronised() -> bool | None:
+    """Whether somebody keeps the wall clock right: a time service tells the kernel so (adjtimex(2)).
+
+    None where this process may not ask, as in services that are kept from the clock.
+    """
     state = int(_libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))  # all zeroes: nothing is set
-    return state not in (-1, _TIME_ERROR)
+    return None if state < 0 else state != _TIME_ERROR
 
 
 def unshare(flags: int) -> None:

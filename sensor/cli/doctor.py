@@ -48,11 +48,13 @@ def doctor_command(
 
     settings = load_settings({**flags, "interface": interface or None}, config)
     logging.disable(logging.WARNING)  # of the rules: findings say it
-    findings = list(examine(settings, disk=disk))
-    ran = list(mend(findings)) if fix else []
-    if ran:
+    try:
         findings = list(examine(settings, disk=disk))
-    logging.disable(logging.NOTSET)
+        ran = list(mend(findings)) if fix else []
+        if ran:
+            findings = list(examine(settings, disk=disk))
+    finally:
+        logging.disable(logging.NOTSET)
     if as_json:
         click.echo(json.dumps(_object(findings, ran)))
     else:

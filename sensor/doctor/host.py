@@ -19,7 +19,7 @@ OLDEST = (5, 15)
 
 def host_findings(settings: Settings) -> Iterator[Finding]:
     """Look at the kernel and at what this process may do."""
-    yield _kernel(os.uname().release)
+    yield kernel_finding(os.uname().release)
     yield from _compiler()
     yield from _type_information()
     yield from _lockdown()
@@ -28,7 +28,8 @@ def host_findings(settings: Settings) -> Iterator[Finding]:
     yield _clock()
 
 
-def _kernel(release: str) -> Finding:
+def kernel_finding(release: str) -> Finding:
+    """Compare a release with the oldest one that takes the program."""
     found = re.match(r"(\d+)\.(\d+)", release)
     if found and (int(found[1]), int(found[2])) < OLDEST:
         return Finding(
@@ -112,12 +113,14 @@ def _memlock(settings: Settings) -> Iterator[Finding]:
             f"{(free_kib + hard // 1024) >> 10}",
             why="the kernel refuses them",
             advice="lower ring_mib, or let it have more: LimitMEMLOCK=infinity in its service",
-            command="ulimit -l unlimited",
         )
 
 
 def _clock() -> Finding:
-    if clock_is_synchronised():
+    is_synchronised = clock_is_synchronised()
+    if is_synchronised is None:
+        return Finding(level="ok", check="clock", what="the clock is not this process's to ask about")
+    if is_synchronised:
         return Finding(level="ok", check="clock", what="the clock is synchronised")
     return Finding(
         level="warning",

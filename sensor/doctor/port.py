@@ -80,11 +80,17 @@ def _one(interface: Interface, settings: Settings, running: int | None, *, frags
 def _device(interface: Interface) -> Finding:
     nic = interface.nic
     queues = "1 receive queue" if nic.receive_queues == 1 else f"{nic.receive_queues} receive queues"
+    xdp = {
+        True: "native XDP",
+        False: "generic XDP alone",
+        None: "whether XDP is native is found out by trying",
+    }
+    buffers = ", frames in several buffers" if nic.xdp_frags else ""
     return Finding(
         level="ok",
         check="port",
         subject=interface.name,
-        what=f"{nic.driver or 'no driver'}, MTU {interface.mtu}, {queues}",
+        what=f"{nic.driver or 'no driver'}, {xdp[nic.native_xdp]}{buffers}, MTU {interface.mtu}, {queues}",
     )
 
 

@@ -83,9 +83,13 @@ def test_it_ends_with_its_parent(directory: Path, number: signal.Signals) -> Non
         wait_until(lambda: not is_running(running.api))
 
 
-def test_it_is_started_again(directory: Path) -> None:
-    """When it dies; the log says so."""
+def test_it_is_started_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it dies; the log says so. Its settings are those of the sensor, whatever the file says by now."""
+    config = directory / "sensor.toml"
+    config.write_text("request_rate = 50\n")
+    monkeypatch.setenv("SENSOR_CONFIG", str(config))
     with parent(directory) as running:
+        config.write_text("no settings any more")
         os.kill(running.api, signal.SIGKILL)
         wait_until(lambda: len(addresses(running.log)) == 2)
         assert "the API ended (exit code -9), capture goes on" in running.log.read_text()

@@ -1,0 +1,377 @@
+"""`sensor doctor`: what is wrong with a host is found, said, and mended by the command that it gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import PASS_ALL, SENSOR, running
+
+from sensor.capture.interface import find_interface
+from sensor.capture.link import attached
+from sensor.capture.program import Program
+from sensor.capture.refusals import refusals
+from sensor.config import OWN_RULES
+from sensor.doctor.examination import mend
+from sensor.doctor.host import kernel_finding
+from sensor.doctor.port import RING_FRAMES, filter_findings, speed_findings
+from sensor.doctor.software import hyperscan_finding
+from tests.rules.commands import sensor
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "network")]
+
+Findings = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the settings have evidence kept."""
+    monkeypatch.setenv("SENSOR_EVIDENCE", str(tmp_path / "evidence"))
+    return tmp_path / "evidence"
+
+
+def sh(command: str) -> None:
+    """Run what a user would type."""
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+
+
+def doctor(*arguments: object) -> tuple[int, Findings]:
+    """What the doctor finds, by check; of several by one check, the worst."""
+    done = sensor("doctor", "--json", *arguments)
+    assert "Traceback" not in done.err
+    return done.code, by_check(done.objects[0]["findings"])
+
+
+def by_check(findings: list[dict[str, Any]]) -> Findings:
+    """The worst of each check."""
+    order = ("ok", "note", "warning", "error")
+    return {one["check"]: one for one in sorted(findings, key=lambda one: order.index(one["level"]))}
+
+
+def levels(findings: Findings, *checks: str) -> list[str]:
+    """How bad these are; ``-`` where there is none."""
+    return [findings[check]["level"] if check in findings else "-" for check in checks]
+
+
+def test_a_host_that_is_fit() -> None:
+    """No error; every finding says what was looked at, and every bad one why it matters."""
+    code, found = doctor("mirror")
+    assert code == 0
+    assert {"kernel", "privileges", "bcc", "hyperscan", "clock", "port", "memory", "rules"} <= found.keys()
+    assert {"evidence", "disk", "metrics", "listen"} <= found.keys()
+    for one in found.values():
+        assert one["what"]
+        assert one["level"] in ("ok", "note", "warning")
+        assert one["level"] == "ok" or one["why"]
+    assert found["rules"]["what"] == "13 rules"
+    assert "speed" not in found
+
+
+def test_what_is_printed() -> None:
+    """A line each, and one with the remedy; with --quiet, only what is wrong."""
+    sh("ip link set mirror down")
+    done = sensor("doctor", "mirror")
+    assert done.code == 1
+    lines = done.out.splitlines()
+    place = lines.index("error    mirror: no carrier, so nothing can be captured")
+    assert lines[place + 1] == "         plug the cable in or bring it up: ip link set mirror up"
+    assert [line for line in lines if line.startswith("ok ")]
+    quiet = sensor("doctor", "mirror", "--quiet")
+    assert (quiet.code, set(quiet.out.splitlines()) < set(lines)) == (1, True)
+    assert not [line for line in quiet.out.splitlines() if line.startswith(("ok ", "note "))]
+
+
+def test_a_port_that_is_not_there() -> None:
+    """It is named, and those that are there; one that is not named is not looked at."""
+    code, found = doctor("nosuch0")
+    assert (code, found["port"]["level"]) == (1, "error")
+    assert "this host has lo, mirror, source" in found["port"]["what"]
+    code, found = doctor()
+    assert (code, found["port"]["level"]) == (0, "note")
+
+
+def test_a_port_without_carrier_is_brought_up() -> None:
+    """--fix says what it ran."""
+    sh("ip link set mirror down")
+    assert doctor("mirror")[0] == 1
+    done = sensor("doctor", "mirror", "--fix")
+    assert done.code == 0
+    assert done.out.splitlines()[0] == "ran: ip link set mirror up"
+    assert find_interface("mirror").has_carrier
+
+
+def test_offloads_are_turned_off() -> None:
+    """Those of a NIC that strips tags; this one only has them in name, the commands are those of any."""
+    port = find_interface("mirror")
+    assert {"rxvlan", "rx-vlan-stag-hw-parse"} <= port.nic.offloads
+    findings = list(refusals(replace(port, nic=replace(port.nic, driver="ixgbe")), "native", frags=True))
+    assert [str(one) for one in mend(findings)] == [
+        "ran: ethtool -K mirror rx-vlan-stag-hw-parse off rxvlan off"
+    ]
+    assert not find_interface("mirror").nic.offloads
+    [failed] = mend([replace(findings[0], command="ip link set nosuch0 up")])
+    assert failed.exit_code != 0
+    assert "nosuch0" in str(failed)
+
+
+def test_a_program_of_somebody_else() -> None:
+    """Is in the way, and --fix lets it be."""
+    with closing(Program(PASS_ALL)) as program, attached(program.fd, find_interface("mirror"), "native"):
+        theirs = find_interface("mirror").xdp_program_id
+        done = sensor("doctor", "mirror", "--fix", "--json")
+        [result] = done.objects
+        assert (done.code, result["ran"]) == (1, [])
+        assert by_check(result["findings"])["attached"]["command"] == "ip link set mirror xdp off"
+        assert find_interface("mirror").xdp_program_id == theirs
+
+
+def test_a_sensor_that_runs_is_in_nobody_s_way(evidence: Path) -> None:
+    """Its program, evidence and addresses are known for what they are; without it they are not."""
+    with running("mirror", evidence, "--api") as run:
+        code, found = doctor("mirror")
+        assert (code, levels(found, "attached", "evidence", "metrics", "listen")) == (0, ["ok"] * 4)
+        for check in ("attached", "evidence", "metrics"):
+            assert f"process {run.process.pid}" in found[check]["what"]
+        other = evidence.with_name("other")
+        code, found = doctor("mirror", "--evidence", other)
+        assert (code, levels(found, "attached", "metrics")) == (1, ["error", "error"])
+        assert run.stop() == 0
+
+
+def test_few_queues() -> None:
+    """More are used where the port can; the command makes it so."""
+    sh("ip link add wide numrxqueues 4 type veth peer name other && ethtool -L wide rx 1")
+    sh("ip link set wide up && ip link set other up")
+    _, found = doctor("wide")
+    cpus = os.cpu_count() or 1
+    assert found["queues"]["command"] == f"ethtool -L wide rx {min(4, cpus)}"
+    sh(found["queues"]["command"])
+    assert "queues" not in doctor("wide")[1]
+    assert levels(doctor("mirror")[1], "queues") == ["note"]  # it has no more
+
+
+def test_a_peer_with_more_queues() -> None:
+    """As `sensor run` refuses it, with the same command."""
+    sh("ip link add few numrxqueues 1 numtxqueues 4 type veth peer name many numrxqueues 4 numtxqueues 2")
+    sh("ip link set few up; ip link set many up")
+    code, found = doctor("few")
+    assert (code, found["driver"]["command"]) == (1, "ethtool -L many tx 1")
+    sh(found["driver"]["command"])
+    assert doctor("few")[0] == 0
+
+
+def test_a_port_that_the_host_needs() -> None:
+    """Dropping its frames would cut the host off."""
+    sh("ip addr add 192.0.2.1/24 dev mirror")
+    assert "own-traffic" not in doctor("mirror")[1]
+    _, found = doctor("mirror", "--action", "drop")
+    assert found["own-traffic"]["level"] == "warning"
+    assert "192.0.2.1" in found["own-traffic"]["what"]
+
+
+def test_generic_mode_without_need() -> None:
+    """Costs more than it has to; without native XDP there is nothing to say."""
+    assert levels(doctor("mirror", "--mode", "generic")[1], "mode") == ["note"]
+    code, found = doctor("lo", "--mode", "generic")
+    assert (code, levels(found, "mode", "driver")) == (0, ["-", "-"])
+    assert doctor("lo")[1]["driver"]["level"] == "error"
+
+
+def test_interrupts_and_rings() -> None:
+    """No virtual device has them: of one that is told of, what costs frames is said."""
+    port = find_interface("mirror")
+    port = replace(port, nic=replace(port.nic, receive_queues=2, ring_frames=256, ring_frames_max=4096))
+    found = by_check([vars_of(one) for one in speed_findings(port, {40: [1], 41: [1]}, cpus=4)])
+    assert levels(found, "interrupts", "ring", "queues") == ["warning", "warning", "-"]
+    assert "run on CPU 1" in found["interrupts"]["what"]
+    assert found["ring"]["command"] == f"ethtool -G mirror rx {2 * RING_FRAMES}"
+    all_it_has = replace(port, nic=replace(port.nic, ring_frames_max=256))
+    found = by_check([vars_of(one) for one in speed_findings(all_it_has, {40: [0], 41: [1]}, cpus=4)])
+    assert levels(found, "interrupts", "ring") == ["ok", "-"]
+    assert not list(filter_findings(port))
+    [note] = filter_findings(replace(port, nic=replace(port.nic, driver="virtio_net")))
+    assert note.level == "note"
+
+
+def vars_of(finding: Any) -> dict[str, Any]:
+    """A finding as JSON has it."""
+    return {name: getattr(finding, name) for name in finding.__slots__}
+
+
+def test_versions() -> None:
+    """What is too old, or not what sensor is tested with, is an error; what runs here is neither."""
+    assert kernel_finding("5.14.21-generic").level == "error"
+    assert kernel_finding("5.15.0").level == kernel_finding(os.uname().release).level == "ok"
+    other = hyperscan_finding("0.9.1")
+    assert (other.level, other.command) == ("error", "pip install hyperscan==0.7.21")
+
+
+def test_memory_that_is_not_there() -> None:
+    """Rings and flows are reserved at the start."""
+    code, found = doctor("mirror", "--ring-mib", "1024", "--flows", str(1 << 26))
+    assert found["memory"]["what"].startswith(
+        f"{1024 * (os.cpu_count() or 1) + 6656} MiB for rings and flows"
+    )
+    code, found = doctor("mirror", "--ring-mib", "1", "--flows", "1024")
+    assert (code, found["memory"]["level"]) == (0, "ok")
+
+
+def test_evidence_that_cannot_be_kept(tmp_path: Path) -> None:
+    """A file where the directory should be."""
+    (tmp_path / "evidence").write_text("")
+    code, found = doctor("mirror")
+    assert (code, found["evidence"]["level"]) == (1, "error")
+    assert "is no directory" in found["evidence"]["what"]
+
+
+def on_small_disk(tmp_path: Path, options: str, *arguments: str) -> Findings:
+    """What the doctor finds where the evidence is on a file system of its own."""
+    disk = tmp_path / "evidence"
+    disk.mkdir(exist_ok=True)
+    mount = f"mount -t tmpfs -o {options} tmpfs {disk}"
+    examine = " ".join([sys.executable, "-m", "sensor", "doctor", "--json", *arguments])
+    command = f"{mount} && {examine}; ls -A {disk} >&2"
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", command], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""  # nothing is left behind
+    return by_check(json.loads(done.stdout)["findings"])
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Less than what is to stay free, and less than a trial takes."""
+    found = on_small_disk(tmp_path, "size=16m", "--disk", "--retain-free-percent", "90")
+    assert levels(found, "evidence", "disk", "speed") == ["ok", "ok", "error"]
+    assert "No space left" in found["speed"]["what"]
+
+
+def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
+    """Read-only file systems let root do nothing either."""
+    assert levels(on_small_disk(tmp_path, "ro"), "evidence") == ["error"]
+
+
+def test_a_disk_is_tried(evidence: Path) -> None:
+    """Only where that was asked for, and nothing is left."""
+    code, found = doctor("mirror", "--disk")
+    assert code == 0
+    assert "MB/s" in found["speed"]["what"]
+    assert not evidence.exists()
+
+
+def test_space_below_what_is_to_stay_free(evidence: Path) -> None:
+    """Evidence would go before its time."""
+    free = os.statvfs(evidence.parent)
+    percent = 100 * free.f_bavail / free.f_blocks
+    if percent > 89:
+        pytest.skip("the disk is emptier than can be asked for")
+    code, found = doctor("mirror", "--retain-free-percent", str(percent + 1))
+    assert (code, found["disk"]["level"]) == (0, "warning")
+
+
+def test_rules_that_are_wrong(tmp_path: Path) -> None:
+    """An error, unless they are to be skipped; the command shows each."""
+    fine = (OWN_RULES / "os.json").read_text()
+    (tmp_path / "os.json").write_text(fine)
+    (tmp_path / "threat.json").write_text('{"threat": {"rules": {"1": {"type": "T", "name": "N"}}}}')
+    code, found = doctor("mirror", "--rules", tmp_path)
+    assert (code, found["rules"]["level"]) == (1, "error")
+    assert found["rules"]["command"] == f"sensor rules check {tmp_path}"
+    code, found = doctor("mirror", "--rules", tmp_path, "--lenient")
+    assert (code, found["rules"]["level"]) == (0, "warning")
+
+
+def test_addresses_that_are_taken() -> None:
+    """By whom; without metrics no sensor starts, without API one does."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, found = doctor("mirror", "--metrics", address, "--listen", address)
+    assert (code, levels(found, "metrics", "listen")) == (1, ["error", "warning"])
+    assert f"Address already in use by process {os.getpid()}" in found["metrics"]["what"]
+    code, found = doctor("mirror", "--metrics", "", "--no-api")
+    assert (code, levels(found, "metrics", "listen", "api")) == (0, ["-", "-", "-"])
+
+
+def test_an_api_that_nobody_could_ask() -> None:
+    """A token is missing: capture goes on without."""
+    code, found = doctor("mirror", "--listen", "0.0.0.0:8321")
+    assert (code, found["api"]["level"]) == (0, "warning")
+    assert "sensor token create" in found["api"]["what"]
+
+
+def test_receivers_that_cannot_be_used() -> None:
+    """As `sensor run` refuses them."""
+    code, found = doctor("mirror", "--events", "smtp://nowhere")
+    assert (code, found["events"]["level"]) == (1, "error")
+
+
+def test_settings_that_are_wrong() -> None:
+    """Are refused as everywhere."""
+    assert sensor("doctor", "mirror", "--ring-mib", "3").code == 2
+
+
+WITHOUT_BCC = """
+import sys
+sys.path = [path for path in sys.path if not path.endswith("dist-packages")]
+from sensor.cli import main
+main()
+"""
+
+
+def test_without_root_and_bcc() -> None:
+    """Both are findings; everything else is looked at."""
+    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    command = [*bare, sys.executable, "-c", WITHOUT_BCC, "doctor", "mirror", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    found = by_check(json.loads(done.stdout)["findings"])
+    assert {check for check, one in found.items() if one["level"] == "error"} == {
+        "privileges",
+        "bcc",
+        "memlock",
+    }
+    assert "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_NET_RAW" in found["privileges"]["what"]
+    assert found["bcc"]["command"] == "apt install python3-bpfcc"
+
+
+def test_memory_that_may_not_be_locked() -> None:
+    """With the four capabilities alone the limit counts; what is said of it is what the kernel does."""
+    capabilities = "-all,+bpf,+perfmon,+net_admin,+net_raw"
+    few = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"]
+    limited = ["prlimit", f"--memlock={4 << 20}", *few, *SENSOR]
+    for ring_mib, level, code in (("64", "error", 5), ("1", "-", 0)):
+        command = [*limited, "doctor", "mirror", "--ring-mib", ring_mib, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert levels(by_check(json.loads(done.stdout)["findings"]), "memlock", "privileges") == [level, "ok"]
+        command = [*limited, "run", "-i", "mirror", "--ring-mib", ring_mib, "--duration", "0.1", "--no-api"]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == code
+
+
+NO_CLOCK = """
+import ctypes, struct, sys
+instructions = (  # seccomp(2): EPERM for adjtimex and clock_adjtime of x86-64
+    (0x20, 0, 0, 0), (0x15, 1, 0, 159), (0x15, 0, 1, 305), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000),
+)
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(instructions), ctypes.addressof(code)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == libc.prctl(22, 2, program) == 0
+from sensor.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="system calls have other numbers here")
+def test_a_service_that_is_kept_from_the_clock() -> None:
+    """Is not told that nobody keeps it."""
+    command = [sys.executable, "-c", NO_CLOCK, "doctor", "mirror", "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found = by_check(json.loads(done.stdout)["findings"])["clock"]
+    assert (found["level"], found["what"]) == ("ok", "the clock is not this process's to ask about")

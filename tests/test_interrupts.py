@@ -1,0 +1,47 @@
+"""Interrupts of receive queues: read of this host's own devices, the only ones that have any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+from sensor.capture.interface import Interface, find_interface
+from sensor.capture.interrupts import receive_interrupts
+from sensor.capture.ring import cpus_in, online_cpus
+
+
+def device_ports() -> list[Interface]:
+    """Interfaces of a device whose driver has a receive interrupt that is known; nothing is done to them."""
+    with IPRoute() as netlink:
+        names = [link.get_attr("IFLA_IFNAME") for link in netlink.get_links()]
+    ports = [find_interface(name) for name in names]
+    return [port for port in ports if port.nic.device and port.nic.driver == "virtio_net"]
+
+
+def test_interrupts_are_those_of_the_kernel_s_table() -> None:
+    """Each queue has one, on CPUs that run, counted under the device's name in /proc/interrupts."""
+    ports = device_ports()
+    if not ports:
+        pytest.skip("no such device here")
+    table = Path("/proc/interrupts").read_text().splitlines()
+    for port in ports:
+        found = receive_interrupts(port)
+        assert len(found) == port.nic.receive_queues
+        assert port.nic.device is not None
+        for number, cpus in found.items():
+            assert set(cpus) <= set(online_cpus())
+            [line] = [line for line in table if line.split(":")[0].strip() == str(number)]
+            assert f"{port.nic.device.name}-input" in line
+
+
+def test_virtual_ports_have_none() -> None:
+    """The loopback has no device."""
+    assert receive_interrupts(find_interface("lo")) == {}
+
+
+def test_lists_of_cpus() -> None:
+    """As sysfs and procfs write them."""
+    assert cpus_in("0-3,5\n") == [0, 1, 2, 3, 5]
+    assert cpus_in("\n") == []
