@@ -131,10 +131,7 @@ def test_active_once_the_program_is_attached(host: Container) -> None:
     """And not before; after an ordinary end there is none."""
     write_rules(host, HELLO)
     host.run("systemctl", "start", "--no-block", UNIT)
-    states = [state(host, "ActiveState")]
-    while states[-1] == "activating":
-        states.append(state(host, "ActiveState"))
-    assert states[-1] == "active"
+    until(lambda: state(host, "ActiveState") == "active")
     assert program(host)
     until(lambda: "frames/s" in state(host, "StatusText"))
     host.run("systemctl", "stop", UNIT)
