@@ -1,0 +1,61 @@
+"""``python -m bench.record DIRECTORY``: everything that is measured, as results of record; as root, 20 min.
+
+Each measurement writes what it found as JSON, the replays a page with plots, too. `bench/results/` keeps
+them; `sensor bench compare` says what changed since. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.traffic.frames import write_capture
+from bench.traffic.profiles import PROFILES, generate
+
+SENSOR = (sys.executable, "-m", "sensor", "bench")
+READ_FRAMES, READ_MATCHING = 200_000, 0.001
+
+
+def measurements(directory: Path, capture: Path) -> dict[str, list[str]]:
+    """Give the arguments of `sensor bench` by the name of the result."""
+    page = str(directory / "replay.html")
+    return {
+        "kernel": ["kernel"],
+        "reaching": ["kernel", "--capture", str(capture)],
+        "ring": ["ring"],
+        "match": ["match"],
+        "read": ["read", str(capture)],
+        "replay": ["replay", "--profile", "office", "--workers", "1", "--workers", "2", "--report", page],
+        "replay-live": ["replay", "--profile", "office", "--generator", "live"],
+        "replay-attack": ["replay", "--profile", "attack"],
+        "store": ["store"],
+    }
+
+
+def main() -> int:
+    """Measure one after another, and write what was found."""
+    parser = argparse.ArgumentParser(prog="python -m bench.record", description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("only", nargs="*", metavar="NAME", help="of the measurements (default: all)")
+    arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sensor-record-") as temporary:
+        capture = Path(temporary) / "office.pcap"
+        write_capture(capture, generate(PROFILES["office"], 1, READ_FRAMES, READ_MATCHING))
+        for name, words in measurements(arguments.directory, capture).items():
+            if arguments.only and name not in arguments.only:
+                continue
+            print(f"{name} ...", flush=True)
+            done = subprocess.run([*SENSOR, *words, "--json"], stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                print(f"{name}: failed", file=sys.stderr)
+                return done.returncode
+            (arguments.directory / f"{name}.json").write_text(done.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
