@@ -29,9 +29,16 @@ class EventFile(Destination):
         self._descriptor: int | None = None
 
     def check(self) -> None:
-        """Open it once, which creates it."""
-        self.open()
-        self.close()
+        """Open it once, or see whether it could be made: it would belong to who looks, not to who writes."""
+        if self._path.exists():
+            self.open()
+            self.close()
+            return
+        directory = self._path.parent
+        if not stat.S_ISDIR(directory.stat().st_mode):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+        if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
 
     def open(self) -> None:
         """Create it, readable by its group, or go on at its end."""

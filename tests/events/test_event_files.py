@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from event_samples import chunk, sending
 from processes import wait_until
 
 from sensor.config import Settings
+from sensor.config_faults import event_faults
 from sensor.errors import SettingsError
 from sensor.events.destination import Destination
 from sensor.events.eve import Event
@@ -119,7 +121,8 @@ def test_logrotate(tmp_path: Path) -> None:
         ("eve.json", "has to start with one of"),
         ("file:eve.json", "takes a path from the root, like file:/"),
         ("file://var/log/eve.json", "takes a path from the root"),
-        ("file:{tmp}/nowhere/eve.json", "nowhere/eve.json: No such file or directory"),
+        ("file:{tmp}/nowhere/eve.json", "nowhere: No such file or directory"),
+        ("file:{tmp}/no.pem/eve.json", "no.pem: Not a directory"),
         ("file:{tmp}", "Is a directory"),
         ("file:{tmp}/fifo", "No such device or address"),
         ("file:{tmp}/eve.json?mb=5", "there is no option mb"),
@@ -145,3 +148,27 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, url: str, why: str) -> N
         EventSender(Settings(events=(url,)), as_json=False)
     assert str(refused.value).startswith(f"events: {url}: ")
     assert why in str(refused.value)
+
+
+def test_to_look_makes_no_file(tmp_path: Path) -> None:
+    """It would belong to who looks, and the sensor could not write to it."""
+    assert list(event_faults(Settings(events=(f"file:{tmp_path}/eve.json",)))) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_others_may_write_to(tmp_path: Path) -> None:
+    """Is told to who may not."""
+    program = "from sensor.events.url import destination; import sys; destination(sys.argv[1])"
+    path = tmp_path / "eve.json"
+    tmp_path.chmod(0o555)
+    command = [
+        "setpriv",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+        sys.executable,
+        "-c",
+        program,
+        f"file:{path}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert f"{tmp_path}: Permission denied" in done.stderr
