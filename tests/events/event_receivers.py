@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from processes import wait_until
+
 TIMEOUT_S = 30
 SYSLOG = re.compile(
     rb"<(?P<pri>\d{1,3})>1 (?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) (?P<host>[!-~]{1,255})"
@@ -81,7 +83,8 @@ class Receiver:
                         self._take(self, self._connection)
 
     def hang_up(self) -> None:
-        """End the connection, and take the next one."""
+        """End the connection, once it is taken, and take the next one."""
+        wait_until(lambda: self._connection and self._connection.fileno() >= 0)
         assert self._connection
         self._connection.shutdown(socket.SHUT_RDWR)
 
