@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip kernel tests with the reason, or fail the run where SENSOR_REQUIRE_KERNEL forbids skipping."""
     marked = [item for item in items if item.get_closest_marker("kernel")]
