@@ -171,11 +171,14 @@ struct packet {
 /* SIZE bytes at OFFSET, or NULL where the frame ends before. */
 static __always_inline void *header_at(const struct frame *frame, __u64 offset, __u64 size)
 {
-	void *header = frame->data + offset;
+	void *header;
 
-	if (offset > HEADER_OFFSET_MAX || header + size > frame->data_end)
+	if (offset > HEADER_OFFSET_MAX)
 		return NULL;
-	return header;
+	/* Newer compilers (LLVM 19) would add before they compare, which the verifier refuses. */
+	asm volatile("" : "+r"(offset));
+	header = frame->data + offset;
+	return header + size > frame->data_end ? NULL : header;
 }
 
 static __always_inline bool is_vlan(__u16 ethertype)
