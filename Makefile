@@ -4,6 +4,7 @@
 #   make test-deploy  the units on a Debian host in a container; the first run fetches one, in minutes
 #   make setup  the set-up alone
 #   make dashboards   Grafana's JSON anew, from ansible/dashboards
+#   make bundle  dist/sensor-VERSION-ARCH-bundle.tar.gz: the sensor and all its Python packages, for ansible/
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,7 +15,11 @@ PYTHON := $(VENV)/bin/python
 # xargs: a package per line, comments allowed.
 PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
 
-.PHONY: setup demo dashboards test test-deploy lint clean
+DIST := dist
+# The Pythons of Debian 12, Ubuntu 24.04 and Debian 13.
+BUNDLE_PYTHONS := 3.11 3.12 3.13
+
+.PHONY: setup demo dashboards bundle test test-deploy lint clean
 
 setup: $(VENV)/.done
 
@@ -36,18 +41,33 @@ demo: setup
 dashboards: setup
 	cd ansible && exec ../$(PYTHON) -m dashboards
 
+# The same sources and packages make the same file: what is deployed is known by its checksum.
+bundle: setup
+	rm -rf $(DIST)/wheels
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(DIST)/wheels .
+	sensor=$$(basename $(DIST)/wheels/sensor-*.whl)
+	for version in $(BUNDLE_PYTHONS); do
+	    $(PYTHON) -m pip download --quiet --only-binary=:all: --python-version $$version --dest $(DIST)/wheels $(DIST)/wheels/$$sensor
+	done
+	bundle=$(DIST)/sensor-$$(cut -d- -f2 <<< $$sensor)-$$(uname -m)-bundle.tar.gz
+	tar --create --directory $(DIST) --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 --mode=u=rwX,go=rX wheels |
+	    gzip --no-name --fast > $$bundle
+	rm -r $(DIST)/wheels
+	echo $$bundle
+
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+	cd ansible && PATH=$(CURDIR)/$(VENV)/bin:$$PATH ansible-lint --quiet
 
 test: lint
 	# What loads the program runs one after another, and everything else beside it.
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
 
 test-deploy: setup
-	$(PYTHON) -m pytest -m deploy tests/deploy
+	$(PYTHON) -m pytest -m deploy --capture=no tests/deploy
 
 clean:
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
