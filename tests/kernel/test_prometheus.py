@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -37,6 +38,7 @@ def prometheus(directory: Path) -> Iterator[None]:
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["rule_files"] = [str(path) for path in (SHIPPED / "rules").glob("*.yml")]
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
+    shutil.copytree(SHIPPED / "targets", directory / "targets")
     flags = [
         f"--config.file={directory / 'prometheus.yml'}",
         f"--storage.tsdb.path={directory / 'tsdb'}",
