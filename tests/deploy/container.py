@@ -39,6 +39,7 @@ _PACKAGES = (
     "logrotate",
     "openssh-server",
     "procps",
+    "prometheus",
     "python3",
     "python3-apt",
     "python3-bpfcc",

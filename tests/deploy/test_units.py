@@ -56,8 +56,8 @@ def _install(host: Container, wheels: Path) -> None:
     """As docs/service.md says, without internet."""
     directory = host.root / "root/sensor"
     shutil.copytree(wheels, directory)
-    for unit in UNITS.glob("sensor*.service"):
-        shutil.copy(unit, directory)
+    for file in UNITS.glob("sensor*"):
+        shutil.copy(file, directory)
     for command in SET_UP.splitlines():
         host.run("sh", "-c", f"cd /root/sensor; export PIP_NO_INDEX=1 PIP_FIND_LINKS=.; {command}")
     (host.root / "etc/sensor/rules").mkdir()

@@ -1,0 +1,331 @@
+"""The playbook on a Debian host: deployed, run again, upgraded, killed, rebooted, refused, and removed.
+
+All tests share the host, and leave it as the first run of the playbook made it, but for the last.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from container import Container, booted, debian_tree
+from live import replay, wait_until
+from playbook import Controller, Variables, build_bundle, build_next_bundle, controller
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+from sensor.capture.lab import private_network
+
+pytestmark = [pytest.mark.kernel, pytest.mark.deploy, pytest.mark.timeout(900)]
+
+OPERATE = (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
+UNIT = "sensor@eth1"
+MTU = 3000
+PORT = {"name": "eth1", "devid": 1, "mtu": MTU}
+SETTINGS = {
+    "ring_mib": 1,  # where root may not raise the limit of locked memory, this has to do
+    "events": ["file:/var/log/sensor/eve.json?mib=0"],
+    "audit": "/var/log/sensor-api/audit.jsonl",
+}
+Bad = Callable[[Container, Path], Variables]
+API = "http://127.0.0.1:8321/api/v1"
+IN_FORCE = """
+find -L /etc/sensor /etc/systemd/system/sensor* -type f | sort | xargs sha256sum
+readlink /opt/sensor/current
+systemctl show --property=MainPID,ActiveState sensor@eth1 sensor-api
+"""
+"""Prints what the services are started with, and which processes they are."""
+STAYS = (
+    "/data",
+    "/etc/default/prometheus",
+    "/etc/grafana",
+    "/etc/prometheus",
+    "/etc/systemd/system/multi-user",
+    "/root",
+    "/var/cache/apt",
+    "/var/lib/grafana",
+    "/var/lib/logrotate",
+    "/var/lib/prometheus",
+    "/var/lib/systemd",
+    "/var/log",
+    "/var/tmp",  # noqa: S108 - services have directories of their own in it
+)
+"""What a removal leaves: evidence and logs, what watches, and what any host writes."""
+GRAFANA = """
+[Service]
+ExecStart=sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+class Deployed(NamedTuple):
+    """A host, what runs the playbook, and what was there before it ever did."""
+
+    host: Container
+    playbook: Controller
+    before: set[str]
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory, few_rules: Path) -> Iterator[Deployed]:
+    """A host on which the playbook was tried with --check, and has run."""
+    directory = tmp_path_factory.mktemp("controller")
+    rules = shutil.copytree(few_rules, directory / "rules")
+    variables = {
+        "sensor_bundle": str(build_bundle(directory)),
+        "sensor_interfaces": [PORT],
+        "sensor_settings": SETTINGS,
+        "sensor_rules": str(rules),
+    }
+    with (
+        private_network(),
+        booted(debian_tree(), [("eth1", "source"), ("eth2", "elsewhere")], log=directory / "console") as host,
+        controller(host, directory, variables) as playing,
+    ):
+        stand_in_for_grafana(host)
+        before = files(host)
+        assert playing.play("--check", "--diff", watched=True, monitoring_grafana=True).changed
+        assert files(host) - before == set()
+        playing.play(watched=True, monitoring_grafana=True)
+        yield Deployed(host, playing, before)
+
+
+@pytest.fixture
+def host(deployed: Deployed) -> Container:
+    """The host."""
+    return deployed.host
+
+
+@pytest.fixture
+def playbook(deployed: Deployed) -> Controller:
+    """What runs the playbook."""
+    return deployed.playbook
+
+
+def stand_in_for_grafana(host: Container) -> None:
+    """There is no Grafana in Debian: its directory, and a service of its name that does nothing."""
+    host.run("mkdir", "-p", "/etc/grafana/provisioning/datasources", "/etc/grafana/provisioning/dashboards")
+    host.run("tee", "/etc/systemd/system/grafana-server.service", text=GRAFANA)
+    host.run("systemctl", "daemon-reload")
+
+
+def files(host: Container) -> set[str]:
+    """All paths on its disk, but for those of which a removal leaves more or less."""
+    paths = host.run("find", "/", "-xdev").stdout.splitlines()
+    return {path for path in paths if not path.startswith(STAYS)}
+
+
+def state(host: Container, name: str, unit: str = UNIT) -> str:
+    """What systemd says of a unit."""
+    return host.run("systemctl", "show", f"--property={name}", "--value", unit).stdout.strip()
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Return when that holds; asking takes a process each time."""
+    wait_until(holds, every_s=0.2)
+
+
+def get(host: Container, url: str) -> Any:
+    """What a service of the host answers on loopback, once it listens."""
+    command = ("curl", "--silent", "--fail", "--globoff", "--retry", "5", "--retry-connrefused", url)
+    return json.loads(host.run(*command).stdout)
+
+
+def kept(host: Container) -> int:
+    """How many pieces of evidence the API finds."""
+    return sum(device["pieces"] for device in get(host, f"{API}/status")["devices"])
+
+
+def scraped(host: Container, expression: str) -> float | None:
+    """The value that the host's Prometheus has for it, or None."""
+    answer = get(host, f"http://127.0.0.1:9090/api/v1/query?query={expression}")
+    found = answer["data"]["result"]
+    return float(found[0]["value"][1]) if found else None
+
+
+def evidence_files(host: Container) -> set[str]:
+    """The names that evidence files have once they are finished."""
+    found = host.run("find", "/data/cap", "-name", "*.pcap*").stdout.splitlines()
+    return {path.removesuffix(".temp") for path in found}
+
+
+def send(directory: Path) -> None:
+    """Let the mirror port have traffic with attacks in it."""
+    write_capture(directory / "traffic.pcap", mix.demo(seed=1).frames)
+    replay("source", directory / "traffic.pcap")
+
+
+def test_traffic_becomes_evidence_and_figures(host: Container, tmp_path: Path) -> None:
+    """What was sent is found by the API, told as events, and counted by the Prometheus that was deployed."""
+    send(tmp_path)
+    until(lambda: kept(host))
+    found = get(host, f"{API}/evidence?class=threat&limit=100")["items"]
+    assert {item["interface"] for item in found} == {"eth1"}
+    until(lambda: scraped(host, 'sum(sensor_evidence_frames_total{outcome="written"})') == kept(host))
+    assert host.run("grep", "-c", "signature_id", "/var/log/sensor/eve.json").stdout
+    assert "/api/v1/evidence" in host.run("cat", SETTINGS["audit"]).stdout
+
+
+def test_dashboards_are_where_grafana_looks(host: Container) -> None:
+    """And the data source says where Prometheus listens."""
+    source = host.run("cat", "/etc/grafana/provisioning/datasources/prometheus.yml").stdout
+    assert "url: http://127.0.0.1:9090" in source
+    assert "throughput.json" in host.run("ls", "/var/lib/grafana/dashboards/sensor").stdout
+    assert state(host, "ActiveState", "grafana-server") == "active"
+
+
+def test_logrotate_takes_the_events(host: Container, tmp_path: Path) -> None:
+    """The sensor goes on in a new file."""
+    host.run("logrotate", "--force", "/etc/logrotate.d/sensor")
+
+    def has_events() -> bool:
+        send(tmp_path)  # what comes before the file was opened anew goes to the old one
+        return host.run("cat", "/var/log/sensor/eve.json").stdout != ""
+
+    until(has_events)
+
+
+def test_a_second_run_changes_nothing(playbook: Controller) -> None:
+    """Nor would one with --check."""
+    assert playbook.play(watched=True, monitoring_grafana=True).changed == 0
+    assert playbook.play("--check").changed == 0
+
+
+def test_new_rules_are_reloaded(host: Container, playbook: Controller, tmp_path: Path) -> None:
+    """By the same process, which lost no frame; an old file that is no more is gone."""
+    main = state(host, "MainPID")
+    rules = Path(playbook.variables["sensor_rules"])
+    shutil.copy(rules / "threat.json", tmp_path)
+    playbook.play(sensor_rules=str(tmp_path))
+    until(lambda: {rule["class"] for rule in get(host, f"{API}/rules")["rules"]} == {"threat"})
+    assert (state(host, "ActiveState"), state(host, "MainPID")) == ("active", main)
+
+
+def test_an_upgrade_and_the_way_back(host: Container, playbook: Controller, tmp_path: Path) -> None:
+    """With another port beside the first; evidence stays. Going back, the port is given up."""
+    before = kept(host)
+    bundle = build_next_bundle(Path(playbook.variables["sensor_bundle"]), "9.8.7", tmp_path)
+    other = {"name": "eth2", "devid": 2, "metrics": "127.0.0.1:9322"}
+    playbook.play(sensor_bundle=str(bundle), sensor_interfaces=[PORT, other])
+    assert get(host, f"{API}/status")["version"] == "9.8.7"
+    assert state(host, "ActiveState", "sensor@eth2") == "active"
+    assert kept(host) == before
+    playbook.play()
+    assert get(host, f"{API}/status")["version"] != "9.8.7"
+    assert state(host, "ActiveState", "sensor@eth2") == "inactive"
+    assert kept(host) == before
+
+
+def test_commands_of_the_operators_page_run(host: Container, tmp_path: Path) -> None:
+    """Those for a sensor's host, one after the other, as they stand; the others are what these tests do."""
+    send(tmp_path)
+    until(lambda: kept(host))
+    for block in re.findall(r"```sh\n(.*?)```", OPERATE, re.DOTALL):
+        if "ansible-playbook" not in block:
+            host.run("bash", "-e", "-c", f"cd /root; {block}")
+            host.run("rm", "/root/threats.pcapng")
+
+
+def test_kill_9(host: Container, tmp_path: Path) -> None:
+    """Another sensor is there soon, and keeps what comes."""
+    before, main = kept(host), state(host, "MainPID")
+    host.run("kill", "-9", main)
+    until(lambda: state(host, "MainPID") not in (main, "0") and state(host, "ActiveState") == "active")
+    send(tmp_path)
+    until(lambda: kept(host) > before)
+
+
+def test_a_reboot(host: Container, playbook: Controller, tmp_path: Path) -> None:
+    """The port is prepared, services come back, evidence is there, and more comes."""
+    before = kept(host)
+    playbook.hang_up()
+    host.run("ip", "link", "set", "eth1", "mtu", "1500")
+    host.reboot()
+    until(lambda: state(host, "ActiveState") == "active")
+    [link] = json.loads(host.run("ip", "-json", "link", "show", "eth1").stdout)
+    assert link["mtu"] == MTU
+    until(lambda: state(host, "ActiveState", "sensor-api") == "active" and kept(host) >= before)
+    send(tmp_path)
+    until(lambda: kept(host) > before)
+
+
+def _no_such_port(_host: Container, _directory: Path) -> Variables:
+    return {"sensor_interfaces": [PORT, PORT | {"name": "eth7", "devid": 2, "metrics": "127.0.0.1:9322"}]}
+
+
+def _port_without_xdp(_host: Container, _directory: Path) -> Variables:
+    return {"sensor_interfaces": [PORT, {"name": "lo", "devid": 2, "metrics": "127.0.0.1:9322"}]}
+
+
+def _old_kernel(host: Container, _directory: Path) -> Variables:
+    """Linux has a personality that answers for an older one (personality(2), UNAME26)."""
+    python = "/root/python-on-old-kernel"
+    host.run("tee", python, text='#!/bin/sh\nexec setarch --uname-2.6 /usr/bin/python3 "$@"\n')
+    host.run("chmod", "755", python)
+    return {"ansible_python_interpreter": python}
+
+
+def _full_disk(host: Container, _directory: Path) -> Variables:
+    host.run("mkdir", "-p", "/data/full")
+    host.run("mount", "-t", "tmpfs", "-o", "size=4m", "full", "/data/full")
+    host.run("sh", "-c", "cat /dev/zero > /data/full/zeros", check=False)
+    return {"sensor_settings": SETTINGS | {"evidence": "/data/full/cap"}}
+
+
+def _faulty_rule(_host: Container, directory: Path) -> Variables:
+    rule = {"type": "T", "name": "open", "protocol": "udp", "regex": "^(hello"}
+    (directory / "threat.json").write_text(json.dumps({"threat": {"rules": {"1": rule}}}))
+    return {"sensor_rules": str(directory)}
+
+
+def _faulty_setting(_host: Container, _directory: Path) -> Variables:
+    return {"sensor_settings": SETTINGS | {"ring_mib": 3}}
+
+
+def _torn_bundle(_host: Container, directory: Path) -> Variables:
+    torn = directory / "sensor-9.9.9-x86_64-bundle.tar.gz"
+    torn.write_bytes(b"\x1f\x8b\x08\0")
+    return {"sensor_bundle": str(torn)}
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (_no_such_port, "probe has no interface eth7"),
+        (_port_without_xdp, "lo: this kind of interface has no native XDP"),
+        (_old_kernel, "the sensor needs 5.15 or newer"),
+        (_full_disk, "less than the 5 % that retain_free_percent keeps free"),
+        (_faulty_rule, "threat.json:1: rule 1: regex:"),
+        (_faulty_setting, "ring_mib: must be a power of two"),
+        (_torn_bundle, "gzip: stdin: unexpected end of file"),
+    ],
+)
+def test_what_is_no_good_touches_nothing(
+    host: Container, playbook: Controller, tmp_path: Path, bad: Bad, why: str
+) -> None:
+    """The play stops, says why, and the sensor goes on with all that it had."""
+    variables = bad(host, tmp_path)
+    before = host.run("sh", "-c", IN_FORCE).stdout
+    assert before.count("ActiveState=active") == 2
+    played = playbook.play(check=False, **variables)
+    assert played.returncode != 0
+    assert why in played.output
+    assert host.run("sh", "-c", IN_FORCE).stdout == before
+
+
+def test_removal_leaves_evidence_and_logs(deployed: Deployed) -> None:
+    """Nothing else of it is left on the host. The last of the tests."""
+    host, playbook, before = deployed
+    evidence = evidence_files(host)
+    playbook.play(sensor_state="absent")
+    assert files(host) - before == set()
+    assert evidence_files(host) == evidence
+    assert host.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "sensor*").stdout == ""
+    assert "xdp" not in host.run("ip", "link", "show", "eth1").stdout
+    assert playbook.play(sensor_state="absent").changed == 0
