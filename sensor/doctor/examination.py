@@ -12,7 +12,7 @@ from sensor.doctor.host import host_findings
 from sensor.doctor.port import port_findings
 from sensor.doctor.resources import disk_findings, memory_finding
 from sensor.doctor.running import running_sensor
-from sensor.doctor.service import rules_finding, service_findings
+from sensor.doctor.service import rules_findings, service_findings
 from sensor.doctor.software import software_findings
 from sensor.finding import Finding
 
@@ -25,7 +25,7 @@ def examine(settings: Settings, *, disk: bool) -> Iterator[Finding]:
     yield from port_findings(settings, running)
     yield memory_finding(settings, running)
     yield from disk_findings(settings, running, trial=disk)
-    yield rules_finding(settings)
+    yield from rules_findings(settings)
     yield from service_findings(settings, running)
 
 

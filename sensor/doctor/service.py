@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from sensor.api.access import token_fault
 from sensor.config import Settings
 from sensor.config_faults import api_faults, event_faults
+from sensor.doctor.program import program_findings
 from sensor.doctor.running import is_of, listening_process
 from sensor.errors import EvidenceError, RulesError
 from sensor.finding import Finding, Level
@@ -18,18 +19,22 @@ from sensor.rules.profile import PROFILES
 from sensor.rules.ready import make_ready
 
 
-def rules_finding(settings: Settings) -> Finding:
-    """Load the rules as a start does; what compiling them gave is kept for it."""
+def rules_findings(settings: Settings) -> Iterator[Finding]:
+    """Load the rules as a start does, and the program that they ask for; what compiling them gave is kept."""
     subject = str(settings.rules)
     try:
         ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     except FaultyRulesError as error:
-        return _faulty(subject, len(error.faults), "error")
+        yield _faulty(subject, len(error.faults), "error")
+        return
     except RulesError as error:
-        return Finding(level="error", check="rules", what=str(error))
+        yield Finding(level="error", check="rules", what=str(error))
+        return
     if ready.rules.faults:
-        return _faulty(subject, len(ready.rules.faults), "warning")
-    return Finding(level="ok", check="rules", subject=subject, what=f"{len(ready.rules)} rules")
+        yield _faulty(subject, len(ready.rules.faults), "warning")
+    else:
+        yield Finding(level="ok", check="rules", subject=subject, what=f"{len(ready.rules)} rules")
+    yield from program_findings(settings, ready)
 
 
 def _faulty(directory: str, faults: int, level: Level) -> Finding:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from container import Container, booted, debian_tree
 from live import replay, wait_until
-from playbook import Controller, Variables, build_bundle, build_next_bundle, controller
+from playbook import Controller, Variables, build_next_bundle, controller
 
 from bench.traffic import mix
 from bench.traffic.frames import write_capture
@@ -73,12 +73,12 @@ class Deployed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory, few_rules: Path) -> Iterator[Deployed]:
+def deployed(tmp_path_factory: pytest.TempPathFactory, few_rules: Path, bundle: Path) -> Iterator[Deployed]:
     """A host on which the playbook was tried with --check, and has run."""
     directory = tmp_path_factory.mktemp("controller")
     rules = shutil.copytree(few_rules, directory / "rules")
     variables = {
-        "sensor_bundle": str(build_bundle(directory)),
+        "sensor_bundle": str(bundle),
         "sensor_interfaces": [PORT],
         "sensor_settings": SETTINGS,
         "sensor_rules": str(rules),
@@ -207,12 +207,14 @@ def test_new_rules_are_reloaded(host: Container, playbook: Controller, tmp_path:
     assert (state(host, "ActiveState"), state(host, "MainPID")) == ("active", main)
 
 
-def test_an_upgrade_and_the_way_back(host: Container, playbook: Controller, tmp_path: Path) -> None:
+def test_an_upgrade_and_the_way_back(
+    host: Container, playbook: Controller, bundle: Path, tmp_path: Path
+) -> None:
     """With another port beside the first; evidence stays. Going back, the port is given up."""
     before = kept(host)
-    bundle = build_next_bundle(Path(playbook.variables["sensor_bundle"]), "9.8.7", tmp_path)
+    higher = build_next_bundle(bundle, "9.8.7", tmp_path)
     other = {"name": "eth2", "devid": 2, "metrics": "127.0.0.1:9322"}
-    playbook.play(sensor_bundle=str(bundle), sensor_interfaces=[PORT, other])
+    playbook.play(sensor_bundle=str(higher), sensor_interfaces=[PORT, other])
     assert get(host, f"{API}/status")["version"] == "9.8.7"
     assert state(host, "ActiveState", "sensor@eth2") == "active"
     assert kept(host) == before
@@ -274,6 +276,7 @@ def _old_kernel(host: Container, _directory: Path) -> Variables:
 def _full_disk(host: Container, _directory: Path) -> Variables:
     host.run("mkdir", "-p", "/data/full")
     host.run("mount", "-t", "tmpfs", "-o", "size=4m", "full", "/data/full")
+    host.run("mkdir", "/data/full/cap")
     host.run("sh", "-c", "cat /dev/zero > /data/full/zeros", check=False)
     return {"sensor_settings": SETTINGS | {"evidence": "/data/full/cap"}}
 
@@ -300,7 +303,7 @@ def _torn_bundle(_host: Container, directory: Path) -> Variables:
         (_no_such_port, "probe has no interface eth7"),
         (_port_without_xdp, "lo: this kind of interface has no native XDP"),
         (_old_kernel, "the sensor needs 5.15 or newer"),
-        (_full_disk, "less than the 5 % that retain_free_percent keeps free"),
+        (_full_disk, "0 MiB are free for /data/full/cap"),
         (_faulty_rule, "threat.json:1: rule 1: regex:"),
         (_faulty_setting, "ring_mib: must be a power of two"),
         (_torn_bundle, "gzip: stdin: unexpected end of file"),

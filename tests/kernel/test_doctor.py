@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,15 +16,19 @@ from typing import Any
 import pytest
 from live import PASS_ALL, SENSOR, running
 
+from sensor.capture import program
 from sensor.capture.interface import find_interface
 from sensor.capture.link import attached
 from sensor.capture.program import Program
 from sensor.capture.refusals import refusals
-from sensor.config import OWN_RULES
+from sensor.config import OWN_RULES, Settings
 from sensor.doctor.examination import mend
 from sensor.doctor.host import kernel_finding
 from sensor.doctor.port import RING_FRAMES, filter_findings, speed_findings
+from sensor.doctor.program import program_findings
 from sensor.doctor.software import hyperscan_finding
+from sensor.rules.profile import PROFILES
+from sensor.rules.ready import make_ready
 from tests.rules.commands import sensor
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "network")]
@@ -65,7 +70,17 @@ def test_a_host_that_is_fit() -> None:
     """No error; every finding says what was looked at, and every bad one why it matters."""
     code, found = doctor("mirror")
     assert code == 0
-    assert {"kernel", "privileges", "bcc", "hyperscan", "clock", "port", "memory", "rules"} <= found.keys()
+    assert {
+        "kernel",
+        "privileges",
+        "bcc",
+        "hyperscan",
+        "clock",
+        "port",
+        "memory",
+        "rules",
+        "program",
+    } <= found.keys()
     assert {"evidence", "disk", "metrics", "listen"} <= found.keys()
     for one in found.values():
         assert one["what"]
@@ -323,6 +338,20 @@ sys.path = [path for path in sys.path if not path.endswith("dist-packages")]
 from sensor.cli import main
 main()
 """
+
+
+def test_a_program_that_the_kernel_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, few_rules: Path
+) -> None:
+    """An error before any start, with the kernel's reason: here an offset into the frame without a bound."""
+    sources = shutil.copytree(program._SOURCE, tmp_path / "bpf")
+    parse = (sources / "parse.h").read_text()
+    (sources / "parse.h").write_text(parse.replace("offset > HEADER_OFFSET_MAX", "false"))
+    monkeypatch.setattr(program, "_SOURCE", sources)
+    ready = make_ready(few_rules, PROFILES["default"].http, lenient=False)
+    [found] = program_findings(Settings(interface=("mirror",)), ready)
+    assert (found.level, found.check) == ("error", "program")
+    assert "could not be loaded" in found.what
 
 
 def test_without_root_and_bcc() -> None:

@@ -1,0 +1,42 @@
+"""The playbook on Debian 13: another Python, another compiler for the kernel's program, another systemd."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from container import booted, debian_tree
+from live import replay, wait_until
+from playbook import controller
+
+from bench.traffic import mix
+from bench.traffic.frames import write_capture
+from sensor.capture.lab import private_network
+
+pytestmark = [pytest.mark.kernel, pytest.mark.deploy, pytest.mark.timeout(900)]
+
+
+def test_traffic_becomes_evidence(tmp_path: Path, bundle: Path, few_rules: Path) -> None:
+    """With the same bundle, and the same playbook."""
+    variables = {
+        "sensor_bundle": str(bundle),
+        "sensor_interfaces": [{"name": "eth1", "devid": 1}],
+        "sensor_settings": {"ring_mib": 1},
+        "sensor_rules": str(few_rules),
+    }
+    write_capture(tmp_path / "traffic.pcap", mix.demo(seed=1).frames)
+    with (
+        private_network(),
+        booted(debian_tree("trixie"), [("eth1", "source")], log=tmp_path / "console") as host,
+        controller(host, tmp_path, variables) as playbook,
+    ):
+        playbook.play()
+        replay("source", tmp_path / "traffic.pcap")
+
+        def found() -> object:
+            url = "http://127.0.0.1:8321/api/v1/evidence?class=threat&limit=1"
+            done = host.run("curl", "--silent", "--retry", "5", "--retry-connrefused", url)
+            return json.loads(done.stdout)["items"]
+
+        wait_until(found, every_s=0.2)
