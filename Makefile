@@ -60,7 +60,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	cd ansible && PATH=$(CURDIR)/$(VENV)/bin:$$PATH ansible-lint --quiet
+	cd ansible && PATH=$(CURDIR)/$(VENV)/bin:$$PATH ansible-lint -q
 
 test: lint
 	# What loads the program runs one after another, and everything else beside it.
