@@ -114,20 +114,26 @@ static __always_inline __u64 product(__u64 word, __u64 seed, __u64 other_seed)
 
 /*
  * Multilinear-HM hashing, of which the upper half is strongly universal (Lemire and Kaser,
- * "Strongly universal string hashing is fast", 2014).
+ * "Strongly universal string hashing is fast", 2014). Ports or addresses that count up, a scan's,
+ * make that half count up too, by a step that the seeds draw: with some, flows would crowd into few
+ * sets. So it is mixed, which loses none of its values, and hashed once more by multiply-add-shift
+ * (Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer
+ * arithmetic without primes", 1996).
  */
 static __always_inline __u32 hash_of(const union flow_key_words *key)
 {
 	const __u64 seeds[] = { FLOW_SEEDS };
-	__u64 sum = seeds[0] + product(key->rest, seeds[1], seeds[2]) +
-		    product(key->ports_and_vlan, seeds[3], seeds[4]) +
-		    product(key->addresses[0], seeds[5], seeds[6]);
+	__u64 sum = product(key->rest, seeds[2], seeds[3]) +
+		    product(key->ports_and_vlan, seeds[4], seeds[5]) +
+		    product(key->addresses[0], seeds[6], seeds[7]);
 
 	if (key->key.ip_version == 6)
-		sum += product(key->addresses[1], seeds[7], seeds[8]) +
-		       product(key->addresses[2], seeds[9], seeds[10]) +
-		       product(key->addresses[3], seeds[11], seeds[12]);
-	return sum >> 32;
+		sum += product(key->addresses[1], seeds[8], seeds[9]) +
+		       product(key->addresses[2], seeds[10], seeds[11]) +
+		       product(key->addresses[3], seeds[12], seeds[13]);
+	sum >>= 32;
+	sum ^= sum >> 15;
+	return (seeds[0] + seeds[1] * sum) >> 32;
 }
 
 #endif

@@ -22,7 +22,7 @@ from sensor import abi
 from sensor.capture import maps
 from sensor.capture.syscalls import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY
 
-_SEEDS = 13
+_SEEDS = 14
 _VLAN_ID = 0xFFF
 _TOS_SERVICE = 0xFE
 _U32 = 0xFFFFFFFF
@@ -100,10 +100,12 @@ class KernelFlows:
         words = [int.from_bytes(raw[i : i + 8], sys.byteorder) for i in (40, 32, 0, 8, 16, 24)]
         if key["ip_version"][0] == 4:
             words = words[:3]
-        total = self.seeds[0]
-        for word, first, second in zip(words, self.seeds[1::2], self.seeds[2::2], strict=False):
+        total = 0
+        for word, first, second in zip(words, self.seeds[2::2], self.seeds[3::2], strict=False):
             total += (first + (word & _U32)) * (second + (word >> 32))
-        return total >> 32 & _U32
+        mixed = total >> 32 & _U32
+        mixed ^= mixed >> 15
+        return self.seeds[0] + self.seeds[1] * mixed >> 32 & _U32
 
     def find(self, key: FlowKey) -> KernelFlow | None:
         """Return what is remembered of a flow; None: nothing, or it is being written just now."""

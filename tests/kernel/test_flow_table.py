@@ -23,7 +23,7 @@ from live import PASS_ALL
 from sensor import abi
 from sensor.abi import Counter, Verdict
 from sensor.capture import program as kernel_program
-from sensor.capture.flow_table import FlowKey, flow_key
+from sensor.capture.flow_table import FlowKey, KernelFlows, flow_key
 from sensor.capture.program import Options, Program
 from sensor.capture.ring import RingSet
 from sensor.capture.syscalls import prog_test_run
@@ -357,6 +357,24 @@ def test_a_table_with_room_forgets_nothing(load: Open) -> None:
         keys.append(flow_key(TCP, ip_address(source), ip_address(destination), port, 9))
     remembered = sum(packets(program, key) == 1 for key in keys)
     assert remembered > 0.98 * len(keys)
+
+
+@pytest.mark.parametrize(("per_port", "per_address"), [(1, 0), (0, 1)], ids=["ports", "addresses"])
+def test_flows_of_a_scan_spread_over_the_table(per_port: int, per_address: int) -> None:
+    """Ports or addresses that count up do not crowd into few sets, whatever seeds are drawn."""
+    flows = KernelFlows(1 << 14)
+    keys = [
+        flow_key(TCP, ip_address(LOW), ip_address(HIGH) + number * per_address, 1 + number * per_port, 9)
+        for number in range(1 << 13)
+    ]
+    forgotten = []
+    for draw in range(30):
+        rng = random.Random(draw)
+        flows.seeds = [rng.getrandbits(64) for _ in flows.seeds]
+        crowds = Tally(flows.hash(key) * flows.sets >> 32 for key in keys).values()
+        forgotten.append(sum(crowd - ONE_SET for crowd in crowds if crowd > ONE_SET))
+    flows.close()
+    assert max(forgotten) < 0.02 * len(keys)
 
 
 def test_nothing_more_of_a_flow_that_is_done(load: Open) -> None:
