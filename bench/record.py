@@ -15,14 +15,14 @@ from pathlib import Path
 from bench.traffic.frames import write_capture
 from bench.traffic.profiles import PROFILES, generate
 
-SENSOR = (sys.executable, "-m", "sensor", "bench")
+PYTHON = (sys.executable, "-m")
 READ_FRAMES, READ_MATCHING = 200_000, 0.001
 
 
 def measurements(directory: Path, capture: Path) -> dict[str, list[str]]:
-    """Give the arguments of `sensor bench` by the name of the result."""
+    """Give the module and its arguments by the name of the result."""
     page = str(directory / "replay.html")
-    return {
+    of_sensor = {
         "kernel": ["kernel"],
         "reaching": ["kernel", "--capture", str(capture)],
         "ring": ["ring"],
@@ -32,6 +32,9 @@ def measurements(directory: Path, capture: Path) -> dict[str, list[str]]:
         "replay-live": ["replay", "--profile", "office", "--generator", "live"],
         "replay-attack": ["replay", "--profile", "attack"],
         "store": ["store"],
+    }
+    return {name: ["sensor", "bench", *words] for name, words in of_sensor.items()} | {
+        "peers": ["bench.peers"]
     }
 
 
@@ -49,7 +52,7 @@ def main() -> int:
             if arguments.only and name not in arguments.only:
                 continue
             print(f"{name} ...", flush=True)
-            done = subprocess.run([*SENSOR, *words, "--json"], stdout=subprocess.PIPE, text=True)
+            done = subprocess.run([*PYTHON, *words, "--json"], stdout=subprocess.PIPE, text=True)
             if done.returncode:
                 print(f"{name}: failed", file=sys.stderr)
                 return done.returncode

@@ -54,6 +54,13 @@ def process_s(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
 
 
+def pss_mib(pid: int) -> float:
+    """Return another process's memory, with its part of what it shares (smaps_rollup, proc(5))."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    [kib] = [line.split()[1] for line in lines if line.startswith("Pss:")]
+    return round(int(kib) / 1024, 1)
+
+
 def figure(values: list[float], digits: int = 2) -> Figure:
     """Sum repeats up."""
     return {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from sensor.bench.children import tied
-from sensor.bench.machine import process_s
+from sensor.bench.machine import process_s, pss_mib
 from sensor.counters import Counters
 from sensor.errors import SensorError
 
@@ -44,7 +44,7 @@ class Subject:
     @property
     def memory_mib(self) -> dict[str, float]:
         """Proportional set sizes (smaps_rollup, proc(5)), of the workers and of the supervisor."""
-        return {"workers": sum(map(_pss_mib, self._workers)), "supervisor": _pss_mib(self._process.pid)}
+        return {"workers": sum(map(pss_mib, self._workers)), "supervisor": pss_mib(self._process.pid)}
 
     def end(self) -> Ended:
         """Tell it to end, and read what it counted.
@@ -122,9 +122,3 @@ def _workers_of(supervisor: int) -> list[int]:
 
 def _comm(pid: str) -> str:
     return Path(f"/proc/{pid}/comm").read_text()
-
-
-def _pss_mib(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    [kib] = [line.split()[1] for line in lines if line.startswith("Pss:")]
-    return round(int(kib) / 1024, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,24 +11,43 @@ from pathlib import Path
 
 import pytest
 
-from bench.peers import NOT_MEASURED, PEERS
+from bench.peers.programs import NOT_MEASURED, PEERS
 
 ROOT = Path(__file__).parents[2]
+SHORT = ("--frames", "2000", "--seconds", "0.1", "--halvings", "3")
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 
-@pytest.mark.kernel
-@pytest.mark.timeout(300)
-def test_every_program_is_in_the_table(tmp_path: Path) -> None:
-    """At a pace that is no trouble, sensor keeps exactly what holds a string; who is missing is named."""
-    command = [sys.executable, "-m", "bench.peers", "--frames", "2000", "--pps", "2000"]
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+def peers(directory: Path, *flags: str) -> str:
+    """What it prints."""
+    command = [sys.executable, "-m", "bench.peers", *SHORT, *flags]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(directory), "HOME": str(directory)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    rows = dict(re.findall(r"│ (\w+) +│ (.+?) *│\n", done.stdout))
-    for name in [peer.binary for peer in PEERS] + list(NOT_MEASURED):
+    assert not list(directory.glob("sensor-peers-*"))
+    return done.stdout
+
+
+def test_what_each_keeps_and_costs(tmp_path: Path) -> None:
+    """Where nothing is lost, sensor has kept exactly what holds a string; who is missing is named."""
+    programs = json.loads(peers(tmp_path, "--json"))["programs"]
+    assert set(programs) == {peer.binary for peer in PEERS} | set(NOT_MEASURED)
+    for name, found in programs.items():
         is_there = name == "sensor" or shutil.which(name)
-        assert ("not measured" in rows[name]) != bool(is_there), rows
-    _, kept, expected, cost = re.split(r" *│ *", rows["sensor"])
-    assert kept == expected == "20"
-    assert float(cost) > 0
-    assert not list(tmp_path.glob("sensor-peers-*"))
+        assert ("not_measured" in found) != bool(is_there), name
+    sensor = programs["sensor"]
+    best = sensor["zero_loss"]
+    assert best["kept"] == best["expected"] == 20 * -(-best["sent"] // 2000)
+    assert 0 < best["cpu_us_per_frame"] < best["machine_us_per_frame"]
+    assert best["memory_mib"] > 10
+    assert best["offered_pps"] == max(
+        trial["offered_pps"] for trial in sensor["trials"] if trial["kept"] == trial["expected"]
+    )
+
+
+def test_the_table_has_them_all(tmp_path: Path) -> None:
+    """With the rate, or that it was not measured."""
+    table = peers(tmp_path, "--halvings", "1")
+    for name in [*NOT_MEASURED, *(peer.binary for peer in PEERS)]:
+        assert re.search(rf"│ {name} +│ ((> )?[\d,]+/s|not measured|always loses) +│", table), table

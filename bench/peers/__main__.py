@@ -1,0 +1,119 @@
+"""``python -m bench.peers``: the highest rate at which each program keeps all it is to keep; as root.
+
+Each is started on a private wire, the same frames are sent, and what it kept is counted in its own
+file. tcpdump and dumpcap have no rules for payloads: they keep everything, which is their way to have
+what is needed later. What is not installed is named as not measured. Suricata keeps the packets of
+alerts (``conditional: alerts``, Suricata 7).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.peers.programs import NOT_MEASURED, PEERS, Peer
+from bench.peers.trial import Bed
+from bench.traffic.frames import write_capture
+from bench.traffic.profiles import PROFILES, generate
+from sensor.bench.machine import machine
+from sensor.bench.played import play
+from sensor.bench.wire import private_wire
+from sensor.errors import SensorError
+
+MATCHING = 0.01
+"""Share of generated traffic that is made to hold one of the strings."""
+
+
+def main() -> int:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
+    parser.add_argument("capture", nargs="?", type=Path, help="instead of generated traffic of an office")
+    parser.add_argument("--frames", type=int, default=50_000, help="of generated traffic")
+    parser.add_argument("--seconds", type=float, default=2, help="of a trial")
+    parser.add_argument("--halvings", type=int, default=5, help="steps of the search for the rate")
+    parser.add_argument("--json", action="store_true", help="what was found, with every trial")
+    arguments = parser.parse_args()
+    try:
+        found = measure(arguments.capture, arguments.frames, arguments.seconds, arguments.halvings)
+    except SensorError as error:
+        print(f"peers: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        Console().print(_table(found["programs"]))
+    return 0
+
+
+def measure(capture: Path | None, frames: int, seconds: float, halvings: int) -> dict[str, Any]:
+    """Search the rate of every program that is installed."""
+    where = machine()
+    programs: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="sensor-peers-") as temporary, private_wire() as wire:
+        directory = Path(temporary)
+        if capture is None:
+            capture = directory / "office.pcap"
+            write_capture(capture, generate(PROFILES["office"], 1, frames, MATCHING))
+        bed = Bed(wire, play([capture], directory, 1, wire.mtu), directory)
+        for peer in PEERS:
+            if peer.binary == "sensor" or shutil.which(peer.binary):
+                programs[peer.binary] = _search(bed, peer, seconds, halvings)
+            else:
+                programs[peer.binary] = {"not_measured": "not installed"}
+    programs |= {name: {"not_measured": "not available"} for name in NOT_MEASURED}
+    return {"bench": "peers", "machine": where, "trial_seconds": seconds, "programs": programs}
+
+
+def _search(bed: Bed, peer: Peer, seconds: float, halvings: int) -> dict[str, Any]:
+    """As fast as can be sent first; then halve what is between the rates that passed and that did not."""
+    fastest = bed.run(peer, seconds, None)
+    trials, best = [fastest], fastest if fastest.is_without_loss else None
+    low, above = 0.0, fastest.offered_pps
+    for _ in range(0 if best else halvings):
+        trials.append(bed.run(peer, seconds, (low + above) / 2))
+        if trials[-1].is_without_loss:
+            best, low = trials[-1], trials[-1].offered_pps
+        else:
+            above = trials[-1].offered_pps
+    return {
+        "limited_by": "sender" if best is fastest else peer.binary,
+        "zero_loss": best.as_dict() if best else None,
+        "fastest": fastest.as_dict(),
+        "trials": [trial.as_dict() for trial in trials],
+    }
+
+
+def _table(programs: dict[str, Any]) -> Table:
+    table = Table(
+        "program", "no loss up to", "CPU us/frame", "of machine", "MiB", "kept",
+        title="same frames, same strings", caption=">: not more was sent",
+    )  # fmt: skip
+    for name, found in programs.items():
+        if "not_measured" in found:
+            table.add_row(name, "not measured")
+            continue
+        best = found["zero_loss"] or found["fastest"]
+        more = "> " if found["limited_by"] == "sender" else ""
+        table.add_row(
+            name,
+            f"{more}{best['offered_pps']:,}/s" if found["zero_loss"] else "always loses",
+            f"{best['cpu_us_per_frame']:.2f}",
+            f"{best['machine_us_per_frame']:.2f}",
+            f"{best['memory_mib']:.0f}",
+            f"{best['kept']:,} of {best['expected']:,}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
