@@ -31,8 +31,9 @@ DRAIN, HAND_OVER = signal.SIGUSR2, signal.SIGUSR1
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """A terminal or a service manager sends these to every process; only the supervisor answers them."""
 
-WAIT_MS = 5
-"""Bounds the delay of a frame that waits in a ring for others: small batches cost more a frame."""
+WAIT_MS = 20
+"""Bounds the delay of a frame that waits in a ring for others. Every batch has a cost of its own: at 100,000
+frames a second, 5 ms cost twice the CPU time. A ring that is an eighth full ends the wait."""
 ENOUGH_BYTES = 1 << 20
 """In a ring: worth a batch without waiting for more."""
 CLOCK_S = 1.0
