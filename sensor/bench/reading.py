@@ -27,7 +27,7 @@ from sensor.worker import ENOUGH_BYTES, WAIT_MS
 PAGE_BYTES = 4096
 """What BCC counts its buffers in."""
 WAITING = 60_000
-"""Records of a trial in which none arrive: less than half of a ring."""
+"""Records of each CPU in a trial in which none arrive: less than half of a ring."""
 
 
 class _Reader(Protocol):
@@ -105,7 +105,7 @@ def measure_reading(generator: Generator, mirror: Interface, effort: Effort, ste
 
 
 def _cost_us(generator: Generator, program: Program, reader: _Reader, count: int) -> float:
-    """Let so many records gather, then read them; the CPU time of one."""
+    """Let so many records of each CPU gather, then read them; the CPU time of one."""
     before = program.counters()[Counter.SUBMITTED][0]
     settle(program, generator.send(count), lambda: None)
     expected = program.counters()[Counter.SUBMITTED][0] - before
@@ -127,7 +127,7 @@ class _Live(NamedTuple):
 
 def _read_live(generator: Generator, program: Program, reader: _Reader, effort: Effort) -> _Live:
     """Read while the generator sends as fast as it can."""
-    count = int(effort.seconds * 1_000_000)
+    count = int(effort.seconds * 1_000_000)  # from each CPU
     before = program.counters()
     start_s, cpu_s, read = time.monotonic(), time.thread_time(), 0
 
@@ -143,7 +143,9 @@ def _read_live(generator: Generator, program: Program, reader: _Reader, effort: 
     took_s = time.monotonic() - start_s
     cpu_us = (time.thread_time() - cpu_s) / read * 1e6
     seen, lost = (after[one][0] - before[one][0] for one in (Counter.SEEN, Counter.SUBMIT_FAILED))
-    return _Live(count / sending[0].result(), read / took_s, count, seen, read, lost, cpu_us)
+    sent = count * len(sending)
+    offered = sent / max(one.result() for one in sending)
+    return _Live(offered, read / took_s, sent, seen, read, lost, cpu_us)
 
 
 def _live_row(name: str, trials: list[_Live]) -> dict[str, Any]:

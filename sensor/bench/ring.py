@@ -50,7 +50,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
     with private_network():
         veth_pair(_MIRROR, _SOURCE, len(cpus))
         mirror, source = find_interface(_MIRROR), find_interface(_SOURCE)
-        with closing(Generator(source.index, frame, cpus[:1])) as generator:
+        with closing(Generator(source.index, frame, cpus)) as generator:
             reading = measure_reading(generator, mirror, effort, step)
         through = measure_through(ready, frame, (mirror, source), effort, step)
     return {"machine": where, "frame_bytes": len(frame), "reading": reading, "through_match": through}
