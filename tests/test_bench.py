@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,6 @@ def test_match_measures_every_payload() -> None:
     assert hits == {"random bytes": 0, "text": 0, "http request": 0, "one match": 1}
     for costs in one["payloads"].values():
         assert min(cost for name, cost in costs.items() if name != "matches") > 0
+        rivals = ["re", "pcre2"] if find_library("pcre2-8") else ["re"]
+        for rival in rivals:
+            assert costs[f"ratio_to_{rival}"] == pytest.approx(costs["match_us"] / costs[f"{rival}_us"], 0.01)

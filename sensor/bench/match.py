@@ -3,7 +3,8 @@
 Each figure is the least of many rounds over a batch: other programs only add. ``default_us`` and
 ``thorough_us`` are the whole pipeline, decoding, flows and evidence included; ``decode_us`` and
 ``match_us`` are two parts of it. ``live_us`` is the default profile where the kernel has counted the
-packets of flows already, as it has for live frames.
+packets of flows already, as it has for live frames. ``re_us`` and ``pcre2_us`` are what the rivals of
+``match_us`` take, every rule for itself.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import numpy as np
 from sensor.bench import frames
 from sensor.bench.effort import Step
 from sensor.bench.machine import machine
+from sensor.bench.rivals import Rivals
 from sensor.decode import decode
 from sensor.model import FrameBatch, Rule
 from sensor.pipeline import Pipeline
+from sensor.rules.http import RFC9110
 from sensor.rules.load import load_rules
 from sensor.rules.matcher import Payloads
 from sensor.rules.profile import PROFILES
@@ -52,6 +55,8 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
     for some in sets:
         step(f"compiling {len(some)} rules")
         found.append(_measure(some, step))
+    step("matching every rule for itself, by re and PCRE2")
+    _add_rivals(found[0]["payloads"], Rivals(loaded))
     return {"machine": where, "payload_bytes": SIZE, "sets": found}
 
 
@@ -99,6 +104,14 @@ def costs(pipeline: Pipeline, payload: bytes) -> dict[str, float]:
     )
     figures["live_us"] = _pipeline_us(pipeline, "default", counted)
     return figures
+
+
+def _add_rivals(costs_by_payload: dict[str, dict[str, float]], rivals: Rivals) -> None:
+    for kind, payload in payloads().items():
+        figures = costs_by_payload[kind]
+        for name, cost_us in rivals.costs_us(payload, is_http=RFC9110.matches(payload)).items():
+            figures[f"{name}_us"] = cost_us
+            figures[f"ratio_to_{name}"] = round(figures["match_us"] / cost_us, 6)
 
 
 def _match_us(pipeline: Pipeline, batch: FrameBatch) -> float:

@@ -90,10 +90,10 @@ def match_lines(found: Found) -> Iterator[str]:
     for one in found["sets"]:
         yield ""
         yield f"{one['rules']:,} rules, compiled in {one['compile_s']} s to {one['database_mib']} MiB"
-        names = list(next(iter(one["payloads"].values())))
-        yield f"    {'':<16}" + "".join(f"{name.removesuffix('_us'):>10}" for name in names)
+        names = [name for name in next(iter(one["payloads"].values())) if not name.startswith("ratio_")]
+        yield f"    {'':<13}" + "".join(f"{name.removesuffix('_us'):>9}" for name in names)
         for kind, costs in one["payloads"].items():
-            yield f"    {kind:<16}" + "".join(f"{cost:>10g}" for cost in costs.values())
+            yield f"    {kind:<13}" + "".join(f"{costs[name]:>9g}" for name in names)
 
 
 def store_lines(found: Found, indent: str = "") -> Iterator[str]:
