@@ -64,7 +64,7 @@ static __always_inline __u64 lowest_byte(__u64 bits)
 	return ((bits & -bits) >> 7) * 0x0001020304050607ULL >> 56 & (FLOW_WAYS - 1);
 }
 
-static __always_inline __u64 tag_of(__u32 hash)
+static __always_inline __u64 tag_of(__u64 hash)
 {
 	__u64 tag = hash & 0xff;	/* the set's number comes from the upper bits */
 
@@ -93,9 +93,10 @@ static __always_inline void write_key(struct flow *flow, const union flow_key_wo
 {
 	union flow_key_words *own = (void *)&flow->key;
 
+	WRITE_ONCE(own->addresses[0], key->addresses[0]);
 #pragma unroll
-	for (int i = 0; i < 4; i++)
-		WRITE_ONCE(own->addresses[i], key->addresses[i]);
+	for (int i = 1; i < 4; i++)
+		WRITE_ONCE(own->addresses[i], key->key.ip_version == 4 ? 0 : key->addresses[i]);
 	WRITE_ONCE(own->ports_and_vlan, key->ports_and_vlan);
 	WRITE_ONCE(own->rest, key->rest);
 }

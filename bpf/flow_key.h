@@ -17,7 +17,8 @@
 
 /*
  * Keys are put together in registers and stored in words as large as those that they are
- * hashed and compared by: a load that spans several stores has to wait for all of them.
+ * hashed and compared by: a load that spans several stores has to wait for all of them. Of IPv4
+ * only the first word of the addresses is set.
  */
 union flow_key_words {
 	struct flow_key key;
@@ -61,9 +62,6 @@ set_flow_key4(const struct frame *frame, const struct packet *packet, union flow
 	swap = !service && (source > destination ||
 			    (source == destination && packet->sport_be > packet->dport_be));
 	key->addresses[0] = swap ? destination | source << 32 : source | destination << 32;
-	key->addresses[1] = 0;
-	key->addresses[2] = 0;
-	key->addresses[3] = 0;
 	set_key_rest(packet, swap, service, key);
 	return true;
 }
@@ -113,14 +111,14 @@ static __always_inline __u64 product(__u64 word, __u64 seed, __u64 other_seed)
 }
 
 /*
- * Multilinear-HM hashing, of which the upper half is strongly universal (Lemire and Kaser,
+ * 32 bits. Multilinear-HM hashing, of which the upper half is strongly universal (Lemire and Kaser,
  * "Strongly universal string hashing is fast", 2014). Ports or addresses that count up, a scan's,
  * make that half count up too, by a step that the seeds draw: with some, flows would crowd into few
  * sets. So it is mixed, which loses none of its values, and hashed once more by multiply-add-shift
  * (Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer
  * arithmetic without primes", 1996).
  */
-static __always_inline __u32 hash_of(const union flow_key_words *key)
+static __always_inline __u64 hash_of(const union flow_key_words *key)
 {
 	const __u64 seeds[] = { FLOW_SEEDS };
 	__u64 sum = product(key->rest, seeds[2], seeds[3]) +

@@ -4,7 +4,8 @@
  * space through the per-CPU perf ring, and counts every frame in exactly one bucket.
  *
  * Compiled by BCC at load time, and anew when the rules change, with
- *   plan.h                what the rules ask for, written by sensor/rules/emit.py
+ *   plan.h                what the rules ask for, written by sensor/rules/emit.py; PORTS_DECIDE: ports
+ *                         alone may say that nothing is
  *   SNAPLEN               most bytes kept of a frame
  *   ACTION                the XDP action for every frame, XDP_PASS or XDP_DROP
  *   MULTI_BUFFER          frames may come in several buffers, of which the first is looked at
@@ -148,6 +149,12 @@ static __always_inline __u16 class_of(__be16 port_be)
 	return class ? *class : 0;
 }
 
+static __always_inline void look_up_ports(struct work *work)
+{
+	work->sport_class = class_of(work->packet.sport_be);
+	work->dport_class = class_of(work->packet.dport_be);
+}
+
 /* Whether a packet is to be judged by itself: of a fragment there is too little to see here. */
 static __always_inline bool is_judged_by_rules(const struct work *work)
 {
@@ -165,8 +172,8 @@ static __always_inline enum counter judge_without_flow(struct work *work)
 	if (is_judged_by_rules(work)) {
 		enum counter reason;
 
-		work->sport_class = class_of(work->packet.sport_be);
-		work->dport_class = class_of(work->packet.dport_be);
+		if (PORTS_DECIDE)
+			look_up_ports(work);
 		reason = judge_by_ports(work->packet.protocol, work->sport_class, work->dport_class);
 		if (reason != COUNTER_SUBMITTED)
 			return reason;
@@ -177,10 +184,12 @@ static __always_inline enum counter judge_without_flow(struct work *work)
 }
 
 /* What the rules say of a packet by itself. */
-static __always_inline enum counter judge_packet(const struct work *work)
+static __always_inline enum counter judge_packet(struct work *work)
 {
 	if (!is_judged_by_rules(work))
 		return COUNTER_SUBMITTED;
+	if (!PORTS_DECIDE)	/* most packets are cut off by then */
+		look_up_ports(work);
 	return judge_by_rules(work->packet.protocol, work->sport_class, work->dport_class, work->word,
 			      work->payload_len);
 }
@@ -196,8 +205,8 @@ static __always_inline bool judge_in_flow(struct work *work)
 	struct found_flow found;
 	enum verdict verdict = VERDICT_NONE;
 	__u64 now_jiffies = bpf_jiffies64();
-	__u32 hash = hash_of(&work->key);
-	__u32 index = (__u64)hash * FLOW_SETS >> 32;
+	__u64 hash = hash_of(&work->key);
+	__u32 index = hash * FLOW_SETS >> 32;
 	struct flow_set *set = element_of(FLOWS_FD, &index);
 	bool lives;
 

@@ -18,6 +18,8 @@ _FEW = 6
 """Masks that are tried one after the other; of more, a byte says which are worth it."""
 _MANY = 2
 """Bytes that a prefix allows at one place beyond which it is tried whatever stands there."""
+_WORTH_A_LOOK = 3
+"""Masks before which the first byte is looked up in a word of 64 bits."""
 
 _HEAD = """\
 /* Written by sensor/rules/emit.py from the rules. */
@@ -29,7 +31,7 @@ _JUDGE = """\
  * class says what is asked for on it alone.
  */
 static __always_inline enum counter
-judge_by_rules(__u8 protocol, __u16 sport_class, __u16 dport_class, __u64 word, __u32 payload_len)
+judge_by_rules(__u8 protocol, __u16 sport_class, __u16 dport_class, __u64 word, __u64 payload_len)
 {
 	switch (protocol) {
 	case PROTOCOL_TCP:
@@ -64,7 +66,8 @@ def kernel_plan(plan: Plan, http: HttpReading) -> KernelPlan:
 
 def c_code(plan: Plan, http: HttpReading) -> str:
     """Write ``judge_by_rules()``, ``judge_by_ports()``, ``looks_like_http()``; ``parse.h`` stands before."""
-    lines = [_HEAD, *_begins("looks_like_http", PrefixSet(beginnings(http)))]
+    lines = [_HEAD, f"#define PORTS_DECIDE {int(any(map(_asks_on_some_ports, plan.needs.values())))}\n"]
+    lines += _begins("looks_like_http", PrefixSet(beginnings(http)))
     for protocol, name in ((TCP, "tcp"), (UDP, "udp")):
         lines += _ported(name, plan, protocol)
         lines += _by_ports(name, plan, protocol)
@@ -75,7 +78,7 @@ def c_code(plan: Plan, http: HttpReading) -> str:
 def _portless(needs: Needs) -> Iterator[str]:
     if needs:
         yield from _begins("other_begins", needs.common)
-    yield "static __always_inline enum counter judge_other(__u64 word, __u32 payload_len)\n{"
+    yield "static __always_inline enum counter judge_other(__u64 word, __u64 payload_len)\n{"
     if needs:
         yield "\treturn other_begins(word, payload_len) ? COUNTER_SUBMITTED : COUNTER_IGNORED_PREFIX;\n}\n"
     else:
@@ -90,7 +93,7 @@ def _ported(name: str, plan: Plan, protocol: int) -> Iterator[str]:
         yield from _begins(f"{name}_begins", needs.common)
         yield from _asked_by_port(name, plan, protocol)
     yield "static __always_inline enum counter"
-    yield f"judge_{name}(__u16 sport_class, __u16 dport_class, __u64 word, __u32 payload_len)\n{{"
+    yield f"judge_{name}(__u16 sport_class, __u16 dport_class, __u64 word, __u64 payload_len)\n{{"
     if not needs:
         yield "\treturn COUNTER_IGNORED_PROTOCOL;\n}\n"
         return
@@ -112,7 +115,7 @@ def _ported(name: str, plan: Plan, protocol: int) -> Iterator[str]:
 def _by_ports(name: str, plan: Plan, protocol: int) -> Iterator[str]:
     """Write whether anything at all is asked for of a protocol, on one of two ports."""
     needs = plan.needs[protocol]
-    some_ports = needs and not needs.common
+    some_ports = _asks_on_some_ports(needs)
     if some_ports:
         yield f"static __always_inline bool {name}_asks(__u16 port_class)\n{{\n\tswitch (port_class) {{"
         asked = [number for both, number in plan.classes.items() if both[protocol == UDP]]
@@ -127,6 +130,11 @@ def _by_ports(name: str, plan: Plan, protocol: int) -> Iterator[str]:
         yield f"\treturn COUNTER_{'SUBMITTED' if needs else 'IGNORED_PROTOCOL'};\n}}\n"
 
 
+def _asks_on_some_ports(needs: Needs) -> bool:
+    """Whether ports alone may say that nothing is asked for."""
+    return bool(needs) and not needs.common
+
+
 def _asked_by_port(name: str, plan: Plan, protocol: int) -> Iterator[str]:
     """Write what is asked for on a port alone: by its class, as in `Plan.classes`."""
     classes = {number: asked[protocol == UDP] for asked, number in plan.classes.items()}
@@ -134,7 +142,7 @@ def _asked_by_port(name: str, plan: Plan, protocol: int) -> Iterator[str]:
         if asked:
             yield from _begins(f"{name}_begins_{number}", asked)
     yield "static __always_inline enum counter"
-    yield f"{name}_by_port(__u16 port_class, __u64 word, __u32 payload_len)\n{{"
+    yield f"{name}_by_port(__u16 port_class, __u64 word, __u64 payload_len)\n{{"
     yield "\tswitch (port_class) {"
     yield f"\tcase {UNKNOWN_CLASS}:\n\t\treturn COUNTER_SUBMITTED;"
     for number, asked in classes.items():
@@ -146,9 +154,20 @@ def _asked_by_port(name: str, plan: Plan, protocol: int) -> Iterator[str]:
 
 def _begins(name: str, asked: PrefixSet) -> Iterator[str]:
     """Write whether a payload has one of the prefixes."""
-    yield f"static __always_inline bool {name}(__u64 word, __u32 payload_len)\n{{"
+    yield f"static __always_inline bool {name}(__u64 word, __u64 payload_len)\n{{"
+    yield from _first_byte(asked)
     yield from _fitting(asked, 0, "\t")
     yield "\treturn false;\n}\n"
+
+
+def _first_byte(asked: PrefixSet) -> Iterator[str]:
+    """Write a return for payloads whose first byte is none of those asked for, where one word tells."""
+    masks = {prefix.mask for prefix in asked}
+    first = {byte for prefix in asked for byte in _bytes_at(prefix, 0)}
+    if _WORTH_A_LOOK <= len(masks) <= _FEW and max(first) - min(first) < 64:
+        bits = sum(1 << byte - min(first) for byte in first)
+        yield f"\t__u64 first = (__u8)word - {min(first):#04x}ULL;\n"
+        yield f"\tif (first >= 64 || !({bits:#x}ULL >> first & 1))\n\t\treturn false;"
 
 
 def _fitting(asked: PrefixSet, position: int, indent: str) -> Iterator[str]:
