@@ -51,7 +51,7 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        Console().print(_table(found["programs"]))
+        Console().print(table(found["programs"]))
     return 0
 
 
@@ -93,18 +93,19 @@ def _search(bed: Bed, peer: Peer, seconds: float, halvings: int) -> dict[str, An
     }
 
 
-def _table(programs: dict[str, Any]) -> Table:
-    table = Table(
+def table(programs: dict[str, Any]) -> Table:
+    """Lay out what was found."""
+    rows = Table(
         "program", "no loss up to", "CPU us/frame", "of machine", "MiB", "kept",
         title="same frames, same strings", caption=">: not more was sent",
     )  # fmt: skip
     for name, found in programs.items():
         if "not_measured" in found:
-            table.add_row(name, "not measured")
+            rows.add_row(name, "not measured")
             continue
         best = found["zero_loss"] or found["fastest"]
         more = "> " if found["limited_by"] == "sender" else ""
-        table.add_row(
+        rows.add_row(
             name,
             f"{more}{best['offered_pps']:,}/s" if found["zero_loss"] else "always loses",
             f"{best['cpu_us_per_frame']:.2f}",
@@ -112,7 +113,7 @@ def _table(programs: dict[str, Any]) -> Table:
             f"{best['memory_mib']:.0f}",
             f"{best['kept']:,} of {best['expected']:,}",
         )
-    return table
+    return rows
 
 
 if __name__ == "__main__":
