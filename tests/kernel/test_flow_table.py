@@ -6,89 +6,41 @@ import os
 import random
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from ipaddress import ip_address
-from itertools import combinations, cycle, pairwise, product
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
-from pathlib import Path
-from shutil import copytree
-from typing import Any
+from itertools import combinations, pairwise
 
 import pytest
+from flow_packets import (
+    CANDIDATE,
+    CUT,
+    DATA,
+    HIGH,
+    HIGH6,
+    LOW,
+    LOW6,
+    ONE_SET,
+    Open,
+    bucket,
+    buckets,
+    flow_of,
+    key4,
+    packet4,
+    packets,
+    tag_of,
+    wait,
+)
 from frames import ICMP, IPV4, IPV6, TCP, UDP, ethernet, icmp, ipv4, ipv6, tcp, udp
-from live import PASS_ALL
 
 from sensor import abi
 from sensor.abi import Counter, Verdict
-from sensor.capture import program as kernel_program
 from sensor.capture.flow_table import FlowKey, KernelFlows, flow_key
-from sensor.capture.program import Options, Program
+from sensor.capture.program import Program
 from sensor.capture.ring import RingSet
 from sensor.capture.syscalls import prog_test_run
 
 pytestmark = pytest.mark.kernel
-
-CLOCK_MONOTONIC_COARSE = 6  # moves with the kernel's ticks; linux/time.h
-BPF = Path(__file__).parents[2] / "bpf"
-BARRIER = 'asm volatile("" ::: "memory")'
-WRITE = "(*(volatile __typeof__(x) *)&(x) = (value))"
-PAUSE = "for (int i_ = 0; i_ < 64 && bpf_get_prandom_u32() % 16; i_++);"
-ONE_SET = abi.FLOW_WAYS
-DATA = b"\x17\x03\x03 some data"
-LOW, HIGH = "192.0.2.10", "198.51.100.20"
-LOW6, HIGH6 = "2001:db8::10", "2001:db8:1::20"
-Open = Callable[..., Program]
-
-
-@pytest.fixture
-def load() -> Iterator[Open]:
-    """Load programs with options; all are closed at the end."""
-    with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(
-            closing(Program(PASS_ALL, Options(**{"flows": 1024, **options})))
-        )
-
-
-def bucket(program: Program, frame: bytes) -> Counter:
-    """Where a frame ends; candidates fail to be submitted, for there is no ring."""
-    before = program.counters()
-    prog_test_run(program.fd, frame)
-    after = program.counters()
-    [found] = [one for one in Counter if one != Counter.SEEN and after[one] != before[one]]
-    return found
-
-
-def buckets(program: Program, frame: bytes, times: int) -> list[Counter]:
-    """Where the same frame ends again and again."""
-    return [bucket(program, frame) for _ in range(times)]
-
-
-CANDIDATE, CUT = Counter.SUBMIT_FAILED, Counter.IGNORED_FLOW
-
-
-def packet4(sport: int = 40000, dport: int = 443, payload: bytes = DATA, **ip: Any) -> bytes:
-    """A TCP segment over IPv4."""
-    return ethernet(IPV4, ipv4(TCP, tcp(payload, sport=sport, dport=dport), **ip))
-
-
-def key4(sport: int = 40000, dport: int = 443, source: str = LOW, destination: str = HIGH) -> FlowKey:
-    """Its flow's key."""
-    return flow_key(TCP, ip_address(source), ip_address(destination), sport, dport)
-
-
-def packets(program: Program, key: FlowKey) -> int:
-    """How many packets the kernel has counted; 0 where it remembers nothing."""
-    flow = program.flow(key)
-    return flow.packets if flow else 0
-
-
-def wait(seconds: float) -> None:
-    """Return when the kernel's ticks have moved on by so much."""
-    end_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) + round(seconds * 10**9)
-    while time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) <= end_ns:
-        time.sleep(0.001)
 
 
 def any_endpoint(rng: random.Random, version: int) -> tuple[str, int]:
@@ -153,25 +105,10 @@ def variants() -> Iterator[list[tuple[bytes, FlowKey]]]:
         yield [flow_of(low, high + (number << shift)) for number in numbers]
 
 
-def flow_of(source: Any, destination: Any, port: int = 1) -> tuple[bytes, FlowKey]:
-    """A frame and its flow's key."""
-    source, destination = ip_address(source), ip_address(destination)
-    inner, ends = tcp(DATA, sport=port, dport=9), {"source": str(source), "destination": str(destination)}
-    packet = (ipv4 if source.version == 4 else ipv6)(TCP, inner, **ends)
-    return ethernet(IPV4 if source.version == 4 else IPV6, packet), flow_key(
-        TCP, source, destination, port, 9
-    )
-
-
 def later_fragment(protocol: int, service: int) -> tuple[bytes, FlowKey]:
     """A frame without ports, whatever its protocol, and its flow's key."""
     frame = ethernet(IPV4, ipv4(protocol, DATA, fragment=0x2001, tos=service))
     return frame, flow_key(protocol, ip_address(LOW), ip_address(HIGH), service=service)
-
-
-def tag_of(program: Program, key: FlowKey) -> int:
-    """What the kernel looks for a flow by, inside a set."""
-    return program._shared.flows.hash(key) & 0xFF or 1
 
 
 def test_keys_that_differ_anywhere_are_never_mixed(load: Open) -> None:
@@ -377,186 +314,9 @@ def test_flows_of_a_scan_spread_over_the_table(per_port: int, per_address: int) 
     assert max(forgotten) < 0.02 * len(keys)
 
 
-def test_nothing_more_of_a_flow_that_is_done(load: Open) -> None:
-    """Not even HTTP; other flows go on, and so does this one when it was taken back."""
-    program, http = load(), packet4(payload=b"GET /index.html HTTP/1.1")
-    assert not program.set_verdict(key4(), Verdict.DONE)
-    assert bucket(program, packet4()) == CANDIDATE
-    assert program.set_verdict(key4(), Verdict.DONE)
-    assert buckets(program, http, 2) == [CUT] * 2
-    assert bucket(program, packet4(1)) == CANDIDATE
-    assert program.set_verdict(key4(), Verdict.NONE)
-    assert bucket(program, packet4()) == CANDIDATE
-    assert packets(program, key4()) == 4
-
-
-def test_every_frame_of_a_flow_that_is_followed(load: Open) -> None:
-    """As many as were asked for, behind the depth and without payload; then again, from where it is."""
-    program, ack = load(depth=1), packet4(payload=b"")
-    later = time.monotonic_ns() + 3600 * 10**9
-    assert buckets(program, packet4(), 2) == [CANDIDATE, CUT]
-    for frames in (3, 2):
-        assert program.set_verdict(key4(), Verdict.FOLLOW, frames=frames, until_ns=later)
-        sent = [packet4(), ack, packet4(443, 40000, source=HIGH, destination=LOW)][:frames]
-        assert [bucket(program, frame) for frame in sent] == [CANDIDATE] * frames
-        assert bucket(program, ack) == Counter.IGNORED_NO_PAYLOAD
-        assert bucket(program, packet4()) == CUT
-    assert bucket(program, packet4(1, payload=b"")) == Counter.IGNORED_NO_PAYLOAD
-
-
-def test_a_flow_is_followed_up_to_a_time(load: Open) -> None:
-    """Not beyond it, however many frames are left."""
-    program = load(depth=1)
-    bucket(program, packet4())
-    until = time.monotonic_ns() + 200_000_000
-    assert program.set_verdict(key4(), Verdict.FOLLOW, frames=1 << 30, until_ns=until)
-    followed = bucket(program, packet4()), time.monotonic_ns() < until
-    assert followed in ((CANDIDATE, True), (CUT, False))
-    while time.monotonic_ns() <= until:
-        time.sleep(0.001)
-    assert bucket(program, packet4()) == CUT
-
-
-def test_a_verdict_ends_with_its_flow(load: Open) -> None:
-    """One that gave way to others begins without; the one in its place never had one."""
-    program = load(flows=ONE_SET)
-    bucket(program, packet4())
-    assert program.set_verdict(key4(), Verdict.DONE)
-    for port in range(1, ONE_SET + 1):
-        wait(0)
-        assert bucket(program, packet4(port)) == CANDIDATE
-    assert program.flow(key4()) is None
-    assert buckets(program, packet4(), 2) == [CANDIDATE] * 2
-
-
-def test_flows_and_verdicts_outlive_a_change_of_rules(load: Open) -> None:
-    """The new program counts on in the same table."""
-    program = load(depth=4)
-    buckets(program, packet4(), 3)
-    bucket(program, packet4(1))
-    program.set_verdict(key4(1), Verdict.DONE)
-    program.use(program.compile(PASS_ALL))
-    assert buckets(program, packet4(), 2) == [CANDIDATE, CUT]
-    assert bucket(program, packet4(1)) == CUT
-
-
 def test_memory_grows_with_the_flows(load: Open) -> None:
     """And with them alone."""
     taken = [load(flows=flows).memory_bytes()["flows"] for flows in (1 << 13, 1 << 14, 1 << 15)]
     page = os.sysconf("SC_PAGE_SIZE")
     for (smaller, larger), flows in zip(pairwise(taken), (1 << 13, 1 << 14), strict=True):
         assert abs(larger - smaller - flows * abi.FLOW_SET.itemsize // abi.FLOW_WAYS) <= page
-
-
-@contextmanager
-def hammered(program: Program, frame: bytes, cpus: Iterable[int], times: int) -> Iterator[list[BaseProcess]]:
-    """Run the program over one frame, on some CPUs at once, without a pause; stopped at the end."""
-
-    def hammer(cpu: int) -> None:
-        os.sched_setaffinity(0, {cpu})
-        prog_test_run(program.fd, frame, times)
-
-    processes = [get_context("fork").Process(target=hammer, args=(cpu,)) for cpu in cpus]
-    try:
-        for process in processes:
-            process.start()
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
-
-
-@pytest.fixture
-def cpus() -> Iterator[list[int]]:
-    """The CPUs there are, two or more; the test's own process is put back onto all of them."""
-    found = os.sched_getaffinity(0)
-    if len(found) < 2:
-        pytest.skip("one CPU has nobody to race with")
-    yield sorted(found)
-    os.sched_setaffinity(0, found)
-
-
-def test_no_flow_is_cut_early_whatever_other_processors_do(load: Open, cpus: list[int]) -> None:
-    """A long flow and thousands of short ones push each other out of one set: no short one is ever cut."""
-    depth, (own, *others) = 4, cpus
-    program = load(flows=ONE_SET, depth=depth)
-    os.sched_setaffinity(0, {own})
-    with hammered(program, packet4(), others, 1 << 30) as processes:
-        for number in range(1, 20_000):
-            frame = packet4(source=f"10.0.{number >> 8}.{number & 255}")
-            for _ in range(depth):
-                prog_test_run(program.fd, frame)
-        assert all(process.is_alive() for process in processes)
-    by_cpu = program.counters_by_cpu()["of"]["frames"][0]
-    assert by_cpu[own, CUT] == 0
-    assert by_cpu[others, CUT].min() > 0
-    assert by_cpu[others, CANDIDATE].min() > 100 * depth  # it was pushed out all the time
-    assert_sound(program)
-
-
-def test_a_key_that_is_half_written_is_nobody_s(
-    load: Open, cpus: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Flows take the place of one that is done; on their way each looks like the flow that goes on beside.
-
-    The kernel's code is the same but for its steps, between which it pauses for some time or other.
-    """
-    source = tmp_path / "bpf"
-    copytree(BPF, source)
-    text = (source / "flow.h").read_text()
-    for step in (BARRIER, WRITE):
-        assert text.count(step) == 1
-        text = text.replace(step, f"({{ {PAUSE} {step}; }})")
-    (source / "flow.h").write_text(text)
-    monkeypatch.setattr(kernel_program, "_SOURCE", source)
-    program, (own, *others) = load(flows=ONE_SET), cpus
-    os.sched_setaffinity(0, {own})
-    alike = (f"192.{a}.{b}.10" for a, b in product(range(1, 256), repeat=2))  # the lower endpoint, like LOW
-    done = next(one for one in alike if tag_of(program, key4(source=one)) == tag_of(program, key4()))
-    with hammered(program, packet4(), others, 1 << 30) as processes:
-        for _ in range(2000):
-            prog_test_run(program.fd, packet4(source=done))
-            program.set_verdict(key4(source=done), Verdict.DONE)
-            for port in range(1, 2 * ONE_SET):
-                prog_test_run(program.fd, packet4(port))
-        assert all(process.is_alive() for process in processes)
-    by_cpu = program.counters_by_cpu()["of"]["frames"][0]
-    assert by_cpu[others, CUT].sum() == 0
-    assert_sound(program)
-
-
-def test_a_flow_on_several_processors_has_no_more_packets_than_were_sent(load: Open, cpus: list[int]) -> None:
-    """Of counts that meet some get lost, and nothing else."""
-    program, times = load(), 2_000_000
-    with hammered(program, packet4(), cpus, times) as processes:
-        for process in processes:
-            process.join()
-            assert process.exitcode == 0
-    assert times // 2 < packets(program, key4()) <= times * len(cpus)
-    assert_sound(program)
-
-
-def test_verdicts_are_given_while_packets_are_counted(load: Open, cpus: list[int]) -> None:
-    """No packet is lost by that, and no verdict."""
-    program, times = load(), 3_000_000
-    bucket(program, packet4())
-    with hammered(program, packet4(), cpus[:1], times) as [process]:
-        for verdict in cycle((Verdict.DONE, Verdict.NONE)):
-            assert program.set_verdict(key4(), verdict)
-            flow = program.flow(key4())
-            assert flow is not None
-            assert flow.verdict == verdict
-            if not process.is_alive():
-                break
-        assert process.exitcode == 0
-    assert packets(program, key4()) == 1 + times
-
-
-def assert_sound(program: Program) -> None:
-    """No writer is left behind, and no key half written: the table goes on working."""
-    table = program._shared.flows._table
-    assert not table["writers"].any()
-    assert not (table["flows"]["version"] % 2).any()
-    assert buckets(program, packet4(9, 9), 2) == [CANDIDATE] * 2
-    assert packets(program, key4(9, 9)) == 2

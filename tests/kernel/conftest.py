@@ -1,0 +1,21 @@
+"""What tests of the kernel's program share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+from flow_packets import Open
+from live import PASS_ALL
+
+from sensor.capture.program import Options, Program
+
+
+@pytest.fixture
+def load() -> Iterator[Open]:
+    """Load programs with options; all are closed at the end."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(
+            closing(Program(PASS_ALL, Options(**{"flows": 1024, **options})))
+        )

@@ -1,0 +1,141 @@
+"""Processors that share the table of flows: counts get lost at worst, and no flow is another's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import cycle, product
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from flow_packets import CANDIDATE, CUT, ONE_SET, Open, bucket, buckets, key4, packet4, packets, tag_of
+
+from sensor.abi import Verdict
+from sensor.capture import program as kernel_program
+from sensor.capture.program import Program
+from sensor.capture.syscalls import prog_test_run
+
+pytestmark = pytest.mark.kernel
+
+BPF = Path(__file__).parents[2] / "bpf"
+BARRIER = 'asm volatile("" ::: "memory")'
+WRITE = "(*(volatile __typeof__(x) *)&(x) = (value))"
+PAUSE = "for (int i_ = 0; i_ < 64 && bpf_get_prandom_u32() % 16; i_++);"
+
+
+@contextmanager
+def hammered(program: Program, frame: bytes, cpus: Iterable[int], times: int) -> Iterator[list[BaseProcess]]:
+    """Run the program over one frame, on some CPUs at once, without a pause; stopped at the end."""
+
+    def hammer(cpu: int) -> None:
+        os.sched_setaffinity(0, {cpu})
+        prog_test_run(program.fd, frame, times)
+
+    processes = [get_context("fork").Process(target=hammer, args=(cpu,)) for cpu in cpus]
+    try:
+        for process in processes:
+            process.start()
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+@pytest.fixture
+def cpus() -> Iterator[list[int]]:
+    """The CPUs there are, two or more; the test's own process is put back onto all of them."""
+    found = os.sched_getaffinity(0)
+    if len(found) < 2:
+        pytest.skip("one CPU has nobody to race with")
+    yield sorted(found)
+    os.sched_setaffinity(0, found)
+
+
+def test_no_flow_is_cut_early_whatever_other_processors_do(load: Open, cpus: list[int]) -> None:
+    """A long flow and thousands of short ones push each other out of one set: no short one is ever cut."""
+    depth, (own, *others) = 4, cpus
+    program = load(flows=ONE_SET, depth=depth)
+    os.sched_setaffinity(0, {own})
+    with hammered(program, packet4(), others, 1 << 30) as processes:
+        for number in range(1, 20_000):
+            frame = packet4(source=f"10.0.{number >> 8}.{number & 255}")
+            for _ in range(depth):
+                prog_test_run(program.fd, frame)
+        assert all(process.is_alive() for process in processes)
+    by_cpu = program.counters_by_cpu()["of"]["frames"][0]
+    assert by_cpu[own, CUT] == 0
+    assert by_cpu[others, CUT].min() > 0
+    assert by_cpu[others, CANDIDATE].min() > 100 * depth  # it was pushed out all the time
+    assert_sound(program)
+
+
+def test_a_key_that_is_half_written_is_nobody_s(
+    load: Open, cpus: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flows take the place of one that is done; on their way each looks like the flow that goes on beside.
+
+    The kernel's code is the same but for its steps, between which it pauses for some time or other.
+    """
+    source = tmp_path / "bpf"
+    copytree(BPF, source)
+    text = (source / "flow.h").read_text()
+    for step in (BARRIER, WRITE):
+        assert text.count(step) == 1
+        text = text.replace(step, f"({{ {PAUSE} {step}; }})")
+    (source / "flow.h").write_text(text)
+    monkeypatch.setattr(kernel_program, "_SOURCE", source)
+    program, (own, *others) = load(flows=ONE_SET), cpus
+    os.sched_setaffinity(0, {own})
+    alike = (f"192.{a}.{b}.10" for a, b in product(range(1, 256), repeat=2))  # the lower endpoint, like LOW
+    done = next(one for one in alike if tag_of(program, key4(source=one)) == tag_of(program, key4()))
+    with hammered(program, packet4(), others, 1 << 30) as processes:
+        for _ in range(2000):
+            prog_test_run(program.fd, packet4(source=done))
+            program.set_verdict(key4(source=done), Verdict.DONE)
+            for port in range(1, 2 * ONE_SET):
+                prog_test_run(program.fd, packet4(port))
+        assert all(process.is_alive() for process in processes)
+    by_cpu = program.counters_by_cpu()["of"]["frames"][0]
+    assert by_cpu[others, CUT].sum() == 0
+    assert_sound(program)
+
+
+def test_a_flow_on_several_processors_has_no_more_packets_than_were_sent(load: Open, cpus: list[int]) -> None:
+    """Of counts that meet some get lost, and nothing else."""
+    program, times = load(), 2_000_000
+    with hammered(program, packet4(), cpus, times) as processes:
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+    assert times // 2 < packets(program, key4()) <= times * len(cpus)
+    assert_sound(program)
+
+
+def test_verdicts_are_given_while_packets_are_counted(load: Open, cpus: list[int]) -> None:
+    """No packet is lost by that, and no verdict."""
+    program, times = load(), 3_000_000
+    bucket(program, packet4())
+    with hammered(program, packet4(), cpus[:1], times) as [process]:
+        for verdict in cycle((Verdict.DONE, Verdict.NONE)):
+            assert program.set_verdict(key4(), verdict)
+            flow = program.flow(key4())
+            assert flow is not None
+            assert flow.verdict == verdict
+            if not process.is_alive():
+                break
+        assert process.exitcode == 0
+    assert packets(program, key4()) == 1 + times
+
+
+def assert_sound(program: Program) -> None:
+    """No writer is left behind, and no key half written: the table goes on working."""
+    table = program._shared.flows._table
+    assert not table["writers"].any()
+    assert not (table["flows"]["version"] % 2).any()
+    assert buckets(program, packet4(9, 9), 2) == [CANDIDATE] * 2
+    assert packets(program, key4(9, 9)) == 2
