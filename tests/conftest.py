@@ -30,7 +30,11 @@ def _why_no_kernel() -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of tests that load eBPF."""
-    config.addinivalue_line("markers", "kernel: loads the XDP program; skips where eBPF cannot be loaded")
+    config.addinivalue_line(
+        "markers",
+        "kernel(alone): loads the XDP program; skips where eBPF cannot be loaded. Beside other such tests "
+        "only with alone=False, where nothing depends on how soon it gets a CPU",
+    )
     config.addinivalue_line(
         "markers", "deploy: boots a Debian host in a container; `make test-deploy` runs these"
     )
@@ -43,7 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not marked:
         return
     for item in marked:
-        item.add_marker(pytest.mark.xdist_group("kernel"))  # one at a time: they share CPUs
+        if all(marker.kwargs.get("alone", True) for marker in item.iter_markers("kernel")):
+            item.add_marker(pytest.mark.xdist_group("kernel"))  # one at a time: they share CPUs
     reason = _why_no_kernel()
     if reason is None:
         return

@@ -21,7 +21,7 @@ from sensor.rules.load import load_rules
 from sensor.rules.plan import MOST_PREFIXES, OTHER, TCP, UDP, UNKNOWN_CLASS, Demand, Plan, demands
 from sensor.rules.prefix import WORD, Prefix
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel(alone=False)
 
 BPF = Path(__file__).parents[2] / "bpf"
 PROTOCOLS = {TCP: TCP, UDP: UDP, OTHER: 1}

@@ -37,7 +37,7 @@ from sensor.supervisor import options_of, plan_of
 from tests.rules.commands import write_rules
 from tests.rules.samples import payloads, tricky_rules
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel(alone=False)
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 CHUNK = 5000

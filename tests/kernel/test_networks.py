@@ -17,7 +17,7 @@ from sensor.model import Rule
 from sensor.pipeline import Pipeline
 from sensor.rules.networks import Networks
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel(alone=False)
 
 IpNetwork = IPv4Network | IPv6Network
 RULE = Rule(1, "threat", "t", "n", "payload")

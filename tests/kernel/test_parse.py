@@ -23,7 +23,7 @@ from sensor.capture.syscalls import prog_test_run
 from sensor.decode import decode
 from sensor.model import FrameBatch, PacketBatch, PacketStatus
 
-pytestmark = pytest.mark.kernel
+pytestmark = pytest.mark.kernel(alone=False)
 
 CORPUS = corpus() + tunnel_corpus()
 BPF = Path(__file__).parents[2] / "bpf"
