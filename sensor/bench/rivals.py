@@ -22,6 +22,7 @@ ROUNDS = 5
 Search = Callable[[bytes], object]
 
 _CASELESS, _JIT_COMPLETE = 0x8, 0x1  # pcre2.h
+_TCP = 6
 
 
 class _Pcre2:
@@ -89,7 +90,7 @@ def _all(rules: Sequence[Rule], compiled: Callable[[str], Search]) -> list[tuple
     found = []
     for rule in rules:
         try:
-            if rule.protocol in (None, 6):
+            if rule.protocol in (None, _TCP):
                 found.append((rule, compiled(rule.regex)))
         except (ValueError, re.error):
             continue
