@@ -1,4 +1,4 @@
-"""``python -m bench.record DIRECTORY``: everything that is measured, as results of record; as root, half an hour.
+"""``python -m bench.record DIRECTORY``: all that is measured, as results of record; as root, half an hour.
 
 Each measurement writes what it found as JSON, the replays a page with plots, too. `bench/results/` keeps
 them; `sensor bench compare` says what changed since. Leave the machine alone meanwhile.
