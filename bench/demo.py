@@ -20,10 +20,10 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.outcome import counters_table, evidence_table, missing, wrong_sums
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
-from sensor.bench.children import tied
-from sensor.capture.lab import private_network, veth_pair
+from sensor.bench.private_network import private_network, veth_pair
+from sensor.bench.tied import tied
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
 from sensor.counters import Counters
 from sensor.errors import SensorError
 

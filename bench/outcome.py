@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.traffic.conversations import Expected
+from sensor.bench.traffic.conversations import Expected
 from sensor.counters import Counters
 from sensor.evidence.pcap import RecordReader
 

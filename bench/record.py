@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.traffic.frames import write_capture
-from bench.traffic.profiles import PROFILES, generate
+from sensor.bench.traffic.frames import write_capture
+from sensor.bench.traffic.profiles import PROFILES, generate
 
 PYTHON = (sys.executable, "-m")
 READ_FRAMES, READ_MATCHING = 200_000, 0.001

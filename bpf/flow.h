@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Flows in the kernel: which packet with payload of its flow a frame carries. A frame is
- * judged by its own flow's entry, whatever hash collides. sensor/rules/flows.py counts by
+ * judged by its own flow's entry, whatever hash collides. sensor/rules/engine/flows.py counts by
  * the same law where the kernel did not.
  *
  * The table is an array of sets. A hash leads to a set, a byte of it (the tag) to the ways whose

@@ -4,7 +4,7 @@
  * space through the per-CPU perf ring, and counts every frame in exactly one bucket.
  *
  * Compiled by BCC at load time, and anew when the rules change, with
- *   plan.h                what the rules ask for, written by sensor/rules/emit.py; PORTS_DECIDE: ports
+ *   plan.h                what the rules ask for, written by sensor/rules/prefilter/emit.py; PORTS_DECIDE: ports
  *                         alone may say that nothing is
  *   SNAPLEN               most bytes kept of a frame
  *   ACTION                the XDP action for every frame, XDP_PASS or XDP_DROP

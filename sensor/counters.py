@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -62,5 +63,9 @@ class Counters:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the counters by name, ready for JSON."""
         return asdict(self)
+
+    def as_json(self) -> str:
+        """Return all counters as one JSON object."""
+        return json.dumps(self.as_dict())

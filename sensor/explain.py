@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sensor.capture.replay import CaptureFile
 from sensor.decode import decode
+from sensor.files.capture_file import CaptureFile
 from sensor.model import FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
 from sensor.pipeline import Pipeline, addresses
-from sensor.rules.explain import Obstacle, Subject, obstacle
-from sensor.rules.matcher import Matcher, Payloads
-from sensor.rules.profile import PROFILES, Profile
+from sensor.rules.engine.matcher import Matcher, Payloads
+from sensor.rules.engine.profile import PROFILES, Profile
+from sensor.rules.obstacles import Obstacle, Specimen, obstacle
 
 _WITHOUT_PAYLOAD = {
     PacketStatus.NO_PAYLOAD: "no payload",
@@ -52,7 +52,7 @@ class Explanation:
         """Give for each rule its match, why its regex was not looked for, or None where that did not hit."""
         if self.five_tuple is None or self.untried:
             return
-        subject = Subject(
+        subject = Specimen(
             self.payload, self.five_tuple.protocol, self.five_tuple.sport, self.five_tuple.dport
         )
         hits = {hit.rule.rule_id: hit for hit in self.hits}

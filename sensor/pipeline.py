@@ -9,19 +9,39 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, repeat
 from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensor.decode import decode
 from sensor.model import Evidence, FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
-from sensor.rules.flows import Flow, FlowHash, FlowTable
-from sensor.rules.matcher import Matcher, Payloads
-from sensor.rules.networks import EVERYWHERE, Networks
-from sensor.rules.profile import PROFILES
+from sensor.rules.engine.flows import Flow, FlowHash, FlowTable
+from sensor.rules.engine.matcher import Matcher, Payloads
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.prefilter.networks import EVERYWHERE, Networks
 
 Keep = Literal["threat", "any", "flow"]
+
+
+class BatchReport(NamedTuple):
+    """What came of one batch."""
+
+    cpu: int
+    tail: int
+    """Of that CPU's ring, once the batch is released."""
+    read: int
+    undecodable: int
+    unmatched: int
+    cut: int
+    """Scans broken off for their cost."""
+    pieces: list[Evidence]
+    batch_ns: int = 0
+    """Time from the ring to the pieces, as the wall sees it; 0: the batch was skipped."""
+    match_ns: int = 0
+    """Of that, matching."""
+    fill: float = 0.0
+    """The share of the ring that was taken when the batch was read, 0 to 1."""
 
 
 class Pipeline:
@@ -43,7 +63,7 @@ class Pipeline:
 
         ``threat``: a hit of a threat rule; ``any``: a hit of any rule; ``flow``: it is the first
         packet with payload of its flow, or the first sent to where that one came from.
-        ``profile`` names one of `sensor.rules.profile.PROFILES`; ``live`` is False for capture files.
+        ``profile`` names one of `sensor.rules.engine.profile.PROFILES`; ``live`` is False for capture files.
         Only packets of ``networks`` are matched.
         """
         self.read = 0

@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from sensor.capture.replay import CaptureFile
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.errors import EvidenceError
-from sensor.evidence.store import EvidenceWriter
-from sensor.evidence.suppress import Suppressor
+from sensor.evidence.suppression import Suppressor
+from sensor.evidence.writer import EvidenceWriter
+from sensor.files.capture_file import CaptureFile
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
-from sensor.report import counters_line
-from sensor.rules.networks import Networks
-from sensor.rules.profile import PROFILES
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.prefilter.networks import Networks
 from sensor.rules.ready import make_ready
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ def _report(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWriter |
     )
     for path in writer.paths if writer else ():
         log.info("evidence: %s", path)
-    log.info("counters: %s", counters_line(counters))
+    log.info("counters: %s", counters.as_json())
     return counters
 
 

@@ -25,21 +25,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.decode import decode
 from sensor.errors import EvidenceError, SensorError
-from sensor.evidence.day import Gap
-from sensor.evidence.file import open_evidence
-from sensor.evidence.mend import Located, fill
+from sensor.evidence.day_writer import Gap
+from sensor.evidence.evidence_file import open_evidence
+from sensor.evidence.index_schema import NO_INTERFACE, Day
 from sensor.evidence.pcap import RECORD_HEADER_BYTES, Record, RecordReader
-from sensor.evidence.schema import NO_INTERFACE, Day
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.reconcile import Located, fill
+from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus
 from sensor.pipeline import addresses
-from sensor.reload import load_and_log
-from sensor.rules.flows import Flow
-from sensor.rules.matcher import Matcher
-from sensor.rules.profile import PROFILES
+from sensor.rules.engine.flows import Flow
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.files.load import load_and_log
 
 BATCH_PIECES = 512
 BATCH_BYTES = 4 << 20

@@ -15,8 +15,8 @@ import pcapng
 from frames import corpus
 from pcapng import blocks
 
-from sensor.capture.replay import CaptureFile
 from sensor.errors import CaptureFileError
+from sensor.files.capture_file import CaptureFile
 from sensor.model import FrameBatch, LinkType
 
 SECOND_NS = 1_000_000_000

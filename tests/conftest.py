@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from live import PASS_ALL
 
-from sensor.capture.lab import private_network, veth_pair
+from sensor.bench.private_network import private_network, veth_pair
 from sensor.capture.program import Program, check_privileges
-from sensor.config import OWN_RULES
+from sensor.config.settings import OWN_RULES
 from sensor.errors import SensorError
 
 FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 41111, 51001, 51008, 51401, 51601, 51607}

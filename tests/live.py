@@ -22,9 +22,9 @@ from processes import TIMEOUT_S, children, wait_until
 from pyroute2 import IPRoute
 
 from sensor.metrics.figures import Figures, as_object, ask
-from sensor.rules.emit import kernel_plan
-from sensor.rules.http import RFC9110
-from sensor.rules.plan import Plan
+from sensor.rules.engine.http_payload import RFC9110
+from sensor.rules.prefilter.emit import kernel_plan
+from sensor.rules.prefilter.plan import Plan
 
 SENSOR = [sys.executable, "-m", "sensor"]
 METRICS = "127.0.0.1:9321"

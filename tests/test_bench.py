@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sensor.bench import samples
+from sensor.bench import made_evidence
 from sensor.bench.store import measure
 from sensor.evidence.verify import verify
 from tests.api.api_samples import open_directory
@@ -51,8 +51,12 @@ def test_what_is_measured_is_evidence(directory: Path) -> None:
 
 def test_samples_are_the_same_every_time() -> None:
     """Figures of two versions are comparable."""
-    assert list(samples.pieces(50)) == list(samples.pieces(50))
-    assert len(samples.rules()) == len({rule.rule_id for rule in samples.rules()}) == samples.RULES
+    assert list(made_evidence.pieces(50)) == list(made_evidence.pieces(50))
+    assert (
+        len(made_evidence.rules())
+        == len({rule.rule_id for rule in made_evidence.rules()})
+        == made_evidence.RULES
+    )
 
 
 def test_directory_that_is_missing() -> None:

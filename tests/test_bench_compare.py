@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from bench.traffic.frames import write_capture
-from bench.traffic.profiles import PROFILES, generate
 from sensor.bench.compare import compare, differences
+from sensor.bench.traffic.frames import write_capture
+from sensor.bench.traffic.profiles import PROFILES, generate
 
 SENSOR = [sys.executable, "-m", "sensor", "bench"]
 

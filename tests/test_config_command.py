@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sensor.config import OWN_RULES, Settings, load_settings
+from sensor.config.settings import OWN_RULES, Settings, load_settings
 from tests.rules.commands import Done, sensor
 
 

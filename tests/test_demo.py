@@ -17,8 +17,8 @@ import pytest
 from processes import in_network, in_session, wait_until
 
 from bench import demo, outcome
-from bench.traffic.conversations import Expected
-from sensor.config import OWN_RULES
+from sensor.bench.traffic.conversations import Expected
+from sensor.config.settings import OWN_RULES
 from sensor.counters import Counters
 from sensor.evidence.pcap import file_header
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.traffic import mix
-from bench.traffic.frames import Frame, write_capture
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.dissect import Layer, dissect
 from sensor.model import LinkType
 from tests.frames import GRE, IPV4, IPV6, MPLS, TCP, UDP, corpus, ethernet, ipv4, ipv6, tcp, truncations, udp

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
-from sensor.capture.lab import veth_pair
-from sensor.config import Settings
+from sensor.bench.private_network import veth_pair
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
+from sensor.config.settings import Settings
 from sensor.errors import SensorError
-from sensor.rules.expression import expression
-from sensor.rules.fields import FIELDS, REQUIRED, RULE_ID
-from sensor.rules.profile import PROFILES
-from sensor.rules.regex import RegexError
-from sensor.rules.scan import BUDGET_NS, SLICE
+from sensor.rules.engine.expression import expression
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.engine.scan import BUDGET_NS, SLICE
+from sensor.rules.files.fields import FIELDS, REQUIRED, RULE_ID
+from sensor.rules.regex.tree import RegexError
 from tests.api.api_samples import open_directory
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ import dpkt
 import pytest
 
 from sensor.model import RULE_CLASSES, Match, Rule
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.files.load import load_rules
 
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sensor.notify import Notifier
+from sensor.live.service_manager import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensor.capture.replay import CaptureFile
+from sensor.files.capture_file import CaptureFile
 from sensor.model import Evidence, FrameBatch, Rule
 from sensor.pipeline import Keep, Pipeline
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
-from sensor.rules.profile import PROFILES
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.files.load import load_rules
 from tests import frames
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"

@@ -11,9 +11,9 @@ from pathlib import Path
 import dpkt
 import pytest
 
-from bench.traffic import sizes
-from bench.traffic.profiles import PROFILES, generate
-from bench.traffic.tunnels import TUNNELS
+from sensor.bench.traffic import sizes
+from sensor.bench.traffic.profiles import PROFILES, generate
+from sensor.bench.traffic.tunnels import TUNNELS
 
 REPOSITORY = Path(__file__).parent.parent
 FRAMES = 1500
@@ -21,7 +21,16 @@ FRAMES = 1500
 
 def write(path: Path, profile: str, *flags: str) -> Path:
     """Run the generator as a user does."""
-    command = [sys.executable, "-m", "bench.traffic", profile, str(path), "--frames", str(FRAMES), *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "sensor.bench.traffic",
+        profile,
+        str(path),
+        "--frames",
+        str(FRAMES),
+        *flags,
+    ]
     subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True)
     return path
 

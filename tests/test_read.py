@@ -14,8 +14,8 @@ import dpkt
 import pytest
 from live import SENSOR, on_terminal
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
 
 pytestmark = pytest.mark.usefixtures("use_few_rules")
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
 from sensor import reindex
-from sensor.capture.replay import CaptureFile
-from sensor.config import Settings
-from sensor.evidence.search import EvidenceIndex, Query, Stored
-from sensor.evidence.store import EvidenceWriter
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
+from sensor.config.settings import Settings
+from sensor.evidence.search import EvidenceSearch, Query, Stored
 from sensor.evidence.verify import verify
+from sensor.evidence.writer import EvidenceWriter
+from sensor.files.capture_file import CaptureFile
+from sensor.live.upkeep import Upkeep
 from sensor.pipeline import Pipeline
-from sensor.rules.load import load_rules
-from sensor.upkeep import Upkeep
+from sensor.rules.files.load import load_rules
 
 DEVID = 3
 TIMEOUT_S = 60
@@ -52,7 +52,7 @@ def writer(settings: Settings) -> Iterator[EvidenceWriter]:
 
 def everything(settings: Settings) -> list[Stored]:
     """All that the index knows, but for interfaces."""
-    index = EvidenceIndex(settings.evidence)
+    index = EvidenceSearch(settings.evidence)
     return [stored._replace(interface="") for stored in index.iterate(Query())]
 
 
@@ -83,10 +83,10 @@ def test_lost_index_is_built_anew_beside_the_writing(settings: Settings, writer:
     lose_index(writer)
     with closing(Upkeep(settings, writer)) as upkeep:
         upkeep.tick(0)
-        status = EvidenceIndex(settings.evidence).status()["index"]
+        status = EvidenceSearch(settings.evidence).status()["index"]
         assert (status["state"], status["done"] < status["total"]) == ("rebuilding", True)
         writer.write([piece])
-        tick_until(upkeep, lambda: EvidenceIndex(settings.evidence).status()["index"]["state"] == "ok")
+        tick_until(upkeep, lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
         tick_until(upkeep, lambda: not active_children())
     assert everything(settings)[:-1] == before
     assert everything(settings)[-1].time_us == piece.timestamp_ns // 1000
@@ -118,7 +118,7 @@ def test_child_that_dies(
         monkeypatch.setattr(reindex, "PAUSE_S", 0.0)
         assert upkeep.reindexer.remaining_bytes > 0
         upkeep.reindexer._next_s = 0.0
-        tick_until(upkeep, lambda: EvidenceIndex(settings.evidence).status()["index"]["state"] == "ok")
+        tick_until(upkeep, lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
     assert everything(settings) == before
 
 
@@ -155,7 +155,7 @@ def test_file_deleted_while_the_child_works(settings: Settings, writer: Evidence
         name = min(path.name for path in writer.directory.glob("*.pcap"))
         (writer.directory / name).unlink()
         writer.index.forget([name])
-        tick_until(upkeep, lambda: EvidenceIndex(settings.evidence).status()["index"]["state"] == "ok")
+        tick_until(upkeep, lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
         tick_until(upkeep, lambda: not active_children())
     assert everything(settings) == [stored for stored in before if stored.path.name != name]
     assert faults(settings) == []

@@ -24,8 +24,8 @@ from captures import (
 )
 from frames import IPV4, PAYLOAD, TCP, ethernet, ipv4, tcp
 
-from sensor.capture.replay import CaptureFile
 from sensor.errors import CaptureFileError
+from sensor.files.capture_file import CaptureFile
 from sensor.model import LinkType
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "pcap"

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from sensor.config import Settings
+from sensor.config.settings import Settings
 
 ANSIBLE = Path(__file__).parents[1] / "ansible"
 ROLES = ("sensor", "monitoring")

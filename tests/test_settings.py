@@ -9,9 +9,9 @@ import click
 import pytest
 import yaml
 
-from sensor.cli.capture import read_command, run_command
+from sensor.cli.read import read_command, run_command
 from sensor.cli.serve import serve_command
-from sensor.config import Settings, read_given
+from sensor.config.settings import Settings, read_given
 
 ROLE = Path(__file__).parents[1] / "ansible" / "roles" / "sensor"
 OTHERS = {"config", "as_json", "until_eof", "files"}

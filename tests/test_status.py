@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sensor.counters import Counters
-from sensor.status import StatusLine
+from sensor.live.status_line import StatusLine
 
 
 def test_restarts_are_shown_where_there_were_any() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sensor.talkers import LEAD, MOST_TALKERS, MOST_WATCHED, Talkers
+from sensor.metrics.talkers import LEAD, MOST_TALKERS, MOST_WATCHED, Talkers
 
 
 def address(number: int) -> bytes:

@@ -12,9 +12,9 @@ import dpkt
 import pytest
 
 from bench.outcome import missing
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
-from bench.traffic.notable import ATTACKS, BANNERS
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
+from sensor.bench.traffic.notable import ATTACKS, BANNERS
 
 REPOSITORY = Path(__file__).parent.parent
 CHECKSUMS = ("-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE")

@@ -19,12 +19,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.peers.peer_trial import Bed
 from bench.peers.programs import NOT_MEASURED, PEERS, Peer
-from bench.peers.trial import Bed
-from bench.traffic.frames import write_capture
-from bench.traffic.profiles import PROFILES, generate
 from sensor.bench.machine import machine
-from sensor.bench.played import play
+from sensor.bench.paced_capture import play
+from sensor.bench.traffic.frames import write_capture
+from sensor.bench.traffic.profiles import PROFILES, generate
 from sensor.bench.wire import private_wire
 from sensor.errors import SensorError
 

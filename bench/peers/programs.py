@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.traffic.notable import ATTACKS
+from sensor.bench.traffic.notable import ATTACKS
 
 STRINGS = [what.notable.text.decode() for what in ATTACKS]
 NOT_MEASURED = ("lyprobe",)

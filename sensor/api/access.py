@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import pwd
 import ssl
 from collections.abc import Iterator
 
 from sensor.api.tokens import TokenFile
-from sensor.config import Settings
-from sensor.errors import SettingsError
-
-
-def find_account(user: str) -> pwd.struct_passwd:
-    """Look up whom the API is to run as.
-
-    Raises:
-        SettingsError: There is no such user, or it is root.
-    """
-    try:
-        account = pwd.getpwnam(user)
-    except KeyError as error:
-        raise SettingsError(f"api_user: there is no user {user!r} on this host") from error
-    if account.pw_uid == 0:
-        raise SettingsError("api_user: the API does not run as root; name another user")
-    return account
+from sensor.config.settings import Settings
 
 
 def loopback_names(host: str) -> frozenset[str] | None:

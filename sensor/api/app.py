@@ -11,12 +11,12 @@ from starlette.exceptions import HTTPException
 from sensor.api.access import loopback_names
 from sensor.api.guard import Guard, Policy
 from sensor.api.openapi import describe
-from sensor.api.pages import add_pages
+from sensor.api.page_files import add_pages
 from sensor.api.problem import ProblemResponse, on_bug, on_http_error, on_invalid
 from sensor.api.routes import Backend, router
-from sensor.api.rules import RuleFiles
+from sensor.api.rule_files import RuleFiles
 from sensor.api.schemas import VERSION
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.errors import SensorError
 
 DESCRIPTION = (

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from anyio import CapacityLimiter, to_thread
 
 from sensor.api.guard import Access
+from sensor.evidence.day_reader import Stored
 from sensor.evidence.export import Container, encoded
-from sensor.evidence.reader import Stored
 
 MEDIA_TYPES: dict[Container, str] = {"pcap": "application/vnd.tcpdump.pcap", "pcapng": "application/x-pcapng"}
 CHUNK_BYTES = 1 << 16

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from sensor.evidence.search import Query
 from sensor.model import RuleClass
-from sensor.report import PROTOCOL_NAMES
+from sensor.text import PROTOCOL_NAMES
 
 TIME_MAX_US = (1 << 32) * 1_000_000 - 1
 """The last microsecond that a pcap file can hold: in the year 2106."""

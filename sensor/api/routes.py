@@ -23,7 +23,7 @@ from sensor.api.parameters import (
     refuse_repeats,
 )
 from sensor.api.problem import documented
-from sensor.api.rules import RuleFiles
+from sensor.api.rule_files import RuleFiles
 from sensor.api.schemas import (
     VERSION,
     Bin,
@@ -41,8 +41,8 @@ from sensor.api.tokens import Token, TokenFile
 from sensor.errors import EvidenceError, RulesError
 from sensor.evidence.export import Container
 from sensor.evidence.pcap import Record
-from sensor.evidence.search import CursorError, EvidenceIndex, Stored
-from sensor.rules.describe import rule_object
+from sensor.evidence.search import CursorError, EvidenceSearch, Stored
+from sensor.rules.files.describe import rule_object
 
 LOOKUP_MAX = 10_000
 """Most packets of one microsecond in an answer: capture files may have times as coarse as they like."""
@@ -54,7 +54,7 @@ class Backend:
     """What the routes ask."""
 
     def __init__(self, evidence: Path, rules: RuleFiles, download_max_bytes: int) -> None:
-        self.index = EvidenceIndex(evidence)
+        self.index = EvidenceSearch(evidence)
         self.tokens = TokenFile(evidence)
         self.rules = rules
         self.download_max_bytes = download_max_bytes
@@ -142,7 +142,7 @@ def _explain_absence(found: list[Stored], backend: Backend) -> None:
         )
 
 
-def _readable(found: list[Stored], index: EvidenceIndex) -> list[tuple[Stored, Record]]:
+def _readable(found: list[Stored], index: EvidenceSearch) -> list[tuple[Stored, Record]]:
     """Read what is still in its files; all of it gone is an error."""
     read = []
     reason = ""

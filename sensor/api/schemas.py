@@ -6,13 +6,12 @@ from importlib.metadata import version
 
 from pydantic import BaseModel, Field
 
-from sensor.dissect import Layer as FrameLayer
-from sensor.dissect import dissect
-from sensor.evidence.description import stored_object
+from sensor.dissect import HeaderLayer, dissect
+from sensor.evidence.json_object import stored_object
 from sensor.evidence.pcap import Record, record_header
 from sensor.evidence.search import Stored
 from sensor.model import LinkType
-from sensor.report import printable, protocol_name
+from sensor.text import printable, protocol_name
 
 VERSION = version("sensor")
 
@@ -123,7 +122,7 @@ class Layer(_Answer):
     fields: list[LayerField]
 
     @classmethod
-    def of(cls, layer: FrameLayer) -> Layer:
+    def of(cls, layer: HeaderLayer) -> Layer:
         """Describe a decoded layer."""
         fields = [LayerField(name=f.name, value=f.value, start=f.start, end=f.end) for f in layer.fields]
         return cls(name=layer.name, start=layer.start, end=layer.end, fields=fields)

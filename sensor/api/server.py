@@ -19,9 +19,9 @@ from sensor.api.access import loopback_names, tls_faults, token_fault
 from sensor.api.app import create_app, guarded
 from sensor.api.connection import Connection
 from sensor.api.guard import audit_log
-from sensor.api.privileges import drop_privileges
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
+from sensor.process.privileges import drop_privileges
 
 CONNECTIONS_MAX = 256
 """More at a time are answered 503."""

@@ -18,21 +18,21 @@ from statistics import median
 from typing import Any
 
 from sensor import abi
-from sensor.bench import frames
+from sensor.bench import probe_frames
 from sensor.bench.effort import Step
 from sensor.bench.machine import figure, machine
 from sensor.bench.xdp_filter import ABSENT, xdp_filter
 from sensor.capture.program import KernelPlan, Options, Program, check_privileges
-from sensor.capture.replay import CaptureFile
 from sensor.capture.syscalls import prog_test_run, prog_time_ns, xdp_load
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.errors import CaptureFileError, SensorError
+from sensor.files.capture_file import CaptureFile
+from sensor.live.supervisor import options_of
 from sensor.model import LinkType
-from sensor.rules.emit import kernel_plan
-from sensor.rules.http import RFC9110
-from sensor.rules.load import load_rules
-from sensor.rules.plan import Plan, demands
-from sensor.supervisor import options_of
+from sensor.rules.engine.http_payload import RFC9110
+from sensor.rules.files.load import load_rules
+from sensor.rules.prefilter.emit import kernel_plan
+from sensor.rules.prefilter.plan import Plan, demands
 
 TABLES = (1 << 16, 1 << 18, 1 << 20)
 """Flows whose tables are measured; the last is what is set unless told otherwise."""
@@ -58,23 +58,36 @@ class Kind:
 
 def kinds() -> list[Kind]:
     """Return what networks are full of."""
-    bulk = frames.sealed(BULK_BYTES)
-    datagram = frames.udp(frames.sealed(BULK_BYTES)[5:], WEB)
+    bulk = probe_frames.sealed(BULK_BYTES)
+    datagram = probe_frames.udp(probe_frames.sealed(BULK_BYTES)[5:], WEB)
     return [
-        Kind("syn", frames.ipv4(frames.TCP, frames.tcp(b"", WEB, flags=frames.SYN))),
-        Kind("bare_ack", frames.ipv4(frames.TCP, frames.tcp(b"", WEB, flags=frames.ACK))),
-        Kind("other_port", frames.ipv4(frames.TCP, frames.tcp(bulk, NO_RULES_PORT)), is_first_of_flow=True),
-        Kind("cut_off_flow", frames.ipv4(frames.TCP, frames.tcp(bulk, WEB))),
-        Kind("no_prefix", frames.ipv4(frames.TCP, frames.tcp(bulk, WEB)), is_first_of_flow=True),
-        Kind("vlan", frames.ipv4(frames.TCP, frames.tcp(bulk, WEB), vlan=100)),
-        Kind("ipv6", frames.ipv6(frames.TCP, frames.tcp(bulk, WEB))),
-        Kind("udp", frames.ipv4(frames.UDP, datagram), is_first_of_flow=True),
+        Kind("syn", probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(b"", WEB, flags=probe_frames.SYN))),
+        Kind(
+            "bare_ack",
+            probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(b"", WEB, flags=probe_frames.ACK)),
+        ),
+        Kind(
+            "other_port",
+            probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(bulk, NO_RULES_PORT)),
+            is_first_of_flow=True,
+        ),
+        Kind("cut_off_flow", probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(bulk, WEB))),
+        Kind(
+            "no_prefix",
+            probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(bulk, WEB)),
+            is_first_of_flow=True,
+        ),
+        Kind("vlan", probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(bulk, WEB), vlan=100)),
+        Kind("ipv6", probe_frames.ipv6(probe_frames.TCP, probe_frames.tcp(bulk, WEB))),
+        Kind("udp", probe_frames.ipv4(probe_frames.UDP, datagram), is_first_of_flow=True),
     ]
 
 
 def candidate() -> bytes:
     """Return a frame that no limit keeps from being matched."""
-    return frames.ipv4(frames.TCP, frames.tcp(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n", 80))
+    return probe_frames.ipv4(
+        probe_frames.TCP, probe_frames.tcp(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n", 80)
+    )
 
 
 def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:

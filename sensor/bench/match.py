@@ -19,17 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from sensor.bench import frames
+from sensor.bench import probe_frames
+from sensor.bench.baselines import Baselines
 from sensor.bench.effort import Step
 from sensor.bench.machine import machine
-from sensor.bench.rivals import Rivals
 from sensor.decode import decode
 from sensor.model import FrameBatch, Rule
 from sensor.pipeline import Pipeline
-from sensor.rules.http import RFC9110
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Payloads
-from sensor.rules.profile import PROFILES
+from sensor.rules.engine.http_payload import RFC9110
+from sensor.rules.engine.matcher import Payloads
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.files.load import load_rules
 
 SIZE = 400
 BATCH = 1000
@@ -56,7 +56,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
         step(f"compiling {len(some)} rules")
         found.append(_measure(some, step))
     step("matching every rule for itself, by re and PCRE2")
-    _add_rivals(found[0]["payloads"], Rivals(loaded))
+    _add_rivals(found[0]["payloads"], Baselines(loaded))
     return {"machine": where, "payload_bytes": SIZE, "sets": found}
 
 
@@ -93,7 +93,9 @@ def costs(pipeline: Pipeline, payload: bytes) -> dict[str, float]:
     """Return microseconds a candidate of this payload, by profile, and how many rules match it."""
     batch = batch_of(payload)
     figures = {
-        "matches": float(len(pipeline.matcher.match(payload, frames.TCP, FIRST_CLIENT_PORT, SERVER_PORT)))
+        "matches": float(
+            len(pipeline.matcher.match(payload, probe_frames.TCP, FIRST_CLIENT_PORT, SERVER_PORT))
+        )
     }
     figures["decode_us"] = least_us(lambda: decode(batch))
     figures["match_us"] = _match_us(pipeline, batch)
@@ -106,7 +108,7 @@ def costs(pipeline: Pipeline, payload: bytes) -> dict[str, float]:
     return figures
 
 
-def _add_rivals(costs_by_payload: dict[str, dict[str, float]], rivals: Rivals) -> None:
+def _add_rivals(costs_by_payload: dict[str, dict[str, float]], rivals: Baselines) -> None:
     for kind, payload in payloads().items():
         figures = costs_by_payload[kind]
         for name, cost_us in rivals.costs_us(payload, is_http=RFC9110.matches(payload)).items():
@@ -161,8 +163,10 @@ def payloads() -> dict[str, bytes]:
 
 def batch_of(payload: bytes) -> FrameBatch:
     """Return a batch of frames with this payload, each of a flow of its own."""
-    segments = [frames.tcp(payload, SERVER_PORT, sport=FIRST_CLIENT_PORT + number) for number in range(BATCH)]
-    packed = [frames.ipv4(frames.TCP, segment) for segment in segments]
+    segments = [
+        probe_frames.tcp(payload, SERVER_PORT, sport=FIRST_CLIENT_PORT + number) for number in range(BATCH)
+    ]
+    packed = [probe_frames.ipv4(probe_frames.TCP, segment) for segment in segments]
     caplen = np.array([len(frame) for frame in packed], np.int64)
     zeros = np.zeros(BATCH, np.int64)
     return FrameBatch(memoryview(b"".join(packed)), np.cumsum(caplen) - caplen, caplen, caplen, zeros, zeros)

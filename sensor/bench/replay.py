@@ -17,23 +17,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from sensor.bench.generator import XDP_DROP, instruction
+from sensor.bench.frame_generator import XDP_DROP, instruction
+from sensor.bench.kernel_sender import KernelSender
 from sensor.bench.latency import Watcher
-from sensor.bench.live import Live
 from sensor.bench.machine import figure, machine
-from sensor.bench.played import GAP_US, Played, play
+from sensor.bench.paced_capture import GAP_US, PacedCapture, play
 from sensor.bench.tcpreplay import Tcpreplay
 from sensor.bench.trial import Rig, Trial
 from sensor.bench.wire import Wire
-from sensor.capture.link import attached, find_interface
+from sensor.capture.attachment import attached, find_interface
 from sensor.capture.program import check_privileges
 from sensor.capture.ring import online_cpus
 from sensor.capture.syscalls import xdp_load
-from sensor.config import load_settings
+from sensor.config.settings import load_settings
 from sensor.errors import SensorError
 
 SENSOR = (sys.executable, "-m", "sensor")
-SENDERS: dict[str, type[Tcpreplay] | type[Live]] = {"tcpreplay": Tcpreplay, "live": Live}
+SENDERS: dict[str, type[Tcpreplay] | type[KernelSender]] = {"tcpreplay": Tcpreplay, "live": KernelSender}
 SLOWEST_PPS = 500
 """Nobody asks for less."""
 MOST_STEPS_DOWN = 6
@@ -46,7 +46,7 @@ Step = Callable[[str], None]
 """Is told what comes next."""
 
 
-class Effort(NamedTuple):
+class ReplayEffort(NamedTuple):
     """What a rough answer spares."""
 
     seconds: float
@@ -60,7 +60,7 @@ class Effort(NamedTuple):
         return self.halvings + self.repeats + 4
 
 
-FULL, QUICK = Effort(3, 7, 3), Effort(0.4, 3, 1)
+FULL, QUICK = ReplayEffort(3, 7, 3), ReplayEffort(0.4, 3, 1)
 
 
 class Traffic(NamedTuple):
@@ -73,7 +73,7 @@ class Traffic(NamedTuple):
 def measure(
     traffic: Sequence[Traffic],
     wire: AbstractContextManager[Wire],
-    effort: Effort,
+    effort: ReplayEffort,
     step: Step,
     *,
     workers: Sequence[int] = (1,),
@@ -114,7 +114,7 @@ def measure(
 class _Search:
     """For the highest rate of one traffic."""
 
-    def __init__(self, name: str, played: Played, rig: Rig, effort: Effort, step: Step) -> None:
+    def __init__(self, name: str, played: PacedCapture, rig: Rig, effort: ReplayEffort, step: Step) -> None:
         self._played, self._rig, self._effort, self._tell = played, rig, effort, step
         self._title = f"{name}, {rig.workers} worker{'s' * (rig.workers > 1)}"
         self._name = name

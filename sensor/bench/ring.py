@@ -11,17 +11,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sensor.bench import frames
+from sensor.bench import probe_frames
 from sensor.bench.effort import FULL, QUICK, Step
-from sensor.bench.generator import Generator
+from sensor.bench.frame_generator import Generator
 from sensor.bench.machine import machine
-from sensor.bench.reading import measure_reading
-from sensor.bench.through import measure_through
-from sensor.capture.lab import private_network, veth_pair
-from sensor.capture.link import find_interface
+from sensor.bench.matched_rate import measure_through
+from sensor.bench.private_network import private_network, veth_pair
+from sensor.bench.ring_reading import measure_reading
+from sensor.capture.attachment import find_interface
 from sensor.capture.program import check_privileges
 from sensor.capture.ring import online_cpus
-from sensor.rules.http import RFC9110
+from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.ready import make_ready
 
 PAYLOAD = (b"The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 6)[:400]
@@ -45,7 +45,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
     where = machine()
     step("compiling the rules, unless that was done before")
     ready = make_ready(rules, RFC9110, lenient=False)
-    frame = frames.ipv4(frames.UDP, frames.udp(PAYLOAD, DNS))
+    frame = probe_frames.ipv4(probe_frames.UDP, probe_frames.udp(PAYLOAD, DNS))
     cpus = online_cpus()
     with private_network():
         veth_pair(_MIRROR, _SOURCE, len(cpus))

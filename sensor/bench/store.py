@@ -20,14 +20,14 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from sensor.bench import samples
-from sensor.bench.http import is_available, lookups_ms
+from sensor.bench import made_evidence
+from sensor.bench.api_lookup import is_available, lookups_ms
 from sensor.bench.machine import machine
-from sensor.evidence.file import WINDOW_S, file_stem
+from sensor.evidence.evidence_file import WINDOW_S, file_stem
+from sensor.evidence.index_schema import DAY_US
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
-from sensor.evidence.schema import DAY_US
-from sensor.evidence.search import EvidenceIndex, Query
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.search import EvidenceSearch, Query
+from sensor.evidence.writer import EvidenceWriter
 from sensor.model import LinkType
 
 DEVID = 3
@@ -49,9 +49,9 @@ def measure(directory: Path, pieces: int, progress: Callable[[int], None]) -> di
     """
     where = machine()
     written = _write(directory, pieces, progress)
-    index = EvidenceIndex(directory)
+    index = EvidenceSearch(directory)
     numbers = random.Random(2).choices(range(pieces), k=LOOKUPS)  # noqa: S311 - no secret
-    times_us = [samples.time_ns(number, pieces) // 1000 for number in numbers]
+    times_us = [made_evidence.time_ns(number, pieces) // 1000 for number in numbers]
     found_ms = [_timed_ms(partial(_found, index, at)) for at in times_us]
     scanned_us = times_us[:SCANS]
     scans_ms = [_timed_ms(partial(_scanned, directory, at)) for at in scanned_us]
@@ -75,7 +75,7 @@ def _write(directory: Path, pieces: int, progress: Callable[[int], None]) -> dic
     """Write all pieces; only the writer's own CPU time counts, not that of making them up."""
     spent_s = wall_s = 0.0
     memory_mib: list[float] = []
-    made = samples.pieces(pieces)
+    made = made_evidence.pieces(pieces)
     with closing(EvidenceWriter(directory, DEVID)) as writer:
         since_tick = 0
         while batch := list(islice(made, BATCH)):
@@ -101,11 +101,11 @@ def _write(directory: Path, pieces: int, progress: Callable[[int], None]) -> dic
 
 def _queries() -> Iterator[tuple[str, Query]]:
     """Give first pages that people ask for: of what is frequent, of what is rare, and of both together."""
-    noon_us = (samples.DAY_S + 43_200) * 1_000_000
+    noon_us = (made_evidence.DAY_S + 43_200) * 1_000_000
     yield "everything", Query()
     yield "frequent class", Query(rule_class="device")
     yield "frequent rule", Query(rule_id=1)
-    yield "rare rule", Query(rule_id=samples.RARE_RULE)
+    yield "rare rule", Query(rule_id=made_evidence.RARE_RULE)
     yield "frequent port", Query(port=443)
     yield "rare port", Query(port=51_234)
     yield "rare port before noon", Query(port=51_234, until_us=noon_us)
@@ -118,7 +118,7 @@ def _queries() -> Iterator[tuple[str, Query]]:
     )
 
 
-def _found(index: EvidenceIndex, time_us: int) -> bytes:
+def _found(index: EvidenceSearch, time_us: int) -> bytes:
     """Find a packet through the index, and read it."""
     [stored] = index.lookup(time_us)
     return index.record(stored).frame
@@ -142,8 +142,8 @@ def _scanned(directory: Path, time_us: int) -> bytes:
             offset += caplen
 
 
-def _histogram(index: EvidenceIndex) -> None:
-    start_us = samples.DAY_S * 1_000_000
+def _histogram(index: EvidenceSearch) -> None:
+    start_us = made_evidence.DAY_S * 1_000_000
     index.histogram(Query(), start_us, start_us + DAY_US, 120)
 
 

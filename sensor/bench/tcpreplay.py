@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from sensor.bench.children import tied
+from sensor.bench.tied import tied
 from sensor.errors import SensorError
 
 _SENT = re.compile(r"Actual: \d+ packets \((\d+) bytes\) sent in ([\d.]+) seconds")

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
 from sensor.bench.machine import busy_s, stat_s
-from sensor.bench.subject import capturing
+from sensor.bench.sensor_process import capturing
 from sensor.bench.tcpreplay import Sent
 from sensor.bench.wire import Wire
 from sensor.capture.ring import online_cpus

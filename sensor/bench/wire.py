@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pyroute2 import IPRoute
 
-from sensor.capture.lab import VETH_MTU, private_network, veth_pair
-from sensor.capture.link import find_interface
+from sensor.bench.private_network import VETH_MTU, private_network, veth_pair
+from sensor.capture.attachment import find_interface
 from sensor.capture.ring import online_cpus
 
 SETTLED_S = 0.1

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from sensor import abi
 from sensor.capture import maps
-from sensor.capture.capabilities import NEEDED, missing_capabilities
 from sensor.capture.flow_table import FlowKey, KernelFlow, KernelFlows
 from sensor.capture.ring import PerfRing
 from sensor.capture.syscalls import (
@@ -33,6 +32,7 @@ from sensor.capture.syscalls import (
     xdp_load,
 )
 from sensor.errors import KernelError, PrivilegeError
+from sensor.process.capabilities import NEEDED, missing_capabilities
 
 Action = Literal["pass", "drop"]
 IpNetwork = IPv4Network | IPv6Network
@@ -61,7 +61,7 @@ class KernelPlan(NamedTuple):
     """What the rules ask the kernel to let through."""
 
     code: str
-    """C: ``judge_by_rules()`` and ``looks_like_http()``, as `sensor.rules.emit` writes them."""
+    """C: ``judge_by_rules()`` and ``looks_like_http()``, as `sensor.rules.prefilter.emit` writes them."""
     port_classes: NDArray[np.uint16]
     """The class of each port that ``judge_by_rules()`` is told, shape (65536,)."""
 

@@ -8,17 +8,17 @@ import sys
 import click
 
 from sensor.cli.bench import bench_group
-from sensor.cli.capture import read_command, run_command
+from sensor.cli.bench_replay import compare_command, read_file_command, replay_command
 from sensor.cli.config import config_group
 from sensor.cli.doctor import doctor_command
 from sensor.cli.evidence import evidence_group
-from sensor.cli.reload import reload_command
-from sensor.cli.replay import compare_command, read_file_command, replay_command
+from sensor.cli.read import read_command, run_command
 from sensor.cli.rules import rules_group
+from sensor.cli.rules_reload import reload_command
 from sensor.cli.serve import serve_command, token_group
 from sensor.cli.status import status_command
 from sensor.errors import SensorError
-from sensor.report import log_to_stderr, print_error
+from sensor.log import log_to_stderr, print_error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

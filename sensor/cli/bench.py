@@ -13,8 +13,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from sensor.cli.figures import judged_lines, kernel_lines, match_lines, ring_lines, store_lines
-from sensor.config import load_settings
+from sensor.cli.bench_output import judged_lines, kernel_lines, match_lines, ring_lines, store_lines
+from sensor.config.settings import load_settings
 
 QUICK_PIECES = 100_000
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)

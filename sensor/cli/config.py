@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from sensor.config import Settings, load_settings, read_given
-from sensor.config_template import template, toml
+from sensor.config.settings import Settings, load_settings, read_given
+from sensor.config.template import template, toml
 from sensor.errors import SettingsError
 
 _PATH = click.Path(path_type=Path)
@@ -46,7 +46,7 @@ def show_command(config: Path | None, as_json: bool) -> None:
 @_config
 def check_command(config: Path | None) -> None:
     """Print every fault of the settings, a line each, and exit with 2; or `ok`."""
-    from sensor.config_faults import config_faults, unknown_variables  # brings much of what it checks
+    from sensor.doctor.setting_faults import config_faults, unknown_variables  # brings much of what it checks
 
     for doubt in unknown_variables():
         click.echo(doubt, err=True)

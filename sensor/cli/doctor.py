@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sensor.cli.capture import run_command
-from sensor.config import load_settings
+from sensor.cli.read import run_command
+from sensor.config.settings import load_settings
 from sensor.errors import SensorError
 
 if TYPE_CHECKING:

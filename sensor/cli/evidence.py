@@ -12,13 +12,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sensor.cli.filters import filters, time_us
-from sensor.cli.stored import layer_objects, stored_line, stored_lines
-from sensor.config import load_settings
+from sensor.cli.evidence_filters import filters, time_us
+from sensor.cli.evidence_output import layer_objects, stored_line, stored_lines
+from sensor.config.settings import load_settings
 from sensor.errors import EvidenceError
-from sensor.evidence.description import stored_object
 from sensor.evidence.export import Container, encoded
-from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.json_object import stored_object
+from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
 from sensor.reindex import reindex
 
@@ -159,8 +159,8 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
     click.echo(f"{packets} packets indexed; interface names are not in the files", err=True)
 
 
-def _index(evidence: Path | None, config: Path | None) -> EvidenceIndex:
+def _index(evidence: Path | None, config: Path | None) -> EvidenceSearch:
     directory = load_settings({"evidence": evidence}, config).evidence
     if not directory.is_dir():
         raise EvidenceError(f"there is no evidence directory {directory}; name it with --evidence")
-    return EvidenceIndex(directory)
+    return EvidenceSearch(directory)

@@ -14,23 +14,28 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from sensor.cli.costs import Costs, costs_object, rows, summary_lines
-from sensor.cli.explanations import Totals, explanation_object, outcome_objects, packet_lines, rule_lines
-from sensor.cli.payload import payload
-from sensor.cli.plan import passing_object, plan_lines
-from sensor.config import Settings, load_settings
+from sensor.bench.payloads import captured, generated
+from sensor.cli.payload_argument import payload
+from sensor.cli.rules_explain_output import (
+    Totals,
+    explanation_object,
+    outcome_objects,
+    packet_lines,
+    rule_lines,
+)
+from sensor.cli.rules_plan_output import passing_object, plan_lines
+from sensor.cli.rules_stats_output import Costs, costs_object, rows, summary_lines
+from sensor.config.settings import Settings, load_settings
 from sensor.errors import RulesError
 from sensor.explain import explain
 from sensor.model import RULE_CLASSES, Rule
-from sensor.reload import load_and_log
-from sensor.rules.describe import conditions, fault_object, hit_object, hit_words, rule_object
-from sensor.rules.explain import Subject, match, reasons
-from sensor.rules.load import FaultyRulesError, RuleSet, load_rules
-from sensor.rules.plan import Plan, demands
-from sensor.rules.profile import PROFILES
-from sensor.rules.schema import rule_file_schema
-from sensor.rules.stats import measure, measure_each
-from sensor.samples import captured, generated
+from sensor.rules.cost import measure, measure_each
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.files.describe import conditions, fault_object, hit_object, hit_words, rule_object
+from sensor.rules.files.json_schema import rule_file_schema
+from sensor.rules.files.load import FaultyRulesError, RuleSet, load_and_log, load_rules
+from sensor.rules.obstacles import Specimen, match, reasons
+from sensor.rules.prefilter.plan import Plan, demands
 
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
 _PATH = click.Path(path_type=Path)
@@ -135,7 +140,7 @@ def test_command(
     profile = PROFILES[settings.profile]
     rule = _find(_load(settings), rule_id)
     number = _PROTOCOLS[protocol] if protocol else rule.protocol or _PROTOCOLS["tcp"]
-    subject = Subject(text, number, sport, (rule.port or 80) if dport is None else dport)
+    subject = Specimen(text, number, sport, (rule.port or 80) if dport is None else dport)
     found = match(rule, subject, profile)
     why = [] if found else list(reasons(rule, subject, profile))
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sensor.api.tokens import TokenFile
-from sensor.config import load_settings
+from sensor.config.settings import load_settings
 
 _PATH = click.Path(path_type=Path)
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sensor.config import load_settings
+from sensor.config.settings import load_settings
 from sensor.errors import SensorError, SettingsError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensor.decode.cursor import Cursor, unknown
+from sensor.decode.frame_group import FrameGroup, unknown
 from sensor.decode.link import LINK_LAYERS, inside_tunnel
 from sensor.model import FrameBatch, PacketBatch, PacketStatus
 
@@ -31,7 +31,7 @@ def decode(batch: FrameBatch) -> PacketBatch:
     payload like any other.
     """
     packets = _malformed_packets(len(batch))
-    cursor = Cursor.at_start(batch, packets)
+    cursor = FrameGroup.at_start(batch, packets)
     LINK_LAYERS.get(batch.linktype, unknown)(cursor)
     for _ in range(TUNNELS_MAX):
         if cursor.decoding.left:

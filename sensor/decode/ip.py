@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensor.decode.cursor import Cursor, Integers, Switch, finish_as, table_of
+from sensor.decode.frame_group import FrameGroup, Integers, Switch, finish_as, table_of
 from sensor.decode.transport import icmp, tcp, udp
 from sensor.decode.tunnel import gre, ipv4_inside, ipv6_inside
 from sensor.model import PacketStatus
@@ -26,7 +26,7 @@ EIGRP, OSPF, PIM, VRRP = 88, 89, 103, 112
 MOBILITY, HIP, SHIM6 = 135, 139, 140
 
 
-def ipv4(cursor: Cursor) -> None:
+def ipv4(cursor: FrameGroup) -> None:
     """Pass an IPv4 header with its options (RFC 791)."""
     cursor = cursor.need(IPV4_SIZE_MIN)
     cursor = cursor.keep(cursor.u8(0) >> 4 == 4)
@@ -49,7 +49,7 @@ def ipv4(cursor: Cursor) -> None:
     IPV4_PROTOCOLS.enter(packet, packet.protocol)
 
 
-def ipv6(cursor: Cursor) -> None:
+def ipv6(cursor: FrameGroup) -> None:
     """Pass an IPv6 header and up to eight extension headers (RFC 8200); a ninth is UNKNOWN."""
     cursor = cursor.need(IPV6_SIZE)
     cursor = cursor.keep(cursor.u8(0) >> 4 == 6)
@@ -70,12 +70,12 @@ def ipv6(cursor: Cursor) -> None:
     IPV6_PROTOCOLS.enter(packet, packet.protocol)
 
 
-def _packet_end(cursor: Cursor, length: Integers) -> Integers:
+def _packet_end(cursor: FrameGroup, length: Integers) -> Integers:
     """Where packets of that length end; 0, which segmentation offload writes, is all that the frame has."""
     return np.where(length == 0, cursor.wire_end, cursor.position + length)
 
 
-def _pass_extension(cursor: Cursor) -> Cursor:
+def _pass_extension(cursor: FrameGroup) -> FrameGroup:
     """Pass the extension header that ``protocol`` names (RFC 8200, section 4); later fragments end there.
 
     All kinds at once: a batch takes no more than eight such steps, whatever chains were crafted for it.
@@ -91,7 +91,7 @@ def _pass_extension(cursor: Cursor) -> Cursor:
     return packet.keep(~later)
 
 
-def _extension_size(cursor: Cursor) -> Integers:
+def _extension_size(cursor: FrameGroup) -> Integers:
     """AH counts in fours (RFC 4302, section 2.2), the others in eights; a fragment header is one of those."""
     kind, length = cursor.protocol, cursor.u8(1)
     return np.select([kind == FRAGMENT, kind == AH], [8, (length + 2) * 4], (length + 1) * 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensor.decode.cursor import Cursor
+from sensor.decode.frame_group import FrameGroup
 from sensor.decode.tunnel import in_udp
 from sensor.model import PacketStatus
 
@@ -13,7 +13,7 @@ UDP_SIZE = 8
 ICMP_SIZE = 8
 
 
-def tcp(cursor: Cursor) -> None:
+def tcp(cursor: FrameGroup) -> None:
     """Pass a TCP header with its options (RFC 9293, section 3.1)."""
     cursor = cursor.need(TCP_SIZE_MIN)
     cursor.set(sport=cursor.u16(0), dport=cursor.u16(2))
@@ -23,7 +23,7 @@ def tcp(cursor: Cursor) -> None:
     payload.keep(valid).finish_at_payload(PacketStatus.PAYLOAD)
 
 
-def udp(cursor: Cursor) -> None:
+def udp(cursor: FrameGroup) -> None:
     """Pass a UDP header (RFC 768); where its length is 0, the IP packet's counts (RFC 2675, section 4)."""
     cursor = cursor.need(UDP_SIZE)
     cursor.set(sport=cursor.u16(0), dport=cursor.u16(2))
@@ -37,6 +37,6 @@ def udp(cursor: Cursor) -> None:
     in_udp(datagram)
 
 
-def icmp(cursor: Cursor) -> None:
+def icmp(cursor: FrameGroup) -> None:
     """Pass the eight bytes that every ICMP and ICMPv6 message starts with (RFC 792, RFC 4443)."""
     cursor.need(ICMP_SIZE).skip(ICMP_SIZE).finish_at_payload(PacketStatus.PAYLOAD)

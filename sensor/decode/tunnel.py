@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensor.decode.cursor import Cursor, Layer, Switch, finish_as, table_of
 from sensor.decode.ethertype import ETHERNET, IPV4, IPV6, MPLS, NOT_IP, PPPOE_SESSION, TAGS
+from sensor.decode.frame_group import FrameGroup, Layer, Switch, finish_as, table_of
 from sensor.model import PacketStatus
 
 GRE_SIZE_MIN = 4
@@ -39,7 +39,7 @@ IS_IN_ETHERNET = table_of(16, [IPV4, IPV6, *TAGS, *NOT_IP, *MPLS, PPPOE_SESSION]
 def _inside(ethertype: int) -> Layer:
     """Make the layer that is the inner packet itself, as in IP in IP (RFC 2003, RFC 2473, RFC 4213)."""
 
-    def layer(cursor: Cursor) -> None:
+    def layer(cursor: FrameGroup) -> None:
         _whole(cursor).leave(ethertype)
 
     return layer
@@ -48,7 +48,7 @@ def _inside(ethertype: int) -> Layer:
 ipv4_inside, ipv6_inside = _inside(IPV4), _inside(IPV6)
 
 
-def gre(cursor: Cursor) -> None:
+def gre(cursor: FrameGroup) -> None:
     """Pass a GRE header (RFC 2784) with checksum, key and sequence number (RFC 2890)."""
     cursor = _whole(cursor).need(GRE_SIZE_MIN)
     flags, ethertype = cursor.u16(0), cursor.u16(2)
@@ -60,7 +60,7 @@ def gre(cursor: Cursor) -> None:
     inner.keep(known).leave(ethertype[known])
 
 
-def in_udp(datagram: Cursor) -> None:
+def in_udp(datagram: FrameGroup) -> None:
     """Pass VXLAN and GENEVE headers; a datagram without one, or without a packet, is the payload it is."""
     dport = datagram.decoding.packets.dport[datagram.frames]
     is_vxlan, is_geneve = dport == VXLAN_PORT, dport == GENEVE_PORT
@@ -70,14 +70,14 @@ def in_udp(datagram: Cursor) -> None:
         _geneve(datagram.keep(is_geneve & whole))
 
 
-def _vxlan(cursor: Cursor) -> None:
+def _vxlan(cursor: FrameGroup) -> None:
     """Require the I flag (RFC 7348, section 5), and of the others none but group policy's, as Linux does."""
     cursor = cursor.need(VXLAN_SIZE)
     valid = cursor.u8(0) & VXLAN_FLAGS == VXLAN_VNI
     cursor.keep(valid).skip(VXLAN_SIZE).leave_datagram(ETHERNET)
 
 
-def _geneve(cursor: Cursor) -> None:
+def _geneve(cursor: FrameGroup) -> None:
     """Require version 0, whole options, and a packet inside that is known (RFC 8926, section 3.4)."""
     cursor = cursor.need(GENEVE_SIZE_MIN)
     first, ethertype = cursor.u8(0), cursor.u16(2)
@@ -86,7 +86,7 @@ def _geneve(cursor: Cursor) -> None:
     inner.keep(valid).leave_datagram(ethertype[valid])
 
 
-def mpls(cursor: Cursor) -> None:
+def mpls(cursor: FrameGroup) -> None:
     """Pass up to eight labels (RFC 3032); a ninth is UNKNOWN.
 
     Nothing in them says what follows: it is IP where its first four bits are 4 or 6 (RFC 4928).
@@ -106,7 +106,7 @@ def mpls(cursor: Cursor) -> None:
     _pseudowire(inner.keep((version != 4) & (version != 6)))
 
 
-def _pseudowire(cursor: Cursor) -> None:
+def _pseudowire(cursor: FrameGroup) -> None:
     """Pass the control word in front of an Ethernet frame, where there is one (RFC 4448, section 4.6).
 
     It starts with four bits of 0, as many addresses do: the ethertype shows where the frame starts.
@@ -122,7 +122,7 @@ def _pseudowire(cursor: Cursor) -> None:
     cursor.keep(plain).leave(ETHERNET)
 
 
-def pppoe(cursor: Cursor) -> None:
+def pppoe(cursor: FrameGroup) -> None:
     """Pass a PPPoE session header (RFC 2516, section 4) and the protocol of PPP (RFC 1661, section 2)."""
     cursor = cursor.need(PPPOE_SIZE + PPP_SIZE)
     end, protocol = cursor.position + PPPOE_SIZE + cursor.u16(4), cursor.u16(6)
@@ -133,7 +133,7 @@ def pppoe(cursor: Cursor) -> None:
     PPP_PROTOCOLS.enter(inner.keep(known), protocol[known])
 
 
-def _whole(cursor: Cursor) -> Cursor:
+def _whole(cursor: FrameGroup) -> FrameGroup:
     """Go on with packets that are no fragments; the first of several is matched as the later ones are."""
     first = cursor.decoding.first_fragment[cursor.frames]
     cursor.keep(first).finish_at_payload(PacketStatus.FRAGMENT)

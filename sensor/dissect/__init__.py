@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sensor.dissect.cursor import Cursor, CutShortError, Field, Layer, Next, Step
 from sensor.dissect.ip import IP_PROTOCOLS
+from sensor.dissect.layer import CutShortError, FrameReader, HeaderField, HeaderLayer, Next, Step
 from sensor.dissect.link import ETHERTYPES, LINKS
 from sensor.dissect.transport import TRANSPORTS, datagram, stream
 
-__all__ = ["Field", "Layer", "dissect"]
+__all__ = ["HeaderField", "HeaderLayer", "dissect"]
 
 LAYERS_MAX = 32
 """Tunnels in tunnels end somewhere; what is behind is shown as data."""
@@ -27,14 +27,14 @@ _TABLES: Mapping[str, Mapping[int, Step]] = {
 }
 
 
-def dissect(frame: bytes, linktype: int) -> list[Layer]:
+def dissect(frame: bytes, linktype: int) -> list[HeaderLayer]:
     """Return the layers of a frame, outermost first; any bytes are accepted.
 
     Layers follow each other without a gap and cover the whole frame: what is not understood is a layer
     called ``Data``, what lies behind the end of the packet one called ``Padding``. A layer of which the
     frame has not all ends where the frame does.
     """
-    cursor = Cursor(frame)
+    cursor = FrameReader(frame)
     following: Next | None = Next("link", linktype)
     try:
         while following and cursor.left and len(cursor.layers) < LAYERS_MAX:

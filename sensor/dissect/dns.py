@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sensor.dissect.cursor import Cursor, CutShortError, flags, hexadecimal, named
-from sensor.report import printable
+from sensor.dissect.layer import CutShortError, FrameReader, flags, hexadecimal, named
+from sensor.text import printable
 
 _TYPES = {
     1: "A",
@@ -25,20 +25,20 @@ NAME_MAX = 255
 _POINTER = 0xC0
 
 
-def dns(cursor: Cursor) -> None:
+def dns(cursor: FrameReader) -> None:
     """Read the header and the questions (RFC 1035, section 4.1)."""
     cursor.begin("DNS")
     _message(cursor)
 
 
-def dns_stream(cursor: Cursor) -> None:
+def dns_stream(cursor: FrameReader) -> None:
     """Read a message as TCP carries it: its length in front (RFC 1035, section 4.2.2)."""
     cursor.begin("DNS")
     cursor.number("length", 2)
     _message(cursor)
 
 
-def _message(cursor: Cursor) -> None:
+def _message(cursor: FrameReader) -> None:
     origin = cursor.position
     cursor.number("id", 2, hexadecimal)
     word = cursor.number("flags", 2, lambda value: flags(value, _FLAGS))
@@ -53,7 +53,7 @@ def _message(cursor: Cursor) -> None:
         cursor.number("question class", 2)
 
 
-def _name(cursor: Cursor, origin: int) -> str:
+def _name(cursor: FrameReader, origin: int) -> str:
     """Read a name and move behind it; what a pointer leads to is read where it stands.
 
     Each pointer has to lead further back than the last, so that no message keeps us in a circle.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from sensor.dissect.cursor import Cursor
-from sensor.report import printable
+from sensor.dissect.layer import FrameReader
+from sensor.text import printable
 
 _BEGINNING = re.compile(rb"(?:[A-Z-]{3,16} [^\r\n]* HTTP/1|HTTP/1)")
 _LOOK = 8192
@@ -13,14 +13,14 @@ _LOOK = 8192
 HEADERS_MAX = 200
 
 
-def is_http(cursor: Cursor) -> bool:
+def is_http(cursor: FrameReader) -> bool:
     """Whether a request or status line is here (RFC 9112)."""
     return (
         _BEGINNING.match(cursor.frame, cursor.position, min(cursor.end, cursor.position + _LOOK)) is not None
     )
 
 
-def http(cursor: Cursor) -> None:
+def http(cursor: FrameReader) -> None:
     """Read the first line by its parts, and each header; the body is data (RFC 9112)."""
     cursor.begin("HTTP")
     first = True
@@ -39,12 +39,12 @@ def http(cursor: Cursor) -> None:
             cursor.note(*shown, start, start + len(content))
 
 
-def _line_end(cursor: Cursor) -> int:
+def _line_end(cursor: FrameReader) -> int:
     newline = cursor.frame.find(b"\n", cursor.position, cursor.end)
     return cursor.end if newline < 0 else newline + 1
 
 
-def _first_line(cursor: Cursor, line: bytes, start: int) -> None:
+def _first_line(cursor: FrameReader, line: bytes, start: int) -> None:
     is_response = line.startswith(b"HTTP/")
     names = ("version", "status", "reason") if is_response else ("method", "target", "version")
     head, _, rest = line.partition(b" ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from sensor.dissect.cursor import Cursor, Next, Step, flags, hexadecimal
+from sensor.dissect.layer import FrameReader, Next, Step, flags, hexadecimal
 
 PROTOCOL_NAMES = {
     0: "hop-by-hop options",
@@ -48,7 +48,7 @@ def address(value: bytes) -> str:
     return str(ipaddress.ip_address(value))
 
 
-def ipv4(cursor: Cursor) -> Next | None:
+def ipv4(cursor: FrameReader) -> Next | None:
     """Read a header with its options (RFC 791)."""
     start = cursor.begin("IPv4")
     first = cursor.take(1)[0]
@@ -74,7 +74,7 @@ def ipv4(cursor: Cursor) -> Next | None:
     return None if fragment & 0x1FFF else Next("protocol", protocol)
 
 
-def ipv6(cursor: Cursor) -> Next | None:
+def ipv6(cursor: FrameReader) -> Next | None:
     """Read a header (RFC 8200)."""
     start = cursor.begin("IPv6")
     first = int.from_bytes(cursor.take(4))
@@ -92,7 +92,7 @@ def ipv6(cursor: Cursor) -> Next | None:
 
 
 def _extension(kind: int) -> Step:
-    def step(cursor: Cursor) -> Next | None:
+    def step(cursor: FrameReader) -> Next | None:
         """Read an extension header (RFC 8200, section 4; AH: RFC 4302)."""
         start = cursor.begin(EXTENSIONS[kind])
         protocol = cursor.number("next header", 1, PROTOCOL_NAMES)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sensor.dissect.cursor import Cursor, Next, Step, hexadecimal, named
 from sensor.dissect.ip import address, ipv4, ipv6
+from sensor.dissect.layer import FrameReader, Next, Step, hexadecimal, named
 from sensor.model import LinkType
 
 ETHERTYPE_NAMES = {
@@ -37,7 +37,7 @@ def ethertype(value: int) -> str:
     return f"{value:#06x} ({ETHERTYPE_NAMES[value]})" if value in ETHERTYPE_NAMES else f"{value:#06x}"
 
 
-def ethernet(cursor: Cursor) -> Next | None:
+def ethernet(cursor: FrameReader) -> Next | None:
     """Read both addresses and the ethertype (IEEE 802.3)."""
     cursor.begin("Ethernet")
     cursor.octets("destination", 6, mac)
@@ -48,7 +48,7 @@ def ethernet(cursor: Cursor) -> Next | None:
     return Next("ethertype", kind)
 
 
-def vlan(cursor: Cursor) -> Next | None:
+def vlan(cursor: FrameReader) -> Next | None:
     """Read one tag (IEEE 802.1Q): tag control information, and the ethertype of what it tags."""
     start = cursor.begin("VLAN")
     tci = int.from_bytes(cursor.take(2))
@@ -58,7 +58,7 @@ def vlan(cursor: Cursor) -> Next | None:
     return Next("ethertype", cursor.number("type", 2, ethertype))
 
 
-def mpls(cursor: Cursor) -> Next | None:
+def mpls(cursor: FrameReader) -> Next | None:
     """Read one label (RFC 3032); what is behind the last one tells its version itself."""
     start = cursor.begin("MPLS")
     entry = int.from_bytes(cursor.take(4))
@@ -69,7 +69,7 @@ def mpls(cursor: Cursor) -> Next | None:
     return by_version(cursor) if entry >> 8 & 1 else Next("ethertype", 0x8847)
 
 
-def pppoe(cursor: Cursor) -> Next | None:
+def pppoe(cursor: FrameReader) -> Next | None:
     """Read a PPPoE session header (RFC 2516) and the PPP protocol behind it."""
     cursor.begin("PPPoE")
     cursor.number("version and type", 1, hex)
@@ -80,7 +80,7 @@ def pppoe(cursor: Cursor) -> Next | None:
     return {0x0021: IPV4, 0x0057: IPV6}.get(protocol)
 
 
-def arp(cursor: Cursor) -> None:
+def arp(cursor: FrameReader) -> None:
     """Read a request or reply (RFC 826)."""
     cursor.begin("ARP")
     cursor.number("hardware type", 2)
@@ -93,7 +93,7 @@ def arp(cursor: Cursor) -> None:
         cursor.octets(f"{side} protocol address", protocol_size, show)
 
 
-def linux_sll(cursor: Cursor) -> Next | None:
+def linux_sll(cursor: FrameReader) -> Next | None:
     """Read a Linux cooked header (LINKTYPE_LINUX_SLL)."""
     cursor.begin("Linux cooked")
     cursor.number("packet type", 2)
@@ -104,7 +104,7 @@ def linux_sll(cursor: Cursor) -> Next | None:
     return Next("ethertype", cursor.number("type", 2, ethertype))
 
 
-def linux_sll2(cursor: Cursor) -> Next | None:
+def linux_sll2(cursor: FrameReader) -> Next | None:
     """Read a Linux cooked header, version 2 (LINKTYPE_LINUX_SLL2)."""
     cursor.begin("Linux cooked 2")
     kind = cursor.number("type", 2, ethertype)
@@ -118,7 +118,7 @@ def linux_sll2(cursor: Cursor) -> Next | None:
     return Next("ethertype", kind)
 
 
-def null(cursor: Cursor) -> Next | None:
+def null(cursor: FrameReader) -> Next | None:
     """Read a BSD loopback header: an address family in the byte order of whoever wrote it."""
     start = cursor.begin("Loopback")
     value = cursor.take(4)
@@ -127,7 +127,7 @@ def null(cursor: Cursor) -> Next | None:
     return {"IPv4": IPV4, "IPv6": IPV6}.get(FAMILY_NAMES.get(family, ""))
 
 
-def by_version(cursor: Cursor) -> Next | None:
+def by_version(cursor: FrameReader) -> Next | None:
     """Tell IPv4 from IPv6 by the first half byte, without reading it."""
     version = cursor.frame[cursor.position] >> 4 if cursor.left else 0
     return {4: IPV4, 6: IPV6}.get(version)

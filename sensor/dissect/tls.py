@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sensor.dissect.cursor import Cursor
+from sensor.dissect.layer import FrameReader
 
 _VERSIONS = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
 _RECORDS = {20: "change cipher spec", 21: "alert", 22: "handshake", 23: "application data"}
@@ -17,13 +17,13 @@ _HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _ALPN = 22, 1, 0, 16
 _HEADER_SIZE = 5
 
 
-def is_tls(cursor: Cursor) -> bool:
+def is_tls(cursor: FrameReader) -> bool:
     """Whether a record header is here."""
     head = cursor.frame[cursor.position : min(cursor.end, cursor.position + _HEADER_SIZE)]
     return len(head) == _HEADER_SIZE and head[0] in _RECORDS and head[1] == 3 and head[2] <= 4
 
 
-def tls(cursor: Cursor) -> None:
+def tls(cursor: FrameReader) -> None:
     """Read the first record (RFC 8446, section 5.1); further ones are data."""
     cursor.begin("TLS")
     kind = cursor.number("record type", 1, _RECORDS)
@@ -42,7 +42,7 @@ def _version(value: int) -> str:
     return f"{value:#06x} ({_VERSIONS[value]})" if value in _VERSIONS else f"{value:#06x}"
 
 
-def _client_hello(cursor: Cursor, end: int) -> None:
+def _client_hello(cursor: FrameReader, end: int) -> None:
     """Read all of it, and the extensions one by one (RFC 8446, section 4.1.2)."""
     cursor.number("client version", 2, _version)
     cursor.octets("random", 32)
@@ -62,7 +62,7 @@ def _client_hello(cursor: Cursor, end: int) -> None:
             cursor.note(f"extension {kind}", content.hex(), start, cursor.position)
 
 
-def _server_name(cursor: Cursor, size: int) -> None:
+def _server_name(cursor: FrameReader, size: int) -> None:
     """Read the one name a client may ask for (RFC 6066, section 3)."""
     end = cursor.position + size
     cursor.take(3)  # length of the list, type of the name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sensor.dissect.cursor import Cursor, Next, Step, flags, hexadecimal
 from sensor.dissect.dns import dns, dns_stream
 from sensor.dissect.http import http, is_http
+from sensor.dissect.layer import FrameReader, Next, Step, flags, hexadecimal
 from sensor.dissect.tls import is_tls, tls
-from sensor.dissect.tunnels import geneve, gre, gtp, vxlan
+from sensor.dissect.tunnel import geneve, gre, gtp, vxlan
 
 _TCP_SIZE_MIN, _UDP_SIZE = 20, 8
 _TCP_FLAGS = {1: "FIN", 2: "SYN", 4: "RST", 8: "PSH", 16: "ACK", 32: "URG", 64: "ECE", 128: "CWR"}
@@ -35,7 +35,7 @@ _ICMPV6_TYPES = {
 }
 
 
-def tcp(cursor: Cursor) -> Next | None:
+def tcp(cursor: FrameReader) -> Next | None:
     """Read a header with its options (RFC 9293)."""
     start = cursor.begin("TCP")
     cursor.ports = cursor.number("source port", 2), cursor.number("destination port", 2)
@@ -54,7 +54,7 @@ def tcp(cursor: Cursor) -> Next | None:
     return Next("tcp")
 
 
-def _tcp_options(cursor: Cursor, end: int) -> None:
+def _tcp_options(cursor: FrameReader, end: int) -> None:
     """Read options up to there; one that lies about its length is shown, with all behind it, as it is."""
     while cursor.position < end:
         start = cursor.position
@@ -82,7 +82,7 @@ def _option_value(kind: int, content: bytes) -> str:
     return ", ".join(map(str, numbers))
 
 
-def udp(cursor: Cursor) -> Next:
+def udp(cursor: FrameReader) -> Next:
     """Read a header (RFC 768)."""
     start = cursor.begin("UDP")
     cursor.ports = cursor.number("source port", 2), cursor.number("destination port", 2)
@@ -93,17 +93,17 @@ def udp(cursor: Cursor) -> Next:
     return Next("udp")
 
 
-def icmp(cursor: Cursor) -> None:
+def icmp(cursor: FrameReader) -> None:
     """Read a header (RFC 792); what it quotes or echoes is data."""
     _icmp(cursor, "ICMP", _ICMP_TYPES)
 
 
-def icmpv6(cursor: Cursor) -> None:
+def icmpv6(cursor: FrameReader) -> None:
     """Read a header (RFC 4443); what it quotes or echoes is data."""
     _icmp(cursor, "ICMPv6", _ICMPV6_TYPES)
 
 
-def _icmp(cursor: Cursor, name: str, types: dict[int, str]) -> None:
+def _icmp(cursor: FrameReader, name: str, types: dict[int, str]) -> None:
     cursor.begin(name)
     kind = cursor.number("type", 1, types)
     cursor.number("code", 1)
@@ -115,7 +115,7 @@ def _icmp(cursor: Cursor, name: str, types: dict[int, str]) -> None:
         cursor.octets("rest of header", 4)
 
 
-def stream(cursor: Cursor) -> Next | None:
+def stream(cursor: FrameReader) -> Next | None:
     """Read what begins a TCP payload: told by how it looks, DNS by its port."""
     step: Step | None = dns_stream if _DNS_PORT in cursor.ports else None
     for looks_like, reader in ((is_http, http), (is_tls, tls)):
@@ -124,7 +124,7 @@ def stream(cursor: Cursor) -> Next | None:
     return step(cursor) if step else None
 
 
-def datagram(cursor: Cursor) -> Next | None:
+def datagram(cursor: FrameReader) -> Next | None:
     """Read a UDP payload: told by its port, HTTP (SSDP) by how it looks."""
     source, destination = cursor.ports
     step = _UDP_PORTS.get(destination) or _UDP_PORTS.get(source) or (http if is_http(cursor) else None)

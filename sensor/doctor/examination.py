@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.doctor.host import host_findings
 from sensor.doctor.port import port_findings
 from sensor.doctor.resources import disk_findings, memory_finding

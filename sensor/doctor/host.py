@@ -8,11 +8,11 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from sensor.capture.capabilities import held_capabilities, missing_capabilities
 from sensor.capture.ring import online_cpus
 from sensor.capture.syscalls import clock_is_synchronised
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.finding import Finding
+from sensor.process.capabilities import held_capabilities, missing_capabilities
 
 OLDEST = (5, 15)
 

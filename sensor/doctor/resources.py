@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sensor import abi
 from sensor.capture.ring import online_cpus
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.finding import Finding
 
 TRIAL_BYTES = 64 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from sensor.config import Settings
-from sensor.evidence.store import writing_process
+from sensor.config.settings import Settings
+from sensor.evidence.writer import writing_process
 
 
 def running_sensor(settings: Settings) -> int | None:

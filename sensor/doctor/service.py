@@ -8,14 +8,14 @@ import socket
 from collections.abc import Iterator
 
 from sensor.api.access import token_fault
-from sensor.config import Settings
-from sensor.config_faults import api_faults, event_faults
-from sensor.doctor.program import program_findings
+from sensor.config.settings import Settings
+from sensor.doctor.program_load import program_findings
 from sensor.doctor.running import is_of, listening_process
+from sensor.doctor.setting_faults import api_faults, event_faults
 from sensor.errors import EvidenceError, RulesError
 from sensor.finding import Finding, Level
-from sensor.rules.load import FaultyRulesError
-from sensor.rules.profile import PROFILES
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.files.load import FaultyRulesError
 from sensor.rules.ready import make_ready
 
 

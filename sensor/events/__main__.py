@@ -12,19 +12,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sensor.events.board import Board
 from sensor.events.eve import Event, alerts, objects
-from sensor.events.receiver import Receiver
+from sensor.events.receiver_queue import ReceiverQueue
+from sensor.events.receiver_state import Board
 from sensor.events.sender import ABORT_S, END_S, MESSAGE_BYTES, REOPEN, Order
-from sensor.events.url import STDOUT, destination
-from sensor.report import log_to_stderr
+from sensor.events.url import STDOUT, receiver_of
+from sensor.log import log_to_stderr
 
 
 def main(channel: socket.socket, board: Board) -> None:
     """Take the order, then chunks of evidence, until the channel ends."""
     order: Order = _take(channel)
     receivers = [
-        Receiver(url, destination(url), board.row(number), order.queue_bytes)
+        ReceiverQueue(url, receiver_of(url), board.row(number), order.queue_bytes)
         for number, url in enumerate(order.urls)
     ]
     for receiver in receivers:
@@ -47,14 +47,14 @@ def _take(channel: socket.socket) -> Any:
     return pickle.loads(data) if data else None  # noqa: S301 - our supervisor wrote it
 
 
-def _offer(receivers: list[Receiver], events: Iterator[Event]) -> None:
+def _offer(receivers: list[ReceiverQueue], events: Iterator[Event]) -> None:
     if receivers:
         made = list(events)
         for receiver in receivers:
             receiver.offer(made)
 
 
-def _end(receivers: list[Receiver]) -> None:
+def _end(receivers: list[ReceiverQueue]) -> None:
     """Give them some time for what waits; the thread of one that cannot be stopped ends with the process."""
     deadline_s = time.monotonic() + END_S
     for receiver in receivers:

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from sensor.evidence.store import Chunk
+from sensor.evidence.writer import Chunk
+from sensor.match_objects import match_objects
 from sensor.model import Evidence, Match
-from sensor.report import interface_name, match_objects, printable, protocol_name
+from sensor.text import interface_name, printable, protocol_name
 
 SEVERITY_THREAT, SEVERITY_OTHER = 1, 3
 """As Suricata's rules have it: 1 is worst; what a host or a service is called is for information."""

@@ -1,161 +1,56 @@
-"""One receiver of events: what waits for it, bounded, and the thread that hands it over. Runs in the sender.
+"""What every destination of events can do, and the one that needs no name: standard output.
 
-A receiver that is slow, dead or was never there costs memory up to the bound, and then its own events.
+Used by the sender, in a thread for each destination: `Receiver.send` may wait for as long as it takes.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable
+import os
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
-from sensor.events.board import Column
-from sensor.events.destination import Destination
 from sensor.events.eve import Event
 
-WATCH_S = 1.0
-"""How long the end of an idle connection may go unnoticed."""
-BACKOFF_S, BACKOFF_MAX_S = 0.5, 30.0
-_EVENT_BYTES = 200
-"""About what Python needs for an event beside its line."""
 
-log = logging.getLogger(__name__)
+class Receiver(ABC):
+    """Open or closed; a failure leaves it to be closed, and it can be opened again."""
+
+    reopens: ClassVar[bool] = False
+    """Whether SIGHUP opens it anew, since its name may mean something else by then."""
+
+    def check(self) -> None:  # noqa: B027 - most have nothing to check
+        """Find what can be refused before the start. Raises OSError."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Raise OSError where that cannot be done now."""
+
+    @abstractmethod
+    def send(self, event: Event) -> None:
+        """Hand over one event, whole; raise OSError where it was not."""
+
+    def watch(self) -> None:  # noqa: B027 - some have no other end
+        """Raise OSError where the other end is gone; called when there is nothing to send."""
+
+    def abort(self) -> None:  # noqa: B027 - some cannot
+        """Let a `send` that waits fail; called from another thread."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it; closed already, do nothing."""
 
 
-class Receiver(threading.Thread):
-    """Hands over events in their order, each once; waits and connects again where it has to."""
+class StdoutReceiver(Receiver):
+    """Standard output, a line an event."""
 
-    def __init__(self, url: str, destination: Destination, row: memoryview[int], most_bytes: int) -> None:
-        super().__init__(name=url, daemon=True)
-        self._url = url
-        self._destination = destination
-        self._row = row
-        self._room = most_bytes
-        self._queue: deque[Event] = deque()
-        self._changed = threading.Condition()
-        self._is_open = self._must_reopen = False
-        self._ends = self._is_aborted = False
-        self._backoff_s = BACKOFF_S
-        self._failing: str | None = None
-        """What the log was told last of why nothing is sent."""
-        self._is_losing = False
+    def open(self) -> None:
+        """It is open from the start."""
 
-    def offer(self, events: Iterable[Event]) -> None:
-        """Let events wait, as far as there is room; never waits itself."""
-        with self._changed:
-            for event in events:
-                size = len(event.line) + _EVENT_BYTES
-                if size > self._room:
-                    self._lose()
-                else:
-                    self._room -= size
-                    self._queue.append(event)
-            self._changed.notify()
+    def send(self, event: Event) -> None:
+        """Write a line."""
+        line = memoryview(event.line + b"\n")
+        while line:
+            line = line[os.write(1, line) :]
 
-    def reopen(self) -> None:
-        """Open it anew before the next event, where its name may mean something else by now."""
-        with self._changed:
-            self._must_reopen = self._destination.reopens
-            self._changed.notify()
-
-    def end(self) -> None:
-        """Let the thread end when nothing waits any more, or when what waits cannot be sent."""
-        with self._changed:
-            self._ends = True
-            self._changed.notify()
-
-    def abort(self) -> None:
-        """Let the thread end at once, whatever waits."""
-        self._is_aborted = True
-        self._destination.abort()
-
-    def run(self) -> None:
-        """Send until told to end."""
-        while not (self._ends and (self._is_given_up or not self._queue)):
-            if self._must_reopen:
-                self._must_reopen = False
-                self._close()
-            if not self._is_open and not self._try(self._open):
-                continue
-            event = self._wait()
-            if event is None:
-                if self._try(self._destination.watch):
-                    self._settle()
-            elif self._try(self._destination.send, event):
-                self._done(event)
-        self._close()
-
-    @property
-    def _is_given_up(self) -> bool:
-        """Whether there is nobody to send to, at the end: it was tried, and failed; or no time."""
-        return self._is_aborted or (self._failing is not None and not self._is_open)
-
-    def _wait(self) -> Event | None:
-        """Return the first event that waits; None after a while without one, or where there is other work."""
-        with self._changed:
-            if not self._queue and not self._ends and not self._must_reopen:
-                self._changed.wait(WATCH_S)
-            return self._queue[0] if self._queue and not self._must_reopen else None
-
-    def _try(self, act: Callable[..., None], *arguments: Event) -> bool:
-        """Do it; where it fails, say so once, and give the receiver some time."""
-        try:
-            act(*arguments)
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:  # no second try makes it smaller
-                self._drop()
-                return False
-            self._close()
-            if self._is_aborted:
-                return False
-            self._tell(str(error.strerror or error))
-            with self._changed:
-                self._changed.wait_for(lambda: self._ends, self._backoff_s)
-            self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
-            return False
-        return True
-
-    def _open(self) -> None:
-        self._destination.open()
-        self._is_open = True
-        self._row[Column.CONNECTED] = 1
-
-    def _close(self) -> None:
-        self._destination.close()
-        self._is_open = False
-        self._row[Column.CONNECTED] = 0
-
-    def _done(self, event: Event) -> None:
-        self._row[Column.SENT] += 1
-        self._backoff_s = BACKOFF_S
-        with self._changed:
-            self._queue.popleft()
-            self._room += len(event.line) + _EVENT_BYTES
-        self._settle()
-
-    def _settle(self) -> None:
-        """Say that all is well again, where the log was told that it was not, and nothing waits any more."""
-        if (self._failing or self._is_losing) and not self._queue:
-            log.info("events: %s: goes on; %d lost so far", self._url, self._row[Column.LOST])
-            self._failing, self._is_losing = None, False
-
-    def _drop(self) -> None:
-        with self._changed:
-            event = self._queue.popleft()
-            self._room += len(event.line) + _EVENT_BYTES
-            self._lose()
-
-    def _lose(self) -> None:
-        self._row[Column.LOST] += 1
-        if not self._is_losing:
-            self._is_losing = True
-            log.error(
-                "events: %s: slow or not there, and no room for more to wait: events are lost", self._url
-            )
-
-    def _tell(self, why: str) -> None:
-        if self._failing != why:
-            log.warning("events: %s: %s; events wait, and it is tried again", self._url, why)
-        self._failing = why
+    def close(self) -> None:
+        """It stays open."""

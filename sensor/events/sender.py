@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from sensor.config import Settings
-from sensor.events.board import Board, Column, ReceiverState
+from sensor.config.settings import Settings
 from sensor.events.eve import Form, count
-from sensor.events.url import STDOUT, destination
-from sensor.evidence.store import Chunk
+from sensor.events.receiver_state import Board, Column, ReceiverState
+from sensor.events.url import STDOUT, receiver_of
+from sensor.evidence.writer import Chunk
 
 END_S = 5.0
 """How long the receivers may take at the end for what waits for them."""
@@ -60,7 +60,7 @@ class EventSender:
         """``as_json`` makes standard output a receiver, too."""
         urls = tuple(dict.fromkeys([*settings.events, *([STDOUT] if as_json else [])]))
         for url in urls:
-            destination(url)
+            receiver_of(url)
         api = settings.events_url.rstrip("/") if settings.events_url else None
         form = Form(socket.gethostname(), settings.devid, settings.events_payload, api)
         self._order = Order(urls, form, settings.events_queue_mib << 20)

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from sensor.errors import SettingsError
-from sensor.events.destination import Destination, Stdout
-from sensor.events.file import EventFile
-from sensor.events.sockets import TcpSyslog, TlsSyslog, UdpSyslog, UnixSocket
+from sensor.events.file_receiver import FileReceiver
+from sensor.events.receiver import Receiver, StdoutReceiver
+from sensor.events.socket_receivers import TcpSyslog, TlsSyslog, UdpSyslog, UnixSocket
 
 STDOUT = "--json"
 """The receiver that is standard output, with objects of our own instead of alerts."""
@@ -17,14 +17,14 @@ STDOUT = "--json"
 Options = dict[str, str]
 
 
-def destination(url: str) -> Destination:
+def receiver_of(url: str) -> Receiver:
     """Return what a URL means, closed.
 
     Raises:
         SettingsError: It means nothing, or something that cannot be used.
     """
     if url == STDOUT:
-        return Stdout()
+        return StdoutReceiver()
     try:
         made = _made(urlsplit(url))
         made.check()
@@ -36,7 +36,7 @@ def destination(url: str) -> Destination:
     return made
 
 
-def _made(parts: SplitResult) -> Destination:
+def _made(parts: SplitResult) -> Receiver:
     if parts.scheme not in _SCHEMES:
         raise ValueError(f"has to start with one of {', '.join(f'{scheme}:' for scheme in _SCHEMES)}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -46,31 +46,31 @@ def _made(parts: SplitResult) -> Destination:
     return made
 
 
-def _file(parts: SplitResult, options: Options) -> Destination:
+def _file(parts: SplitResult, options: Options) -> Receiver:
     mib, keep = int(options.pop("mib", "100")), int(options.pop("keep", "5"))
     if mib < 0 or keep < 1:
         raise ValueError("mib is 0 (never rotate) or more, keep is 1 or more")
-    return EventFile(_path(parts), mib << 20, keep)
+    return FileReceiver(_path(parts), mib << 20, keep)
 
 
-def _unix(parts: SplitResult, _options: Options) -> Destination:
+def _unix(parts: SplitResult, _options: Options) -> Receiver:
     return UnixSocket(_path(parts))
 
 
-def _udp(parts: SplitResult, _options: Options) -> Destination:
+def _udp(parts: SplitResult, _options: Options) -> Receiver:
     return UdpSyslog(*_host_and_port(parts))
 
 
-def _tcp(parts: SplitResult, _options: Options) -> Destination:
+def _tcp(parts: SplitResult, _options: Options) -> Receiver:
     return TcpSyslog(*_host_and_port(parts))
 
 
-def _tls(parts: SplitResult, options: Options) -> Destination:
+def _tls(parts: SplitResult, options: Options) -> Receiver:
     ca, cert, key = (options.pop(name, None) for name in ("ca", "cert", "key"))
     return TlsSyslog(*_host_and_port(parts), ca, cert, key)
 
 
-_SCHEMES: dict[str, Callable[[SplitResult, Options], Destination]] = {
+_SCHEMES: dict[str, Callable[[SplitResult, Options], Receiver]] = {
     "file": _file,
     "unix": _unix,
     "syslog+udp": _udp,

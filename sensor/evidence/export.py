@@ -8,9 +8,9 @@ from contextlib import closing
 from typing import Literal
 
 from sensor.errors import EvidenceError
+from sensor.evidence.day_reader import Records, Stored, StoredMatch
 from sensor.evidence.pcap import Record, file_header, record_header
-from sensor.evidence.pcapng import enhanced_packet, interface_description, section_header
-from sensor.evidence.reader import Records, Stored, StoredMatch
+from sensor.evidence.pcapng_writer import enhanced_packet, interface_description, section_header
 from sensor.model import LinkType
 
 Container = Literal["pcap", "pcapng"]

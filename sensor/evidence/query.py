@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 
-from sensor.evidence.schema import CLASS_BITS
+from sensor.evidence.index_schema import CLASS_BITS
 from sensor.model import FiveTuple, RuleClass
 
 

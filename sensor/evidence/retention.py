@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from sensor.errors import EvidenceError
-from sensor.evidence.file import WINDOW_S, evidence_sizes
+from sensor.evidence.evidence_file import WINDOW_S, evidence_sizes
 
 DELETED_AT_ONCE = 16
 """Files that one call deletes, at most: deleting large ones takes time."""

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
-from sensor.evidence.file import evidence_sizes, reading
+from sensor.evidence.day_reader import DayReader, Records, Stored, StoredMatch, Summary
+from sensor.evidence.evidence_file import evidence_sizes, reading
+from sensor.evidence.index_schema import CLASS_BITS, DAY_US, Day, databases, day_of, id_tail
 from sensor.evidence.pcap import FILE_HEADER_BYTES, Record
 from sensor.evidence.query import Condition, Query, flow_conditions
-from sensor.evidence.reader import DayReader, Records, Stored, StoredMatch, Summary
-from sensor.evidence.schema import CLASS_BITS, DAY_US, Day, databases, day_of, id_tail
 
 BUDGET_S = 1.0
 """A search that has taken so long gives what it has found, with a cursor to go on from."""
@@ -32,7 +32,7 @@ FLOW_S = 3600
 
 T = TypeVar("T")
 
-__all__ = ["CursorError", "EvidenceIndex", "Page", "Query", "Stored", "StoredMatch"]
+__all__ = ["CursorError", "EvidenceSearch", "Page", "Query", "Stored", "StoredMatch"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ Position = tuple[int, int, int]
 """The order of evidence: microsecond, the offset's part of the id, devid."""
 
 
-class EvidenceIndex:
+class EvidenceSearch:
     """The index of an evidence directory, of all devices in it.
 
     Every question raises `EvidenceError` where the directory, or one of a device in it, cannot be read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_right
 
-from sensor.evidence import schema
+from sensor.evidence import index_schema
 
 
 class _Segment:
@@ -40,7 +40,7 @@ class Segments:
         if current is None or not current.start <= id_ < self._until:
             current = self._enter(bisect_right(self._starts, id_) - 1)
         if id_ > current.newest:
-            if current.pieces >= schema.SEGMENT_PIECES:
+            if current.pieces >= index_schema.SEGMENT_PIECES:
                 current = self._begin(id_)
             current.newest = id_
         current.pieces += 1

@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sensor.evidence.index_schema import OFFSET_BITS, TALLY_US
 from sensor.evidence.query import Condition
-from sensor.evidence.schema import OFFSET_BITS, TALLY_US
 
 FIRST_PIECES = 16_384
 MOST_PIECES = 262_144

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sensor.errors import EvidenceError
-from sensor.evidence.file import evidence_sizes, open_evidence
+from sensor.evidence.day_reader import DayReader, RecordPlace
+from sensor.evidence.evidence_file import evidence_sizes, open_evidence
+from sensor.evidence.index_schema import databases
 from sensor.evidence.pcap import RecordReader
-from sensor.evidence.reader import DayReader, Place
-from sensor.evidence.schema import databases
 
 
-class Verdict(NamedTuple):
+class Verification(NamedTuple):
     """What was found about one file or database."""
 
     path: Path
@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
     """Empty where there is none."""
 
 
-def verify(directory: Path, devid: int) -> Iterator[Verdict]:
+def verify(directory: Path, devid: int) -> Iterator[Verification]:
     """Look at every evidence file and every database of a device; give a verdict about each.
 
     A file is fine when it can be read to its end, every packet in it has its row, and every row its packet.
@@ -41,16 +41,16 @@ def verify(directory: Path, devid: int) -> Iterator[Verdict]:
                 readers.append(stack.enter_context(closing(DayReader(path, day, devid))))
                 names = readers[-1].summary().files
             except sqlite3.Error as error:
-                yield Verdict(path, 0, f"cannot be used ({error}); rebuild it: sensor evidence reindex")
+                yield Verification(path, 0, f"cannot be used ({error}); rebuild it: sensor evidence reindex")
                 continue
             gone = sorted(names.keys() - evidence_sizes(directory).keys())
             fault = f"has rows of files that are gone: {', '.join(gone)}" if gone else ""
-            yield Verdict(path, 0, fault)
+            yield Verification(path, 0, fault)
         for name, (_, is_open) in sorted(evidence_sizes(directory).items()):
             yield _verify_file(directory / name, readers, is_open=is_open)
 
 
-def _verify_file(path: Path, readers: list[DayReader], *, is_open: bool) -> Verdict:
+def _verify_file(path: Path, readers: list[DayReader], *, is_open: bool) -> Verification:
     packets = 0
     try:
         # In local time, at the end of summer time, a file may have records of two days.
@@ -58,22 +58,24 @@ def _verify_file(path: Path, readers: list[DayReader], *, is_open: bool) -> Verd
         row = next(rows, None)
         with open_evidence(path) as file:
             for record in (reader := RecordReader(file)):
-                place = Place(record.offset, record.time_us, record.caplen, record.wirelen)
+                place = RecordPlace(record.offset, record.time_us, record.caplen, record.wirelen)
                 if row is None and is_open:
-                    return Verdict(path, packets, "")
+                    return Verification(path, packets, "")
                 if row != place:
-                    return Verdict(path, packets, _difference(row, place))
+                    return Verification(path, packets, _difference(row, place))
                 packets += 1
                 row = next(rows, None)
             if row is not None:
-                return Verdict(path, packets, f"has no packet at byte {row.offset}, where the index says so")
+                return Verification(
+                    path, packets, f"has no packet at byte {row.offset}, where the index says so"
+                )
             torn = 0 if is_open else file.seek(0, 2) - reader.end
     except (EvidenceError, OSError, sqlite3.Error) as error:
-        return Verdict(path, packets, f"cannot be read to its end: {error}")
-    return Verdict(path, packets, f"has {torn} torn bytes at its end" if torn else "")
+        return Verification(path, packets, f"cannot be read to its end: {error}")
+    return Verification(path, packets, f"has {torn} torn bytes at its end" if torn else "")
 
 
-def _difference(row: Place | None, place: Place) -> str:
+def _difference(row: RecordPlace | None, place: RecordPlace) -> str:
     if row is None or row.offset > place.offset:
         return f"the packet at byte {place.offset} is not in the index"
     return f"has another packet than the index says at byte {row.offset}"

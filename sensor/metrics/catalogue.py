@@ -12,8 +12,8 @@ from typing import Literal
 
 from sensor import abi
 from sensor.evidence.retention import REASONS as DELETED_FOR
-from sensor.talkers import MOST_TALKERS
-from sensor.tally import MATCH_CLASSES, MOST_RULES
+from sensor.metrics.talkers import MOST_TALKERS
+from sensor.metrics.tally import MATCH_CLASSES, MOST_RULES
 
 Kind = Literal["counter", "gauge", "histogram"]
 

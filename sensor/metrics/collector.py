@@ -18,14 +18,14 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from sensor import abi
-from sensor.events.board import ReceiverState
-from sensor.histogram import Histogram
+from sensor.events.receiver_state import ReceiverState
 from sensor.metrics import catalogue as c
-from sensor.metrics.board import Snapshot
-from sensor.metrics.source import UNREADABLE, EvidenceFigures, InterfaceFigures, Softnet, Source
+from sensor.metrics.figure_source import UNREADABLE, EvidenceFigures, FigureSource, InterfaceFigures, Softnet
+from sensor.metrics.histogram import TimeHistogram
+from sensor.metrics.snapshot import Snapshot
+from sensor.metrics.talkers import OTHER
+from sensor.metrics.tally import MATCH_CLASSES, Tally
 from sensor.model import RULE_CLASSES
-from sensor.talkers import OTHER
-from sensor.tally import MATCH_CLASSES, Tally
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
     """One series of a metric."""
 
     metric: c.Metric
-    value: float | Histogram
+    value: float | TimeHistogram
     labels: tuple[str, ...] = ()
 
 
@@ -47,7 +47,7 @@ class SensorCollector(Collector):
 
     def __init__(
         self,
-        source: Source,
+        source: FigureSource,
         build: dict[str, str],
         constants: dict[c.Metric, float],
         registry: CollectorRegistry,
@@ -260,12 +260,12 @@ def _family(metric: c.Metric, samples: Iterable[Sample]) -> Family:
     if metric.kind == "histogram":
         histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for sample in samples:
-            if isinstance(sample.value, Histogram):
+            if isinstance(sample.value, TimeHistogram):
                 histogram.add_metric(sample.labels, sample.value.cumulative(), sample.value.sum)
         return histogram
     kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     family = kind(metric.name, metric.help, labels=metric.labels)
     for sample in samples:
-        if not isinstance(sample.value, Histogram):
+        if not isinstance(sample.value, TimeHistogram):
             family.add_metric(sample.labels, float(sample.value))
     return family

@@ -27,12 +27,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import make_wsgi_app
 from prometheus_client.registry import CollectorRegistry
 
-from sensor.capture.capabilities import keep_capabilities
 from sensor.capture.program import bcc_version
 from sensor.errors import SensorError
 from sensor.metrics.catalogue import Metric
 from sensor.metrics.collector import SensorCollector
-from sensor.metrics.source import Source
+from sensor.metrics.figure_source import FigureSource
+from sensor.process.capabilities import keep_capabilities
 
 CLIENT_S = 10
 """How long a client may take to ask or to listen."""
@@ -67,7 +67,7 @@ class Exporter:
     def __init__(
         self,
         listener: socket.socket,
-        make_source: Callable[[], Source],
+        make_source: Callable[[], FigureSource],
         kept_fds: Iterable[int],
         constants: dict[Metric, float],
     ) -> None:
@@ -100,7 +100,7 @@ class Exporter:
 
 def _serve(
     listener: socket.socket,
-    make_source: Callable[[], Source],
+    make_source: Callable[[], FigureSource],
     kept_fds: Iterable[int],
     constants: dict[Metric, float],
 ) -> None:

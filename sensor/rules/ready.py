@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sensor.capture.program import KernelPlan
-from sensor.rules.emit import kernel_plan
-from sensor.rules.http import HttpReading
-from sensor.rules.load import RuleSet, digest_of, load_rules
-from sensor.rules.matcher import Matcher
-from sensor.rules.plan import Plan, demands
+from sensor.rules.engine.http_payload import HttpReading
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.files.load import RuleSet, digest_of, load_rules
+from sensor.rules.prefilter.emit import kernel_plan
+from sensor.rules.prefilter.plan import Plan, demands
 
 KEPT = 8
 """Rule sets that are kept, the latest ones."""

@@ -6,8 +6,8 @@ import logging
 import sys
 import time
 
-from sensor.api.process import ApiProcess
-from sensor.config import load_settings
+from sensor.config.settings import load_settings
+from sensor.live.api_process import ApiProcess
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
 api = ApiProcess(load_settings({"evidence": sys.argv[1], "listen": "127.0.0.1:0"}))

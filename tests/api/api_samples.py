@@ -20,7 +20,7 @@ import httpx
 import pytest
 from processes import wait_until
 
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, FiveTuple, LinkType, Match, Rule
 from tests.frames import IPV4, TCP, ethernet, ipv4, tcp
 

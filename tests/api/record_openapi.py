@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from sensor.api.app import create_app
-from sensor.config import Settings
+from sensor.config.settings import Settings
 
 RECORDED = Path(__file__).parents[2] / "docs" / "openapi.json"
 

@@ -17,7 +17,7 @@ from conftest import PIECES, REPLY
 
 from sensor.api.download import in_few_threads
 from sensor.api.guard import Access
-from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.search import EvidenceSearch, Query
 
 
 def shown(response: httpx.Response, directory: Path, *fields: str) -> list[str]:
@@ -154,5 +154,5 @@ def test_a_search_that_nobody_wants_ends(tmp_path: Path) -> None:
         asked.append(len(asked) < 2)
         return asked[-1]
 
-    assert not list(EvidenceIndex(evidence).iterate(Query(text=b"nowhere"), is_wanted))
+    assert not list(EvidenceSearch(evidence).iterate(Query(text=b"nowhere"), is_wanted))
     assert asked == [True, True, False]

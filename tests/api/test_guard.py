@@ -17,7 +17,7 @@ from api_samples import NOON_US, Server, environment, keep, piece, serving
 from sensor.api.app import create_app
 from sensor.api.guard import is_data
 from sensor.api.tokens import TokenFile
-from sensor.config import Settings
+from sensor.config.settings import Settings
 
 DATA = ("/evidence?time=1", "/api/v1/evidence", "/api/v1/status", "/api/v1/rules", "/api/v1/export.pcap")
 

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from sensor.api.app import create_app
-from sensor.config import Settings
+from sensor.config.settings import Settings
 
 CHECKS = [
     not_a_server_error,

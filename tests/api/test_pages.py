@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from sensor.api.pages import add_pages
+from sensor.api.page_files import add_pages
 
 Get = Callable[..., httpx.Response]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from api_samples import DEVID, NOON_US, environment, keep, piece, serving
 
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.writer import EvidenceWriter
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root has to be given up")
 

@@ -17,10 +17,10 @@ from api_samples import addresses, environment, keep, piece
 from click.testing import CliRunner
 from processes import is_running, wait_until
 
-from sensor.api.process import SETTINGS, flags
 from sensor.cli import cli
 from sensor.cli.serve import serve_command
-from sensor.config import Settings, load_settings
+from sensor.config.settings import Settings, load_settings
+from sensor.live.api_process import SETTINGS, flags
 
 
 class Parent(NamedTuple):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
-from sensor.capture.lab import private_network, veth_pair
+from sensor.bench.private_network import private_network, veth_pair
 
 ADDRESS = "10.77.0.2"
 """Of the container; `OUTSIDE` is the other end."""

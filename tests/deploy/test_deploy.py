@@ -17,9 +17,9 @@ from container import Container, booted, debian_tree
 from live import replay, wait_until
 from playbook import Controller, Variables, build_next_bundle, controller
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
-from sensor.capture.lab import private_network
+from sensor.bench.private_network import private_network
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
 
 pytestmark = [pytest.mark.kernel, pytest.mark.deploy, pytest.mark.timeout(900)]
 

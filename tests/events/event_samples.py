@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.events.sender import EventSender
-from sensor.evidence.store import Chunk
+from sensor.evidence.writer import Chunk
 from sensor.model import Evidence, FiveTuple, Match, Rule
 
 NOON_NS = 1_687_089_600_000_000_000

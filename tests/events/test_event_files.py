@@ -13,11 +13,11 @@ import pytest
 from event_samples import chunk, sending
 from processes import wait_until
 
-from sensor.config import Settings
-from sensor.config_faults import event_faults
+from sensor.config.settings import Settings
+from sensor.doctor.setting_faults import event_faults
 from sensor.errors import SettingsError
-from sensor.events.destination import Destination
 from sensor.events.eve import Event
+from sensor.events.receiver import Destination
 from sensor.events.sender import EventSender
 from sensor.events.url import destination
 

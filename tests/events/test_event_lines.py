@@ -13,7 +13,7 @@ import pytest
 from event_samples import NOON_NS, SERVICE, THREAT, piece
 
 from sensor.events.eve import Form, alerts, flow_id
-from sensor.evidence.store import Chunk, EvidenceWriter
+from sensor.evidence.writer import Chunk, EvidenceWriter
 from sensor.model import Evidence, FiveTuple
 
 FORM = Form("probe", 3, 0, None)

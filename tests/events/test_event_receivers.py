@@ -28,7 +28,7 @@ from event_receivers import (
 from event_samples import chunk, sending
 from processes import is_running, wait_until
 
-from sensor.events.board import ReceiverState
+from sensor.events.receiver_state import ReceiverState
 from sensor.events.sender import EventSender
 
 BIG = b"union " * 1000
@@ -269,7 +269,7 @@ def test_the_sender_ends_with_its_supervisor(tmp_path: Path) -> None:
         program = """
 import os, signal, sys
 from event_samples import chunk
-from sensor.config import Settings
+from sensor.config.settings import Settings
 from sensor.events.sender import EventSender
 sender = EventSender(Settings(events=(sys.argv[1],)), as_json=False)
 sender.offer([chunk(0, 100)])

@@ -13,8 +13,8 @@ from event_receivers import read_counted, receiving, tcp
 from live import SENSOR, Run, replay, running, wait_until_received
 from processes import wait_until
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
 from sensor.evidence.pcap import Record, RecordReader
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]

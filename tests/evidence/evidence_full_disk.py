@@ -13,10 +13,10 @@ from pathlib import Path
 
 from evidence_samples import DEVID, NOON_S, NS, piece
 
-from sensor.evidence import store
-from sensor.evidence.file import WINDOW_S
+from sensor.evidence import writer as evidence_writer
+from sensor.evidence.evidence_file import WINDOW_S
 
-store.QUIET_S = 0.0  # this disk does not alternate
+evidence_writer.QUIET_S = 0.0  # this disk does not alternate
 small_disk, directory = map(Path, sys.argv[1:])
 lines: list[str] = []
 handler = logging.Handler()
@@ -25,7 +25,7 @@ logging.getLogger("sensor").addHandler(handler)
 
 ballast = small_disk / "ballast"
 ballast.write_bytes(bytes(64 << 10))
-writer = store.EvidenceWriter(small_disk, DEVID)
+writer = evidence_writer.EvidenceWriter(small_disk, DEVID)
 given = 0
 kept: list[int] = []
 

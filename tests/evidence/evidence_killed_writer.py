@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evidence_samples import DEVID, NOON_S, NS, piece
 
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.writer import EvidenceWriter
 
 BATCH = 100
 CAPLEN = 20_000  # long writes, so that the kill falls into one

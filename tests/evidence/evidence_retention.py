@@ -13,19 +13,19 @@ from pathlib import Path
 
 from evidence_samples import DEVID, NOON_S, NS, piece
 
-from sensor.config import Settings
-from sensor.evidence import store
-from sensor.evidence.file import WINDOW_S
-from sensor.evidence.search import EvidenceIndex, Query
+from sensor.config.settings import Settings
+from sensor.evidence import writer as evidence_writer
+from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
-from sensor.upkeep import Upkeep
+from sensor.live.upkeep import Upkeep
 
-from sensor import upkeep  # isort: skip
+from sensor.live import upkeep  # isort: skip
 
 upkeep.RETENTION_S = 0.0
-store.QUIET_S = 0.0
+evidence_writer.QUIET_S = 0.0
 small_disk, percent, windows, window_pieces = Path(sys.argv[1]), float(sys.argv[2]), 100, 500
-writer = store.EvidenceWriter(small_disk, DEVID)
+writer = evidence_writer.EvidenceWriter(small_disk, DEVID)
 chores = Upkeep(Settings(evidence=small_disk, retain_free_percent=percent), writer)
 least_free = 100.0
 for number in range(windows):
@@ -40,7 +40,7 @@ while writer.index.untidy:
 files = sorted(path.name for path in writer.directory.glob("*.pcap*"))
 chores.close()
 writer.close()
-index = EvidenceIndex(small_disk)
+index = EvidenceSearch(small_disk)
 sys.stdout.write(
     json.dumps(
         {

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sensor.evidence.pcap import Record, RecordReader
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, FiveTuple, LinkType
 
 DEVID = 3

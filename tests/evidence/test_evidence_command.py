@@ -16,8 +16,8 @@ from unittest.mock import patch
 import pytest
 from evidence_samples import NOON_S, NS, capinfos_counts, piece, writing
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
 from sensor.cli import main
 from sensor.cli.evidence import evidence_group
 from sensor.model import Match, Rule

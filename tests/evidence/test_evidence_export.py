@@ -11,8 +11,8 @@ from evidence_queries import made
 from evidence_samples import DEVID, NOON_S, NS, capinfos_counts, piece, tcpdump_count, writing
 
 from sensor.evidence.export import Container, encoded
-from sensor.evidence.search import EvidenceIndex, Query
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.search import EvidenceSearch, Query
+from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Match, Rule
 
 
@@ -27,7 +27,7 @@ def tshark(path: Path, *fields: str) -> list[list[str]]:
 def exported(directory: Path, container: Container) -> Path:
     """All evidence under the directory, as a file."""
     path = directory / f"all.{container}"
-    path.write_bytes(b"".join(encoded(EvidenceIndex(directory).iterate(Query()), container)))
+    path.write_bytes(b"".join(encoded(EvidenceSearch(directory).iterate(Query()), container)))
     return path
 
 

@@ -28,8 +28,8 @@ from evidence_samples import (
     writing,
 )
 
-from sensor.evidence import store
-from sensor.evidence.file import WINDOW_S
+from sensor.evidence import writer as evidence_writer
+from sensor.evidence.evidence_file import WINDOW_S
 
 FULL_DISK = Path(__file__).with_name("evidence_full_disk.py")
 RECORD_BYTES = 78
@@ -81,7 +81,7 @@ def test_disk_that_fills_up_and_gets_room_again(tmp_path: Path) -> None:
 
 def test_room_ends_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever in header or records the room ends, whole records are kept, and writing resumes there."""
-    monkeypatch.setattr(store, "QUIET_S", 0.0)
+    monkeypatch.setattr(evidence_writer, "QUIET_S", 0.0)
     for size in range(1, FILE_HEADER_BYTES + 3 * RECORD_BYTES + 1):
         directory = tmp_path / str(size)
         kept = max(size - FILE_HEADER_BYTES, 0) // RECORD_BYTES
@@ -132,7 +132,7 @@ def test_directory_removed_while_writing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its directory evidence is counted as lost, not written into the void; then it resumes."""
-    monkeypatch.setattr(store, "QUIET_S", 0.0)
+    monkeypatch.setattr(evidence_writer, "QUIET_S", 0.0)
     with writing(tmp_path) as writer:
         writer.write([piece(0)])
         shutil.rmtree(writer.directory)

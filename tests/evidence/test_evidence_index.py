@@ -16,14 +16,14 @@ import pytest
 from evidence_queries import made
 from evidence_samples import DEVID, NOON_S, NS, PROGRAM_ENVIRONMENT, number_of, piece, writing
 
-from sensor.config import Settings
-from sensor.evidence import day, index
-from sensor.evidence.file import WINDOW_S
-from sensor.evidence.mend import fill
-from sensor.evidence.schema import day_of
-from sensor.evidence.search import EvidenceIndex, Query
-from sensor.evidence.store import EvidenceWriter
+from sensor.config.settings import Settings
+from sensor.evidence import day_writer, index_writer
+from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.index_schema import day_of
+from sensor.evidence.reconcile import fill
+from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
+from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, Match, Rule
 from sensor.reindex import Rematcher
 
@@ -53,7 +53,7 @@ def faults(directory: Path) -> list[str]:
 
 def pieces_found(directory: Path) -> list[int]:
     """The numbers of all pieces that the index finds, the oldest first."""
-    found = EvidenceIndex(directory)
+    found = EvidenceSearch(directory)
     return sorted(number_of(found.record(stored)) for stored in found.iterate(Query()))
 
 
@@ -106,15 +106,15 @@ def test_lost_index_is_built_anew(tmp_path: Path, rematcher: Rematcher) -> None:
         writer.write(hits(30))
         writer.write(hits(5, 30, (NOON_S + WINDOW_S) * NS))
         writer.write([piece(35, linktype=101), piece(36, (NOON_S + 86_400) * NS)])
-    keys = [stored.key for stored in EvidenceIndex(tmp_path).iterate(Query())]
+    keys = [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())]
     for path in writer.directory.glob("*.sqlite"):
         path.unlink()
-    assert EvidenceIndex(tmp_path).status()["index"]["state"] == "rebuilding"
+    assert EvidenceSearch(tmp_path).status()["index"]["state"] == "rebuilding"
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 37
     assert faults(tmp_path) == []
-    assert [stored.key for stored in EvidenceIndex(tmp_path).iterate(Query())] == keys
-    assert EvidenceIndex(tmp_path).status()["index"]["state"] == "ok"
+    assert [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())] == keys
+    assert EvidenceSearch(tmp_path).status()["index"]["state"] == "ok"
 
 
 @pytest.mark.parametrize("kind", ["noise", "text", "foreign", "torn", "other version"])
@@ -156,14 +156,14 @@ def test_index_that_was_in_use_when_the_machine_went_down(
         writer.write(hits(10))
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
-    monkeypatch.setattr(day, "_BOOT_ID", boot_id)
+    monkeypatch.setattr(day_writer, "_BOOT_ID", boot_id)
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 0
         writer.write(hits(10, 10))
         writer.tick(NOON_S * NS)
         boot_id.write_text("the-boot-after\n")
-        with pytest.raises(day.UnusableError, match="the machine went down"):
-            day.DayIndex(writer.directory / DATABASE, day_of(NOON_S * 1_000_000), str)
+        with pytest.raises(day_writer.UnusableError, match="the machine went down"):
+            day_writer.DayWriter(writer.directory / DATABASE, day_of(NOON_S * 1_000_000), str)
     assert "cannot be used" not in caplog.text
 
 
@@ -180,7 +180,7 @@ def test_locked_index_neither_stops_nor_slows_evidence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows wait until the lock is gone: one line in the log, nothing lost."""
-    monkeypatch.setattr(index, "QUIET_S", 0.0)
+    monkeypatch.setattr(index_writer, "QUIET_S", 0.0)
     with writing(tmp_path) as writer:
         writer.write(hits(10))
         writer.tick(NOON_S * NS)
@@ -206,7 +206,7 @@ def test_rows_given_up_are_found_in_the_files_later(
     tmp_path: Path, rematcher: Rematcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock for too long costs rows, not evidence; they become a gap, which is filled beside the writing."""
-    monkeypatch.setattr(index, "KEPT_PIECES", 50)
+    monkeypatch.setattr(index_writer, "KEPT_PIECES", 50)
     with writing(tmp_path) as writer:
         writer.write(hits(10))
         writer.tick(NOON_S * NS)
@@ -218,7 +218,7 @@ def test_rows_given_up_are_found_in_the_files_later(
         writer.tick(NOON_S * NS)
         assert writer.index.is_behind
         assert len(pieces_found(tmp_path)) < 110
-        assert EvidenceIndex(tmp_path).status()["index"]["state"] == "rebuilding"
+        assert EvidenceSearch(tmp_path).status()["index"]["state"] == "rebuilding"
         assert 0 < complete(writer, rematcher) < 100
         writer.write(hits(10, 110))
     assert pieces_found(tmp_path) == list(range(120))
@@ -249,7 +249,7 @@ def test_file_deleted_while_nobody_wrote(tmp_path: Path, rematcher: Rematcher) -
 def histogram(directory: Path) -> list[dict[str, int]]:
     """The hour of all pieces here."""
     start_us = NOON_S * 1_000_000
-    return EvidenceIndex(directory).histogram(Query(), start_us, start_us + 3_600_000_000, 10)
+    return EvidenceSearch(directory).histogram(Query(), start_us, start_us + 3_600_000_000, 10)
 
 
 def test_directory_that_cannot_be_read_costs_no_rows(
@@ -324,7 +324,7 @@ def test_ids_that_are_taken(tmp_path: Path) -> None:
     """Packets of one microsecond, at the same place of different files, each have their row."""
     with writing(tmp_path) as writer:
         writer.write([piece(1), piece(2, linktype=101), piece(3, linktype=228)])
-    index_ = EvidenceIndex(tmp_path)
+    index_ = EvidenceSearch(tmp_path)
     assert len({stored.key for stored in index_.lookup(NOON_S * 1_000_000)}) == 3
     assert faults(tmp_path) == []
 
@@ -345,13 +345,13 @@ def test_local_time_at_the_end_of_summer_time(
             complete(writer, rematcher)
         assert [path.name for path in writer.directory.glob("*.pcap")] == ["202310290200.pcap"]
         assert faults(tmp_path) == []
-        keys = [stored.key for stored in EvidenceIndex(tmp_path).iterate(Query())]
+        keys = [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())]
         assert len(keys) == 4
         for path in writer.directory.glob("*.sqlite"):
             path.unlink()
         with writing(tmp_path, local_time=True) as writer:
             complete(writer, rematcher)
-        assert [stored.key for stored in EvidenceIndex(tmp_path).iterate(Query())] == keys
+        assert [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())] == keys
         assert faults(tmp_path) == []
     finally:
         monkeypatch.undo()
@@ -362,12 +362,12 @@ def test_rows_are_committed_without_a_tick(tmp_path: Path, monkeypatch: pytest.M
     """As in `sensor read`, where no timer runs: by number, by size, and by time."""
     for name, value in (("COMMIT_PIECES", 10), ("COMMIT_BYTES", 500), ("COMMIT_S", 0.0)):
         with monkeypatch.context() as patch:
-            patch.setattr(index, "COMMIT_S", 1e9)
+            patch.setattr(index_writer, "COMMIT_S", 1e9)
             directory = tmp_path / name
             with writing(directory) as writer:
                 writer.write(hits(3))
                 assert not list(writer.directory.glob("*.sqlite"))
-                patch.setattr(index, name, value)
+                patch.setattr(index_writer, name, value)
                 writer.write(hits(10, 3))
                 assert pieces_found(directory) == list(range(13))
 
@@ -376,9 +376,9 @@ def test_many_kinds_of_evidence_are_verified(tmp_path: Path, rematcher: Rematche
     """Times that repeat and step back, tags, IPv6: rows made from the files are at the same places."""
     with writing(tmp_path) as writer:
         writer.write(made(500, seed=3))
-    keys = [stored.key for stored in EvidenceIndex(tmp_path).iterate(Query())]
+    keys = [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())]
     with writing(tmp_path) as writer:
         writer.index.delete()
         assert complete(writer, rematcher) == 500
-    assert [stored.key for stored in EvidenceIndex(tmp_path).iterate(Query())] == keys
+    assert [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())] == keys
     assert faults(tmp_path) == []

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from evidence_samples import NOON_S, NS, PROGRAM_ENVIRONMENT, names_in, piece, writing
 
-from sensor.evidence.file import WINDOW_S
+from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.retention import DELETED_AT_ONCE, Limits, Retention
-from sensor.evidence.search import EvidenceIndex, Query
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence.search import EvidenceSearch, Query
+from sensor.evidence.writer import EvidenceWriter
 
 PROGRAM = Path(__file__).with_name("evidence_retention.py")
 DAY_S = 86_400
@@ -85,7 +85,7 @@ def test_files_that_are_too_old_go(tmp_path: Path) -> None:
         kept.enforce(NOON_S + 5 * DAY_S)
         writer.index.commit()
         assert [name.removesuffix(".temp") for name in names_in(tmp_path)] == names[2:]
-        assert len(list(EvidenceIndex(tmp_path).iterate(Query()))) == 4
+        assert len(list(EvidenceSearch(tmp_path).iterate(Query()))) == 4
         while writer.index.untidy:
             writer.index.tidy()
         assert len(list(writer.directory.glob("*.sqlite"))) == 4

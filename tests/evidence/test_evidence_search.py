@@ -18,9 +18,9 @@ from evidence_queries import MIDNIGHT_S, holds, made, same, some_query
 from evidence_samples import DEVID, NOON_S, NS, piece, writing
 
 from sensor.errors import EvidenceError
-from sensor.evidence import schema, search, selection
-from sensor.evidence.search import EvidenceIndex, Page, Query, Stored
-from sensor.evidence.store import EvidenceWriter
+from sensor.evidence import index_schema, search, selection
+from sensor.evidence.search import EvidenceSearch, Page, Query, Stored
+from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, FiveTuple
 
 COUNT = 600
@@ -30,7 +30,7 @@ COUNT = 600
 def small_steps() -> Iterator[None]:
     """Segments, stretches and fetches of a few rows: a small database is searched like a large one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "SEGMENT_PIECES", 8)
+        patch.setattr(index_schema, "SEGMENT_PIECES", 8)
         patch.setattr(selection, "FIRST_PIECES", 16)
         patch.setattr(selection, "MOST_PIECES", 64)
         patch.setattr(selection, "FETCHED_FIRST", 3)
@@ -54,7 +54,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evidence]
     return directory, pieces
 
 
-def pages(index: EvidenceIndex, query: Query, limit: int) -> Iterator[Page]:
+def pages(index: EvidenceSearch, query: Query, limit: int) -> Iterator[Page]:
     """All pages of a search."""
     cursor = None
     while True:
@@ -65,7 +65,7 @@ def pages(index: EvidenceIndex, query: Query, limit: int) -> Iterator[Page]:
             return
 
 
-def found(index: EvidenceIndex, query: Query, limit: int = 17) -> list[Stored]:
+def found(index: EvidenceSearch, query: Query, limit: int = 17) -> list[Stored]:
     """Everything a search finds, page by page."""
     return [stored for page in pages(index, query, limit) for stored in page.items]
 
@@ -84,21 +84,22 @@ def assert_same(stored: list[Stored], pieces: list[Evidence]) -> None:
 
 def _is_at(stored: Stored, one: Evidence) -> bool:
     """Whether the file has the very frame there."""
-    return EvidenceIndex(stored.path.parents[1]).record(stored).frame == one.frame
+    return EvidenceSearch(stored.path.parents[1]).record(stored).frame == one.frame
 
 
 @pytest.mark.parametrize("seed", range(16))
 def test_every_query_finds_what_it_asks_for(kept: tuple[Path, list[Evidence]], seed: int) -> None:
     """Whatever is combined: search and iterate give exactly the pieces for which it holds, in order."""
     directory, pieces = kept
-    index = EvidenceIndex(directory)
+    index = EvidenceSearch(directory)
     times_us = [one.timestamp_ns // 1000 for one in pieces]
     for query in [some_query(random.Random(1000 * seed + number), times_us) for number in range(4)]:
         expected = [one for one in pieces if holds(query, one)]
         stored = found(index, query)
         assert_same(stored, expected)
         assert list(index.iterate(query)) == sorted(
-            stored, key=lambda one: (one.time_us, int(one.key.split("-")[2]) & schema.OFFSET_MASK, one.devid)
+            stored,
+            key=lambda one: (one.time_us, int(one.key.split("-")[2]) & index_schema.OFFSET_MASK, one.devid),
         )
         only = found(index, replace(query, devid=12))
         assert only == [one for one in stored if one.devid == 12]
@@ -107,7 +108,7 @@ def test_every_query_finds_what_it_asks_for(kept: tuple[Path, list[Evidence]], s
 def test_lookup_gives_all_packets_of_the_microsecond(kept: tuple[Path, list[Evidence]]) -> None:
     """Of every microsecond, of one device or of all; nothing of the ones beside it."""
     directory, pieces = kept
-    index = EvidenceIndex(directory)
+    index = EvidenceSearch(directory)
     counts = Counter(one.timestamp_ns // 1000 for one in pieces)
     assert max(counts.values()) > 3
     for time_us, count in counts.items():
@@ -122,7 +123,7 @@ def test_lookup_gives_all_packets_of_the_microsecond(kept: tuple[Path, list[Evid
 
 def test_key_and_record_lead_back(kept: tuple[Path, list[Evidence]]) -> None:
     """A key gives the piece again; what is no key gives nothing."""
-    index = EvidenceIndex(kept[0])
+    index = EvidenceSearch(kept[0])
     for stored in index.iterate(Query()):
         assert index.get(stored.key) == stored
         record = index.record(stored)
@@ -160,7 +161,7 @@ def test_flow_is_both_directions_with_its_vlan(tmp_path: Path) -> None:
         for number, (five_tuple, vlan) in enumerate(kinds * 2):
             one = piece(number, NOON_S * NS - 3_000_000_000 + number * NS)
             writer.write([one._replace(five_tuple=five_tuple, vlan=vlan)])
-    index = EvidenceIndex(tmp_path)
+    index = EvidenceSearch(tmp_path)
     first = index.lookup((NOON_S - 3) * 1_000_000)[0]
     flow = list(index.flow(first))
     assert [(one.five_tuple, one.time_us // 1_000_000 - NOON_S + 3) for one in flow] == [
@@ -176,7 +177,7 @@ def test_cursor_is_stable_while_evidence_arrives(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         writer.write([piece(number, NOON_S * NS + number * 1_000_000) for number in range(100)])
         writer.tick(0)
-        index = EvidenceIndex(tmp_path)
+        index = EvidenceSearch(tmp_path)
         first = index.search(Query(), 30)
         writer.write([piece(number, NOON_S * NS + number * 1_000_000) for number in range(100, 150)])
         writer.tick(0)
@@ -193,7 +194,7 @@ def test_cursor_is_stable_while_evidence_arrives(tmp_path: Path) -> None:
 def test_cursor_that_is_none_of_ours(tmp_path: Path) -> None:
     """Is an error that says what to do."""
     with pytest.raises(EvidenceError, match="start again without one"):
-        EvidenceIndex(tmp_path).search(Query(), 5, "1-2")
+        EvidenceSearch(tmp_path).search(Query(), 5, "1-2")
 
 
 def test_search_that_takes_long_gives_what_it_has(
@@ -201,7 +202,7 @@ def test_search_that_takes_long_gives_what_it_has(
 ) -> None:
     """Without a budget each page is what one stretch has; turned to the end, they are complete."""
     monkeypatch.setattr(search, "BUDGET_S", 0.0)
-    index = EvidenceIndex(kept[0])
+    index = EvidenceSearch(kept[0])
     query = Query(rule_id=100)
     all_pages = list(pages(index, query, 17))
     assert len(all_pages) > COUNT / 64
@@ -231,7 +232,7 @@ def test_histogram_counts_every_piece_once(
     directory, pieces = kept
     since_us = MIDNIGHT_S * 1_000_000 - length_s * 500_000 + 7
     until_us = since_us + length_s * 1_000_000
-    histogram = EvidenceIndex(directory).histogram(query, since_us, until_us, bins)
+    histogram = EvidenceSearch(directory).histogram(query, since_us, until_us, bins)
     assert len(histogram) == bins
     assert histogram[0]["time_us"] == since_us
     assert histogram[-1]["time_us"] < until_us
@@ -255,7 +256,7 @@ def test_histogram_counts_every_piece_once(
 def test_status(kept: tuple[Path, list[Evidence]]) -> None:
     """What is kept of each device; all of it is indexed."""
     directory, pieces = kept
-    status = EvidenceIndex(directory).status()
+    status = EvidenceSearch(directory).status()
     for device, interface in zip(status["devices"], (1, 2), strict=True):
         times_us = [one.timestamp_ns // 1000 for one in pieces if one.interface == interface]
         files = list((directory / str(device["devid"])).glob("*.pcap"))
@@ -275,7 +276,7 @@ def test_file_that_is_gone_or_foreign(kept: tuple[Path, list[Evidence]], tmp_pat
     """The index still tells of its packets; to read one is an error that names the file."""
     directory = tmp_path / "copy"
     shutil.copytree(kept[0], directory)
-    index = EvidenceIndex(directory)
+    index = EvidenceSearch(directory)
     oldest, *_, newest = index.iterate(Query())
     oldest.path.unlink()
     newest.path.write_bytes(os.urandom(newest.path.stat().st_size))
@@ -294,7 +295,7 @@ def test_database_that_is_none(
     directory = tmp_path / "copy"
     shutil.copytree(kept[0], directory)
     (directory / "3" / "20230618.sqlite").write_bytes(content)
-    index = EvidenceIndex(directory)
+    index = EvidenceSearch(directory)
     days = {stored.key.split("-")[1] for stored in index.iterate(Query(devid=3))}
     assert days == {"20230619"}
     assert "20230618.sqlite cannot be read, its evidence is not found" in caplog.text
@@ -314,7 +315,7 @@ def test_foreign_database(
     path.unlink()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE evidence (id)")
-    assert {stored.key[:10] for stored in EvidenceIndex(directory).iterate(Query(devid=3))} == {"3-20230619"}
+    assert {stored.key[:10] for stored in EvidenceSearch(directory).iterate(Query(devid=3))} == {"3-20230619"}
     assert "not an index of this version" in caplog.text
 
 
@@ -323,9 +324,9 @@ def test_index_of_another_version(kept: tuple[Path, list[Evidence]], tmp_path: P
     directory = tmp_path / "copy"
     shutil.copytree(kept[0], directory)
     with closing(sqlite3.connect(directory / "3" / "20230618.sqlite")) as connection:
-        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {index_schema.VERSION + 1}")
     with pytest.raises(EvidenceError, match="not an index of this version"):
-        EvidenceIndex(directory).histogram(Query(), 0, 1 << 51, 10)
+        EvidenceSearch(directory).histogram(Query(), 0, 1 << 51, 10)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -354,7 +355,7 @@ def test_directory_that_cannot_be_read(which: str) -> None:
         with writing(directory) as writer:
             writer.write([piece(1)])
         _open_to_all(directory)
-        index, day = EvidenceIndex(directory), Query(devid=3)
+        index, day = EvidenceSearch(directory), Query(devid=3)
         [stored] = index.search(Query(), 1).items
         questions = (
             index.status,
@@ -388,7 +389,7 @@ def _open_to_all(directory: Path) -> None:
 
 
 def _pieces(directory: Path) -> int:
-    return len(EvidenceIndex(directory).search(Query(), 10).items)
+    return len(EvidenceSearch(directory).search(Query(), 10).items)
 
 
 def _as_nobody(count: Callable[[], int]) -> int:

@@ -26,9 +26,9 @@ from evidence_samples import (
 )
 
 from sensor.errors import EvidenceError
-from sensor.evidence.file import WINDOW_S
+from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.pcap import RecordReader, file_header
-from sensor.evidence.store import GRACE_S, MAX_OPEN_FILES, EvidenceWriter
+from sensor.evidence.writer import GRACE_S, MAX_OPEN_FILES, EvidenceWriter
 from sensor.model import LinkType
 
 

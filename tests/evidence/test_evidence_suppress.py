@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from evidence_samples import NOON_S, NS, piece
 
-from sensor.evidence.suppress import Suppressor
+from sensor.evidence.suppression import Suppressor
 from sensor.model import Evidence, FiveTuple, Match, Rule
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
 
 pytestmark = pytest.mark.kernel
 
@@ -77,8 +77,8 @@ def test_kernel_without_xdp_tools_says_how_to_get_them(
     """The ratio is null; everything else is measured."""
     from sensor.bench import xdp_filter
     from sensor.bench.kernel import measure
-    from sensor.cli.figures import kernel_lines
-    from sensor.config import OWN_RULES
+    from sensor.cli.bench_output import kernel_lines
+    from sensor.config.settings import OWN_RULES
 
     monkeypatch.setattr(xdp_filter, "_LIBRARIES", tmp_path)
     found = measure(OWN_RULES, quick=True, step=lambda _: None)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from processes import in_network, in_session, wait_until
 
-from bench.traffic.frames import write_capture
-from bench.traffic.profiles import PROFILES, generate
-from sensor.bench.live import Live
-from sensor.bench.played import play
+from sensor.bench.html_report import page
+from sensor.bench.kernel_sender import KernelSender
+from sensor.bench.paced_capture import play
 from sensor.bench.replay import SENSOR, Effort, Traffic, measure
-from sensor.bench.report import page
+from sensor.bench.traffic.frames import write_capture
+from sensor.bench.traffic.profiles import PROFILES, generate
 from sensor.bench.trial import Rig
 from sensor.bench.wire import looped_wire, private_wire
 from sensor.capture.ring import online_cpus
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "sensor", "bench", "replay", "--quick"]
 SHORT = Effort(0.1, 1, 1)
-SLOWED = (sys.executable, "-m", "bench.slowed")
+SLOWED = (sys.executable, "-m", "bench.slow_sensor")
 
 
 def no_step(_what: str) -> None:
@@ -106,7 +106,12 @@ def test_frames_sent_in_the_kernel(tmp_path: Path, capture: Path) -> None:
     with private_wire() as wire:
         played = play([capture], tmp_path, 1, wire.mtu)
         rig = Rig(
-            SENSOR, wire, Live(wire.source, played.shares, [played.frames]), 1, online_cpus()[:1], tmp_path
+            SENSOR,
+            wire,
+            KernelSender(wire.source, played.shares, [played.frames]),
+            1,
+            online_cpus()[:1],
+            tmp_path,
         )
         once, often = rig.run(None, 5000), rig.run(0.5, 20_000)
     assert (once.sent, once.losses) == (played.frames, {"wire": 0, "matcher": 0, "evidence": 0})

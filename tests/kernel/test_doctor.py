@@ -17,17 +17,17 @@ import pytest
 from live import PASS_ALL, SENSOR, running
 
 from sensor.capture import program
+from sensor.capture.attachment import attached
 from sensor.capture.interface import find_interface
-from sensor.capture.link import attached
 from sensor.capture.program import Program
 from sensor.capture.refusals import refusals
-from sensor.config import OWN_RULES, Settings
+from sensor.config.settings import OWN_RULES, Settings
 from sensor.doctor.examination import mend
 from sensor.doctor.host import kernel_finding
 from sensor.doctor.port import RING_FRAMES, filter_findings, speed_findings
-from sensor.doctor.program import program_findings
+from sensor.doctor.program_load import program_findings
 from sensor.doctor.software import hyperscan_finding
-from sensor.rules.profile import PROFILES
+from sensor.rules.engine.profile import PROFILES
 from sensor.rules.ready import make_ready
 from tests.rules.commands import sensor
 

@@ -13,13 +13,13 @@ import pytest
 
 from sensor import abi
 from sensor.capture.syscalls import prog_test_run
-from sensor.config import OWN_RULES
+from sensor.config.settings import OWN_RULES
 from sensor.model import Rule
-from sensor.rules.emit import c_code
-from sensor.rules.http import RFC9110
-from sensor.rules.load import load_rules
-from sensor.rules.plan import MOST_PREFIXES, OTHER, TCP, UDP, UNKNOWN_CLASS, Demand, Plan, demands
-from sensor.rules.prefix import WORD, Prefix
+from sensor.rules.engine.http_payload import RFC9110
+from sensor.rules.files.load import load_rules
+from sensor.rules.prefilter.emit import c_code
+from sensor.rules.prefilter.plan import MOST_PREFIXES, OTHER, TCP, UDP, UNKNOWN_CLASS, Demand, Plan, demands
+from sensor.rules.prefilter.prefix import WORD, Prefix
 
 pytestmark = pytest.mark.kernel(alone=False)
 

@@ -22,18 +22,18 @@ from live import PASS_ALL
 from test_judge import FEW
 from tunnels import tunnel_corpus
 
-from bench.traffic import mix
+from sensor.bench.traffic import mix
 from sensor.capture.program import Options, Program
-from sensor.config import OWN_RULES, Settings
+from sensor.config.settings import OWN_RULES, Settings
+from sensor.live.supervisor import options_of, plan_of
 from sensor.model import Rule
 from sensor.pipeline import Pipeline
-from sensor.rules.emit import kernel_plan
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
-from sensor.rules.networks import Networks
-from sensor.rules.plan import Plan, demands
-from sensor.rules.profile import PROFILES
-from sensor.supervisor import options_of, plan_of
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.files.load import load_rules
+from sensor.rules.prefilter.emit import kernel_plan
+from sensor.rules.prefilter.networks import Networks
+from sensor.rules.prefilter.plan import Plan, demands
 from tests.rules.commands import write_rules
 from tests.rules.samples import payloads, tricky_rules
 

@@ -18,10 +18,10 @@ import pytest
 from live import PASS_ALL, SENSOR, Run, running, wait_until_received
 from pyroute2 import IPRoute
 
+from sensor.bench.private_network import private_network, veth_pair
 from sensor.capture import nic
+from sensor.capture.attachment import Mode, attached, find_interface, ready_interface
 from sensor.capture.interface import Interface, default_workers
-from sensor.capture.lab import private_network, veth_pair
-from sensor.capture.link import Mode, attached, find_interface, ready_interface
 from sensor.capture.nic import nic_counters, read_nic
 from sensor.capture.program import Program
 from sensor.capture.refusals import hidden_tags, refusals

@@ -16,22 +16,22 @@ import pytest
 from live import METRICS, PASS_ALL, SENSOR, TIMEOUT_S, Run, ask_until, replay, running, wait_until_received
 from prometheus_client.registry import CollectorRegistry
 
-from bench.traffic import mix
-from bench.traffic.frames import Frame, write_capture
 from sensor import abi
-from sensor.capture.lab import veth_pair
-from sensor.capture.link import find_interface
+from sensor.bench.private_network import veth_pair
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import Frame, write_capture
+from sensor.capture.attachment import find_interface
 from sensor.capture.program import Program
-from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.search import EvidenceSearch, Query
 from sensor.metrics import catalogue as c
-from sensor.metrics.board import Board
 from sensor.metrics.collector import SensorCollector
 from sensor.metrics.exporter import build_info
+from sensor.metrics.figure_source import Source
 from sensor.metrics.figures import Figures, ask
-from sensor.metrics.source import Source
+from sensor.metrics.snapshot import Board
+from sensor.metrics.talkers import MOST_TALKERS
+from sensor.metrics.tally import MATCH_CLASSES
 from sensor.model import RULE_CLASSES
-from sensor.talkers import MOST_TALKERS
-from sensor.tally import MATCH_CLASSES
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]
@@ -130,7 +130,7 @@ def test_they_are_what_was_sent(network: Network, tmp_path: Path) -> None:
     assert total(c.RECEIVED) == sent
     assert figures.samples["sensor_match_duration_seconds_count"][0][1] == total(c.READ)
     assert total(c.OLDEST) % 300 == 0
-    stored = list(EvidenceIndex(evidence).iterate(Query()))
+    stored = list(EvidenceSearch(evidence).iterate(Query()))
     assert total(c.INDEX_ROWS) == len(stored) == total(c.MATCHED)
     assert 0 <= time.time() - total(c.INDEX_COMMITTED) < TIMEOUT_S
     senders = Counter(one.five_tuple.source_text for one in stored)

@@ -15,7 +15,7 @@ from sensor import abi
 from sensor.capture.program import Options, Program
 from sensor.model import Rule
 from sensor.pipeline import Pipeline
-from sensor.rules.networks import Networks
+from sensor.rules.prefilter.networks import Networks
 
 pytestmark = pytest.mark.kernel(alone=False)
 

@@ -19,9 +19,9 @@ import pytest
 import yaml
 from live import TIMEOUT_S, Run, replay, running, wait_until_received
 
-from bench.traffic import mix
-from bench.traffic.frames import Frame, write_capture
 from dashboards.__main__ import DASHBOARDS, FILES
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import Frame, write_capture
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]

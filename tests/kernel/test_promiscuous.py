@@ -15,7 +15,7 @@ from live import PASS_ALL, running
 from processes import wait_until
 from pyroute2 import IPRoute
 
-from sensor.capture.link import attached, find_interface
+from sensor.capture.attachment import attached, find_interface
 from sensor.capture.program import Program
 from sensor.errors import InterfaceError
 

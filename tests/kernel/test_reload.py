@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from live import SENSOR, Run, replay, running, wait_until_received
 
-from bench.traffic import mix
-from bench.traffic.frames import Frame, write_capture
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.capture.ring import online_cpus
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]

@@ -12,7 +12,7 @@ import pytest
 from live import PASS_ALL
 
 from sensor.abi import Counter
-from sensor.capture.link import attached, find_interface
+from sensor.capture.attachment import attached, find_interface
 from sensor.capture.program import Options, Program
 from sensor.capture.ring import RingSet
 

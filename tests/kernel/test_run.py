@@ -18,11 +18,11 @@ from live import PASS_ALL, SENSOR, Run, on_terminal, replay, running, wait_until
 from pyroute2 import IPRoute
 from tunnels import tunnel_corpus
 
-from bench.traffic import mix
-from bench.traffic.frames import Frame, write_capture
-from sensor.capture.link import attached, find_interface
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import Frame, write_capture
+from sensor.capture.attachment import attached, find_interface
 from sensor.capture.program import Program
-from sensor.config import OWN_RULES
+from sensor.config.settings import OWN_RULES
 from sensor.counters import Counters
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from processes import wait_until
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
 from tests.api.api_samples import open_directory
 from tests.live import replay, running, wait_until_received
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from live import ask_until, replay, running, wait_until_received
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
 from sensor.evidence.pcap import FILE_HEADER_BYTES
-from sensor.evidence.search import EvidenceIndex, Query
+from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
 from sensor.metrics import catalogue as c
 
@@ -32,7 +32,7 @@ def test_evidence_is_found_with_its_interface(network: tuple[str, str], tmp_path
     frames = mix.demo(seed=1).frames
     write_capture(tmp_path / "traffic.pcap", frames)
     evidence = tmp_path / "evidence"
-    index = EvidenceIndex(evidence)
+    index = EvidenceSearch(evidence)
     with running(mirror, evidence) as run:
         send(source, mirror, tmp_path / "traffic.pcap", len(frames))
         deadline_s = time.monotonic() + TIMEOUT_S
@@ -54,7 +54,7 @@ def test_lost_index_comes_back_while_capturing(network: tuple[str, str], tmp_pat
     frames = mix.demo(seed=1).frames
     write_capture(tmp_path / "traffic.pcap", frames)
     evidence = tmp_path / "evidence"
-    index = EvidenceIndex(evidence)
+    index = EvidenceSearch(evidence)
     with running(mirror, evidence) as run:
         send(source, mirror, tmp_path / "traffic.pcap", len(frames))
         assert run.stop() == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sensor.bench.private_network import veth_pair
 from sensor.capture.interface import find_interface
-from sensor.capture.lab import veth_pair
 
 pytestmark = pytest.mark.kernel
 SCRIPT = Path(__file__).parents[2] / "ansible" / "roles" / "sensor" / "files" / "sensor-nic"

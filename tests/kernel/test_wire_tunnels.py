@@ -10,7 +10,7 @@ from frames import ethernet
 from live import replay, running, wait_until_received
 from tunnels import INNER_PACKETS, TUNNELS, tunnelled
 
-from bench.traffic.frames import Frame, write_capture
+from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.counters import Counters
 
 pytestmark = pytest.mark.kernel

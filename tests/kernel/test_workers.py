@@ -17,9 +17,9 @@ from processes import is_running, wait_until
 from test_reload import wait_for_log, write_rules
 from test_run import Network, assert_law, frames_of, generated_traffic, hits, read_of, xdp_program
 
-from bench.traffic import mix
-from bench.traffic.frames import Frame, write_capture
-from sensor.capture.lab import private_network
+from sensor.bench.private_network import private_network
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.capture.ring import online_cpus
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]

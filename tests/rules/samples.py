@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterable, Iterator
 
 from sensor.model import Rule
-from sensor.rules.http import HttpReading
-from sensor.rules.pcre import parse
-from sensor.rules.plan import TCP, UDP
-from sensor.rules.prefix import WORD
-from sensor.rules.regex import Bytes, Choice, Group, Look, Node, Repeat, Sequence
+from sensor.rules.engine.http_payload import HttpReading
+from sensor.rules.prefilter.plan import TCP, UDP
+from sensor.rules.prefilter.prefix import WORD
+from sensor.rules.regex.parser import parse
+from sensor.rules.regex.tree import Bytes, Choice, Group, Look, Node, Repeat, Sequence
 
 PROTOCOLS = (TCP, TCP, UDP, UDP, 1, 58, 132)
 TRICKY = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sensor.decode import decode
-from sensor.rules.flows import FlowHash, FlowTable
+from sensor.rules.engine.flows import FlowHash, FlowTable
 from tests import frames
 
 S = 1_000_000_000

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensor.rules.http import LY_PROBE, RFC9110, head_end, raw_offsets, url_decode
+from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, head_end, raw_offsets, url_decode
 
 HTTP = [
     (b"GET / HTTP/1.1\r\n", True, True),

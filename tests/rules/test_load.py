@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sensor.errors import RulesError
-from sensor.rules.fields import FIELDS
-from sensor.rules.load import FaultyRulesError, load_rules
+from sensor.rules.files.fields import FIELDS
+from sensor.rules.files.load import FaultyRulesError, load_rules
 
 GOOD = {"type": "Web", "name": "Server", "regex": "Server: x"}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sensor.model import Match, Rule
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher, Payloads
-from sensor.rules.scan import SLICE
+from sensor.rules.engine.matcher import Matcher, Payloads
+from sensor.rules.engine.scan import SLICE
+from sensor.rules.files.load import load_rules
 from tests.test_fp_pattern import HITS, MISSES, ORDINARY
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sensor.model import Rule
-from sensor.rules.matcher import Matcher
+from sensor.rules.engine.matcher import Matcher
 
 TCP, UDP, ICMP = 6, 17, 1
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from sensor.model import Rule
-from sensor.rules.captures import NOWHERE
-from sensor.rules.expression import expression
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
-from sensor.rules.pcre import parse
-from sensor.rules.regex import Node, RegexError
+from sensor.rules.engine.expression import expression
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.spans import NOWHERE
+from sensor.rules.files.load import load_rules
+from sensor.rules.regex.parser import parse
+from sensor.rules.regex.tree import Node, RegexError
 from tests.rules import expressions, pcre_oracle
 from tests.rules.pcre_oracle import GaveUpError, Pcre, PcreError
 from tests.rules.samples import mutated, sample

@@ -14,13 +14,13 @@ from commands import write_rules
 from samples import packets, tricky_rules
 
 from sensor import abi
-from sensor.config import OWN_RULES
+from sensor.config.settings import OWN_RULES
 from sensor.model import Rule
-from sensor.rules.http import LY_PROBE, RFC9110, HttpReading
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
-from sensor.rules.plan import Plan, demands
-from sensor.rules.prefix import PrefixSet, word_of
+from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.files.load import load_rules
+from sensor.rules.prefilter.plan import Plan, demands
+from sensor.rules.prefilter.prefix import PrefixSet, word_of
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "fp-patterns"
 

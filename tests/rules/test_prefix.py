@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sensor.model import Rule
-from sensor.rules.describe import prefix_words
-from sensor.rules.http import LY_PROBE
-from sensor.rules.prefix import Prefix, PrefixSet, prefixes, word_of
+from sensor.rules.engine.http_payload import LY_PROBE
+from sensor.rules.files.describe import prefix_words
+from sensor.rules.prefilter.prefix import Prefix, PrefixSet, prefixes, word_of
 
 ANY = "anything"
 HTTP = ["GET\\x20/ of 8 bytes or more", "HTTP/1 of 8 bytes or more", "POST\\x20/ of 8 bytes or more"]

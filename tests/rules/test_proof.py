@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from sensor.model import Rule
-from sensor.rules import scan
-from sensor.rules.expression import expression
-from sensor.rules.http import RFC9110, head_end
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher, Payloads
-from sensor.rules.proof import missed
+from sensor.rules.engine import scan
+from sensor.rules.engine.expression import expression
+from sensor.rules.engine.http_payload import RFC9110, head_end
+from sensor.rules.engine.matcher import Matcher, Payloads
+from sensor.rules.engine.proof import missed
+from sensor.rules.engine.scan import SLICE
+from sensor.rules.engine.witness import LONGEST, MOST, OFFSETS, placed, texts
+from sensor.rules.files.load import load_rules
 from sensor.rules.ready import make_ready
-from sensor.rules.regex import Node
-from sensor.rules.render import Renderer
-from sensor.rules.scan import SLICE
-from sensor.rules.witness import LONGEST, MOST, OFFSETS, placed, texts
+from sensor.rules.regex.render import Renderer
+from sensor.rules.regex.tree import Node
 from tests.rules.test_scan import STALLING, check_cost
 
 TCP = 6

@@ -10,7 +10,7 @@ import pytest
 
 from sensor.errors import RulesError
 from sensor.rules import ready
-from sensor.rules.http import LY_PROBE, RFC9110, HttpReading
+from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
 from sensor.rules.ready import Ready, make_ready
 
 PAYLOADS = [

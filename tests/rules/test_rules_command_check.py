@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import sensor
 
-from sensor.config import OWN_RULES
+from sensor.config.settings import OWN_RULES
 
 FAULTY = Path(__file__).parents[1] / "corpus" / "faulty"
 """Directories of rule files, each with what `check` prints in ``expected.txt``."""

@@ -11,9 +11,9 @@ import dpkt
 import pytest
 from commands import sensor, write_rules
 
-from bench.traffic import frames, mix
-from bench.traffic.conversations import TcpConversation
-from bench.traffic.frames import Frame, Host, write_capture
+from sensor.bench.traffic import frames, mix
+from sensor.bench.traffic.conversations import TcpConversation
+from sensor.bench.traffic.frames import Frame, Host, write_capture
 
 SQL_INJECT = Path(__file__).parents[3] / "shared" / "reference" / "pcap" / "sql_inject.pcap"
 CLIENT = Host(b"\x02\0\0\0\0\x01", IPv4Address("10.0.0.1"))

@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 
 from sensor.model import Rule
-from sensor.rules.explain import Subject, obstacle
-from sensor.rules.matcher import Matcher
-from sensor.rules.profile import PROFILES, Profile
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.profile import PROFILES, Profile
+from sensor.rules.obstacles import Subject, obstacle
 
 TCP, UDP, ICMP = 6, 17, 1
 PAYLOADS = (

@@ -12,9 +12,9 @@ import pytest
 from commands import sensor
 from jsonschema import Draft202012Validator
 
-from sensor.config import OWN_RULES
-from sensor.rules.fields import FIELDS, REQUIRED
-from sensor.rules.load import FaultyRulesError, load_rules
+from sensor.config.settings import OWN_RULES
+from sensor.rules.files.fields import FIELDS, REQUIRED
+from sensor.rules.files.load import FaultyRulesError, load_rules
 
 FAULTY = Path(__file__).parents[1] / "corpus" / "faulty"
 SEEN_BY_CHECK_ALONE = ("id-twice", "field-twice", "regex-", "no-rule-file")

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from commands import RULES, sensor, write_rules
 
-from bench.traffic import mix
-from bench.traffic.frames import write_capture
-from sensor.rules.explain import Subject
-from sensor.rules.http import RFC9110
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
-from sensor.samples import captured, generated
+from sensor.bench.payloads import captured, generated
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
+from sensor.rules.engine.http_payload import RFC9110
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.files.load import load_rules
+from sensor.rules.obstacles import Subject
 
 IN_USE = {int(number) for rules in RULES.values() for number, rule in rules.items() if "deleted" not in rule}
 

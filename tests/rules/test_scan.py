@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from sensor.model import Match, Rule
-from sensor.rules import scan
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
-from sensor.rules.scan import SLICE
+from sensor.rules.engine import scan
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.scan import SLICE
+from sensor.rules.files.load import load_rules
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "fp-patterns"
 LARGEST = 65_535

@@ -11,11 +11,11 @@ import pytest
 import re2
 
 from sensor.model import Rule
-from sensor.rules.expression import expression
-from sensor.rules.http import RFC9110, head_end
-from sensor.rules.load import load_rules
-from sensor.rules.matcher import Matcher
-from sensor.rules.render import RE2_REPEAT_LIMIT, Renderer
+from sensor.rules.engine.expression import expression
+from sensor.rules.engine.http_payload import RFC9110, head_end
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.files.load import load_rules
+from sensor.rules.regex.render import RE2_REPEAT_LIMIT, Renderer
 from tests.rules.expressions import random_text
 from tests.rules.samples import mutated, sample
 

@@ -1,0 +1,27 @@
+"""A sensor whose matcher is slow, to see a measurement find it: ``python -m bench.slow_sensor run ...``.
+
+``SENSOR_BENCH_SLOW_US`` says how many microseconds of CPU time each candidate takes more.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sensor.cli import main
+from sensor.model import Evidence, FrameBatch
+from sensor.pipeline import Pipeline
+
+_process = Pipeline.process
+
+
+def _slowly(self: Pipeline, batch: FrameBatch) -> list[Evidence]:
+    end_s = time.process_time() + len(batch) * float(os.environ["SENSOR_BENCH_SLOW_US"]) / 1e6
+    while time.process_time() < end_s:
+        pass
+    return _process(self, batch)
+
+
+if __name__ == "__main__":
+    Pipeline.process = _slowly  # type: ignore[method-assign]
+    main()

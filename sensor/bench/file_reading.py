@@ -1,0 +1,63 @@
+"""``sensor bench read``: what ``sensor read`` spends on a frame of a capture file, its start apart."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from sensor.bench.machine import figure, machine
+from sensor.config.settings import Settings
+from sensor.files.capture_file import CaptureFile
+from sensor.pipeline import Pipeline
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.prefilter.networks import Networks
+from sensor.rules.ready import make_ready
+
+REPEATS, QUICK_REPEATS = 7, 3
+
+
+def measure(path: Path, settings: Settings, *, quick: bool) -> dict[str, Any]:
+    """Read the file some times, from memory after the first, and match every frame; nothing is written.
+
+    Raises:
+        CaptureFileError: The file cannot be read.
+        RulesError: A rule is wrong.
+    """
+    matcher = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient).matcher
+    where = machine()
+    _read(path, settings, matcher)
+    passes = [_read(path, settings, matcher) for _ in range(QUICK_REPEATS if quick else REPEATS)]
+    pipeline = passes[-1][0]
+    frames = max(pipeline.read, 1)
+    user_us = figure([user_s / frames * 1e6 for _, user_s, _ in passes], 3)
+    frames_s = figure([pipeline.read / wall_s for _, _, wall_s in passes], 0)
+    return {
+        "bench": "read",
+        "machine": where,
+        "capture": str(path),
+        "frames": pipeline.read,
+        "matched": pipeline.matched,
+        "user_us_per_frame": user_us["median"],
+        "user_us_per_frame_spread": user_us,
+        "frames_per_second": frames_s["median"],
+        "frames_per_second_spread": frames_s,
+    }
+
+
+def _read(path: Path, settings: Settings, matcher: Matcher) -> tuple[Pipeline, float, float]:
+    """Read it once; the pipeline with its counts, and the seconds in user mode and on the clock."""
+    networks = Networks(settings.networks_include, settings.networks_exclude)
+    pipeline = Pipeline((), settings.keep, settings.profile, live=False, networks=networks)
+    pipeline.matcher = matcher
+    with CaptureFile(path) as file:
+        user_s, start_s = _user_s(), time.monotonic()
+        for batch in file.batches():
+            pipeline.process(batch)
+        return pipeline, _user_s() - user_s, time.monotonic() - start_s
+
+
+def _user_s() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime

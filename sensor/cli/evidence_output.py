@@ -1,0 +1,92 @@
+"""What ``sensor evidence`` prints: pieces of evidence as lines, and byte by byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from textwrap import wrap
+from typing import Any
+
+from sensor.dissect import HeaderLayer, dissect
+from sensor.evidence.export import label
+from sensor.evidence.json_object import time_text
+from sensor.evidence.search import Stored
+from sensor.text import endpoint, printable, protocol_name
+
+_WIDTH = 16
+_LINE = 100
+
+
+def stored_line(stored: Stored) -> str:
+    """Return one piece as a line for people."""
+    labels = "; ".join(map(label, stored.matches)) or "flow"
+    return f"{time_text(stored.time_us, ' ')}  {labels:<40}  {_ends(stored)}  {stored.caplen} bytes"
+
+
+def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
+    """Return all that is known of one piece, and its bytes; under those that a rule hit stand marks."""
+    yield f"{time_text(stored.time_us, ' ')} UTC  ({stored.time_us})"
+    yield f"    {_ends(stored)}"
+    if stored.vlan:
+        yield f"    VLAN {', '.join(str(tci & 0x0FFF) for tci in stored.vlan)}"
+    cut = "" if stored.caplen == stored.wirelen else f" of {stored.wirelen} on the wire"
+    interface = f", on {stored.interface}" if stored.interface else ""
+    payload = f"payload: bytes {stored.payload_start} to {stored.payload_end}"
+    yield f"    {stored.caplen} bytes{cut}{interface}; {payload}"
+    yield f"    {stored.path}, byte {stored.offset}; key {stored.key}"
+    marked: set[int] = set()
+    for match in stored.matches:
+        start, end = stored.payload_start + match.start, stored.payload_start + match.end
+        marked.update(range(start, end))
+        yield f"    hit: {label(match)}, bytes {start} to {end}: {printable(frame[start:end])}"
+    yield ""
+    for layer in dissect(frame, stored.linktype):
+        yield from _layer_lines(layer)
+    yield ""
+    yield from _dump(frame, marked)
+
+
+def layer_objects(stored: Stored, frame: bytes) -> list[dict[str, Any]]:
+    """Return the decoded layers of one piece, ready for JSON."""
+    return [
+        {
+            "name": layer.name,
+            "start": layer.start,
+            "end": layer.end,
+            "fields": [one._asdict() for one in layer.fields],
+        }
+        for layer in dissect(frame, stored.linktype)
+    ]
+
+
+def _layer_lines(layer: HeaderLayer) -> Iterator[str]:
+    fields = ", ".join(f"{one.name} {_visible(one.value)}" for one in layer.fields)
+    yield from wrap(
+        fields or f"{layer.end - layer.start} bytes",
+        _LINE,
+        initial_indent=f"    {layer.name:<10} ",
+        subsequent_indent=" " * 15,
+    )
+
+
+def _visible(text: str) -> str:
+    """Return text of which nothing can steer a terminal."""
+    return "".join(character if character.isprintable() else "." for character in text)
+
+
+def _dump(frame: bytes, marked: AbstractSet[int]) -> Iterator[str]:
+    for start in range(0, len(frame), _WIDTH):
+        line = frame[start : start + _WIDTH]
+        yield f"{start:04x}  {line.hex(' '):<{3 * _WIDTH - 1}}  {printable(line)}"
+        marks = [start + place in marked for place in range(len(line))]
+        if any(marks):
+            under_hex = " ".join("^^" if mark else "  " for mark in marks)
+            under_text = "".join("^" if mark else " " for mark in marks)
+            yield f"      {under_hex:<{3 * _WIDTH - 1}}  {under_text}".rstrip()
+
+
+def _ends(stored: Stored) -> str:
+    five_tuple = stored.five_tuple
+    source = endpoint(five_tuple.source_text, five_tuple.sport)
+    destination = endpoint(five_tuple.destination_text, five_tuple.dport)
+    return f"{protocol_name(five_tuple.protocol)} {source} > {destination}"

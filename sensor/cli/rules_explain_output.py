@@ -1,0 +1,121 @@
+"""What ``sensor rules explain`` prints: a packet in a few lines, or rule by rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from sensor.explain import Explanation
+from sensor.model import Match
+from sensor.rules.files.describe import hit_object, hit_words
+from sensor.rules.obstacles import Obstacle
+from sensor.text import endpoint, protocol_name
+
+_NO_HIT = "no hit"
+
+
+class Totals:
+    """What the packets of a file came to."""
+
+    def __init__(self) -> None:
+        self._packets = self._tried = self._hits = self._counted = 0
+        self._rules: set[int] = set()
+
+    def add(self, explanation: Explanation) -> None:
+        """Add a packet."""
+        self._packets += 1
+        self._tried += explanation.untried is None
+        self._hits += len(explanation.hits)
+        self._counted += len(explanation.counted)
+        self._rules.update(hit.rule.rule_id for hit in explanation.hits)
+
+    def __str__(self) -> str:
+        uncounted = f", {self._hits - self._counted} of them not counted" * (self._hits > self._counted)
+        return (
+            f"packets: {self._packets}, with rules tried: {self._tried}, "
+            f"hits: {self._hits}{uncounted}, rules that hit: {len(self._rules)}"
+        )
+
+
+def explanation_object(explanation: Explanation) -> dict[str, Any]:
+    """Return a packet's story, ready for JSON."""
+    five_tuple = explanation.five_tuple
+    return {
+        "packet": explanation.number,
+        "time_us": explanation.timestamp_ns // 1000,
+        "protocol": protocol_name(five_tuple.protocol) if five_tuple else None,
+        "sip": five_tuple.source_text if five_tuple else None,
+        "sport": five_tuple.sport if five_tuple else None,
+        "dip": five_tuple.destination_text if five_tuple else None,
+        "dport": five_tuple.dport if five_tuple else None,
+        "payload_bytes": len(explanation.payload),
+        "is_http": explanation.is_http,
+        "untried": explanation.untried,
+        "was_cut": explanation.was_cut,
+        "hits": [
+            {**hit_object(hit, explanation.payload), "counted": hit in explanation.counted}
+            for hit in explanation.hits
+        ],
+        "outcomes": dict(_outcomes(explanation)),
+    }
+
+
+def outcome_objects(explanation: Explanation) -> list[dict[str, Any]]:
+    """Return what became of each rule, ready for JSON."""
+    return [{"rule": rule.rule_id, "outcome": _outcome(outcome)} for rule, outcome in explanation.outcomes()]
+
+
+def packet_lines(explanation: Explanation) -> Iterator[str]:
+    """Tell a packet's story in a few lines: the hits, and how many rules did not hit and why."""
+    yield _headline(explanation)
+    for hit in explanation.hits:
+        rule = hit.rule
+        counted = "" if hit in explanation.counted else " (not counted: its class has named the flow)"
+        yield (
+            f"    hit: {rule.rule_class} {rule.rule_id} {rule.name}, "
+            f"{hit_words(hit, explanation.payload)}{counted}"
+        )
+    outcomes = _outcomes(explanation)
+    if not outcomes:
+        return
+    missed = outcomes.pop(_NO_HIT, 0)
+    untried = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.most_common())
+    yield f"    no hit: {missed} rules" + (f"; not tried: {untried}" if untried else "")
+
+
+def rule_lines(explanation: Explanation) -> Iterator[str]:
+    """Tell a packet's story rule by rule."""
+    yield _headline(explanation)
+    for rule, outcome in explanation.outcomes():
+        shown = _outcome(outcome)
+        if isinstance(outcome, Match):
+            shown = f"hit, {hit_words(outcome, explanation.payload)}"
+        yield f"    {rule.rule_class} {rule.rule_id} {rule.name}: {shown}"
+
+
+def _headline(explanation: Explanation) -> str:
+    line = f"{explanation.number}  "
+    if explanation.five_tuple:
+        source = endpoint(explanation.five_tuple.source_text, explanation.five_tuple.sport)
+        destination = endpoint(explanation.five_tuple.destination_text, explanation.five_tuple.dport)
+        line += f"{protocol_name(explanation.five_tuple.protocol)} {source} > {destination}  "
+    if explanation.payload:
+        line += f"{len(explanation.payload)} bytes{' of HTTP' if explanation.is_http else ''}  "
+    if explanation.untried:
+        line += f"no rule is tried: {explanation.untried}"
+    elif explanation.was_cut:
+        line += "cut short: its scan cost too much"
+    return line.rstrip()
+
+
+def _outcomes(explanation: Explanation) -> Counter[str]:
+    """Count the rules that did not hit, by why."""
+    outcomes = explanation.outcomes()
+    return Counter(_outcome(outcome) for _, outcome in outcomes if not isinstance(outcome, Match))
+
+
+def _outcome(outcome: Match | Obstacle | None) -> str:
+    if isinstance(outcome, Match):
+        return "hit"
+    return outcome.value if outcome else _NO_HIT

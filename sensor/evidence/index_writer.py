@@ -1,0 +1,251 @@
+"""The index as its one writer keeps it: a row for each record of the files. Runs with the evidence writer.
+
+The pcap files are the truth and come first; rows follow in batches. Nothing here stops or slows capture:
+a database that cannot be written costs a line in the log and leaves a **gap**, a stretch of a file whose
+records have no rows yet. What ends a process (``kill -9``) leaves gaps too; `sensor.evidence.reconcile` finds
+and fills them.
+
+Nothing is flushed to disk. After a power cut (another boot than that of the last writer) a database that
+was in use cannot be trusted, and is built anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from sensor.errors import EvidenceError
+from sensor.evidence.day_writer import DayWriter, UnusableError
+from sensor.evidence.index_schema import Day, databases, day_of
+from sensor.model import Evidence
+
+COMMIT_S = 0.5
+COMMIT_PIECES = 16_384
+COMMIT_BYTES = 16 << 20
+"""Rows are committed when so much waits, or so long; and by whoever calls `IndexWriter.commit`."""
+KEPT_PIECES = 65_536
+KEPT_BYTES = 64 << 20
+"""So much waits for a database that cannot be written; beyond it rows are given up, and leave a gap."""
+OPEN_DAYS = 4
+PURGED_ROWS = 1000
+"""Rows whose files are gone are deleted so many at a time."""
+QUIET_S = 10.0
+"""How long writing has to go well after a failure until the log says so."""
+
+_TORN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Records that stand in a file one behind the other, all of the same UTC day."""
+
+    day: Day
+    name: str
+    linktype: int
+    offset: int
+    end: int
+    pieces: list[Evidence]
+
+
+class IndexFigures(NamedTuple):
+    """What became of the index so far."""
+
+    rows: int
+    """Committed since the start."""
+    waiting: int
+    """Rows that are not committed yet."""
+    failures: int
+    """Changes that could not be made."""
+    changed_s: float | None
+    """When the last change was made, seconds since the epoch; None: none was."""
+    is_behind: bool
+    """Whether there may be gaps."""
+
+
+class IndexWriter:
+    """The databases of one device's directory, open for writing as they are needed.
+
+    Only the holder of the directory's lock may have one. No method raises for a database that is
+    locked, torn, foreign or on a full disk.
+    """
+
+    def __init__(self, directory: Path, interface_name: Callable[[int], str] = str) -> None:
+        self.directory = directory
+        self.is_behind = True
+        """Whether there may be gaps."""
+        self.untidy: set[Day] = set(self.days())
+        """Days that may have rows whose files are gone."""
+        self.rows = 0
+        """Committed since the start."""
+        self._failures = 0
+        self._changed_s: float | None = None
+        self._interface_name = interface_name
+        self._databases: dict[Day, DayWriter] = {}  # least recently used first
+        self._waiting: list[_Chunk] = []
+        self._committed_s = time.monotonic()
+        self._failed_s: float | None = None
+
+    def add(self, name: str, linktype: int, offset: int, end: int, pieces: Sequence[Evidence]) -> None:
+        """Take note of records that were written.
+
+        Args:
+            name: Final name of their file.
+            linktype: Of their file.
+            offset: Where the first of them starts; the others follow it closely.
+            end: Where the last of them ends.
+            pieces: All of the same UTC day.
+        """
+        day = day_of(pieces[0].timestamp_ns // 1000)
+        last = self._waiting[-1] if self._waiting else None
+        if last and (last.day, last.name, last.end) == (day, name, offset):
+            last.pieces.extend(pieces)
+            last.end = end
+        else:
+            self._waiting.append(_Chunk(day, name, linktype, offset, end, list(pieces)))
+        if time.monotonic() - self._committed_s >= COMMIT_S or (
+            self._failed_s is None and self._is_more_waiting_than(COMMIT_PIECES, COMMIT_BYTES)
+        ):
+            self.commit()
+
+    def commit(self) -> None:
+        """Bring what waits into the databases; what cannot be written waits on, as far as there is room."""
+        self._committed_s = time.monotonic()
+        if not self._waiting:
+            return
+        days: dict[Day, list[_Chunk]] = {}
+        for chunk in self._waiting:
+            days.setdefault(chunk.day, []).append(chunk)
+        for day, chunks in days.items():
+            for is_behind in self.change(day, _add_all, chunks):
+                self.is_behind |= is_behind
+                self.rows += sum(len(chunk.pieces) for chunk in chunks)
+                self._waiting = [chunk for chunk in self._waiting if chunk.day != day]
+        if self._is_more_waiting_than(KEPT_PIECES, KEPT_BYTES):
+            self._waiting, self.is_behind = [], True
+        if self._failed_s and not self._waiting and self._committed_s - self._failed_s >= QUIET_S:
+            log.warning("the index is written again")
+            self._failed_s = None
+
+    def change(
+        self, day: Day, change: Callable[Concatenate[DayWriter, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> list[T]:
+        """Make a change to a day's database, whole or not at all.
+
+        Returns what the change returns, alone in a list; an empty list where it could not be made.
+        """
+        try:
+            with self._open(day) as database:
+                done = [change(database, *args, **kwargs)]
+        except (sqlite3.Error, OSError) as error:
+            self._failures += 1
+            self._report_failure(day, error)
+            return []
+        self._changed_s = time.time()
+        return done
+
+    def figures(self) -> IndexFigures:
+        """Say how it goes."""
+        waiting = sum(len(chunk.pieces) for chunk in self._waiting)
+        return IndexFigures(self.rows, waiting, self._failures, self._changed_s, self.is_behind)
+
+    def days(self) -> list[Day]:
+        """List the days that have a database, the oldest first; none where the directory cannot be read."""
+        with contextlib.suppress(EvidenceError):
+            return [day for day, _ in databases(self.directory)]
+        return []
+
+    def forget(self, names: Collection[str]) -> None:
+        """Let nothing be found any more of files that were deleted; `tidy` deletes the rows."""
+        for day in self.days():
+            near = [name for name in names if day.is_near(name)]
+            if near:
+                self.change(day, DayWriter.forget, *near)
+                self.untidy.add(day)
+
+    def tidy(self) -> None:
+        """Delete some of the rows whose files are gone; the whole database where no file is left."""
+        if not self.untidy:
+            return
+        day = min(self.untidy)
+        if day not in self.days():
+            self.untidy.remove(day)
+        for is_empty, has_more in self.change(day, DayWriter.purge, PURGED_ROWS):
+            if not has_more:
+                self.untidy.remove(day)
+            if is_empty:
+                self._databases.pop(day).close()
+                self._unlink(self.directory / day.file_name)
+
+    def delete(self) -> None:
+        """Delete all databases; the files are left, of course."""
+        self._waiting.clear()
+        for database in self._databases.values():
+            database.abandon()
+        self._databases.clear()
+        for day in self.days():
+            self._unlink(self.directory / day.file_name)
+
+    def close(self) -> None:
+        """Commit and close all databases."""
+        self.commit()
+        for database in self._databases.values():
+            database.close()
+        self._databases.clear()
+
+    def _is_more_waiting_than(self, pieces: int, size: int) -> bool:
+        waiting = self._waiting
+        return (
+            sum(len(chunk.pieces) for chunk in waiting) >= pieces
+            or sum(chunk.end - chunk.offset for chunk in waiting) >= size
+        )
+
+    def _open(self, day: Day) -> DayWriter:
+        """Return the day's database, created where there is none; a torn or foreign one is moved aside."""
+        if day not in self._databases:
+            while len(self._databases) >= OPEN_DAYS:
+                self._databases.pop(next(iter(self._databases))).close()
+            path = self.directory / day.file_name
+            try:
+                self._databases[day] = DayWriter(path, day, self._interface_name)
+            except UnusableError as error:
+                self._move_aside(path, error)
+                self._databases[day] = DayWriter(path, day, self._interface_name)
+        self._databases[day] = self._databases.pop(day)
+        return self._databases[day]
+
+    def _report_failure(self, day: Day, error: Exception) -> None:
+        path = self.directory / day.file_name
+        if day in self._databases:
+            self._databases.pop(day).abandon()
+        if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode in _TORN:
+            self._move_aside(path, error)
+        elif self._failed_s is None:
+            log.error("%s cannot be written, evidence is indexed later: %s", path, error)
+        self._failed_s = time.monotonic()
+
+    def _move_aside(self, path: Path, error: Exception) -> None:
+        log.warning("%s cannot be used (%s): moved to %s.bad, and built anew", path, error, path.name)
+        self.is_behind = True
+        path.replace(path.with_name(f"{path.name}.bad"))
+        self._unlink(path)
+
+    def _unlink(self, path: Path) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _add_all(database: DayWriter, chunks: Sequence[_Chunk]) -> bool:
+    """Make the rows of all chunks; whether there are gaps before them."""
+    gaps = [database.add(one.name, one.linktype, one.offset, one.pieces) for one in chunks]
+    return any(gaps)

@@ -1,0 +1,1 @@
+"""``sensor run``: the supervisor, its workers, and the child processes beside them."""

@@ -1,0 +1,36 @@
+"""What evidence needs beside the writing: finished files, index, retention. By a timer of ``sensor run``."""
+
+from __future__ import annotations
+
+import time
+
+from sensor.config.settings import Settings
+from sensor.evidence.retention import Limits, Retention
+from sensor.evidence.writer import EvidenceWriter
+from sensor.reindex import Reindexer
+
+RETENTION_S = 2.0
+
+
+class Upkeep:
+    """The chores of one evidence writer, in its process."""
+
+    def __init__(self, settings: Settings, writer: EvidenceWriter) -> None:
+        self._writer = writer
+        self.reindexer = Reindexer(settings, writer)
+        limits = Limits(settings.retain_days, settings.retain_gib, settings.retain_free_percent)
+        self.retention = Retention(writer.directory, limits, writer.index.forget)
+        self._retention_s = time.monotonic()
+
+    def tick(self, now_ns: int) -> None:
+        """Do what time asks for; to be called several times a second with the wall clock's time."""
+        self._writer.tick(now_ns)
+        self.reindexer.tick()
+        self._writer.index.tidy()
+        if time.monotonic() >= self._retention_s:
+            self._retention_s = time.monotonic() + RETENTION_S
+            self.retention.enforce(now_ns / 1e9)
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        self.reindexer.close()

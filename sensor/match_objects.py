@@ -1,0 +1,57 @@
+"""Matches as JSON objects and as lines of text. Used by ``sensor read`` and the event sender."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from sensor.model import Evidence, Match
+from sensor.text import endpoint, printable, protocol_name
+
+
+def match_objects(piece: Evidence, interface: str) -> Iterator[dict[str, Any]]:
+    """One object a match, ready for JSON; one without a rule for a frame kept for its flow alone."""
+    for match in piece.matches or (None,):
+        yield {
+            "time_us": piece.timestamp_ns // 1000,
+            **_match_fields(match),
+            "protocol": protocol_name(piece.five_tuple.protocol),
+            "sip": piece.five_tuple.source_text,
+            "sport": piece.five_tuple.sport,
+            "dip": piece.five_tuple.destination_text,
+            "dport": piece.five_tuple.dport,
+            "vlan": [tci & 0x0FFF for tci in piece.vlan],
+            "interface": interface,
+            "start": match.start if match else None,
+            "end": match.end if match else None,
+            "text": printable(piece.payload[match.start : match.end]) if match else None,
+        }
+
+
+def _match_fields(match: Match | None) -> dict[str, Any]:
+    if match is None:
+        return dict.fromkeys(("class", "rule", "type", "name", "version", "vendor", "os"))
+    rule = match.rule
+    return {
+        "class": rule.rule_class,
+        "rule": rule.rule_id,
+        "type": rule.type,
+        "name": rule.name,
+        "version": match.version,
+        "vendor": rule.vendor,
+        "os": rule.os,
+    }
+
+
+def match_line(found: dict[str, Any]) -> str:
+    """One object of `match_objects` as a line for people."""
+    moment = datetime.fromtimestamp(found["time_us"] // 1_000_000, UTC)
+    label = f"{found['class']} {found['rule']} {found['name']}" if found["rule"] else "flow"
+    if found["version"]:
+        label += f" {found['version']}"
+    return (
+        f"{moment:%Y-%m-%d %H:%M:%S}.{found['time_us'] % 1_000_000:06d}  {label:<40}  {found['protocol']} "
+        f"{endpoint(found['sip'], found['sport'])} > {endpoint(found['dip'], found['dport'])}  "
+        f"{found['text'] or ''}"
+    )

@@ -1,0 +1,1 @@
+"""Payloads to matches: deciding which rules match, and where."""

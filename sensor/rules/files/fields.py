@@ -1,0 +1,84 @@
+"""The fields of a rule: what the loader accepts and what the JSON Schema says, in one table.
+
+Used when rules are loaded or checked, in whichever process does that.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+
+class RuleField(NamedTuple):
+    """What one field of a rule may hold."""
+
+    expected: str
+    """For people: completes "expected …"."""
+    schema: dict[str, Any]
+    """For machines: a JSON Schema of ``type``, ``minLength``, ``minimum``, ``maximum``, ``pattern`` alone."""
+    description: str
+    """What the field means."""
+
+    def accepts(self, value: object) -> bool:
+        """Whether ``value``, as ``json`` gives it, satisfies the schema."""
+        if isinstance(value, str) and self.schema["type"] == "string":
+            long_enough = len(value) >= self.schema.get("minLength", 0)
+            pattern = self.schema.get("pattern", "(?s:.*)")  # $ alone lets a final newline pass
+            return long_enough and re.fullmatch(pattern, value) is not None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and self.schema["type"] == "integer":
+            return bool(self.schema["minimum"] <= value <= self.schema["maximum"])
+        return False
+
+
+_NAME = {"type": "string", "minLength": 1}
+_TEXT = {"type": "string"}
+_FLAG = {"type": "integer", "minimum": 0, "maximum": 1}
+
+RULE_ID = RuleField(
+    "a decimal number from 1 to 999999999, without leading zeros",
+    {"type": "string", "pattern": "^[1-9][0-9]{0,8}$"},
+    "unique over all five files",
+)
+PRIORITY = RuleField(
+    "a number", {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}, "read and not used"
+)
+
+FIELDS = {
+    "type": RuleField("a string that is not empty", _NAME, "the kind of thing a hit names"),
+    "name": RuleField("a string that is not empty", _NAME, "the thing a hit names"),
+    "regex": RuleField(
+        "a string that is not empty",
+        _NAME,
+        "PCRE on bytes: caseless, dot does not match a newline, one line, not UTF",
+    ),
+    "protocol": RuleField(
+        '"tcp" or "udp"',
+        {"type": "string", "pattern": "^([tT][cC][pP]|[uU][dD][pP])$"},
+        "the transport; absent: any",
+    ),
+    "port": RuleField(
+        "a number from 0 to 65535",
+        {"type": "integer", "minimum": 0, "maximum": 65535},
+        "source or destination port; absent or 0: any",
+    ),
+    "is_http": RuleField("0 or 1", _FLAG, "1: only payloads that look like HTTP"),
+    "part": RuleField(
+        '"head", "body" or "total"',
+        {"type": "string", "pattern": "^(head|body|total)$"},
+        "which part of an HTTP payload the regex sees; absent: total; without is_http it has no effect",
+    ),
+    "decode": RuleField(
+        '"url"',
+        {"type": "string", "pattern": "^url$"},
+        "the regex also sees its part of the HTTP payload percent-decoded, once and twice",
+    ),
+    "version": RuleField("a string", _TEXT, "a fixed version; absent: the text of group 1"),
+    "vendor": RuleField("a string", _TEXT, "the vendor of a device"),
+    "os": RuleField("a string", _TEXT, "the operating system that a hit names too"),
+    "desc": RuleField("a string", _TEXT, "free text"),
+    "deleted": RuleField("0 or 1", _FLAG, "1: the rule is skipped"),
+}
+
+REQUIRED = ("type", "name", "regex")

@@ -1,0 +1,224 @@
+"""The syntax tree of a rule's regular expression, and what can be read off it.
+
+A tree says nothing but what the expression means on bytes: letter case, classes, escapes and
+options are resolved by the parser (`sensor.rules.regex.parser`). Used when rules are loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import chain
+
+
+class RegexError(ValueError):
+    """An expression that cannot be used; the message completes "expected …"."""
+
+
+class Position(Enum):
+    """A place in the text that an expression can ask for."""
+
+    START = auto()
+    """Before the first byte."""
+    LINE_START = auto()
+    """Before the first byte of a line."""
+    LINE_END = auto()
+    """Before a newline, or behind the last byte."""
+    END = auto()
+    """Behind the last byte."""
+    WORD = auto()
+    """Between a word byte and another, or an end of the text."""
+    NOT_WORD = auto()
+
+
+class Mark(Enum):
+    """A place whose offset counts, put where no group can stand."""
+
+    HIT_START = auto()
+    HIT_END = auto()
+    GROUP_START = auto()
+    GROUP_END = auto()
+    REPEATED = auto()
+    """The end of a repeated part; says nothing, and stands only in lowered trees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """One byte out of a set."""
+
+    values: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One node behind the other; empty: nothing."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The first of the nodes with which all else matches too."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A node ``least`` to ``most`` times (None: without limit), as often as possible where ``greedy``."""
+
+    node: Node
+    least: int
+    most: int | None
+    greedy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A capturing group."""
+
+    number: int
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A condition on the text ahead or behind: that the node matches there, or that it does not."""
+
+    node: Node
+    ahead: bool
+    positive: bool
+
+
+Node = Bytes | Sequence | Choice | Repeat | Group | Look | Position | Mark
+
+NOTHING = Sequence(())
+NEVER = Bytes(frozenset())
+"""What no text matches."""
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """Return the nodes inside a node."""
+    match node:
+        case Sequence(nodes) | Choice(nodes):
+            return nodes
+        case Repeat(inner) | Group(_, inner) | Look(inner):
+            return (inner,)
+        case _:
+            return ()
+
+
+def contains(node: Node, kind: type[Look | Group | Mark]) -> bool:
+    """Whether a node of this kind is in the tree."""
+    return isinstance(node, kind) or any(contains(child, kind) for child in children(node))
+
+
+def size(node: Node) -> int:
+    """Count the nodes of the tree."""
+    return 1 + sum(map(size, children(node)))
+
+
+def shortest(node: Node) -> int:
+    """Return the least number of bytes that a match consumes."""
+    match node:
+        case Bytes():
+            return 1
+        case Sequence(nodes):
+            return sum(map(shortest, nodes))
+        case Choice(nodes):
+            return min(map(shortest, nodes))
+        case Repeat(inner, least):
+            return least * shortest(inner)
+        case Group(_, inner):
+            return shortest(inner)
+        case _:
+            return 0
+
+
+def is_anchored(node: Node) -> bool:
+    """Whether a match can begin nowhere but at the start of the text."""
+    match node:
+        case Position.START:
+            return True
+        case Sequence((first, *_)):
+            return is_anchored(first)
+        case Choice(nodes):
+            return all(map(is_anchored, nodes))
+        case Repeat(inner, least):
+            return least > 0 and is_anchored(inner)
+        case Group(_, inner):
+            return is_anchored(inner)
+        case _:
+            return False
+
+
+def lengths(node: Node) -> set[int | None]:
+    """Return the numbers of bytes that a match can consume; None stands for many."""
+    match node:
+        case Bytes():
+            return {1}
+        case Sequence(nodes):
+            sums: set[int | None] = {0}
+            for inner in nodes:
+                sums = {None if a is None or b is None else a + b for a in sums for b in lengths(inner)}
+            return sums
+        case Choice(nodes):
+            return set().union(*map(lengths, nodes))
+        case Repeat(inner, least, most):
+            return lengths(Sequence((inner,) * least)) if least == most else {0, None}
+        case Group(_, inner):
+            return lengths(inner)
+        case _:
+            return {0}
+
+
+def sequence(*nodes: Node) -> Node:
+    """Put nodes behind each other, without nesting sequences."""
+    flat = tuple(chain.from_iterable(n.nodes if isinstance(n, Sequence) else (n,) for n in nodes))
+    if NEVER in flat:
+        return NEVER
+    return flat[0] if len(flat) == 1 else Sequence(flat)
+
+
+def simplified(node: Node) -> Node:
+    """Drop what can never match from the tree; `NEVER` where nothing is left."""
+    match node:
+        case Sequence(nodes):
+            return sequence(*map(simplified, nodes))
+        case Choice(nodes):
+            return choice(*map(simplified, nodes))
+        case Repeat(inner, least, most, greedy):
+            inner = simplified(inner)
+            if inner == NEVER or most == 0:
+                return NOTHING if least == 0 else NEVER
+            return Repeat(inner, least, most, greedy)
+        case Group(number, inner):
+            inner = simplified(inner)
+            return NEVER if inner == NEVER else Group(number, inner)
+        case _:
+            return node
+
+
+def without(node: Node, places: frozenset[Position]) -> Node:
+    """Drop some places from the tree: what is left matches wherever the tree does, and elsewhere too."""
+    match node:
+        case Sequence(nodes):
+            return sequence(*(without(inner, places) for inner in nodes))
+        case Choice(nodes):
+            return choice(*(without(inner, places) for inner in nodes))
+        case Repeat(inner, least, most, greedy):
+            return Repeat(without(inner, places), least, most, greedy)
+        case Group(number, inner):
+            return Group(number, without(inner, places))
+        case Position() if node in places:
+            return NOTHING
+        case _:
+            return node
+
+
+def choice(*nodes: Node) -> Node:
+    """Put nodes beside each other, without those that never match."""
+    possible = tuple(node for node in nodes if node != NEVER)
+    if not possible:
+        return NEVER
+    return possible[0] if len(possible) == 1 else Choice(possible)
