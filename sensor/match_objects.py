@@ -10,22 +10,22 @@ from sensor.model import Evidence, Match
 from sensor.text import endpoint, printable, protocol_name
 
 
-def match_objects(piece: Evidence, interface: str) -> Iterator[dict[str, Any]]:
+def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:
     """One object a match, ready for JSON; one without a rule for a frame kept for its flow alone."""
-    for match in piece.matches or (None,):
+    for match in item.matches or (None,):
         yield {
-            "time_us": piece.timestamp_ns // 1000,
+            "time_us": item.timestamp_ns // 1000,
             **_match_fields(match),
-            "protocol": protocol_name(piece.five_tuple.protocol),
-            "sip": piece.five_tuple.source_text,
-            "sport": piece.five_tuple.sport,
-            "dip": piece.five_tuple.destination_text,
-            "dport": piece.five_tuple.dport,
-            "vlan": [tci & 0x0FFF for tci in piece.vlan],
+            "protocol": protocol_name(item.five_tuple.protocol),
+            "sip": item.five_tuple.source_text,
+            "sport": item.five_tuple.sport,
+            "dip": item.five_tuple.destination_text,
+            "dport": item.five_tuple.dport,
+            "vlan": [tci & 0x0FFF for tci in item.vlan],
             "interface": interface,
             "start": match.start if match else None,
             "end": match.end if match else None,
-            "text": printable(piece.payload[match.start : match.end]) if match else None,
+            "text": printable(item.payload[match.start : match.end]) if match else None,
         }
 
 

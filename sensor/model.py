@@ -195,7 +195,7 @@ class Evidence(NamedTuple):
         return self.frame[self.payload_start : self.payload_end]
 
 
-def rule_classes(pieces: Sequence[Evidence]) -> list[str]:
+def rule_classes(items: Sequence[Evidence]) -> list[str]:
     """Give the class of each match; ``flow`` for a piece without one, which was kept for its flow alone."""
-    flows = sum(not piece.matches for piece in pieces)
-    return [match.rule.rule_class for piece in pieces for match in piece.matches] + ["flow"] * flows
+    flows = sum(not item.matches for item in items)
+    return [match.rule.rule_class for item in items for match in item.matches] + ["flow"] * flows

@@ -35,7 +35,7 @@ class BatchReport(NamedTuple):
     unmatched: int
     cut: int
     """Scans broken off for their cost."""
-    pieces: list[Evidence]
+    items: list[Evidence]
     batch_ns: int = 0
     """Time from the ring to the pieces, as the wall sees it; 0: the batch was skipped."""
     match_ns: int = 0
@@ -119,7 +119,7 @@ class Pipeline:
             judged = [(chosen.item(position), matches) for position, matches in found]
         else:
             judged = list(self._judge(batch, packets, chosen, flows, dict(found)))
-        return _pieces(batch, packets, judged)
+        return _items(batch, packets, judged)
 
     def _candidates(self, packets: PacketBatch) -> NDArray[np.intp]:
         """Positions of the packets whose payload is matched as far as their flow allows."""
@@ -194,7 +194,7 @@ def addresses(buffer: memoryview, packets: PacketBatch, index: int) -> tuple[byt
     return both[:width], both[width:]
 
 
-def _pieces(
+def _items(
     batch: FrameBatch, packets: PacketBatch, judged: Sequence[tuple[int, tuple[Match, ...]]]
 ) -> Iterator[Evidence]:
     """Make evidence of packets, column by column: a step for each piece would cost more than its match."""

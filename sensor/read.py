@@ -95,9 +95,9 @@ def _read_file(
 ) -> None:
     position = 0
     for batch in file.batches():
-        pieces = suppressor.admit(pipeline.process(batch))
-        if pieces and writer:
-            writer.write(pieces)
-        emit(pieces)
+        items = suppressor.admit(pipeline.process(batch))
+        if items and writer:
+            writer.write(items)
+        emit(items)
         progress(file.position_bytes - position)
         position = file.position_bytes

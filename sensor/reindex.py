@@ -41,7 +41,7 @@ from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.load import load_and_log
 
-BATCH_PIECES = 512
+BATCH_ITEMS = 512
 BATCH_BYTES = 4 << 20
 TURN_S = 0.02
 """How long a call of `Reindexer.tick` takes part in capture's time, at most."""
@@ -89,11 +89,10 @@ class Rematcher:
         batch = _frame_batch(records, linktype)
         packets = decode(batch)
         return [
-            (record.offset, self._piece(batch, packets, index, record))
-            for index, record in enumerate(records)
+            (record.offset, self._item(batch, packets, index, record)) for index, record in enumerate(records)
         ]
 
-    def _piece(self, batch: FrameBatch, packets: PacketBatch, index: int, record: Record) -> Evidence:
+    def _item(self, batch: FrameBatch, packets: PacketBatch, index: int, record: Record) -> Evidence:
         start, end = packets.payload_start.item(index), packets.payload_end.item(index)
         first = batch.start.item(index)
         five_tuple = _NO_IP
@@ -137,7 +136,7 @@ def _batches(reader: RecordReader, end: int) -> Iterator[tuple[list[Record], int
             break
         records.append(record)
         size += record.caplen
-        if len(records) >= BATCH_PIECES or size >= BATCH_BYTES:
+        if len(records) >= BATCH_ITEMS or size >= BATCH_BYTES:
             yield records, reader.end
             records, size = [], 0
     if records:
@@ -174,14 +173,14 @@ def reindex(settings: Settings, progress: Callable[[int, int], None]) -> int:
         writer.index.delete()
         gaps = writer.reconcile()
         total = sum(gap.end - gap.start for _, gap in gaps)
-        done = pieces = 0
+        done = items = 0
         for part in rematcher.parts(directory, gaps):
             if not fill(writer.index, *part):
                 raise EvidenceError(f"the index in {directory} cannot be written; see the log")
             done += part.rest - part.gap.start
-            pieces += len(part.located)
+            items += len(part.located)
             progress(done, total)
-    return pieces
+    return items
 
 
 class Reindexer:

@@ -93,8 +93,8 @@ class Bench:
         while (batch := self._ring.read(self._clock)) is not None:
             if not counted:
                 batch = replace(batch, flow_packets=None, flow_born_jiffies=None)
-            for piece in pipeline.process(batch):
-                yield piece._replace(timestamp_ns=0)
+            for item in pipeline.process(batch):
+                yield item._replace(timestamp_ns=0)
             self._ring.release()
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def test_what_is_measured_is_evidence(directory: Path) -> None:
 
 def test_samples_are_the_same_every_time() -> None:
     """Figures of two versions are comparable."""
-    assert list(made_evidence.pieces(50)) == list(made_evidence.pieces(50))
+    assert list(made_evidence.items(50)) == list(made_evidence.items(50))
     assert (
         len(made_evidence.rules())
         == len({rule.rule_id for rule in made_evidence.rules()})

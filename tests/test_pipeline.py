@@ -61,7 +61,7 @@ def kept(
     found = Pipeline(rules, keep, profile, **options).process(one)
     times = one.timestamp_ns.tolist()
     return [
-        (times.index(piece.timestamp_ns), [match.rule.rule_id for match in piece.matches]) for piece in found
+        (times.index(item.timestamp_ns), [match.rule.rule_id for match in item.matches]) for item in found
     ]
 
 
@@ -188,17 +188,17 @@ def test_evidence_describes_the_frame() -> None:
         frames.IPV4, frames.ipv4(frames.TCP, frames.tcp(b"an attack", sport=1000, dport=80)), (0x88A8, 0x8100)
     )
     one = replace(batch([frame], [5]), wirelen=np.array([9000]), interface=np.array([7]))
-    [piece] = Pipeline(RULES, "any").process(one)
-    assert (piece.frame, piece.payload, piece.wirelen, piece.timestamp_ns) == (
+    [item] = Pipeline(RULES, "any").process(one)
+    assert (item.frame, item.payload, item.wirelen, item.timestamp_ns) == (
         frame,
         b"an attack",
         9000,
         5 * S,
     )
-    assert (piece.interface, piece.linktype) == (7, one.linktype)
-    assert [tag & 0xFFF for tag in piece.vlan] == [101, 102]
-    assert piece.five_tuple.source_text == "192.0.2.10"
-    assert (piece.five_tuple.protocol, piece.five_tuple.sport, piece.five_tuple.dport) == (6, 1000, 80)
+    assert (item.interface, item.linktype) == (7, one.linktype)
+    assert [tag & 0xFFF for tag in item.vlan] == [101, 102]
+    assert item.five_tuple.source_text == "192.0.2.10"
+    assert (item.five_tuple.protocol, item.five_tuple.sport, item.five_tuple.dport) == (6, 1000, 80)
 
 
 def test_the_counters_add_up() -> None:
@@ -221,9 +221,7 @@ def test_batches_may_be_cut_anywhere() -> None:
     def evidence(size: int) -> list[Evidence]:
         pipeline = Pipeline(RULES, "flow", "ly_probe")
         parts = [range(start, min(start + size, 100)) for start in range(0, 100, size)]
-        return [
-            piece for part in parts for piece in pipeline.process(batch([packets[n] for n in part], part))
-        ]
+        return [item for part in parts for item in pipeline.process(batch([packets[n] for n in part], part))]
 
     assert evidence(1) == evidence(7) == evidence(100)
 
@@ -246,16 +244,16 @@ def read(name: str, keep: Keep, profile: str) -> list[Evidence]:
     pipeline = Pipeline((), keep, profile, live=False)
     pipeline.matcher = ly_probes_rules(profile)
     with CaptureFile(REFERENCE / "pcap" / name) as file:
-        return [piece for one in file.batches() for piece in pipeline.process(one)]
+        return [item for one in file.batches() for item in pipeline.process(one)]
 
 
-def label(piece: Evidence) -> list[Any]:
+def label(item: Evidence) -> list[Any]:
     """Return a kept packet and its labels, as ly_probe's record of them has it."""
     labels = [
         f"{rule.rule_class} {rule.rule_id}:{rule.type}:{rule.name}({version or ''})"
-        for rule, _, _, version in piece.matches
+        for rule, _, _, version in item.matches
     ]
-    return [piece.timestamp_ns // 1000, labels]
+    return [item.timestamp_ns // 1000, labels]
 
 
 @pytest.mark.skipif(not lyprobe_kept(), reason="ly_probe's captures are not at hand")
@@ -265,15 +263,13 @@ def test_ly_probes_profile_keeps_what_ly_probe_keeps(name: str) -> None:
     expected = lyprobe_kept()[name]
     levels: tuple[tuple[str, Keep], ...] = (("k1", "threat"), ("k2", "any"), ("k3", "flow"))
     for level, keep in levels:
-        assert [piece.timestamp_ns // 1000 for piece in read(name, keep, "ly_probe")] == expected[level], (
-            level
-        )
-    assert [label(piece) for piece in read(name, "any", "ly_probe")] == expected["matches_k2"]
+        assert [item.timestamp_ns // 1000 for item in read(name, keep, "ly_probe")] == expected[level], level
+    assert [label(item) for item in read(name, "any", "ly_probe")] == expected["matches_k2"]
 
 
 @pytest.mark.skipif(not lyprobe_kept(), reason="ly_probe's captures are not at hand")
 @pytest.mark.parametrize("name", lyprobe_kept())
 def test_the_default_profile_keeps_no_less(name: str) -> None:
     """Whoever moves over loses no packet."""
-    times = {piece.timestamp_ns // 1000 for piece in read(name, "any", "default")}
+    times = {item.timestamp_ns // 1000 for item in read(name, "any", "default")}
     assert times >= set(lyprobe_kept()[name]["k2"])

@@ -79,17 +79,17 @@ def lose_index(writer: EvidenceWriter) -> None:
 def test_lost_index_is_built_anew_beside_the_writing(settings: Settings, writer: EvidenceWriter) -> None:
     """Rows made from the files are those that were made live; what comes meanwhile has its rows as well."""
     before = everything(settings)
-    piece = evidence_of_now(settings)
+    item = evidence_of_now(settings)
     lose_index(writer)
     with closing(Upkeep(settings, writer)) as upkeep:
         upkeep.tick(0)
         status = EvidenceSearch(settings.evidence).status()["index"]
         assert (status["state"], status["done"] < status["total"]) == ("rebuilding", True)
-        writer.write([piece])
+        writer.write([item])
         tick_until(upkeep, lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
         tick_until(upkeep, lambda: not active_children())
     assert everything(settings)[:-1] == before
-    assert everything(settings)[-1].time_us == piece.timestamp_ns // 1000
+    assert everything(settings)[-1].time_us == item.timestamp_ns // 1000
     assert faults(settings) == []
 
 
@@ -97,8 +97,8 @@ def evidence_of_now(settings: Settings):
     """A piece that is newer than all others."""
     pipeline = Pipeline(load_rules(settings.rules), "any", live=False)
     with CaptureFile(settings.evidence.parent / "capture.pcap") as capture:
-        pieces = [piece for batch in capture.batches() for piece in pipeline.process(batch)]
-    return pieces[-1]._replace(timestamp_ns=pieces[-1].timestamp_ns + 3_600_000_000_000)
+        items = [item for batch in capture.batches() for item in pipeline.process(batch)]
+    return items[-1]._replace(timestamp_ns=items[-1].timestamp_ns + 3_600_000_000_000)
 
 
 def test_child_that_dies(

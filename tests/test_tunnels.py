@@ -67,7 +67,7 @@ def test_a_third_tunnel_is_not_entered() -> None:
     frames = [ethernet(*tunnelled(["gre", "ip in ipv4", name], *TCP_INSIDE[1:])) for name in TUNNELS]
     kept = pipeline.process(batch_of(frames))
     assert len(kept) == len(IN_DATAGRAMS)
-    assert all(piece.five_tuple.dport in (VXLAN_PORT, GENEVE_PORT) for piece in kept)
+    assert all(item.five_tuple.dport in (VXLAN_PORT, GENEVE_PORT) for item in kept)
     assert pipeline.undecodable == len(TUNNELS) - len(IN_DATAGRAMS)
 
 
@@ -119,7 +119,7 @@ def test_the_tags_are_the_outer_frames() -> None:
         ethernet(*tunnelled(names, *TCP_INSIDE[1:])),
         ethernet(*tunnelled(names, *TCP_INSIDE[1:]), (0x8100,)),
     ]
-    assert [[tci & 0xFFF for tci in piece.vlan] for piece in evidence(frames, WEB)] == [[], [101]]
+    assert [[tci & 0xFFF for tci in item.vlan] for item in evidence(frames, WEB)] == [[], [101]]
 
 
 def test_flows_are_those_inside() -> None:
@@ -132,7 +132,7 @@ def test_flows_are_those_inside() -> None:
         ethernet(*tunnelled(["vxlan"], IPV4, there), (0x8100,)),
     ]
     kept = Pipeline([ANY], "flow").process(batch_of(frames))
-    assert [piece.frame for piece in kept] == [frames[0], frames[1], frames[3], frames[4]]
+    assert [item.frame for item in kept] == [frames[0], frames[1], frames[3], frames[4]]
 
 
 def test_agreement_with_wireshark(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def time_ns(number: int, count: int) -> int:
     return DAY_S * _NS + number * (86_400 * _NS // count)
 
 
-def pieces(count: int, seed: int = 1) -> Iterator[Evidence]:
+def items(count: int, seed: int = 1) -> Iterator[Evidence]:
     """Give so many pieces of evidence, in order."""
     seeded = random.Random(seed)  # noqa: S311 - made up, not secret
     known = rules()

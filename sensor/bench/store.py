@@ -32,7 +32,7 @@ from sensor.model import LinkType
 
 DEVID = 3
 BATCH = 256
-TICK_PIECES = 10_000
+TICK_ITEMS = 10_000
 """Pieces between two ticks, as if 50,000 a second came."""
 LOOKUPS = 2000
 SCANS = 50
@@ -42,22 +42,22 @@ PAGE = 50
 _RECORD = struct.Struct("<IIII")
 
 
-def measure(directory: Path, pieces: int, progress: Callable[[int], None]) -> dict[str, Any]:
+def measure(directory: Path, items: int, progress: Callable[[int], None]) -> dict[str, Any]:
     """Write so many pieces under the directory, look for some, and return what was measured.
 
     ``progress`` takes the pieces written since its last call.
     """
     where = machine()
-    written = _write(directory, pieces, progress)
+    written = _write(directory, items, progress)
     index = EvidenceSearch(directory)
-    numbers = random.Random(2).choices(range(pieces), k=LOOKUPS)  # noqa: S311 - no secret
-    times_us = [made_evidence.time_ns(number, pieces) // 1000 for number in numbers]
+    numbers = random.Random(2).choices(range(items), k=LOOKUPS)  # noqa: S311 - no secret
+    times_us = [made_evidence.time_ns(number, items) // 1000 for number in numbers]
     found_ms = [_timed_ms(partial(_found, index, at)) for at in times_us]
     scanned_us = times_us[:SCANS]
     scans_ms = [_timed_ms(partial(_scanned, directory, at)) for at in scanned_us]
     return {
         "machine": where,
-        "pieces": pieces,
+        "pieces": items,
         **written,
         "lookup_ms": _spread(found_ms),
         **({"http_lookup_ms": _spread(list(lookups_ms(directory, times_us)))} if is_available() else {}),
@@ -71,31 +71,31 @@ def measure(directory: Path, pieces: int, progress: Callable[[int], None]) -> di
     }
 
 
-def _write(directory: Path, pieces: int, progress: Callable[[int], None]) -> dict[str, Any]:
+def _write(directory: Path, items: int, progress: Callable[[int], None]) -> dict[str, Any]:
     """Write all pieces; only the writer's own CPU time counts, not that of making them up."""
     spent_s = wall_s = 0.0
     memory_mib: list[float] = []
-    made = made_evidence.pieces(pieces)
+    made = made_evidence.items(items)
     with closing(EvidenceWriter(directory, DEVID)) as writer:
         since_tick = 0
         while batch := list(islice(made, BATCH)):
             since_tick += len(batch)
             cpu_s, clock_s = time.process_time(), time.perf_counter()
             writer.write(batch)
-            if since_tick >= TICK_PIECES:
+            if since_tick >= TICK_ITEMS:
                 writer.tick(batch[-1].timestamp_ns)
                 since_tick = 0
             spent_s += time.process_time() - cpu_s
             wall_s += time.perf_counter() - clock_s
             progress(len(batch))
-            if writer.written * 10 // pieces > len(memory_mib):
+            if writer.written * 10 // items > len(memory_mib):
                 memory_mib.append(_memory_mib())
     index = sum(path.stat().st_size for path in (directory / str(DEVID)).glob("*.sqlite*"))
     return {
-        "pieces_per_second": round(pieces / spent_s),
-        "pieces_per_second_wall": round(pieces / wall_s),
+        "pieces_per_second": round(items / spent_s),
+        "pieces_per_second_wall": round(items / wall_s),
         "memory_mib": {"first_tenth": memory_mib[0], "end": memory_mib[-1], "peak": max(memory_mib)},
-        "index_bytes_per_piece": round(index / pieces, 1),
+        "index_bytes_per_piece": round(index / items, 1),
     }
 
 

@@ -96,11 +96,11 @@ def export_command(file: Path, query: Query, evidence: Path | None, config: Path
     if container is None:
         raise click.BadParameter(f"{file} ends in neither .pcap nor .pcapng", param_hint="FILE")
     index = _index(evidence, config)
-    pieces = index.iterate(query)
+    items = index.iterate(query)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with partial.open("wb") as output:
-            for packets, chunk in enumerate(encoded(pieces, container)):  # noqa: B007 - the first is none
+            for packets, chunk in enumerate(encoded(items, container)):  # noqa: B007 - the first is none
                 output.write(chunk)
         partial.replace(file)
     except OSError as error:

@@ -136,9 +136,9 @@ def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **
 
 
 def _print_matches(as_json: bool) -> Emit:
-    def emit(pieces: list[Evidence]) -> None:
-        for piece in pieces:
-            for found in match_objects(piece, str(piece.interface)):
+    def emit(items: list[Evidence]) -> None:
+        for item in items:
+            for found in match_objects(item, str(item.interface)):
                 click.echo(json.dumps(found) if as_json else match_line(found))
 
     return emit

@@ -49,36 +49,36 @@ class Form(NamedTuple):
 def alerts(chunk: Chunk, form: Form) -> Iterator[Event]:
     """Yield an event for each match; frames that were kept for their flow alone have none."""
     names = _interface_names(chunk)
-    for piece, offset in zip(chunk.pieces, chunk.offsets(), strict=False):
-        if piece.matches:
-            head = _head(piece, names[piece.interface], form)
-            where = _where(piece, chunk, offset, form)
-            for match in piece.matches:
+    for item, offset in zip(chunk.items, chunk.offsets(), strict=False):
+        if item.matches:
+            head = _head(item, names[item.interface], form)
+            where = _where(item, chunk, offset, form)
+            for match in item.matches:
                 fields = {**head, "alert": _alert(match), "sensor": {**_sensor(match), **where}}
-                yield _event(fields, piece, _severity(match))
+                yield _event(fields, item, _severity(match))
 
 
 def objects(chunk: Chunk) -> Iterator[Event]:
     """Yield the objects of ``--json``: one a match, and one for a frame that was kept for its flow alone."""
     names = _interface_names(chunk)
-    for piece in chunk.pieces:
-        for found in match_objects(piece, names[piece.interface]):
-            yield _event(found, piece, SEVERITY_OTHER)
+    for item in chunk.items:
+        for found in match_objects(item, names[item.interface]):
+            yield _event(found, item, SEVERITY_OTHER)
 
 
 def count(chunk: Chunk) -> tuple[int, int]:
     """Return how many events `alerts` and `objects` make of a chunk."""
-    matches = sum(len(piece.matches) for piece in chunk.pieces)
-    return matches, matches + sum(1 for piece in chunk.pieces if not piece.matches)
+    matches = sum(len(item.matches) for item in chunk.items)
+    return matches, matches + sum(1 for item in chunk.items if not item.matches)
 
 
 def _interface_names(chunk: Chunk) -> dict[int, str]:
-    return {index: interface_name(index) for index in {piece.interface for piece in chunk.pieces}}
+    return {index: interface_name(index) for index in {item.interface for item in chunk.items}}
 
 
-def _event(fields: dict[str, Any], piece: Evidence, severity: int) -> Event:
+def _event(fields: dict[str, Any], item: Evidence, severity: int) -> Event:
     line = _JSON.encode(fields).encode("ascii")
-    return Event(line, piece.timestamp_ns // 1000, severity)
+    return Event(line, item.timestamp_ns // 1000, severity)
 
 
 def timestamp(time_us: int, zone: str) -> str:
@@ -87,26 +87,26 @@ def timestamp(time_us: int, zone: str) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_us % 1_000_000:06d}{zone}"
 
 
-def _head(piece: Evidence, interface: str, form: Form) -> dict[str, Any]:
+def _head(item: Evidence, interface: str, form: Form) -> dict[str, Any]:
     """What all alerts of a packet share."""
-    protocol, _, sport, _, dport = piece.five_tuple
+    protocol, _, sport, _, dport = item.five_tuple
     head: dict[str, Any] = {
-        "timestamp": timestamp(piece.timestamp_ns // 1000, "+0000"),
-        "flow_id": flow_id(piece),
+        "timestamp": timestamp(item.timestamp_ns // 1000, "+0000"),
+        "flow_id": flow_id(item),
         "in_iface": interface,
         "event_type": "alert",
     }
-    if piece.vlan:
-        head["vlan"] = _vlan(piece)
-    head["src_ip"] = piece.five_tuple.source_text
+    if item.vlan:
+        head["vlan"] = _vlan(item)
+    head["src_ip"] = item.five_tuple.source_text
     if sport or dport:
         head["src_port"] = sport
-    head["dest_ip"] = piece.five_tuple.destination_text
+    head["dest_ip"] = item.five_tuple.destination_text
     if sport or dport:
         head["dest_port"] = dport
     head |= {"proto": "IPv6-ICMP" if protocol == 58 else protocol_name(protocol), "host": form.host}
     if form.payload:
-        payload = piece.payload[: form.payload]
+        payload = item.payload[: form.payload]
         head |= {"payload": b64encode(payload).decode("ascii"), "payload_printable": printable(payload)}
     return head
 
@@ -138,23 +138,23 @@ def _sensor(match: Match) -> dict[str, Any]:
     }
 
 
-def _where(piece: Evidence, chunk: Chunk, offset: int, form: Form) -> dict[str, Any]:
+def _where(item: Evidence, chunk: Chunk, offset: int, form: Form) -> dict[str, Any]:
     """Where the packet is: nowhere, if it could not be written."""
     where: dict[str, Any] = {"devid": form.devid}
     if chunk.path:
         where |= {"file": str(chunk.path), "offset": offset}
         if form.url:
-            where["url"] = f"{form.url}/evidence?time={piece.timestamp_ns // 1000}&devid={form.devid}"
+            where["url"] = f"{form.url}/evidence?time={item.timestamp_ns // 1000}&devid={form.devid}"
     return where
 
 
-def flow_id(piece: Evidence) -> int:
+def flow_id(item: Evidence) -> int:
     """Return a number for a five-tuple and VLAN: the same in both directions, on every host, in every run."""
-    protocol, source, sport, destination, dport = piece.five_tuple
+    protocol, source, sport, destination, dport = item.five_tuple
     ends = sorted(((source, sport), (destination, dport)))
-    flow = repr((protocol, ends, _vlan(piece))).encode("ascii")
+    flow = repr((protocol, ends, _vlan(item))).encode("ascii")
     return int.from_bytes(blake2b(flow, digest_size=8).digest(), "big") >> (64 - _FLOW_ID_BITS)
 
 
-def _vlan(piece: Evidence) -> list[int]:
-    return [tci & 0x0FFF for tci in piece.vlan]
+def _vlan(item: Evidence) -> list[int]:
+    return [tci & 0x0FFF for tci in item.vlan]

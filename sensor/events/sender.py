@@ -32,7 +32,7 @@ CHANNEL_BYTES = 16 << 20
 MESSAGE_BYTES = 1 << 20
 """No message is longer."""
 REOPEN: Final = "reopen"
-_PART_BYTES, _PART_PIECES = 60_000, 256
+_PART_BYTES, _PART_ITEMS = 60_000, 256
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 _KILLED_S = 3.0
 _NOT_FOR_THE_SENDER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -163,11 +163,11 @@ class EventSender:
 
 def _parts(chunk: Chunk) -> Iterator[Chunk]:
     """Cut a chunk into such that fit into a message."""
-    path, _, pieces = chunk
+    path, _, items = chunk
     offsets = chunk.offsets()
     first = 0
-    for end in range(1, len(pieces) + 1):
-        is_full = offsets[end] - offsets[first] >= _PART_BYTES or end - first >= _PART_PIECES
-        if is_full or end == len(pieces):
-            yield Chunk(path, offsets[first], pieces[first:end])
+    for end in range(1, len(items) + 1):
+        is_full = offsets[end] - offsets[first] >= _PART_BYTES or end - first >= _PART_ITEMS
+        if is_full or end == len(items):
+            yield Chunk(path, offsets[first], items[first:end])
             first = end

@@ -70,7 +70,7 @@ class RecordPlace(NamedTuple):
 class Summary(NamedTuple):
     """What a database holds."""
 
-    pieces: int
+    items: int
     oldest_us: int | None
     newest_us: int | None
     files: dict[str, tuple[int, int]]
@@ -151,13 +151,13 @@ class DayReader:
                 " FROM file WHERE name IS NOT NULL"
             )
         }
-        pieces, oldest, newest = execute(
+        items, oldest, newest = execute(
             "SELECT ifnull(sum(pieces), 0), min(oldest), max(newest) FROM file"
             " WHERE name IS NOT NULL AND pieces > 0"
         ).fetchone()
-        if not pieces:
+        if not items:
             return Summary(0, None, None, files)
-        return Summary(pieces, self.day.time_us(oldest), self.day.time_us(newest), files)
+        return Summary(items, self.day.time_us(oldest), self.day.time_us(newest), files)
 
     def places(self, name: str) -> Iterator[RecordPlace]:
         """Give the place of each packet of a file that has a row, in the file's order."""

@@ -130,19 +130,19 @@ class DayWriter:
 
     # Records that are written
 
-    def add(self, name: str, linktype: int, offset: int, pieces: Sequence[Evidence]) -> bool:
+    def add(self, name: str, linktype: int, offset: int, items: Sequence[Evidence]) -> bool:
         """Make the rows of records that stand in a file from an offset on, one behind the other.
 
         Returns whether there is now a gap before them.
         """
-        offsets = list(accumulate(map(_record_bytes, pieces), initial=offset))
+        offsets = list(accumulate(map(_record_bytes, items), initial=offset))
         file, end = self._files.get(name) or self._new_file(name, linktype)
         if offset < end:  # somebody removed the file, and it was begun anew
             self.forget(name)
             file, end = self._new_file(name, linktype)
         if offset > end:
             self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, end, offset])
-        self._insert(file, offsets, pieces)
+        self._insert(file, offsets, items)
         self._set_end(name, file, offsets[-1])
         return offset > end
 
@@ -167,10 +167,10 @@ class DayWriter:
 
     def add_strays(self, name: str, located: Sequence[tuple[int, Evidence]]) -> None:
         """Make the rows of records in a gap that another day's database has."""
-        offsets, pieces = _unzip(located)
-        file, end = self._files.get(name) or self._new_file(name, pieces[0].linktype)
-        self._insert(file, offsets, pieces)
-        self._set_end(name, file, max(end, offsets[-1] + _record_bytes(pieces[-1])))
+        offsets, items = _unzip(located)
+        file, end = self._files.get(name) or self._new_file(name, items[0].linktype)
+        self._insert(file, offsets, items)
+        self._set_end(name, file, max(end, offsets[-1] + _record_bytes(items[-1])))
 
     def gaps(self) -> list[Gap]:
         """List the gaps, the newest file first."""
@@ -196,8 +196,8 @@ class DayWriter:
         self._execute("UPDATE file SET end = ? WHERE file = ?", [end, file])
         self._files[name] = file, end
 
-    def _insert(self, file: int, offsets: Sequence[int], pieces: Sequence[Evidence]) -> None:
-        rows, hits = self._rows(file, offsets, pieces)
+    def _insert(self, file: int, offsets: Sequence[int], items: Sequence[Evidence]) -> None:
+        rows, hits = self._rows(file, offsets, items)
         self._execute("SAVEPOINT rows")
         try:
             self._connection.executemany(_INSERT, rows)
@@ -217,7 +217,7 @@ class DayWriter:
     def _count(self, tally: Mapping[tuple[int, int], int]) -> None:
         self._connection.executemany(
             "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET pieces = pieces + excluded.pieces",
-            [(*key, pieces) for key, pieces in tally.items()],
+            [(*key, items) for key, items in tally.items()],
         )
 
     def _insert_each(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -238,15 +238,15 @@ class DayWriter:
         return inserted
 
     def _rows(
-        self, file: int, offsets: Sequence[int], pieces: Sequence[Evidence]
+        self, file: int, offsets: Sequence[int], items: Sequence[Evidence]
     ) -> tuple[list[tuple[Any, ...]], list[tuple[int, int]]]:
         """Make the rows of evidence and hits; the loop runs once for each piece, so it stays short."""
         rows: list[tuple[Any, ...]] = []
         hits: list[tuple[int, int]] = []
         interfaces: dict[int, int] = {}
         take, start_us = self._segments.take, self._start_us
-        for offset, piece in zip(offsets, pieces, strict=False):
-            frame, timestamp_ns, wirelen, _, index, five_tuple, vlan, start, end, matches = piece
+        for offset, item in zip(offsets, items, strict=False):
+            frame, timestamp_ns, wirelen, _, index, five_tuple, vlan, start, end, matches = item
             id_ = (timestamp_ns // 1000 - start_us) << OFFSET_BITS | offset & OFFSET_MASK
             interface = interfaces.get(index)
             if interface is None:
@@ -337,12 +337,12 @@ class DayWriter:
         self._execute("UPDATE file SET pieces = pieces - ? WHERE file = ?", [len(rows), file])
 
 
-def _record_bytes(piece: Evidence) -> int:
-    return RECORD_HEADER_BYTES + min(len(piece.frame), SNAPLEN)
+def _record_bytes(item: Evidence) -> int:
+    return RECORD_HEADER_BYTES + min(len(item.frame), SNAPLEN)
 
 
 def _unzip(located: Sequence[tuple[int, Evidence]]) -> tuple[list[int], list[Evidence]]:
-    return [offset for offset, _ in located], [piece for _, piece in located]
+    return [offset for offset, _ in located], [item for _, item in located]
 
 
 def _number(cursor: sqlite3.Cursor) -> int:

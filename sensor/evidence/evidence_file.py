@@ -141,14 +141,14 @@ class EvidenceFile:
         """Whether somebody removed the open file: what is written now would be lost."""
         return os.fstat(self._descriptor).st_nlink == 0
 
-    def append(self, pieces: Sequence[Evidence]) -> None:
+    def append(self, items: Sequence[Evidence]) -> None:
         """Write a record for each piece behind the last one.
 
         Raises OSError, naming the file, when they do not all fit: ``records`` has then grown by those
         that did, and what is behind them is cut off. The next call starts there.
         """
         header = b"" if self.end else file_header(self._linktype)
-        records, ends = encode(pieces)
+        records, ends = encode(items)
         data = memoryview(header + records if header else records)
         done = 0
         try:

@@ -18,20 +18,20 @@ Container = Literal["pcap", "pcapng"]
 log = logging.getLogger(__name__)
 
 
-def encoded(pieces: Iterable[Stored], container: Container) -> Iterator[bytes]:
+def encoded(items: Iterable[Stored], container: Container) -> Iterator[bytes]:
     """Give what a file starts with, then each packet.
 
     A pcap file has one link type, that of its first packet; packets of another are left out, with a line
     in the log at the end. A pcapng file has all of them, and with each packet the rules that it hit.
     Packets that are gone from their files are left out, with a line in the log.
     """
-    return _as_pcapng(pieces) if container == "pcapng" else _as_pcap(pieces)
+    return _as_pcapng(items) if container == "pcapng" else _as_pcap(items)
 
 
-def _as_pcap(pieces: Iterable[Stored]) -> Iterator[bytes]:
+def _as_pcap(items: Iterable[Stored]) -> Iterator[bytes]:
     linktype: int | None = None
     others = 0
-    for stored, record in _records(pieces):
+    for stored, record in _records(items):
         if linktype is None:
             linktype = stored.linktype
             yield file_header(linktype)
@@ -45,10 +45,10 @@ def _as_pcap(pieces: Iterable[Stored]) -> Iterator[bytes]:
         log.warning("%d packets of another link type are left out of the pcap file: pcapng has all", others)
 
 
-def _as_pcapng(pieces: Iterable[Stored]) -> Iterator[bytes]:
+def _as_pcapng(items: Iterable[Stored]) -> Iterator[bytes]:
     yield section_header()
     interfaces: dict[tuple[int, str], int] = {}
-    for stored, record in _records(pieces):
+    for stored, record in _records(items):
         interface = stored.linktype, stored.interface
         described = b""
         if interface not in interfaces:
@@ -60,9 +60,9 @@ def _as_pcapng(pieces: Iterable[Stored]) -> Iterator[bytes]:
         )
 
 
-def _records(pieces: Iterable[Stored]) -> Iterator[tuple[Stored, Record]]:
+def _records(items: Iterable[Stored]) -> Iterator[tuple[Stored, Record]]:
     with closing(Records()) as records:
-        for stored in pieces:
+        for stored in items:
             try:
                 record = records.read(stored)
             except EvidenceError as error:

@@ -6,7 +6,7 @@ be found again from the pcap files, which stay the truth.
 The id of a piece is its time: microseconds of the day, and below them 26 bits of its record's offset. Rows
 so lie in the order of time, a microsecond is a range of ids, and a rebuilt index has the same ids.
 
-Indexes over addresses and ports start with the **segment**, a stretch of time with some `SEGMENT_PIECES`
+Indexes over addresses and ports start with the **segment**, a stretch of time with some `SEGMENT_ITEMS`
 pieces: an insert touches the few pages of the newest segment, however many addresses there are (nobody can
 slow the writer by making them up), and a search asks segment by segment.
 """
@@ -28,7 +28,7 @@ OFFSET_BITS = 26
 TALLY_US = 10_000_000
 TALLY_IDS = TALLY_US << OFFSET_BITS
 """A row of the tally counts so much time."""
-SEGMENT_PIECES = 16_384
+SEGMENT_ITEMS = 16_384
 DAY_US = 86_400_000_000
 NO_INTERFACE = -1
 """Stands for the interface where a row is made from a file, which does not name it."""

@@ -26,10 +26,10 @@ from sensor.evidence.index_schema import Day, databases, day_of
 from sensor.model import Evidence
 
 COMMIT_S = 0.5
-COMMIT_PIECES = 16_384
+COMMIT_ITEMS = 16_384
 COMMIT_BYTES = 16 << 20
 """Rows are committed when so much waits, or so long; and by whoever calls `IndexWriter.commit`."""
-KEPT_PIECES = 65_536
+KEPT_ITEMS = 65_536
 KEPT_BYTES = 64 << 20
 """So much waits for a database that cannot be written; beyond it rows are given up, and leave a gap."""
 OPEN_DAYS = 4
@@ -55,7 +55,7 @@ class _Chunk:
     linktype: int
     offset: int
     end: int
-    pieces: list[Evidence]
+    items: list[Evidence]
 
 
 class IndexFigures(NamedTuple):
@@ -96,7 +96,7 @@ class IndexWriter:
         self._committed_s = time.monotonic()
         self._failed_s: float | None = None
 
-    def add(self, name: str, linktype: int, offset: int, end: int, pieces: Sequence[Evidence]) -> None:
+    def add(self, name: str, linktype: int, offset: int, end: int, items: Sequence[Evidence]) -> None:
         """Take note of records that were written.
 
         Args:
@@ -104,17 +104,17 @@ class IndexWriter:
             linktype: Of their file.
             offset: Where the first of them starts; the others follow it closely.
             end: Where the last of them ends.
-            pieces: All of the same UTC day.
+            items: All of the same UTC day.
         """
-        day = day_of(pieces[0].timestamp_ns // 1000)
+        day = day_of(items[0].timestamp_ns // 1000)
         last = self._waiting[-1] if self._waiting else None
         if last and (last.day, last.name, last.end) == (day, name, offset):
-            last.pieces.extend(pieces)
+            last.items.extend(items)
             last.end = end
         else:
-            self._waiting.append(_Chunk(day, name, linktype, offset, end, list(pieces)))
+            self._waiting.append(_Chunk(day, name, linktype, offset, end, list(items)))
         if time.monotonic() - self._committed_s >= COMMIT_S or (
-            self._failed_s is None and self._is_more_waiting_than(COMMIT_PIECES, COMMIT_BYTES)
+            self._failed_s is None and self._is_more_waiting_than(COMMIT_ITEMS, COMMIT_BYTES)
         ):
             self.commit()
 
@@ -129,9 +129,9 @@ class IndexWriter:
         for day, chunks in days.items():
             for is_behind in self.change(day, _add_all, chunks):
                 self.is_behind |= is_behind
-                self.rows += sum(len(chunk.pieces) for chunk in chunks)
+                self.rows += sum(len(chunk.items) for chunk in chunks)
                 self._waiting = [chunk for chunk in self._waiting if chunk.day != day]
-        if self._is_more_waiting_than(KEPT_PIECES, KEPT_BYTES):
+        if self._is_more_waiting_than(KEPT_ITEMS, KEPT_BYTES):
             self._waiting, self.is_behind = [], True
         if self._failed_s and not self._waiting and self._committed_s - self._failed_s >= QUIET_S:
             log.warning("the index is written again")
@@ -156,7 +156,7 @@ class IndexWriter:
 
     def figures(self) -> IndexFigures:
         """Say how it goes."""
-        waiting = sum(len(chunk.pieces) for chunk in self._waiting)
+        waiting = sum(len(chunk.items) for chunk in self._waiting)
         return IndexFigures(self.rows, waiting, self._failures, self._changed_s, self.is_behind)
 
     def days(self) -> list[Day]:
@@ -203,10 +203,10 @@ class IndexWriter:
             database.close()
         self._databases.clear()
 
-    def _is_more_waiting_than(self, pieces: int, size: int) -> bool:
+    def _is_more_waiting_than(self, items: int, size: int) -> bool:
         waiting = self._waiting
         return (
-            sum(len(chunk.pieces) for chunk in waiting) >= pieces
+            sum(len(chunk.items) for chunk in waiting) >= items
             or sum(chunk.end - chunk.offset for chunk in waiting) >= size
         )
 
@@ -247,5 +247,5 @@ class IndexWriter:
 
 def _add_all(database: DayWriter, chunks: Sequence[_Chunk]) -> bool:
     """Make the rows of all chunks; whether there are gaps before them."""
-    gaps = [database.add(one.name, one.linktype, one.offset, one.pieces) for one in chunks]
+    gaps = [database.add(one.name, one.linktype, one.offset, one.items) for one in chunks]
     return any(gaps)

@@ -40,7 +40,7 @@ def record_header(time_us: int, caplen: int, wirelen: int) -> bytes:
 _COMMON_HEADER = file_header(0)[:-4]  # all of it but the link type
 
 
-def encode(pieces: Sequence[Evidence]) -> tuple[bytes, list[int]]:
+def encode(items: Sequence[Evidence]) -> tuple[bytes, list[int]]:
     """Return the records of these pieces, joined, and for each the offset at which it ends.
 
     Nanoseconds are cut to microseconds and frames to `SNAPLEN`; ``wirelen`` is kept as it is.
@@ -50,11 +50,11 @@ def encode(pieces: Sequence[Evidence]) -> tuple[bytes, list[int]]:
     chunks: list[bytes] = []
     ends: list[int] = []
     end = 0
-    for piece in pieces:
-        frame = piece.frame[:SNAPLEN]
+    for item in items:
+        frame = item.frame[:SNAPLEN]
         caplen = len(frame)
-        seconds, nanoseconds = divmod(piece.timestamp_ns, 1_000_000_000)
-        chunks.append(pack(seconds, nanoseconds // 1000, caplen, piece.wirelen))
+        seconds, nanoseconds = divmod(item.timestamp_ns, 1_000_000_000)
+        chunks.append(pack(seconds, nanoseconds // 1000, caplen, item.wirelen))
         chunks.append(frame)
         end += _RECORD_HEADER.size + caplen
         ends.append(end)

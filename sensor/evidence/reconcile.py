@@ -78,8 +78,8 @@ def fill(index: IndexWriter, day: Day, gap: Gap, located: Located, rest: int) ->
     Returns False where that cannot be written now; the gap is then as it was, and can be filled again.
     """
     days: dict[Day, list[tuple[int, Evidence]]] = {}
-    for offset, piece in located:
-        days.setdefault(day_of(piece.timestamp_ns // 1000), []).append((offset, piece))
+    for offset, item in located:
+        days.setdefault(day_of(item.timestamp_ns // 1000), []).append((offset, item))
     own = days.pop(day, [])
     # In local time, at the end of summer time, a file may have records of two days.
     strays = [index.change(other, DayWriter.add_strays, gap.name, some) for other, some in days.items()]

@@ -159,10 +159,10 @@ class EvidenceSearch:
         for devid in self._devices(query):
             for day, path in self._days(devid, query):
                 count = partial(DayReader.histogram, query=query, start_us=found[0]["time_us"], bin_us=bin_us)
-                for number, classes, pieces in _ask(path, day, devid, count, needs_all=True):
-                    found[number]["total"] += pieces
+                for number, classes, items in _ask(path, day, devid, count, needs_all=True):
+                    found[number]["total"] += items
                     for rule_class, bit in CLASS_BITS.items():
-                        found[number]["classes"][rule_class] += pieces * bool(classes & bit)
+                        found[number]["classes"][rule_class] += items * bool(classes & bit)
         return found
 
     def status(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class EvidenceSearch:
         times_us = [time for summary in summaries for time in (summary.oldest_us, summary.newest_us) if time]
         return {
             "devid": devid,
-            "pieces": sum(summary.pieces for summary in summaries),
+            "pieces": sum(summary.items for summary in summaries),
             "bytes": sum(size for size, _ in sizes.values()),
             "oldest_us": min(times_us, default=None),
             "newest_us": max(times_us, default=None),

@@ -9,13 +9,13 @@ from sensor.evidence import index_schema
 
 
 class _Segment:
-    __slots__ = ("newest", "number", "pieces", "start")
+    __slots__ = ("items", "newest", "number", "start")
 
-    def __init__(self, number: int, start: int, newest: int, pieces: int) -> None:
+    def __init__(self, number: int, start: int, newest: int, items: int) -> None:
         self.number = number
         self.start = start
         self.newest = newest
-        self.pieces = pieces
+        self.items = items
 
 
 class Segments:
@@ -40,23 +40,23 @@ class Segments:
         if current is None or not current.start <= id_ < self._until:
             current = self._enter(bisect_right(self._starts, id_) - 1)
         if id_ > current.newest:
-            if current.pieces >= index_schema.SEGMENT_PIECES:
+            if current.items >= index_schema.SEGMENT_ITEMS:
                 current = self._begin(id_)
             current.newest = id_
-        current.pieces += 1
+        current.items += 1
         return current.number
 
-    def give_back(self, number: int, pieces: int) -> None:
+    def give_back(self, number: int, items: int) -> None:
         """Count rows of a segment out."""
         segment = next(segment for segment in self._segments if segment.number == number)
-        segment.pieces -= pieces
+        segment.items -= items
         self._touched[number] = segment
 
     def save(self) -> None:
         """Write what has changed since the last time; part of the transaction that the rows are in."""
         self._connection.executemany(
             "INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?)",
-            [(one.number, one.start, one.newest, one.pieces) for one in self._touched.values()],
+            [(one.number, one.start, one.newest, one.items) for one in self._touched.values()],
         )
         self._touched.clear()
         self._current = None

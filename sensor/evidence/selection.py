@@ -14,8 +14,8 @@ from typing import Any
 from sensor.evidence.index_schema import OFFSET_BITS, TALLY_US
 from sensor.evidence.query import Condition
 
-FIRST_PIECES = 16_384
-MOST_PIECES = 262_144
+FIRST_ITEMS = 16_384
+MOST_ITEMS = 262_144
 """Pieces in the first stretch; each further one is twice as long, up to the most."""
 FETCHED_FIRST = 128
 FETCHED_MOST = 8192
@@ -83,16 +83,16 @@ class Selection:
         starts = [start for start, _ in segments[1:]]
         ranges = zip([self._low, *starts], [*starts, self._high], (n for _, n in segments), strict=False)
         low, high = (self._high, self._high) if newest_first else (self._low, self._low)
-        pieces, most = 0, FIRST_PIECES
+        items, most = 0, FIRST_ITEMS
         for start, end, count in reversed(list(ranges)) if newest_first else ranges:
             low, high = (start, high) if newest_first else (low, end)
-            pieces += count
-            if pieces >= most:
+            items += count
+            if items >= most:
                 yield low, high
-                if most == FIRST_PIECES:
+                if most == FIRST_ITEMS:
                     self._leads = self._rarest(low, high)
                 low, high = (low, low) if newest_first else (high, high)
-                pieces, most = 0, min(2 * most, MOST_PIECES)
+                items, most = 0, min(2 * most, MOST_ITEMS)
         if low < high:
             yield low, high
 

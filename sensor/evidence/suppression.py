@@ -27,26 +27,26 @@ class Suppressor:
         self._limit = limit
         self._counts: dict[int, defaultdict[tuple[object, ...], int]] = {}
 
-    def admit(self, pieces: Sequence[Evidence]) -> list[Evidence]:
+    def admit(self, items: Sequence[Evidence]) -> list[Evidence]:
         """Give the pieces that may be written: those of which one match at least is below the limit.
 
         A piece without a match, kept for its flow, is always written.
         """
         if not self._limit:
-            return list(pieces)
+            return list(items)
         admitted: list[Evidence] = []
         held: list[Evidence] = []
-        for piece in pieces:
-            (admitted if self._is_admitted(piece) else held).append(piece)
+        for item in items:
+            (admitted if self._is_admitted(item) else held).append(item)
         self.suppressed += len(held)
         self.matches.update(rule_classes(held))
         return admitted
 
-    def _is_admitted(self, piece: Evidence) -> bool:
-        counts = self._second(piece.timestamp_ns // _NS)
-        flow = _flow(piece)
-        below = not piece.matches
-        for match in piece.matches:
+    def _is_admitted(self, item: Evidence) -> bool:
+        counts = self._second(item.timestamp_ns // _NS)
+        flow = _flow(item)
+        below = not item.matches
+        for match in item.matches:
             key = (match.rule.rule_id, flow)
             if counts[key] < self._limit:
                 below = True
@@ -61,8 +61,8 @@ class Suppressor:
         return self._counts[second]
 
 
-def _flow(piece: Evidence) -> tuple[object, ...]:
+def _flow(item: Evidence) -> tuple[object, ...]:
     """Both directions of a five-tuple and VLAN are one flow."""
-    protocol, source, sport, destination, dport = piece.five_tuple
+    protocol, source, sport, destination, dport = item.five_tuple
     ends = sorted(((source, sport), (destination, dport)))
-    return (protocol, *ends, tuple(tci & 0x0FFF for tci in piece.vlan))
+    return (protocol, *ends, tuple(tci & 0x0FFF for tci in item.vlan))

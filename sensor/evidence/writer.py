@@ -53,11 +53,11 @@ class Chunk(NamedTuple):
     """The file, by its final name; None for pieces that could not be written."""
     offset: int
     """Where the record of the first one starts."""
-    pieces: Sequence[Evidence]
+    items: Sequence[Evidence]
 
     def offsets(self) -> list[int]:
         """Return where each record starts, and where the last one ends."""
-        sizes = (RECORD_HEADER_BYTES + min(piece.caplen, SNAPLEN) for piece in self.pieces)
+        sizes = (RECORD_HEADER_BYTES + min(item.caplen, SNAPLEN) for item in self.items)
         return list(accumulate(sizes, initial=self.offset))
 
 
@@ -114,7 +114,7 @@ class EvidenceWriter:
         self.index.commit()
         return reconcile(self.index, {file.path.name for file in self._open.values()})
 
-    def write(self, pieces: Sequence[Evidence]) -> list[Chunk]:
+    def write(self, items: Sequence[Evidence]) -> list[Chunk]:
         """Append the pieces, in their order, each to the file of its time and link type; say where they are.
 
         Each ends in ``written`` or ``write_failed``; a disk that is full or broken raises nothing, costs a
@@ -123,8 +123,8 @@ class EvidenceWriter:
         failed_before = self.write_failed
         chunks: list[Chunk] = []
         groups: dict[tuple[int, int], list[Evidence]] = {}
-        for piece in pieces:
-            groups.setdefault((piece.timestamp_ns // _WINDOW_NS, piece.linktype), []).append(piece)
+        for item in items:
+            groups.setdefault((item.timestamp_ns // _WINDOW_NS, item.linktype), []).append(item)
         for (window, linktype), group in groups.items():
             written_before = self.written
             try:

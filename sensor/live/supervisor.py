@@ -127,12 +127,12 @@ class Supervisor:
                 read=before.read + report.read,
                 undecodable=before.undecodable + report.undecodable,
                 unmatched=before.unmatched + report.unmatched,
-                matched=before.matched + len(report.pieces),
+                matched=before.matched + len(report.items),
                 cut=before.cut + report.cut,
             )
-            if report.pieces:
-                pieces = self.suppressor.admit(report.pieces)
-                self.events.offer(self.writer.write(pieces))
+            if report.items:
+                items = self.suppressor.admit(report.items)
+                self.events.offer(self.writer.write(items))
 
     def reload(self) -> None:
         """Put a new rule set in force where one has been finished: in the kernel, then in the workers."""

@@ -95,13 +95,13 @@ def _take_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, connection: 
     if batch is None:
         return False
     before = pipeline.counts()
-    pieces = pipeline.process(batch)
+    items = pipeline.process(batch)
     read, undecodable, unmatched, cut, match_ns = (
         now - then for now, then in zip(pipeline.counts(), before, strict=True)
     )
     frames = (read, undecodable, unmatched, cut)
     batch_ns = time.perf_counter_ns() - started_ns
-    _send(connection, BatchReport(ring.cpu, ring.next_tail, *frames, pieces, batch_ns, match_ns, fill))
+    _send(connection, BatchReport(ring.cpu, ring.next_tail, *frames, items, batch_ns, match_ns, fill))
     ring.release()
     return True
 

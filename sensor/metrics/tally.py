@@ -60,25 +60,25 @@ class Tally:
             self.fill.observe(report.fill)
             if report.read:
                 self.match_s.observe(report.match_ns / 1e9 / report.read, report.read)
-        if report.pieces:
-            self._add_pieces(report.pieces)
+        if report.items:
+            self._add_items(report.items)
 
-    def _add_pieces(self, pieces: Sequence[Evidence]) -> None:
+    def _add_items(self, items: Sequence[Evidence]) -> None:
         """Count each rule and interface of a batch once: this runs for every piece of evidence."""
-        frames = Counter([piece.interface for piece in pieces])
+        frames = Counter([item.interface for item in items])
         size: Counter[int] = Counter()
-        found = [match.rule for piece in pieces for match in piece.matches]
+        found = [match.rule for item in items for match in item.matches]
         hits = Counter([rule.rule_id for rule in found])
-        for piece in pieces:
-            size[piece.interface] += piece.wirelen
+        for item in items:
+            size[item.interface] += item.wirelen
         for index, name in self._interfaces.items():
             frames_before, size_before = self.matched[name]
             self.matched[name] = frames_before + frames[index], size_before + size[index]
         for rule in {rule.rule_id: rule for rule in found}.values():
             self.matches[rule.rule_class] += hits[rule.rule_id]
             self.rules[self._labels(rule)] += hits[rule.rule_id]
-        self.matches["flow"] += sum(not piece.matches for piece in pieces)
-        self.talkers.add([piece.five_tuple.source for piece in pieces])
+        self.matches["flow"] += sum(not item.matches for item in items)
+        self.talkers.add([item.five_tuple.source for item in items])
 
     def _labels(self, rule: Rule) -> RuleLabels:
         labels = (rule.rule_class, str(rule.rule_id), rule.name[:MOST_NAME])

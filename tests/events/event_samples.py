@@ -17,9 +17,7 @@ SERVICE = Rule(11001, "service", "SSH", "OpenSSH", "ssh", vendor="OpenBSD", os="
 HEADERS = bytes(54)
 
 
-def piece(
-    number: int, payload: bytes = b"id=1 union select", rules: tuple[Rule, ...] = (THREAT,)
-) -> Evidence:
+def item(number: int, payload: bytes = b"id=1 union select", rules: tuple[Rule, ...] = (THREAT,)) -> Evidence:
     """A TCP segment whose source port is the number."""
     return Evidence(
         frame=HEADERS + payload,
@@ -37,7 +35,7 @@ def piece(
 
 def chunk(first: int, count: int, payload: bytes = b"id=1 union select") -> Chunk:
     """So many pieces in a file, one match each; their time and port tell them apart."""
-    return Chunk(Path("/e/3/a.pcap"), 24, [piece(number, payload) for number in range(first, first + count)])
+    return Chunk(Path("/e/3/a.pcap"), 24, [item(number, payload) for number in range(first, first + count)])
 
 
 @contextmanager

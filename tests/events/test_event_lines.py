@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from event_samples import NOON_NS, SERVICE, THREAT, piece
+from event_samples import NOON_NS, SERVICE, THREAT, item
 
 from sensor.events.eve import Form, alerts, flow_id
 from sensor.evidence.writer import Chunk, EvidenceWriter
@@ -57,9 +57,9 @@ EVE_ALERT = {
 """The part of Suricata's own schema that alerts need, and our object beside it."""
 
 
-def lines(*pieces: Evidence, form: Form = FORM, path: Path | None = FILE) -> list[dict[str, Any]]:
+def lines(*items: Evidence, form: Form = FORM, path: Path | None = FILE) -> list[dict[str, Any]]:
     """The events of these pieces, each of which is a proper alert."""
-    events = [json.loads(event.line) for event in alerts(Chunk(path, 24, pieces), form)]
+    events = [json.loads(event.line) for event in alerts(Chunk(path, 24, items), form)]
     for event in events:
         jsonschema.validate(event, EVE_ALERT)
     return events
@@ -68,7 +68,7 @@ def lines(*pieces: Evidence, form: Form = FORM, path: Path | None = FILE) -> lis
 def test_an_event_in_full() -> None:
     """Every field of a match that has all of them."""
     form = Form("probe", 3, 100, "https://probe:8321")
-    [event] = lines(piece(7, b'\0id= union "\xff', (SERVICE,)), form=form)
+    [event] = lines(item(7, b'\0id= union "\xff', (SERVICE,)), form=form)
     assert event == {
         "timestamp": "2023-06-18T12:00:00.000007+0000",
         "flow_id": event["flow_id"],
@@ -110,7 +110,7 @@ def test_an_event_in_full() -> None:
 
 def test_an_event_for_each_match() -> None:
     """Threats are of severity 1; a frame that was kept for its flow alone is no alert."""
-    events = lines(piece(0, rules=(THREAT, SERVICE)), piece(1, rules=()), piece(2))
+    events = lines(item(0, rules=(THREAT, SERVICE)), item(1, rules=()), item(2))
     assert [(e["src_port"], e["alert"]["signature_id"], e["alert"]["severity"]) for e in events] == [
         (0, 51001, 1),
         (0, 11001, 3),
@@ -120,36 +120,36 @@ def test_an_event_for_each_match() -> None:
 
 def test_the_payload_is_bounded() -> None:
     """To what was asked for, and by default there is none."""
-    [event] = lines(piece(0, b"0123456789"), form=Form("probe", 3, 4, None))
+    [event] = lines(item(0, b"0123456789"), form=Form("probe", 3, 4, None))
     assert (event["payload"], event["payload_printable"]) == (base64.b64encode(b"0123").decode(), "0123")
-    assert "payload" not in lines(piece(0))[0]
+    assert "payload" not in lines(item(0))[0]
 
 
 def test_offsets_are_those_of_the_file(tmp_path: Path) -> None:
     """The record there is the packet the event is of, whatever was matched before it."""
-    pieces = [piece(number, b"x" * number, (THREAT,) if number % 2 else ()) for number in range(10)]
+    items = [item(number, b"x" * number, (THREAT,) if number % 2 else ()) for number in range(10)]
     writer = EvidenceWriter(tmp_path, 3)
-    [chunk] = writer.write(pieces)
+    [chunk] = writer.write(items)
     writer.close()
     found = [json.loads(event.line) for event in alerts(chunk, FORM)]
     assert [event["src_port"] for event in found] == [1, 3, 5, 7, 9]
     for event in found:
         with Path(event["sensor"]["file"]).open("rb") as file:
             file.seek(event["sensor"]["offset"] + 16)
-            frame = pieces[event["src_port"]].frame
+            frame = items[event["src_port"]].frame
             assert file.read(len(frame)) == frame
 
 
 def test_evidence_that_could_not_be_written_is_still_told_of() -> None:
     """Without a place where it would be."""
-    [event] = lines(piece(0), path=None, form=Form("probe", 3, 0, "http://probe"))
+    [event] = lines(item(0), path=None, form=Form("probe", 3, 0, "http://probe"))
     assert event["sensor"].keys() == {"class", "start", "end", "devid"}
 
 
 def with_endpoints(protocol: int, source: str, sport: int, destination: str, dport: int) -> Evidence:
     """A piece of this flow, without VLAN."""
     ends = (bytes.fromhex(source), sport, bytes.fromhex(destination), dport)
-    return piece(0)._replace(five_tuple=FiveTuple(protocol, *ends), vlan=())
+    return item(0)._replace(five_tuple=FiveTuple(protocol, *ends), vlan=())
 
 
 def test_both_directions_have_one_flow_id() -> None:

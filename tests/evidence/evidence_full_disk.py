@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from evidence_samples import DEVID, NOON_S, NS, piece
+from evidence_samples import DEVID, NOON_S, NS, item
 
 from sensor.evidence import writer as evidence_writer
 from sensor.evidence.evidence_file import WINDOW_S
@@ -35,7 +35,7 @@ def write(time_s: int = NOON_S) -> None:
     global given
     batch = range(given, given + 10)
     before = writer.written
-    writer.write([piece(number, time_s * NS, caplen=450) for number in batch])
+    writer.write([item(number, time_s * NS, caplen=450) for number in batch])
     kept.extend(batch[: writer.written - before])
     given += 10
     assert writer.written + writer.write_failed == given

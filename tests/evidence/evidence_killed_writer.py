@@ -10,7 +10,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from evidence_samples import DEVID, NOON_S, NS, piece
+from evidence_samples import DEVID, NOON_S, NS, item
 
 from sensor.evidence.writer import EvidenceWriter
 
@@ -20,7 +20,7 @@ CAPLEN = 20_000  # long writes, so that the kill falls into one
 writer = EvidenceWriter(Path(sys.argv[1]), DEVID)
 ticks = len(sys.argv) > 2
 for first in count(0, BATCH):
-    writer.write([piece(number, caplen=CAPLEN) for number in range(first, first + BATCH)])
+    writer.write([item(number, caplen=CAPLEN) for number in range(first, first + BATCH)])
     if ticks:
         writer.tick(NOON_S * NS)
     sys.stdout.write(f"{first + BATCH}\n")

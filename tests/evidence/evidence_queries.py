@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from evidence_samples import NOON_S, piece
+from evidence_samples import NOON_S, item
 
 from sensor.evidence.search import Query, Stored
 from sensor.model import RULE_CLASSES, Evidence, FiveTuple, Match, Rule
@@ -32,16 +32,16 @@ TEXTS = [b"plain text", b"GET /Index", b"\x00\xff\x80binary", b"union SELECT"]
 def made(count: int, seed: int) -> list[Evidence]:
     """Evidence around a midnight: a few addresses, ports and rules, and times that repeat and step back."""
     seeded = random.Random(seed)
-    pieces = []
+    items = []
     time_us = MIDNIGHT_S * 1_000_000 - count * 250_000
     for number in range(count):
         time_us += seeded.choice([0, 0, 1, 1_000_000, 2_000_000, -300_000])
         addresses = V6 if seeded.random() < 0.2 else V4
         text = seeded.choice(TEXTS)
-        frame = piece(number).frame + text
+        frame = item(number).frame + text
         chosen = sorted(seeded.sample(range(12), seeded.choice([0, 1, 1, 1, 2, 3])))
         version = seeded.choice([None, "1.0", 'quo"te', "\\xff", "ünï"])
-        pieces.append(
+        items.append(
             Evidence(
                 frame,
                 time_us * 1000 + seeded.randrange(1000),
@@ -61,7 +61,7 @@ def made(count: int, seed: int) -> list[Evidence]:
                 tuple(Match(RULES[rule], 1, 3 + rule, version) for rule in chosen),
             )
         )
-    return pieces
+    return items
 
 
 def some_query(seeded: random.Random, times_us: list[int]) -> Query:

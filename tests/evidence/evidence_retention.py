@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from evidence_samples import DEVID, NOON_S, NS, piece
+from evidence_samples import DEVID, NOON_S, NS, item
 
 from sensor.config.settings import Settings
 from sensor.evidence import writer as evidence_writer
@@ -24,14 +24,14 @@ from sensor.live import upkeep  # isort: skip
 
 upkeep.RETENTION_S = 0.0
 evidence_writer.QUIET_S = 0.0
-small_disk, percent, windows, window_pieces = Path(sys.argv[1]), float(sys.argv[2]), 100, 500
+small_disk, percent, windows, window_items = Path(sys.argv[1]), float(sys.argv[2]), 100, 500
 writer = evidence_writer.EvidenceWriter(small_disk, DEVID)
 chores = Upkeep(Settings(evidence=small_disk, retain_free_percent=percent), writer)
 least_free = 100.0
 for number in range(windows):
     time_s = NOON_S + number * WINDOW_S
-    for first in range(0, window_pieces, 100):
-        writer.write([piece(first + one, time_s * NS + one, caplen=450) for one in range(100)])
+    for first in range(0, window_items, 100):
+        writer.write([item(first + one, time_s * NS + one, caplen=450) for one in range(100)])
         chores.tick((time_s + first // 2) * NS)
     disk = os.statvfs(small_disk)
     least_free = min(least_free, 100 * disk.f_bavail / disk.f_blocks)

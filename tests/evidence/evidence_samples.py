@@ -30,7 +30,7 @@ _UDP_HEADERS = bytes.fromhex(
 )
 
 
-def piece(
+def item(
     number: int = 0,
     time_ns: int = NOON_S * NS,
     *,
@@ -55,7 +55,7 @@ def piece(
 
 
 def number_of(record: Record) -> int:
-    """Return the number that `piece` put into the frame."""
+    """Return the number that `item` put into the frame."""
     return int.from_bytes(record.frame[len(_UDP_HEADERS) :][:8], "big")
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
-from evidence_samples import NOON_S, NS, capinfos_counts, piece, writing
+from evidence_samples import NOON_S, NS, capinfos_counts, item, writing
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
@@ -114,7 +114,7 @@ def test_list_by_every_filter(kept: Kept) -> None:
 def test_show_marks_the_bytes_that_were_hit(tmp_path: Path) -> None:
     """The dump has every byte of the frame, and marks under those of the match alone."""
     rule = Rule(50001, "threat", "Sample", "SQL injection", "x")
-    one = piece(0x6162, NOON_S * NS + 123_456_000)
+    one = item(0x6162, NOON_S * NS + 123_456_000)
     one = one._replace(matches=(Match(rule, 5, 8, "7.1"),), vlan=(0x2064,))
     with writing(tmp_path) as writer:
         writer.write([one])
@@ -175,7 +175,7 @@ def test_verify_finds_what_is_wrong(tmp_path: Path) -> None:
     """Nothing at first; then a packet without row, a row without packet, another packet, and garbage."""
     with writing(tmp_path) as writer:
         for window in range(4):
-            writer.write([piece(number, (NOON_S + 300 * window) * NS) for number in range(5)])
+            writer.write([item(number, (NOON_S + 300 * window) * NS) for number in range(5)])
     names = [f"2023061812{minute:02}.pcap" for minute in (0, 5, 10, 15)]
     flags = ("--evidence", tmp_path)
     done = sensor("evidence", "verify", *flags)

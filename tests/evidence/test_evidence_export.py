@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from evidence_queries import made
-from evidence_samples import DEVID, NOON_S, NS, capinfos_counts, piece, tcpdump_count, writing
+from evidence_samples import DEVID, NOON_S, NS, capinfos_counts, item, tcpdump_count, writing
 
 from sensor.evidence.export import Container, encoded
 from sensor.evidence.search import EvidenceSearch, Query
@@ -36,12 +36,12 @@ def test_pcapng_has_everything(tmp_path: Path) -> None:
     rules = [Rule(number, "threat", "Sample", f"Söme {number}; more", "x") for number in (50001, 50002)]
     comments = [f"threat {rule.rule_id} {rule.name}" for rule in rules]
     kinds = [
-        piece(1)._replace(interface=1, matches=(Match(rules[0], 0, 1), Match(rules[1], 0, 1, "2.4"))),
-        piece(2, NOON_S * NS + 123_456_789, caplen=61, wirelen=900)._replace(interface=2),
-        piece(3, (NOON_S + 1) * NS, caplen=64, linktype=113)._replace(
+        item(1)._replace(interface=1, matches=(Match(rules[0], 0, 1), Match(rules[1], 0, 1, "2.4"))),
+        item(2, NOON_S * NS + 123_456_789, caplen=61, wirelen=900)._replace(interface=2),
+        item(3, (NOON_S + 1) * NS, caplen=64, linktype=113)._replace(
             interface=1, matches=(Match(rules[0], 0, 1),)
         ),
-        piece(4, (NOON_S + 2) * NS, caplen=63)._replace(interface=1),
+        item(4, (NOON_S + 2) * NS, caplen=63)._replace(interface=1),
     ]
     writer = EvidenceWriter(tmp_path, DEVID, interface_name=lambda index: f"eth{index}")
     writer.write(kinds)
@@ -61,9 +61,9 @@ def test_pcapng_has_everything(tmp_path: Path) -> None:
 
 def test_frames_are_the_same_in_both(tmp_path: Path) -> None:
     """Byte for byte, in the order of time; tcpdump and capinfos find no fault."""
-    pieces = made(300, seed=5)
+    items = made(300, seed=5)
     with writing(tmp_path) as writer:
-        writer.write(pieces)
+        writer.write(items)
     paths = [exported(tmp_path, "pcap"), exported(tmp_path, "pcapng")]
     assert tcpdump_count(paths[0]) == 300
     assert capinfos_counts(paths) == [300, 300]
@@ -73,14 +73,14 @@ def test_frames_are_the_same_in_both(tmp_path: Path) -> None:
     ]
     assert dumps[0] == dumps[1]
     times = [row[0] for row in tshark(paths[0], "frame.time_epoch")]
-    assert times == sorted(f"{one.timestamp_ns // 1000 / 1e6:.6f}000" for one in pieces)
+    assert times == sorted(f"{one.timestamp_ns // 1000 / 1e6:.6f}000" for one in items)
 
 
 def test_comment_of_any_length(tmp_path: Path) -> None:
     """An option holds 65,535 bytes: a longer comment loses its end, never the packet, nor half a letter."""
     rules = [Rule(number, "threat", "Sample", "ü" * 250, "x") for number in range(200)]
     with writing(tmp_path) as writer:
-        writer.write([piece(1)._replace(matches=tuple(Match(rule, 0, 1) for rule in rules)), piece(2)])
+        writer.write([item(1)._replace(matches=tuple(Match(rule, 0, 1) for rule in rules)), item(2)])
     path = exported(tmp_path, "pcapng")
     assert capinfos_counts([path]) == [2]
     [[comment], _] = tshark(path, "frame.comment")
@@ -100,7 +100,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     """Packets of another link type than a pcap file's, and packets whose file is gone."""
     caplog.set_level(logging.WARNING)
     with writing(tmp_path) as writer:
-        writer.write([piece(1), piece(2, linktype=101), piece(3, (NOON_S + 300) * NS)])
+        writer.write([item(1), item(2, linktype=101), item(3, (NOON_S + 300) * NS)])
     (writer.directory / "202306181205.pcap").unlink()
     assert capinfos_counts([exported(tmp_path, "pcap")]) == [1]
     assert "1 packets of another link type are left out" in caplog.text

@@ -21,9 +21,9 @@ from evidence_samples import (
     NS,
     PROGRAM_ENVIRONMENT,
     capinfos_counts,
+    item,
     names_in,
     numbers_in,
-    piece,
     tcpdump_count,
     writing,
 )
@@ -88,10 +88,10 @@ def test_room_ends_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with writing(directory) as writer:
             temp = writer.directory / "202306181200.pcap.temp"
             with room_for(size):
-                writer.write([piece(number) for number in range(3)])
+                writer.write([item(number) for number in range(3)])
             assert (writer.written, writer.write_failed) == (kept, 3 - kept)
             assert temp.stat().st_size == (FILE_HEADER_BYTES + kept * RECORD_BYTES if kept else 0)
-            writer.write([piece(3), piece(4)])
+            writer.write([item(3), item(4)])
         assert numbers_in(writer.paths[0]) == [*range(kept), 3, 4]
 
 
@@ -99,7 +99,7 @@ def test_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
     """A file that never got a record is gone when its time is over."""
     with writing(tmp_path) as writer:
         with room_for(10):
-            writer.write([piece()])
+            writer.write([item()])
         assert names_in(tmp_path) == ["202306181200.pcap.temp"]
         writer.tick((NOON_S + 2 * WINDOW_S) * NS)
         assert (names_in(tmp_path), writer.paths, writer.write_failed) == ([], [], 1)
@@ -108,9 +108,9 @@ def test_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
 def test_one_file_without_room_does_not_cost_the_others(tmp_path: Path) -> None:
     """In one batch, what goes to a file with room is written although another file has none."""
     with writing(tmp_path) as writer:
-        writer.write([piece(number) for number in range(5)])
+        writer.write([item(number) for number in range(5)])
         with room_for(FILE_HEADER_BYTES + 3 * RECORD_BYTES):
-            writer.write([piece(5), piece(6, (NOON_S + WINDOW_S) * NS), piece(7)])
+            writer.write([item(5), item(6, (NOON_S + WINDOW_S) * NS), item(7)])
     assert [numbers_in(path) for path in writer.paths] == [[0, 1, 2, 3, 4], [6]]
     assert (writer.written, writer.write_failed) == (6, 2)
 
@@ -121,9 +121,9 @@ def test_disk_that_alternates_does_not_flood_the_log(
     """A disk that is nearly full fails and works by turns: that is one line, not one a batch."""
     with writing(tmp_path) as writer:
         for number in range(50):
-            writer.write([piece(number)])
+            writer.write([item(number)])
             with room_for(FILE_HEADER_BYTES):
-                writer.write([piece(number)])
+                writer.write([item(number)])
     assert (writer.written, writer.write_failed) == (50, 50)
     assert len(caplog.records) == 1
 
@@ -134,12 +134,12 @@ def test_directory_removed_while_writing(
     """Without its directory evidence is counted as lost, not written into the void; then it resumes."""
     monkeypatch.setattr(evidence_writer, "QUIET_S", 0.0)
     with writing(tmp_path) as writer:
-        writer.write([piece(0)])
+        writer.write([item(0)])
         shutil.rmtree(writer.directory)
-        writer.write([piece(1)])
+        writer.write([item(1)])
         assert (writer.written, writer.write_failed) == (1, 1)
         writer.directory.mkdir()
-        writer.write([piece(2)])
+        writer.write([item(2)])
     assert numbers_in(writer.paths[0]) == [2]
     assert "evidence cannot be written" in caplog.text
     assert "evidence is written again; 1 frames of this run were not" in caplog.text
@@ -154,17 +154,17 @@ def test_tail_that_cannot_be_cut_is_overwritten_or_recovered(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with writing(tmp_path) as writer:
-        writer.write([piece(0)])
+        writer.write([item(0)])
         with monkeypatch.context() as context:
             context.setattr(os, "ftruncate", broken)
             with room_for(FILE_HEADER_BYTES + RECORD_BYTES + 50):
-                writer.write([piece(1)])
-            writer.write([piece(2)])
-        writer.write([piece(3)])
+                writer.write([item(1)])
+            writer.write([item(2)])
+        writer.write([item(3)])
         with monkeypatch.context() as context:
             context.setattr(os, "ftruncate", broken)
             with room_for(FILE_HEADER_BYTES + 2 * RECORD_BYTES + 50):
-                writer.write([piece(4)])
+                writer.write([item(4)])
             writer.tick((NOON_S + 2 * WINDOW_S) * NS)
         assert names_in(tmp_path) == ["202306181200.pcap.temp"]
     assert (writer.written, writer.write_failed) == (2, 3)

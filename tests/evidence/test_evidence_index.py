@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from evidence_queries import made
-from evidence_samples import DEVID, NOON_S, NS, PROGRAM_ENVIRONMENT, number_of, piece, writing
+from evidence_samples import DEVID, NOON_S, NS, PROGRAM_ENVIRONMENT, item, number_of, writing
 
 from sensor.config.settings import Settings
 from sensor.evidence import day_writer, index_writer
@@ -51,7 +51,7 @@ def faults(directory: Path) -> list[str]:
     return [verdict.fault for verdict in verify(directory / str(DEVID), DEVID) if verdict.fault]
 
 
-def pieces_found(directory: Path) -> list[int]:
+def items_found(directory: Path) -> list[int]:
     """The numbers of all pieces that the index finds, the oldest first."""
     found = EvidenceSearch(directory)
     return sorted(number_of(found.record(stored)) for stored in found.iterate(Query()))
@@ -60,7 +60,7 @@ def pieces_found(directory: Path) -> list[int]:
 def hits(count: int, first: int = 0, time_ns: int = NOON_S * NS) -> list[Evidence]:
     """Pieces with a match, a millisecond apart."""
     return [
-        piece(number, time_ns + number * 1_000_000)._replace(matches=(Match(RULE, 0, 4, "1.0"),))
+        item(number, time_ns + number * 1_000_000)._replace(matches=(Match(RULE, 0, 4, "1.0"),))
         for number in range(first, first + count)
     ]
 
@@ -78,7 +78,7 @@ def kill_and_restart(directory: Path, kill_at_bytes: int, rematcher: Rematcher) 
     with writing(directory) as writer:
         missing = complete(writer, rematcher)
         [recovery] = writer.recovered
-        writer.write([piece(recovery.records, NOON_S * NS)])
+        writer.write([item(recovery.records, NOON_S * NS)])
         writer.tick(NOON_S * NS)
         assert faults(directory) == []
     return acknowledged, recovery.records, missing
@@ -94,7 +94,7 @@ def test_kill_leaves_every_row_its_packet_and_the_reverse(tmp_path: Path, rematc
         acknowledged, kept, missing = kill_and_restart(directory, seeded.randrange(1, 10_000_000), rematcher)
         assert kept >= acknowledged
         assert missing <= 200  # that is what was written since the last commit
-        assert pieces_found(directory) == list(range(kept + 1))
+        assert items_found(directory) == list(range(kept + 1))
         assert faults(directory) == []
         missed += missing
     assert missed, "no kill ever fell between file and index: the test does not test"
@@ -105,7 +105,7 @@ def test_lost_index_is_built_anew(tmp_path: Path, rematcher: Rematcher) -> None:
     with writing(tmp_path) as writer:
         writer.write(hits(30))
         writer.write(hits(5, 30, (NOON_S + WINDOW_S) * NS))
-        writer.write([piece(35, linktype=101), piece(36, (NOON_S + 86_400) * NS)])
+        writer.write([item(35, linktype=101), item(36, (NOON_S + 86_400) * NS)])
     keys = [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())]
     for path in writer.directory.glob("*.sqlite"):
         path.unlink()
@@ -142,7 +142,7 @@ def test_index_that_cannot_be_used_is_moved_aside(
         writer.tick(NOON_S * NS)
         complete(writer, rematcher)
     assert faults(tmp_path) == []
-    assert pieces_found(tmp_path) == list(range(3010))
+    assert items_found(tmp_path) == list(range(3010))
     aside = path.with_name(f"{DATABASE}.bad")
     assert aside.stat().st_size == len(damaged)
     assert f"{path} cannot be used" in caplog.text
@@ -196,7 +196,7 @@ def test_locked_index_neither_stops_nor_slows_evidence(
             assert stuck.failures >= 19  # one a tick
         writer.tick(NOON_S * NS)
         assert writer.index.figures()[:3] == (200, 0, stuck.failures)
-        assert pieces_found(tmp_path) == list(range(200))
+        assert items_found(tmp_path) == list(range(200))
     assert faults(tmp_path) == []
     assert caplog.text.count("cannot be written") == 1
     assert "the index is written again" in caplog.text
@@ -206,7 +206,7 @@ def test_rows_given_up_are_found_in_the_files_later(
     tmp_path: Path, rematcher: Rematcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock for too long costs rows, not evidence; they become a gap, which is filled beside the writing."""
-    monkeypatch.setattr(index_writer, "KEPT_PIECES", 50)
+    monkeypatch.setattr(index_writer, "KEPT_ITEMS", 50)
     with writing(tmp_path) as writer:
         writer.write(hits(10))
         writer.tick(NOON_S * NS)
@@ -217,11 +217,11 @@ def test_rows_given_up_are_found_in_the_files_later(
         writer.write(hits(10, 100))
         writer.tick(NOON_S * NS)
         assert writer.index.is_behind
-        assert len(pieces_found(tmp_path)) < 110
+        assert len(items_found(tmp_path)) < 110
         assert EvidenceSearch(tmp_path).status()["index"]["state"] == "rebuilding"
         assert 0 < complete(writer, rematcher) < 100
         writer.write(hits(10, 110))
-    assert pieces_found(tmp_path) == list(range(120))
+    assert items_found(tmp_path) == list(range(120))
     assert faults(tmp_path) == []
 
 
@@ -233,7 +233,7 @@ def test_file_deleted_while_nobody_wrote(tmp_path: Path, rematcher: Rematcher) -
     (writer.directory / "202306181200.pcap").unlink()
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 0
-        assert pieces_found(tmp_path) == list(range(3000, 3020))
+        assert items_found(tmp_path) == list(range(3000, 3020))
         assert sum(bin_["total"] for bin_ in histogram(tmp_path)) == 20
         while writer.index.untidy:
             writer.index.tidy()
@@ -268,7 +268,7 @@ def test_directory_that_cannot_be_read_costs_no_rows(
         elsewhere.rename(writer.directory)
         assert writer.reconcile() == []
         assert not writer.index.is_behind
-    assert pieces_found(tmp_path) == list(range(10))
+    assert items_found(tmp_path) == list(range(10))
 
 
 def test_file_cut_or_grown_while_nobody_wrote(tmp_path: Path, rematcher: Rematcher) -> None:
@@ -283,7 +283,7 @@ def test_file_cut_or_grown_while_nobody_wrote(tmp_path: Path, rematcher: Rematch
         file.write(more)
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 5
-    assert pieces_found(tmp_path) == [*range(12), *range(15, 40)]
+    assert items_found(tmp_path) == [*range(12), *range(15, 40)]
     assert faults(tmp_path) == ["has 30 torn bytes at its end"]
 
 
@@ -312,18 +312,18 @@ def test_open_file_removed_and_begun_anew(tmp_path: Path, rematcher: Rematcher) 
         (writer.directory / "202306181200.pcap.temp").unlink()
         writer.write(hits(5, 20))
         writer.tick(NOON_S * NS)
-        assert pieces_found(tmp_path) == list(range(20, 25))
+        assert items_found(tmp_path) == list(range(20, 25))
         assert complete(writer, rematcher) == 0
         while writer.index.untidy:
             writer.index.tidy()
-    assert pieces_found(tmp_path) == list(range(20, 25))
+    assert items_found(tmp_path) == list(range(20, 25))
     assert faults(tmp_path) == []
 
 
 def test_ids_that_are_taken(tmp_path: Path) -> None:
     """Packets of one microsecond, at the same place of different files, each have their row."""
     with writing(tmp_path) as writer:
-        writer.write([piece(1), piece(2, linktype=101), piece(3, linktype=228)])
+        writer.write([item(1), item(2, linktype=101), item(3, linktype=228)])
     index_ = EvidenceSearch(tmp_path)
     assert len({stored.key for stored in index_.lookup(NOON_S * 1_000_000)}) == 3
     assert faults(tmp_path) == []
@@ -340,7 +340,7 @@ def test_local_time_at_the_end_of_summer_time(
         times = [midnight_s - 3600, midnight_s, midnight_s - 3590, midnight_s + 10]
         with writing(tmp_path, local_time=True) as writer:
             for number, time_s in enumerate(times):
-                writer.write([piece(number, time_s * NS)])
+                writer.write([item(number, time_s * NS)])
                 writer.tick(0)
             complete(writer, rematcher)
         assert [path.name for path in writer.directory.glob("*.pcap")] == ["202310290200.pcap"]
@@ -360,7 +360,7 @@ def test_local_time_at_the_end_of_summer_time(
 
 def test_rows_are_committed_without_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in `sensor read`, where no timer runs: by number, by size, and by time."""
-    for name, value in (("COMMIT_PIECES", 10), ("COMMIT_BYTES", 500), ("COMMIT_S", 0.0)):
+    for name, value in (("COMMIT_ITEMS", 10), ("COMMIT_BYTES", 500), ("COMMIT_S", 0.0)):
         with monkeypatch.context() as patch:
             patch.setattr(index_writer, "COMMIT_S", 1e9)
             directory = tmp_path / name
@@ -369,7 +369,7 @@ def test_rows_are_committed_without_a_tick(tmp_path: Path, monkeypatch: pytest.M
                 assert not list(writer.directory.glob("*.sqlite"))
                 patch.setattr(index_writer, name, value)
                 writer.write(hits(10, 3))
-                assert pieces_found(directory) == list(range(13))
+                assert items_found(directory) == list(range(13))
 
 
 def test_many_kinds_of_evidence_are_verified(tmp_path: Path, rematcher: Rematcher) -> None:

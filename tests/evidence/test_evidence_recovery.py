@@ -14,9 +14,9 @@ from evidence_samples import (
     PROGRAM_ENVIRONMENT,
     RECORD_HEADER_BYTES,
     capinfos_counts,
+    item,
     names_in,
     numbers_in,
-    piece,
     tcpdump_count,
     writing,
 )
@@ -25,7 +25,7 @@ from sensor.evidence.pcap import encode, file_header
 from sensor.model import LinkType
 
 KILLED_WRITER = Path(__file__).with_name("evidence_killed_writer.py")
-WHOLE = file_header(LinkType.ETHERNET) + encode([piece(number) for number in range(3)])[0]
+WHOLE = file_header(LinkType.ETHERNET) + encode([item(number) for number in range(3)])[0]
 RECORD_BYTES = (len(WHOLE) - FILE_HEADER_BYTES) // 3
 
 
@@ -47,7 +47,7 @@ def test_torn_at_every_byte_of_the_last_record(tmp_path: Path) -> None:
             assert writer.recovered == [(path, kept, cut)]
             assert names_in(tmp_path) == [path.name]
             assert path.read_bytes() == WHOLE[: size - cut]
-            writer.write([piece(9)])
+            writer.write([item(9)])
         assert numbers_in(path) == [*range(kept), 9]
         path.unlink()
 
@@ -60,7 +60,7 @@ def test_torn_at_every_byte_of_the_file_header(tmp_path: Path) -> None:
         with writing(tmp_path) as writer:
             assert writer.recovered == [(path, 0, size % FILE_HEADER_BYTES)]
             assert names_in(tmp_path) == []
-            writer.write([piece(9)])
+            writer.write([item(9)])
         assert numbers_in(path) == [9]
         path.unlink()
 
@@ -118,7 +118,7 @@ def test_file_open_and_finished_at_once_is_left_alone(tmp_path: Path) -> None:
     left_open(tmp_path, WHOLE[:-1], "202306181200.pcap")
     left_open(tmp_path, WHOLE[:-2])
     with writing(tmp_path) as writer:
-        writer.write([piece(9)])
+        writer.write([item(9)])
     sizes = {path.name: path.stat().st_size for path in (tmp_path / str(DEVID)).glob("*.pcap*")}
     assert sizes == {
         "202306181200.pcap": len(WHOLE) - 1,
@@ -148,7 +148,7 @@ def test_kill_loses_nothing_but_the_tail(tmp_path: Path) -> None:
             assert recovery.records >= acknowledged
             assert recovery.path.stat().st_size == torn_bytes - recovery.cut
             assert recovery.cut < RECORD_HEADER_BYTES + 20_000
-            writer.write([piece(recovery.records)])
+            writer.write([item(recovery.records)])
         assert numbers_in(recovery.path) == list(range(recovery.records + 1))
         paths.append(recovery.path)
         counts.append(recovery.records + 1)

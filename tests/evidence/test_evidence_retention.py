@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evidence_samples import NOON_S, NS, PROGRAM_ENVIRONMENT, names_in, piece, writing
+from evidence_samples import NOON_S, NS, PROGRAM_ENVIRONMENT, item, names_in, writing
 
 from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.retention import DELETED_AT_ONCE, Limits, Retention
@@ -64,7 +64,7 @@ def test_disk_that_is_full_nevertheless(tmp_path: Path) -> None:
 def windows(writer: EvidenceWriter, count: int, step_s: int = WINDOW_S) -> list[str]:
     """Write so many files, the last of which stays open; their final names."""
     for number in range(count):
-        writer.write([piece(number, (NOON_S + number * step_s) * NS, caplen=1000)])
+        writer.write([item(number, (NOON_S + number * step_s) * NS, caplen=1000)])
         if number < count - 1:
             writer.tick((NOON_S + number * step_s + 2 * WINDOW_S) * NS)
     return [path.name for path in writer.paths]

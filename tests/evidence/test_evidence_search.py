@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from evidence_queries import MIDNIGHT_S, holds, made, same, some_query
-from evidence_samples import DEVID, NOON_S, NS, piece, writing
+from evidence_samples import DEVID, NOON_S, NS, item, writing
 
 from sensor.errors import EvidenceError
 from sensor.evidence import index_schema, search, selection
@@ -30,9 +30,9 @@ COUNT = 600
 def small_steps() -> Iterator[None]:
     """Segments, stretches and fetches of a few rows: a small database is searched like a large one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_schema, "SEGMENT_PIECES", 8)
-        patch.setattr(selection, "FIRST_PIECES", 16)
-        patch.setattr(selection, "MOST_PIECES", 64)
+        patch.setattr(index_schema, "SEGMENT_ITEMS", 8)
+        patch.setattr(selection, "FIRST_ITEMS", 16)
+        patch.setattr(selection, "MOST_ITEMS", 64)
         patch.setattr(selection, "FETCHED_FIRST", 3)
         patch.setattr(selection, "FETCHED_MOST", 7)
         yield
@@ -42,16 +42,16 @@ def small_steps() -> Iterator[None]:
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evidence]]:
     """Evidence of two devices, around a midnight."""
     directory = tmp_path_factory.mktemp("kept")
-    pieces = made(COUNT, seed=7)
+    items = made(COUNT, seed=7)
     for devid in (DEVID, 12):
         writer = EvidenceWriter(directory, devid, interface_name=lambda index: f"eth{index}")
         with closing(writer):
             for start in range(0, COUNT, 50):
                 writer.write(
-                    [one for one in pieces[start : start + 50] if (one.interface == 1) == (devid == 3)]
+                    [one for one in items[start : start + 50] if (one.interface == 1) == (devid == 3)]
                 )
                 writer.tick(0)
-    return directory, pieces
+    return directory, items
 
 
 def pages(index: EvidenceSearch, query: Query, limit: int) -> Iterator[Page]:
@@ -70,11 +70,11 @@ def found(index: EvidenceSearch, query: Query, limit: int = 17) -> list[Stored]:
     return [stored for page in pages(index, query, limit) for stored in page.items]
 
 
-def assert_same(stored: list[Stored], pieces: list[Evidence]) -> None:
+def assert_same(stored: list[Stored], items: list[Evidence]) -> None:
     """Each piece is there once, told as it was; microseconds are in order, newest first."""
     times_us = [one.time_us for one in stored]
-    assert times_us == sorted((one.timestamp_ns // 1000 for one in pieces), reverse=True)
-    left = list(pieces)
+    assert times_us == sorted((one.timestamp_ns // 1000 for one in items), reverse=True)
+    left = list(items)
     for one in stored:
         [number] = [
             number for number, candidate in enumerate(left) if same(one, candidate) and _is_at(one, candidate)
@@ -90,11 +90,11 @@ def _is_at(stored: Stored, one: Evidence) -> bool:
 @pytest.mark.parametrize("seed", range(16))
 def test_every_query_finds_what_it_asks_for(kept: tuple[Path, list[Evidence]], seed: int) -> None:
     """Whatever is combined: search and iterate give exactly the pieces for which it holds, in order."""
-    directory, pieces = kept
+    directory, items = kept
     index = EvidenceSearch(directory)
-    times_us = [one.timestamp_ns // 1000 for one in pieces]
+    times_us = [one.timestamp_ns // 1000 for one in items]
     for query in [some_query(random.Random(1000 * seed + number), times_us) for number in range(4)]:
-        expected = [one for one in pieces if holds(query, one)]
+        expected = [one for one in items if holds(query, one)]
         stored = found(index, query)
         assert_same(stored, expected)
         assert list(index.iterate(query)) == sorted(
@@ -107,9 +107,9 @@ def test_every_query_finds_what_it_asks_for(kept: tuple[Path, list[Evidence]], s
 
 def test_lookup_gives_all_packets_of_the_microsecond(kept: tuple[Path, list[Evidence]]) -> None:
     """Of every microsecond, of one device or of all; nothing of the ones beside it."""
-    directory, pieces = kept
+    directory, items = kept
     index = EvidenceSearch(directory)
-    counts = Counter(one.timestamp_ns // 1000 for one in pieces)
+    counts = Counter(one.timestamp_ns // 1000 for one in items)
     assert max(counts.values()) > 3
     for time_us, count in counts.items():
         stored = index.lookup(time_us)
@@ -159,7 +159,7 @@ def test_flow_is_both_directions_with_its_vlan(tmp_path: Path) -> None:
     ]
     with writing(tmp_path) as writer:
         for number, (five_tuple, vlan) in enumerate(kinds * 2):
-            one = piece(number, NOON_S * NS - 3_000_000_000 + number * NS)
+            one = item(number, NOON_S * NS - 3_000_000_000 + number * NS)
             writer.write([one._replace(five_tuple=five_tuple, vlan=vlan)])
     index = EvidenceSearch(tmp_path)
     first = index.lookup((NOON_S - 3) * 1_000_000)[0]
@@ -175,11 +175,11 @@ def test_flow_is_both_directions_with_its_vlan(tmp_path: Path) -> None:
 def test_cursor_is_stable_while_evidence_arrives(tmp_path: Path) -> None:
     """Pages that are turned while the newest evidence grows leave nothing out and show nothing twice."""
     with writing(tmp_path) as writer:
-        writer.write([piece(number, NOON_S * NS + number * 1_000_000) for number in range(100)])
+        writer.write([item(number, NOON_S * NS + number * 1_000_000) for number in range(100)])
         writer.tick(0)
         index = EvidenceSearch(tmp_path)
         first = index.search(Query(), 30)
-        writer.write([piece(number, NOON_S * NS + number * 1_000_000) for number in range(100, 150)])
+        writer.write([item(number, NOON_S * NS + number * 1_000_000) for number in range(100, 150)])
         writer.tick(0)
         rest = []
         cursor = first.cursor
@@ -229,7 +229,7 @@ def test_histogram_counts_every_piece_once(
     kept: tuple[Path, list[Evidence]], query: Query, bins: int, length_s: int
 ) -> None:
     """Whatever the bins, each piece is in the bin of its time, and in the classes that it hit."""
-    directory, pieces = kept
+    directory, items = kept
     since_us = MIDNIGHT_S * 1_000_000 - length_s * 500_000 + 7
     until_us = since_us + length_s * 1_000_000
     histogram = EvidenceSearch(directory).histogram(query, since_us, until_us, bins)
@@ -237,7 +237,7 @@ def test_histogram_counts_every_piece_once(
     assert histogram[0]["time_us"] == since_us
     assert histogram[-1]["time_us"] < until_us
     expected: Counter[tuple[int, str]] = Counter()
-    for one in pieces:
+    for one in items:
         time_us = one.timestamp_ns // 1000
         if (
             since_us <= time_us < until_us
@@ -255,10 +255,10 @@ def test_histogram_counts_every_piece_once(
 
 def test_status(kept: tuple[Path, list[Evidence]]) -> None:
     """What is kept of each device; all of it is indexed."""
-    directory, pieces = kept
+    directory, items = kept
     status = EvidenceSearch(directory).status()
     for device, interface in zip(status["devices"], (1, 2), strict=True):
-        times_us = [one.timestamp_ns // 1000 for one in pieces if one.interface == interface]
+        times_us = [one.timestamp_ns // 1000 for one in items if one.interface == interface]
         files = list((directory / str(device["devid"])).glob("*.pcap"))
         assert device == {
             "devid": {1: 3, 2: 12}[interface],
@@ -335,14 +335,14 @@ def test_reader_without_the_right_to_write() -> None:
     with TemporaryDirectory() as name:  # pytest's own directories are closed to others
         directory = Path(name)
         with writing(directory) as writer:
-            writer.write([piece(1)])
+            writer.write([item(1)])
             writer.tick(0)
             _open_to_all(directory)
-            assert _as_nobody(lambda: _pieces(directory)) == 1
+            assert _as_nobody(lambda: _items(directory)) == 1
         _open_to_all(directory)
         before = sorted(path.name for path in writer.directory.iterdir())
         assert before == [".lock", "20230618.sqlite", "202306181200.pcap"]
-        assert _as_nobody(lambda: _pieces(directory)) == 1
+        assert _as_nobody(lambda: _items(directory)) == 1
         assert sorted(path.name for path in writer.directory.iterdir()) == before
 
 
@@ -353,7 +353,7 @@ def test_directory_that_cannot_be_read(which: str) -> None:
     with TemporaryDirectory() as name:
         directory = Path(name)
         with writing(directory) as writer:
-            writer.write([piece(1)])
+            writer.write([item(1)])
         _open_to_all(directory)
         index, day = EvidenceSearch(directory), Query(devid=3)
         [stored] = index.search(Query(), 1).items
@@ -388,7 +388,7 @@ def _open_to_all(directory: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _pieces(directory: Path) -> int:
+def _items(directory: Path) -> int:
     return len(EvidenceSearch(directory).search(Query(), 10).items)
 
 

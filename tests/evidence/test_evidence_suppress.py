@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evidence_samples import NOON_S, NS, piece
+from evidence_samples import NOON_S, NS, item
 
 from sensor.evidence.suppression import Suppressor
 from sensor.model import Evidence, FiveTuple, Match, Rule
@@ -14,7 +14,7 @@ def hit(time_ns: int, *rule_ids: int, sport: int = 1, reverse: bool = False) -> 
     if reverse:
         five_tuple = FiveTuple(6, b"bbbb", 80, b"aaaa", sport)
     matches = tuple(Match(Rule(rule_id, "threat", "t", "n", "x"), 0, 1) for rule_id in rule_ids)
-    return piece(time_ns=time_ns)._replace(five_tuple=five_tuple, matches=matches)
+    return item(time_ns=time_ns)._replace(five_tuple=five_tuple, matches=matches)
 
 
 NOON_NS = NOON_S * NS

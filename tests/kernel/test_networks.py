@@ -88,7 +88,7 @@ def test_kernel_and_user_space_look_at_the_same(includes: int, excludes: int) ->
     def kept(options: Options, watched: Networks) -> tuple[list[bytes], int]:
         with one_cpu() as cpu, closing(Bench(Program(PASS_ALL, options), cpu)) as bench:
             pipeline = Pipeline([RULE], "any", "thorough", networks=watched)
-            frames = [piece.frame for piece in bench.kept(sent, pipeline, counted=True)]
+            frames = [item.frame for item in bench.kept(sent, pipeline, counted=True)]
             return frames, bench.program.counters()[abi.Counter.IGNORED_NETWORK][0]
 
     assert kept(Options(include=include, exclude=exclude), Networks()) == (expected, PACKETS - len(expected))

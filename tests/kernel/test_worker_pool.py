@@ -74,7 +74,7 @@ class Site:
         for report in reports:
             self.read += report.read
             self.undecodable += report.undecodable
-            self.found += [piece.payload for piece in report.pieces]
+            self.found += [item.payload for item in report.items]
 
     def kill_worker(self, number: int = 0) -> None:
         """As the kernel does when memory is short."""
