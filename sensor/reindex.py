@@ -9,17 +9,10 @@ profile left out because of what it knew of the flow. Rows of such packets have 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import multiprocessing
-import os
-import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from math import inf
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +20,7 @@ import numpy as np
 
 from sensor.config.settings import Settings
 from sensor.decode import decode
-from sensor.errors import EvidenceError, SensorError
+from sensor.errors import EvidenceError
 from sensor.evidence.day_writer import Gap
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.index_schema import NO_INTERFACE, Day
@@ -43,10 +36,6 @@ from sensor.rules.files.load import load_and_log
 
 BATCH_ITEMS = 512
 BATCH_BYTES = 4 << 20
-TURN_S = 0.02
-"""How long a call of `Reindexer.tick` takes part in capture's time, at most."""
-PAUSE_S = 60.0
-"""How long after a failure, or a gap in a running capture, until the next search for gaps."""
 
 log = logging.getLogger(__name__)
 
@@ -181,106 +170,3 @@ def reindex(settings: Settings, progress: Callable[[int, int], None]) -> int:
             items += len(part.located)
             progress(done, total)
     return items
-
-
-class Reindexer:
-    """Fills the gaps beside a running capture: a child process matches, `tick` takes what it has matched."""
-
-    def __init__(self, settings: Settings, writer: EvidenceWriter) -> None:
-        self._settings = settings
-        self._writer = writer
-        self._child: BaseProcess | None = None
-        self._connection: Connection | None = None
-        self._next_s = 0.0
-        self.remaining_bytes = 0
-        """Of evidence files, known to be without rows."""
-        self.done_bytes = 0
-        """Of evidence files, whose rows were made since the start."""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether gaps are being filled."""
-        return self._child is not None
-
-    def tick(self) -> None:
-        """Do a little; to be called several times a second."""
-        if self._connection is not None:
-            self._receive(self._connection)
-        elif self._writer.index.is_behind and time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + PAUSE_S
-            gaps = self._writer.reconcile()
-            if gaps:
-                self._start(gaps)
-
-    def close(self) -> None:
-        """End the child; what it has not done is left for the next start."""
-        if self._child and self._connection:
-            self._connection.close()
-            self._child.terminate()
-            self._child.join()
-            self._child.close()
-        self._child = self._connection = None
-
-    def _start(self, gaps: Sequence[tuple[Day, Gap]]) -> None:
-        size = sum(gap.end - gap.start for _, gap in gaps)
-        self.remaining_bytes = size
-        log.info("the index is built anew for %d bytes of evidence in %d gaps", size, len(gaps))
-        context = multiprocessing.get_context("spawn")  # no copy of rings and programs
-        self._connection, theirs = context.Pipe(duplex=False)
-        self._child = context.Process(
-            target=_run_child,
-            args=(theirs, self._settings, self._writer.directory, gaps),
-            name="reindex",
-            daemon=True,
-        )
-        self._child.start()
-        theirs.close()
-
-    def _receive(self, connection: Connection) -> None:
-        deadline_s = time.monotonic() + TURN_S
-        try:
-            while connection.poll() and time.monotonic() < deadline_s:
-                message = connection.recv()
-                if isinstance(message, str):
-                    log.warning("%s", message)
-                elif message is None:
-                    log.info("the index is complete")
-                    self.remaining_bytes = 0
-                    self.close()
-                    return
-                elif fill(self._writer.index, *message):
-                    self._note(message)
-                else:
-                    self._give_up()
-                    return
-        except (EOFError, OSError):
-            self._give_up()
-
-    def _note(self, part: Part) -> None:
-        done_bytes = part.rest - part.gap.start
-        self.done_bytes += done_bytes
-        self.remaining_bytes -= done_bytes
-
-    def _give_up(self) -> None:
-        log.warning("the index cannot be completed now; that is tried again in %d s", PAUSE_S)
-        self.close()
-        self._next_s = time.monotonic() + PAUSE_S
-        self._writer.index.is_behind = True
-
-
-def _run_child(
-    connection: Connection, settings: Settings, directory: Path, gaps: Sequence[tuple[Day, Gap]]
-) -> None:
-    """Match all gaps and send the parts, then None; a text is for the log. Ends when nobody listens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the parent, which ends this process
-    os.nice(19)
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: connection.send(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger().addHandler(handler)
-    with contextlib.suppress(BrokenPipeError):
-        try:
-            for part in Rematcher(settings).parts(directory, gaps):
-                connection.send(part)
-            connection.send(None)
-        except SensorError as error:
-            connection.send(f"the index is not complete: {error}")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from sensor import reindex
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.config.settings import Settings
@@ -20,8 +19,10 @@ from sensor.evidence.search import EvidenceSearch, Query, Stored
 from sensor.evidence.verify import verify
 from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
+from sensor.live import reindexer
 from sensor.live.upkeep import Upkeep
 from sensor.pipeline import Pipeline
+from sensor.reindex import reindex
 from sensor.rules.files.load import load_rules
 
 DEVID = 3
@@ -115,7 +116,7 @@ def test_child_that_dies(
         [child] = active_children()
         os.kill(child.pid, signal.SIGKILL)
         tick_until(upkeep, lambda: "cannot be completed now" in caplog.text)
-        monkeypatch.setattr(reindex, "PAUSE_S", 0.0)
+        monkeypatch.setattr(reindexer, "PAUSE_S", 0.0)
         assert upkeep.reindexer.remaining_bytes > 0
         upkeep.reindexer._next_s = 0.0
         tick_until(upkeep, lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
@@ -163,7 +164,7 @@ def test_file_deleted_while_the_child_works(settings: Settings, writer: Evidence
 
 def test_profile_that_labels_once(settings: Settings) -> None:
     """As in ly_probe: of each class one rule, whatever else hits the packet; HTTP as it sees it."""
-    reindex.reindex(settings.model_copy(update={"profile": "ly_probe"}), lambda _done, _total: None)
+    reindex(settings.model_copy(update={"profile": "ly_probe"}), lambda _done, _total: None)
     stored = everything(settings)
     assert any(one.matches for one in stored)
     for one in stored:

@@ -7,7 +7,7 @@ import time
 from sensor.config.settings import Settings
 from sensor.evidence.retention import Limits, Retention
 from sensor.evidence.writer import EvidenceWriter
-from sensor.reindex import Reindexer
+from sensor.live.reindexer import Reindexer
 
 RETENTION_S = 2.0
 
