@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sensor.model import Evidence, Match
-from sensor.text import endpoint, printable, protocol_name
+from sensor.protocols import protocol_name
+from sensor.text import endpoint, printable
 
 
 def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:

@@ -1,25 +1,19 @@
-"""Protocols, addresses and bytes as text. Used wherever people or other programs read."""
+"""Addresses, interfaces and bytes as text, for people and for other programs. Runs in every process."""
 
 from __future__ import annotations
 
 from socket import if_indextoname
 
-PROTOCOL_NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
 _PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(256))
 
 
 def printable(data: bytes) -> str:
-    """Text of the same length, every byte outside 0x20-0x7e as a dot."""
+    """Return text of the same length, with a dot for every byte outside 0x20-0x7e."""
     return data.translate(_PRINTABLE).decode("ascii")
 
 
-def protocol_name(protocol: int) -> str:
-    """``TCP``, ``UDP``, ..., or the IANA number of a protocol without a name here."""
-    return PROTOCOL_NAMES.get(protocol, str(protocol))
-
-
 def interface_name(index: int) -> str:
-    """Return the name of a live interface; the index as text where the interface went away since."""
+    """Return the name of an interface, or its index as text if the interface no longer exists."""
     try:
         return if_indextoname(index)
     except OSError:
@@ -27,7 +21,7 @@ def interface_name(index: int) -> str:
 
 
 def endpoint(address: str, port: int) -> str:
-    """Address and port as text; port 0 is none."""
+    """Return an address with its port, or the address alone if the port is 0."""
     if not port:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -10,11 +10,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from sensor.evidence.search import Query
 from sensor.model import RuleClass
-from sensor.text import PROTOCOL_NAMES
+from sensor.protocols import TRANSPORT_NAMES, protocol_number
 
 TIME_MAX_US = (1 << 32) * 1_000_000 - 1
 """The last microsecond that a pcap file can hold: in the year 2106."""
-_PROTOCOL_NUMBERS = {name.lower(): number for number, name in PROTOCOL_NAMES.items()}
 _DEVID_MAX = 10**18 - 1
 
 
@@ -33,8 +32,9 @@ def _check_network(value: str) -> str:
 
 
 def _check_protocol(value: str) -> str:
-    if value.lower() not in _PROTOCOL_NUMBERS and not (value.isdecimal() and int(value) in range(256)):
-        raise ValueError(f"is no protocol: {', '.join(PROTOCOL_NAMES.values())}, or a number up to 255")
+    if protocol_number(value) is None:
+        names = ", ".join(TRANSPORT_NAMES.values())
+        raise ValueError(f"is not a protocol: give {names}, or a number up to 255")
     return value
 
 
@@ -76,7 +76,7 @@ class Filters(BaseModel):
             devid=self.devid,
             network=_network(self.network),
             port=self.port,
-            protocol=_protocol(self.protocol),
+            protocol=protocol_number(self.protocol) if self.protocol is not None else None,
             rule_class=self.rule_class,
             rule_id=self.rule,
             text=self.text.encode() if self.text else None,
@@ -139,12 +139,6 @@ class LookupParameters(BaseModel):
 
 def _network(text: str | None) -> IPv4Network | IPv6Network | None:
     return ip_network(text, strict=False) if text is not None else None
-
-
-def _protocol(text: str | None) -> int | None:
-    if text is None:
-        return None
-    return _PROTOCOL_NUMBERS[text.lower()] if text.lower() in _PROTOCOL_NUMBERS else int(text)
 
 
 async def refuse_repeats(request: Request) -> None:

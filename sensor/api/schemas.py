@@ -11,7 +11,8 @@ from sensor.evidence.json_object import stored_object
 from sensor.evidence.pcap import Record, record_header
 from sensor.evidence.search import Stored
 from sensor.model import LinkType
-from sensor.text import printable, protocol_name
+from sensor.protocols import protocol_name
+from sensor.text import printable
 
 VERSION = version("sensor")
 

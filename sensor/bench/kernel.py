@@ -29,6 +29,7 @@ from sensor.errors import CaptureFileError, SensorError
 from sensor.files.capture_file import CaptureFile
 from sensor.live.supervisor import options_of
 from sensor.model import LinkType
+from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.files.load import load_rules
 from sensor.rules.prefilter.emit import kernel_plan
@@ -61,33 +62,31 @@ def kinds() -> list[Kind]:
     bulk = probe_frames.sealed(BULK_BYTES)
     datagram = probe_frames.udp(probe_frames.sealed(BULK_BYTES)[5:], WEB)
     return [
-        Kind("syn", probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(b"", WEB, flags=probe_frames.SYN))),
+        Kind("syn", probe_frames.ipv4(TCP, probe_frames.tcp(b"", WEB, flags=probe_frames.SYN))),
         Kind(
             "bare_ack",
-            probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(b"", WEB, flags=probe_frames.ACK)),
+            probe_frames.ipv4(TCP, probe_frames.tcp(b"", WEB, flags=probe_frames.ACK)),
         ),
         Kind(
             "other_port",
-            probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(bulk, NO_RULES_PORT)),
+            probe_frames.ipv4(TCP, probe_frames.tcp(bulk, NO_RULES_PORT)),
             is_first_of_flow=True,
         ),
-        Kind("cut_off_flow", probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(bulk, WEB))),
+        Kind("cut_off_flow", probe_frames.ipv4(TCP, probe_frames.tcp(bulk, WEB))),
         Kind(
             "no_prefix",
-            probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(bulk, WEB)),
+            probe_frames.ipv4(TCP, probe_frames.tcp(bulk, WEB)),
             is_first_of_flow=True,
         ),
-        Kind("vlan", probe_frames.ipv4(probe_frames.TCP, probe_frames.tcp(bulk, WEB), vlan=100)),
-        Kind("ipv6", probe_frames.ipv6(probe_frames.TCP, probe_frames.tcp(bulk, WEB))),
-        Kind("udp", probe_frames.ipv4(probe_frames.UDP, datagram), is_first_of_flow=True),
+        Kind("vlan", probe_frames.ipv4(TCP, probe_frames.tcp(bulk, WEB), vlan=100)),
+        Kind("ipv6", probe_frames.ipv6(TCP, probe_frames.tcp(bulk, WEB))),
+        Kind("udp", probe_frames.ipv4(UDP, datagram), is_first_of_flow=True),
     ]
 
 
 def candidate() -> bytes:
     """Return a frame that no limit keeps from being matched."""
-    return probe_frames.ipv4(
-        probe_frames.TCP, probe_frames.tcp(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n", 80)
-    )
+    return probe_frames.ipv4(TCP, probe_frames.tcp(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n", 80))
 
 
 def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:

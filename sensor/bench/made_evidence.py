@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from sensor.model import RULE_CLASSES, Evidence, FiveTuple, LinkType, Match, Rule
+from sensor.protocols import TCP
 
 DAY_S = 1_767_571_200
 """2026-01-05 00:00:00 UTC."""
@@ -15,7 +16,6 @@ RULES = 400
 RARE_RULE = 399
 """Hits once in a million packets; the others as often as their numbers are small."""
 CAPLEN = 500
-TCP = 6
 SERVER_PORTS = (80, 443, 22, 25, 53, 3306, 6379, 8080)
 CLIENT_NETWORK, SERVER_NETWORK = bytes([10]), bytes([198, 18])
 

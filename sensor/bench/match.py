@@ -26,6 +26,7 @@ from sensor.bench.machine import machine
 from sensor.decode import decode
 from sensor.model import FrameBatch, Rule
 from sensor.pipeline import Pipeline
+from sensor.protocols import TCP
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.engine.matcher import Payloads
 from sensor.rules.engine.profile import PROFILES
@@ -92,11 +93,7 @@ def _measure(rules: list[Rule], step: Step) -> dict[str, Any]:
 def costs(pipeline: Pipeline, payload: bytes) -> dict[str, float]:
     """Return microseconds a candidate of this payload, by profile, and how many rules match it."""
     batch = batch_of(payload)
-    figures = {
-        "matches": float(
-            len(pipeline.matcher.match(payload, probe_frames.TCP, FIRST_CLIENT_PORT, SERVER_PORT))
-        )
-    }
+    figures = {"matches": float(len(pipeline.matcher.match(payload, TCP, FIRST_CLIENT_PORT, SERVER_PORT)))}
     figures["decode_us"] = least_us(lambda: decode(batch))
     figures["match_us"] = _match_us(pipeline, batch)
     for profile in ("default", "thorough"):
@@ -166,7 +163,7 @@ def batch_of(payload: bytes) -> FrameBatch:
     segments = [
         probe_frames.tcp(payload, SERVER_PORT, sport=FIRST_CLIENT_PORT + number) for number in range(BATCH)
     ]
-    packed = [probe_frames.ipv4(probe_frames.TCP, segment) for segment in segments]
+    packed = [probe_frames.ipv4(TCP, segment) for segment in segments]
     caplen = np.array([len(frame) for frame in packed], np.int64)
     zeros = np.zeros(BATCH, np.int64)
     return FrameBatch(memoryview(b"".join(packed)), np.cumsum(caplen) - caplen, caplen, caplen, zeros, zeros)

@@ -10,9 +10,9 @@ import numpy as np
 from sensor.decode import decode
 from sensor.errors import CaptureFileError
 from sensor.files.capture_file import CaptureFile
+from sensor.protocols import TCP, UDP
 from sensor.rules.obstacles import Specimen
 
-_TCP, _UDP = 6, 17
 _WORDS = (
     "account",
     "article",
@@ -69,26 +69,26 @@ def _head(rng: Random, first: str) -> str:
 def _request(rng: Random) -> Specimen:
     query = f"{_words(rng, 1)}={_words(rng, 3, '%20')}&page={rng.randrange(100)}&{_words(rng, 1)}=%C3%A4"
     text = _head(rng, f"GET /{_words(rng, 3, '/')}?{query} HTTP/1.1") + "\r\n"
-    return Specimen(text.encode(), _TCP, rng.randrange(32768, 61000), 80)
+    return Specimen(text.encode(), TCP, rng.randrange(32768, 61000), 80)
 
 
 def _form(rng: Random) -> Specimen:
     fields = "&".join(f"{_words(rng, 1)}={_words(rng, 4, '+')}" for _ in range(6))
     kind = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(fields)}\r\n"
     text = _head(rng, f"POST /{_words(rng, 2, '/')} HTTP/1.1") + kind + "\r\n" + fields
-    return Specimen(text.encode(), _TCP, rng.randrange(32768, 61000), 80)
+    return Specimen(text.encode(), TCP, rng.randrange(32768, 61000), 80)
 
 
 def _page(rng: Random) -> Specimen:
     body = f"<html><title>{_words(rng, 3)}</title><body><p>{_words(rng, 120)}</p></body></html>"
     text = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    return Specimen(text.encode(), _TCP, 80, rng.randrange(32768, 61000))
+    return Specimen(text.encode(), TCP, 80, rng.randrange(32768, 61000))
 
 
 def _encrypted(rng: Random) -> Specimen:
     body = rng.randbytes(rng.randrange(60, 1400))
     return Specimen(
-        b"\x17\x03\x03" + len(body).to_bytes(2, "big") + body, _TCP, 443, rng.randrange(32768, 61000)
+        b"\x17\x03\x03" + len(body).to_bytes(2, "big") + body, TCP, 443, rng.randrange(32768, 61000)
     )
 
 
@@ -96,11 +96,11 @@ def _mail(rng: Random) -> Specimen:
     text = (
         f"From: {_words(rng, 1)}@example.org\r\nSubject: {_words(rng, 4)}\r\n\r\n{_words(rng, 60)}.\r\n.\r\n"
     )
-    return Specimen(text.encode(), _TCP, rng.randrange(32768, 61000), 25)
+    return Specimen(text.encode(), TCP, rng.randrange(32768, 61000), 25)
 
 
 def _name(rng: Random) -> Specimen:
     labels = ("www", _words(rng, 1), "example")
     name = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
     question = rng.randbytes(2) + bytes.fromhex("01000001000000000000") + name + bytes.fromhex("00010001")
-    return Specimen(question, _UDP, rng.randrange(32768, 61000), 53)
+    return Specimen(question, UDP, rng.randrange(32768, 61000), 53)

@@ -7,7 +7,6 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 
 SYN, ACK, PSH = 0x02, 0x10, 0x08
-TCP, UDP = 6, 17
 _IPV4, _IPV6, _VLAN = 0x0800, 0x86DD, 0x8100
 _SOURCE4, _DESTINATION4 = IPv4Address("192.0.2.10"), IPv4Address("198.51.100.20")
 _SOURCE6, _DESTINATION6 = IPv6Address("2001:db8::10"), IPv6Address("2001:db8:1::20")

@@ -21,6 +21,7 @@ from sensor.bench.ring_reading import measure_reading
 from sensor.capture.attachment import find_interface
 from sensor.capture.program import check_privileges
 from sensor.capture.ring import online_cpus
+from sensor.protocols import UDP
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.ready import make_ready
 
@@ -45,7 +46,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
     where = machine()
     step("compiling the rules, unless that was done before")
     ready = make_ready(rules, RFC9110, lenient=False)
-    frame = probe_frames.ipv4(probe_frames.UDP, probe_frames.udp(PAYLOAD, DNS))
+    frame = probe_frames.ipv4(UDP, probe_frames.udp(PAYLOAD, DNS))
     cpus = online_cpus()
     with private_network():
         veth_pair(_MIRROR, _SOURCE, len(cpus))

@@ -13,9 +13,8 @@ import click
 from sensor.cli.payload_argument import payload
 from sensor.evidence.search import Query
 from sensor.model import RULE_CLASSES
-from sensor.text import PROTOCOL_NAMES
+from sensor.protocols import TRANSPORT_NAMES, protocol_number
 
-_PROTOCOLS = {name.lower(): number for number, name in PROTOCOL_NAMES.items()}
 _LATEST_US = (1 << 32) * 1_000_000
 
 
@@ -45,11 +44,11 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _protocol(text: str) -> int:
-    if re.fullmatch("[0-9]{1,3}", text, re.ASCII) and int(text) < 256:
-        return int(text)
-    if text.lower() not in _PROTOCOLS:
-        raise click.BadParameter(f"{text!r} is none of {', '.join(_PROTOCOLS)}, and no number up to 255")
-    return _PROTOCOLS[text.lower()]
+    number = protocol_number(text)
+    if number is None:
+        names = ", ".join(TRANSPORT_NAMES.values()).lower()
+        raise click.BadParameter(f"{text!r} is not a protocol: give {names}, or a number up to 255")
+    return number
 
 
 _FILTERS = (

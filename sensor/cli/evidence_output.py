@@ -11,7 +11,8 @@ from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.export import label
 from sensor.evidence.json_object import time_text
 from sensor.evidence.search import Stored
-from sensor.text import endpoint, printable, protocol_name
+from sensor.protocols import protocol_name
+from sensor.text import endpoint, printable
 
 _WIDTH = 16
 _LINE = 100

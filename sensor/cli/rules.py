@@ -29,6 +29,7 @@ from sensor.config.settings import Settings, load_settings
 from sensor.errors import RulesError
 from sensor.explain import explain
 from sensor.model import RULE_CLASSES, Rule
+from sensor.protocols import ICMP, RULE_PROTOCOLS
 from sensor.rules.cost import measure, measure_each
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.describe import conditions, fault_object, hit_object, hit_words, rule_object
@@ -37,7 +38,7 @@ from sensor.rules.files.load import FaultyRulesError, RuleSet, load_and_log, loa
 from sensor.rules.obstacles import Specimen, match, reasons
 from sensor.rules.prefilter.plan import Plan, demands
 
-_PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1}
+_PROTOCOLS = {**RULE_PROTOCOLS, "icmp": ICMP}
 _PATH = click.Path(path_type=Path)
 
 _config = click.option("--config", type=_PATH, help="Settings file (TOML).")

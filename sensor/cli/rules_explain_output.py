@@ -8,9 +8,10 @@ from typing import Any
 
 from sensor.explain import Explanation
 from sensor.model import Match
+from sensor.protocols import protocol_name
 from sensor.rules.files.describe import hit_object, hit_words
 from sensor.rules.obstacles import Obstacle
-from sensor.text import endpoint, protocol_name
+from sensor.text import endpoint
 
 _NO_HIT = "no hit"
 

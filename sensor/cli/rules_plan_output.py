@@ -7,8 +7,9 @@ from itertools import groupby
 from typing import Any
 
 from sensor.model import Rule
+from sensor.protocols import TCP, UDP
 from sensor.rules.files.describe import prefix_words
-from sensor.rules.prefilter.plan import OTHER, TCP, UDP, Passing
+from sensor.rules.prefilter.plan import OTHER, Passing
 from sensor.rules.prefilter.prefix import WORD
 
 _NAMES = {TCP: "tcp", UDP: "udp", OTHER: "other protocols"}

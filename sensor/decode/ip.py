@@ -8,6 +8,30 @@ from sensor.decode.frame_group import FrameGroup, Integers, Switch, finish_as, t
 from sensor.decode.transport import icmp, tcp, udp
 from sensor.decode.tunnel import gre, ipv4_inside, ipv6_inside
 from sensor.model import PacketStatus
+from sensor.protocols import (
+    AH,
+    DESTINATION,
+    EIGRP,
+    ESP,
+    FRAGMENT,
+    GRE,
+    HIP,
+    HOP_BY_HOP,
+    ICMP,
+    ICMPV6,
+    IGMP,
+    IPV4,
+    IPV6,
+    MOBILITY,
+    NO_NEXT_HEADER,
+    OSPF,
+    PIM,
+    ROUTING,
+    SHIM6,
+    TCP,
+    UDP,
+    VRRP,
+)
 
 IPV4_SIZE_MIN = 20
 IPV4_MORE_FRAGMENTS = 0x2000
@@ -17,13 +41,6 @@ IPV6_MORE_FRAGMENTS = 0x0001
 IPV6_FRAGMENT_OFFSET = 0xFFF8
 EXTENSION_SIZE_MIN = 8
 EXTENSIONS_MAX = 8
-
-# https://www.iana.org/assignments/protocol-numbers
-HOP_BY_HOP, ICMP, IGMP, IPV4, TCP, UDP = 0, 1, 2, 4, 6, 17
-IPV6, GRE = 41, 47
-ROUTING, FRAGMENT, ESP, AH, ICMPV6, NO_NEXT_HEADER, DESTINATION = 43, 44, 50, 51, 58, 59, 60
-EIGRP, OSPF, PIM, VRRP = 88, 89, 103, 112
-MOBILITY, HIP, SHIM6 = 135, 139, 140
 
 
 def ipv4(cursor: FrameGroup) -> None:

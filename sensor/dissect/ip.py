@@ -5,40 +5,30 @@ from __future__ import annotations
 import ipaddress
 
 from sensor.dissect.layer import FrameReader, Next, Step, flags, hexadecimal
+from sensor.protocols import (
+    AH,
+    DESTINATION,
+    FRAGMENT,
+    HEADER_NAMES,
+    HIP,
+    HOP_BY_HOP,
+    IPV4,
+    IPV6,
+    MOBILITY,
+    ROUTING,
+    SHIM6,
+)
 
-PROTOCOL_NAMES = {
-    0: "hop-by-hop options",
-    1: "ICMP",
-    2: "IGMP",
-    4: "IPv4",
-    6: "TCP",
-    17: "UDP",
-    41: "IPv6",
-    43: "routing",
-    44: "fragment",
-    47: "GRE",
-    50: "ESP",
-    51: "AH",
-    58: "ICMPv6",
-    59: "no next header",
-    60: "destination options",
-    89: "OSPF",
-    132: "SCTP",
-    135: "mobility",
-    139: "HIP",
-    140: "shim6",
-}
 EXTENSIONS = {
-    0: "IPv6 hop-by-hop options",
-    43: "IPv6 routing",
-    44: "IPv6 fragment",
-    51: "AH",
-    60: "IPv6 destination options",
-    135: "IPv6 mobility",
-    139: "IPv6 HIP",
-    140: "IPv6 shim6",
+    HOP_BY_HOP: "IPv6 hop-by-hop options",
+    ROUTING: "IPv6 routing",
+    FRAGMENT: "IPv6 fragment",
+    AH: "AH",
+    DESTINATION: "IPv6 destination options",
+    MOBILITY: "IPv6 mobility",
+    HIP: "IPv6 HIP",
+    SHIM6: "IPv6 shim6",
 }
-_FRAGMENT, _AH = 44, 51
 _IPV4_SIZE_MIN, _IPV6_SIZE = 20, 40
 _FRAGMENT_FLAGS = {4: "reserved", 2: "don't fragment", 1: "more fragments"}
 
@@ -62,7 +52,7 @@ def ipv4(cursor: FrameReader) -> Next | None:
     cursor.note("flags", flags(fragment >> 13, _FRAGMENT_FLAGS), start + 6, start + 7)
     cursor.note("fragment offset", (fragment & 0x1FFF) * 8, start + 6, start + 8)
     cursor.number("TTL", 1)
-    protocol = cursor.number("protocol", 1, PROTOCOL_NAMES)
+    protocol = cursor.number("protocol", 1, HEADER_NAMES)
     cursor.number("checksum", 2, hexadecimal)
     cursor.octets("source", 4, address)
     cursor.octets("destination", 4, address)
@@ -82,7 +72,7 @@ def ipv6(cursor: FrameReader) -> Next | None:
     cursor.note("traffic class", hex(first >> 20 & 0xFF), start, start + 2)
     cursor.note("flow label", f"{first & 0xFFFFF:#07x}", start + 1, start + 4)
     length = cursor.number("payload length", 2)
-    protocol = cursor.number("next header", 1, PROTOCOL_NAMES)
+    protocol = cursor.number("next header", 1, HEADER_NAMES)
     cursor.number("hop limit", 1)
     cursor.octets("source", 16, address)
     cursor.octets("destination", 16, address)
@@ -95,8 +85,8 @@ def _extension(kind: int) -> Step:
     def step(cursor: FrameReader) -> Next | None:
         """Read an extension header (RFC 8200, section 4; AH: RFC 4302)."""
         start = cursor.begin(EXTENSIONS[kind])
-        protocol = cursor.number("next header", 1, PROTOCOL_NAMES)
-        if kind == _FRAGMENT:
+        protocol = cursor.number("next header", 1, HEADER_NAMES)
+        if kind == FRAGMENT:
             cursor.number("reserved", 1)
             offset = cursor.number(
                 "offset and flags", 2, lambda value: f"{value & 0xFFF8}, more: {value & 1}"
@@ -104,11 +94,11 @@ def _extension(kind: int) -> Step:
             cursor.number("identification", 4)
             return None if offset & 0xFFF8 else Next("protocol", protocol)
         length = cursor.number("length", 1)
-        size = (length + 2) * 4 if kind == _AH else (length + 1) * 8
+        size = (length + 2) * 4 if kind == AH else (length + 1) * 8
         cursor.octets("content", start + size - cursor.position)
         return Next("protocol", protocol)
 
     return step
 
 
-IP_PROTOCOLS: dict[int, Step] = {4: ipv4, 41: ipv6, **{kind: _extension(kind) for kind in EXTENSIONS}}
+IP_PROTOCOLS: dict[int, Step] = {IPV4: ipv4, IPV6: ipv6, **{kind: _extension(kind) for kind in EXTENSIONS}}

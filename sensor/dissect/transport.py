@@ -7,6 +7,7 @@ from sensor.dissect.http import http, is_http
 from sensor.dissect.layer import FrameReader, Next, Step, flags, hexadecimal
 from sensor.dissect.tls import is_tls, tls
 from sensor.dissect.tunnel import geneve, gre, gtp, vxlan
+from sensor.protocols import GRE, ICMP, ICMPV6, TCP, UDP
 
 _TCP_SIZE_MIN, _UDP_SIZE = 20, 8
 _TCP_FLAGS = {1: "FIN", 2: "SYN", 4: "RST", 8: "PSH", 16: "ACK", 32: "URG", 64: "ECE", 128: "CWR"}
@@ -142,4 +143,4 @@ _UDP_PORTS: dict[int, Step] = {
     8472: vxlan,  # what Linux used before the port was assigned
 }
 
-TRANSPORTS: dict[int, Step] = {1: icmp, 6: tcp, 17: udp, 47: gre, 58: icmpv6}
+TRANSPORTS: dict[int, Step] = {ICMP: icmp, TCP: tcp, UDP: udp, GRE: gre, ICMPV6: icmpv6}

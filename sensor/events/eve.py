@@ -1,7 +1,7 @@
-"""Evidence as lines: alerts in Suricata's EVE form, and the objects of ``--json``. Runs in the sender.
+"""Evidence as lines of JSON: alerts in Suricata's EVE format, and the objects of ``--json``.
 
-Fields: https://docs.suricata.io/en/latest/output/eve/eve-json-format.html. What Suricata has no field for
-stands in an object of our own, ``sensor``. What is not known is absent; nothing is made up.
+Runs in the event sender. Fields: https://docs.suricata.io/en/latest/output/eve/eve-json-format.html. Fields
+that Suricata does not have are in the object ``sensor``. Unknown values are left out; nothing is invented.
 """
 
 from __future__ import annotations
@@ -16,50 +16,51 @@ from typing import Any, NamedTuple
 from sensor.evidence.writer import Chunk
 from sensor.match_objects import match_objects
 from sensor.model import Evidence, Match
-from sensor.text import interface_name, printable, protocol_name
+from sensor.protocols import ICMPV6, protocol_name
+from sensor.text import interface_name, printable
 
 SEVERITY_THREAT, SEVERITY_OTHER = 1, 3
-"""As Suricata's rules have it: 1 is worst; what a host or a service is called is for information."""
+"""As in Suricata's rules: 1 is the worst; names of hosts and services are informational."""
 _FLOW_ID_BITS = 53
-"""More than that, JavaScript and others lose of a JSON number."""
+"""JavaScript and others read JSON numbers as doubles and lose any bits above these."""
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class Event(NamedTuple):
-    """One line for a receiver."""
+    """One line for the receivers."""
 
     line: bytes
     """JSON, in ASCII, without a newline."""
     time_us: int
-    """Of the packet."""
+    """Time of the packet, in microseconds since the epoch."""
     severity: int
 
 
-class Form(NamedTuple):
-    """What the settings say of the lines."""
+class EventOptions(NamedTuple):
+    """The settings that decide what a line contains."""
 
     host: str
     devid: int
     payload: int
-    """Most bytes of payload in a line; 0: none."""
+    """Maximum bytes of payload in a line; 0: none."""
     url: str | None
-    """Where the evidence API is seen from outside, without a slash at its end."""
+    """Public URL of the evidence API, without a trailing slash."""
 
 
-def alerts(chunk: Chunk, form: Form) -> Iterator[Event]:
-    """Yield an event for each match; frames that were kept for their flow alone have none."""
+def alerts(chunk: Chunk, options: EventOptions) -> Iterator[Event]:
+    """Yield one event per match; frames kept only for their flow have no match and no event."""
     names = _interface_names(chunk)
     for item, offset in zip(chunk.items, chunk.offsets(), strict=False):
         if item.matches:
-            head = _head(item, names[item.interface], form)
-            where = _where(item, chunk, offset, form)
+            head = _head(item, names[item.interface], options)
+            location = _location(item, chunk, offset, options)
             for match in item.matches:
-                fields = {**head, "alert": _alert(match), "sensor": {**_sensor(match), **where}}
+                fields = {**head, "alert": _alert(match), "sensor": {**_sensor(match), **location}}
                 yield _event(fields, item, _severity(match))
 
 
 def objects(chunk: Chunk) -> Iterator[Event]:
-    """Yield the objects of ``--json``: one a match, and one for a frame that was kept for its flow alone."""
+    """Yield the objects of ``--json``: one per match, and one per frame kept only for its flow."""
     names = _interface_names(chunk)
     for item in chunk.items:
         for found in match_objects(item, names[item.interface]):
@@ -67,7 +68,7 @@ def objects(chunk: Chunk) -> Iterator[Event]:
 
 
 def count(chunk: Chunk) -> tuple[int, int]:
-    """Return how many events `alerts` and `objects` make of a chunk."""
+    """Return the numbers of events that `alerts` and `objects` yield for a chunk."""
     matches = sum(len(item.matches) for item in chunk.items)
     return matches, matches + sum(1 for item in chunk.items if not item.matches)
 
@@ -82,13 +83,13 @@ def _event(fields: dict[str, Any], item: Evidence, severity: int) -> Event:
 
 
 def timestamp(time_us: int, zone: str) -> str:
-    """``2026-01-31T23:59:59.123456`` in UTC, and the zone as the format at hand writes it."""
+    """Return ``2026-01-31T23:59:59.123456`` in UTC, followed by ``zone``, the format's way to write UTC."""
     moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_us % 1_000_000:06d}{zone}"
 
 
-def _head(item: Evidence, interface: str, form: Form) -> dict[str, Any]:
-    """What all alerts of a packet share."""
+def _head(item: Evidence, interface: str, options: EventOptions) -> dict[str, Any]:
+    """Return the fields that all alerts of one packet share."""
     protocol, _, sport, _, dport = item.five_tuple
     head: dict[str, Any] = {
         "timestamp": timestamp(item.timestamp_ns // 1000, "+0000"),
@@ -104,9 +105,9 @@ def _head(item: Evidence, interface: str, form: Form) -> dict[str, Any]:
     head["dest_ip"] = item.five_tuple.destination_text
     if sport or dport:
         head["dest_port"] = dport
-    head |= {"proto": "IPv6-ICMP" if protocol == 58 else protocol_name(protocol), "host": form.host}
-    if form.payload:
-        payload = item.payload[: form.payload]
+    head |= {"proto": "IPv6-ICMP" if protocol == ICMPV6 else protocol_name(protocol), "host": options.host}
+    if options.payload:
+        payload = item.payload[: options.payload]
         head |= {"payload": b64encode(payload).decode("ascii"), "payload_printable": printable(payload)}
     return head
 
@@ -138,18 +139,18 @@ def _sensor(match: Match) -> dict[str, Any]:
     }
 
 
-def _where(item: Evidence, chunk: Chunk, offset: int, form: Form) -> dict[str, Any]:
-    """Where the packet is: nowhere, if it could not be written."""
-    where: dict[str, Any] = {"devid": form.devid}
+def _location(item: Evidence, chunk: Chunk, offset: int, options: EventOptions) -> dict[str, Any]:
+    """Return where the packet is stored; no file and offset if it could not be written."""
+    location: dict[str, Any] = {"devid": options.devid}
     if chunk.path:
-        where |= {"file": str(chunk.path), "offset": offset}
-        if form.url:
-            where["url"] = f"{form.url}/evidence?time={item.timestamp_ns // 1000}&devid={form.devid}"
-    return where
+        location |= {"file": str(chunk.path), "offset": offset}
+        if options.url:
+            location["url"] = f"{options.url}/evidence?time={item.timestamp_ns // 1000}&devid={options.devid}"
+    return location
 
 
 def flow_id(item: Evidence) -> int:
-    """Return a number for a five-tuple and VLAN: the same in both directions, on every host, in every run."""
+    """Return the id of a five-tuple and VLAN: the same in both directions, on every host, in every run."""
     protocol, source, sport, destination, dport = item.five_tuple
     ends = sorted(((source, sport), (destination, dport)))
     flow = repr((protocol, ends, _vlan(item))).encode("ascii")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sensor.evidence.search import Stored
-from sensor.text import protocol_name
+from sensor.protocols import protocol_name
 
 
 def time_text(time_us: int, separator: str = "T") -> str:

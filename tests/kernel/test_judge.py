@@ -15,10 +15,11 @@ from sensor import abi
 from sensor.capture.syscalls import prog_test_run
 from sensor.config.settings import OWN_RULES
 from sensor.model import Rule
+from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.files.load import load_rules
 from sensor.rules.prefilter.emit import c_code
-from sensor.rules.prefilter.plan import MOST_PREFIXES, OTHER, TCP, UDP, UNKNOWN_CLASS, Demand, Plan, demands
+from sensor.rules.prefilter.plan import MOST_PREFIXES, OTHER, UNKNOWN_CLASS, Demand, Plan, demands
 from sensor.rules.prefilter.prefix import WORD, Prefix
 
 pytestmark = pytest.mark.kernel(alone=False)

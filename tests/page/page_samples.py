@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from playwright.sync_api import Page
 
 from sensor.bench.traffic import frames, mix, notable, ordinary
-from sensor.bench.traffic.frames import ACK, PSH, TCP, Frame, Host
+from sensor.bench.traffic.frames import ACK, PSH, Frame, Host
+from sensor.protocols import TCP
 
 START_US = 1_767_607_200_000_000
 """2026-01-05 10:00 UTC."""

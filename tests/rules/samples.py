@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterable, Iterator
 
 from sensor.model import Rule
+from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import HttpReading
-from sensor.rules.prefilter.plan import TCP, UDP
 from sensor.rules.prefilter.prefix import WORD
 from sensor.rules.regex.parser import parse
 from sensor.rules.regex.tree import Bytes, Choice, Group, Look, Node, Repeat, Sequence

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sensor.bench.traffic import frames
 from sensor.bench.traffic.frames import ACK, FIN, PSH, SYN, Frame, Host
+from sensor.protocols import TCP, UDP
 
 
 class Notable(NamedTuple):
@@ -124,7 +125,7 @@ class UdpConversation(Conversation):
         datagram = frames.udp(
             sender.address, self.ports[sender], receiver.address, self.ports[receiver], payload
         )
-        self.ip(sender, frames.UDP, datagram)
+        self.ip(sender, UDP, datagram)
 
 
 class TcpConversation(Conversation):
@@ -167,7 +168,7 @@ class TcpConversation(Conversation):
         receiver = self.other(sender)
         self.ip(
             sender,
-            frames.TCP,
+            TCP,
             frames.tcp(
                 sender.address,
                 self.ports[sender],

@@ -12,6 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import NamedTuple
 
+from sensor.protocols import FRAGMENT, ICMPV6, TCP, UDP
+
 Address = IPv4Address | IPv6Address
 
 ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_VLAN, ETHERTYPE_IPV6, ETHERTYPE_QINQ = (
@@ -21,7 +23,6 @@ ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_VLAN, ETHERTYPE_IPV6, ETHERTYPE_QINQ = 
     0x86DD,
     0x88A8,
 )
-ICMP, TCP, UDP, IPV6_FRAGMENT, ICMPV6 = 1, 6, 17, 44, 58
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
 SMALLEST_FRAME = 60
@@ -147,7 +148,7 @@ def _ipv6(
     """Build an IPv6 packet (RFC 8200), with a fragment header for a ``fragment`` as in `_ipv4`."""
     if fragment is not None:
         body = struct.pack("!BBHI", protocol, 0, fragment, identification) + body
-        protocol = IPV6_FRAGMENT
+        protocol = FRAGMENT
     return struct.pack("!IHBB", 6 << 28, len(body), protocol, ttl) + ends + body
 
 

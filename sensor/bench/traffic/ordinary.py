@@ -15,6 +15,7 @@ from sensor.bench.traffic import frames, messages
 from sensor.bench.traffic.conversations import Conversation, TcpConversation, UdpConversation
 from sensor.bench.traffic.frames import Host
 from sensor.bench.traffic.hosts import BROADCAST_MAC, ROUTER_MAC, desk, remote, server
+from sensor.protocols import ICMP, ICMPV6
 
 Builder = Callable[[Random, int], Conversation]
 
@@ -152,7 +153,7 @@ def ping(rng: Random, start_us: int) -> Conversation:
     version = rng.choice((4, 4, 6))
     talk = Conversation(rng, start_us, desk(rng, version), remote(rng, version))
     identifier, payload = rng.getrandbits(16), bytes(range(0x10, 0x48)) * rng.choice((1, 1, 1, 60))
-    protocol = frames.ICMP if version == 4 else frames.ICMPV6
+    protocol = ICMP if version == 4 else ICMPV6
     for seq in range(1, rng.randint(2, 4)):
         for sender in (talk.client, talk.server):
             ends = (sender.address, talk.other(sender).address)

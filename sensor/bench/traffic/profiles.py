@@ -22,6 +22,7 @@ from sensor.bench.traffic.mix import DEMO_START_US
 from sensor.bench.traffic.notable import ATTACKS
 from sensor.bench.traffic.ordinary import Builder
 from sensor.bench.traffic.tunnels import TUNNELS, can_enter
+from sensor.protocols import TCP, UDP
 
 DHT_PING = b"d1:ad2:id20:"
 """What begins a message of BitTorrent's DHT (BEP 5), and is hit in the smallest frame."""
@@ -89,7 +90,7 @@ class _Flow(NamedTuple):
     def frame(self, rng: Random, payload: bytes) -> bytes:
         """Build one of its datagrams."""
         body = frames.udp(self.source.address, self.sport, self.destination.address, self.dport, payload)
-        return _frame(rng, self.source, self.destination, frames.UDP, body)
+        return _frame(rng, self.source, self.destination, UDP, body)
 
 
 def _flow(rng: Random) -> _Flow:
@@ -123,7 +124,7 @@ def _attack(rng: Random) -> bytes:
         source.address, rng.randint(1024, 65_535), destination.address, what.port,
         seq=rng.getrandbits(32), ack=rng.getrandbits(32), flags=ACK | PSH, payload=what.request,
     )  # fmt: skip
-    return _frame(rng, source, destination, frames.TCP, segment)
+    return _frame(rng, source, destination, TCP, segment)
 
 
 def _frame(rng: Random, source: Host, destination: Host, protocol: int, body: bytes) -> bytes:

@@ -9,12 +9,12 @@ from random import Random
 from sensor.bench.traffic import frames
 from sensor.bench.traffic.frames import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 from sensor.bench.traffic.hosts import server
+from sensor.protocols import GRE, IPV4, IPV6, UDP
 
 Tunnel = Callable[[Random, bytes], bytes]
 """Makes a longer frame of one that carries an untagged IP packet."""
 
 _ETHERNET_BYTES = 14
-_GRE, _IP_IN_IP, _IPV6_IN_IP = 47, 4, 41
 _MPLS, _PPPOE, _VXLAN_PORT, _GENEVE_PORT = 0x8847, 0x8864, 4789, 6081
 _NETWORK = 5001
 _ENDS = server(200), server(201)
@@ -27,12 +27,12 @@ def can_enter(frame: bytes) -> bool:
 
 def gre(rng: Random, frame: bytes) -> bytes:
     """RFC 2784."""
-    return _in_ip(rng, _GRE, struct.pack("!HH", 0, _ethertype(frame)) + frame[_ETHERNET_BYTES:])
+    return _in_ip(rng, GRE, struct.pack("!HH", 0, _ethertype(frame)) + frame[_ETHERNET_BYTES:])
 
 
 def ip_in_ip(rng: Random, frame: bytes) -> bytes:
     """RFC 2003, RFC 4213."""
-    protocol = _IP_IN_IP if _ethertype(frame) == ETHERTYPE_IPV4 else _IPV6_IN_IP
+    protocol = IPV4 if _ethertype(frame) == ETHERTYPE_IPV4 else IPV6
     return _in_ip(rng, protocol, frame[_ETHERNET_BYTES:])
 
 
@@ -79,4 +79,4 @@ def _in_ip(rng: Random, protocol: int, body: bytes) -> bytes:
 
 def _in_udp(rng: Random, port: int, body: bytes) -> bytes:
     source, destination = (end.address for end in _ENDS)
-    return _in_ip(rng, frames.UDP, frames.udp(source, rng.randint(49_152, 65_535), destination, port, body))
+    return _in_ip(rng, UDP, frames.udp(source, rng.randint(49_152, 65_535), destination, port, body))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sensor.model import Match, Rule
 from sensor.native import address
+from sensor.protocols import TCP, UDP
 from sensor.rules.engine.expression import Expression, expression
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
 from sensor.rules.engine.proof import Finds, missed
@@ -23,14 +24,14 @@ from sensor.rules.engine.spans import NOWHERE
 from sensor.rules.engine.stages import ENCODED, Deciders, Stage, Transport
 from sensor.rules.engine.view import DecodedViews, View, Views
 
-_TCP, _UDP, _ANY = 6, 17, -1
+_ANY = -1
 
 Found = tuple[int, bytes, View | None, int]
 """The index of a rule, the text that hit, its view where that is not the payload, and where the hit ends."""
 
 
 _TRANSPORT_OF = np.full(256, 2, np.uint8)
-_TRANSPORT_OF[[_TCP, _UDP]] = 0, 1
+_TRANSPORT_OF[[TCP, UDP]] = 0, 1
 
 
 class Payloads(NamedTuple):
@@ -66,10 +67,10 @@ class Matcher:
                 http,
                 deciders,
             )
-            for protocol in (_TCP, _UDP, _ANY)
+            for protocol in (TCP, UDP, _ANY)
         }
         self._other = self._transports[_ANY]
-        self._by_kind = (self._transports[_TCP], self._transports[_UDP], self._other)
+        self._by_kind = (self._transports[TCP], self._transports[UDP], self._other)
         self.size_bytes = deciders.compile()
         """Of Hyperscan's databases."""
         self._budget = Budget()

@@ -8,12 +8,13 @@ from itertools import groupby
 from typing import Any
 
 from sensor.model import Match, Rule
+from sensor.protocols import RULE_PROTOCOLS
 from sensor.rules.files.load import Fault
 from sensor.rules.prefilter.prefix import Prefix
 from sensor.rules.regex.charset import LETTERS
 from sensor.text import printable
 
-_PROTOCOLS = {6: "tcp", 17: "udp"}
+_PROTOCOL_NAMES = {number: name for name, number in RULE_PROTOCOLS.items()}
 
 
 def rule_object(rule: Rule) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def rule_object(rule: Rule) -> dict[str, Any]:
         "type": rule.type,
         "name": rule.name,
         "regex": rule.regex,
-        "protocol": _PROTOCOLS[rule.protocol] if rule.protocol else None,
+        "protocol": _PROTOCOL_NAMES[rule.protocol] if rule.protocol else None,
         "port": rule.port or None,
         "is_http": int(rule.is_http) or None,
         "part": rule.part if rule.is_http else None,
@@ -40,7 +41,7 @@ def conditions(rule: Rule) -> str:
     """Say in a few words what a rule looks at: ``tcp, port 80, HTTP head, url-decoded``."""
     words = []
     if rule.protocol:
-        words.append(_PROTOCOLS[rule.protocol])
+        words.append(_PROTOCOL_NAMES[rule.protocol])
     if rule.port:
         words.append(f"port {rule.port}")
     if rule.is_http:

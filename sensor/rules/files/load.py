@@ -16,12 +16,11 @@ from typing import Any
 
 from sensor.errors import RulesError
 from sensor.model import RULE_CLASSES, Rule, RuleClass
+from sensor.protocols import RULE_PROTOCOLS
 from sensor.rules.engine.expression import expression
 from sensor.rules.files import located
 from sensor.rules.files.fields import FIELDS, PRIORITY, REQUIRED, RULE_ID
 from sensor.rules.regex.tree import RegexError
-
-_PROTOCOLS = {"tcp": 6, "udp": 17}
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +261,7 @@ def _rule(rule_id: int, rule_class: RuleClass, values: dict[str, Any]) -> Rule:
         type=values["type"],
         name=values["name"],
         regex=values["regex"],
-        protocol=_PROTOCOLS.get(values.get("protocol", "").lower()),
+        protocol=RULE_PROTOCOLS.get(values.get("protocol", "").lower()),
         port=int(values.get("port", 0)),
         is_http=bool(values.get("is_http")),
         part=values.get("part", "total"),

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from sensor.capture.program import KernelPlan
+from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import HttpReading
-from sensor.rules.prefilter.plan import FREE_CLASS, OTHER, TCP, UDP, UNKNOWN_CLASS, Needs, Plan
+from sensor.rules.prefilter.plan import FREE_CLASS, OTHER, UNKNOWN_CLASS, Needs, Plan
 from sensor.rules.prefilter.prefix import WORD, Prefix, PrefixSet, beginnings
 
 _FEW = 6

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from sensor import abi
 from sensor.model import Rule
+from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.prefilter.prefix import ANYTHING, WORD, Prefix, PrefixSet, prefixes, word_of
 
-TCP, UDP, OTHER = 6, 17, None
+OTHER = None
 PROTOCOLS = (TCP, UDP, OTHER)
 """Those that a rule can name, and all others together."""
 PORTS = 65536
