@@ -45,7 +45,7 @@ dashboards: setup
 bundle: setup
 	rm -rf $(DIST)/wheels
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(DIST)/wheels .
-	sensor=$$(basename $(DIST)/wheels/sensor-*.whl)
+	sensor=$$(basename $(DIST)/wheels/xdp_sensor-*.whl)
 	for version in $(BUNDLE_PYTHONS); do
 	    $(PYTHON) -m pip download --quiet --only-binary=:all: --python-version $$version --dest $(DIST)/wheels $(DIST)/wheels/$$sensor
 	done

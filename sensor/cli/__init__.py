@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from sensor import DISTRIBUTION
 from sensor.cli.bench import bench_group
 from sensor.cli.bench_replay import compare_command, read_file_command, replay_command
 from sensor.cli.config import config_group
@@ -22,7 +23,7 @@ from sensor.log import log_to_stderr, print_error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sensor")
+@click.version_option(package_name=DISTRIBUTION)
 def cli() -> None:
     """Watch a mirror port and keep exactly the packets that hit a rule."""
 

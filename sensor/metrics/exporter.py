@@ -7,19 +7,13 @@ nothing, and while the supervisor reloads, drains or hangs, the figures are ther
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import logging
-import multiprocessing
 import os
 import platform
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -27,21 +21,20 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import make_wsgi_app
 from prometheus_client.registry import CollectorRegistry
 
+from sensor import DISTRIBUTION
 from sensor.capture.program import bcc_version
 from sensor.errors import SensorError
 from sensor.metrics.catalogue import Metric
 from sensor.metrics.collector import SensorCollector
 from sensor.metrics.figure_source import FigureSource
 from sensor.process.capabilities import keep_capabilities
+from sensor.process.child import ChildProcess, FunctionProcess
+from sensor.process.prctl import end_with_parent, set_process_name
 
 CLIENT_S = 10
 """How long a client may take to ask or to listen."""
 RESTART_S = 5.0
-"""At least between two starts."""
-_PR_SET_PDEATHSIG = 1
-
-_fork = multiprocessing.get_context("fork")
-log = logging.getLogger(__name__)
+"""Shortest time from one start to the next."""
 
 
 def listen(address: str) -> socket.socket:
@@ -61,8 +54,8 @@ def listen(address: str) -> socket.socket:
         ) from error
 
 
-class Exporter:
-    """The process, as the supervisor sees it."""
+class Exporter(ChildProcess):
+    """The exporter, as the supervisor sees it."""
 
     def __init__(
         self,
@@ -71,31 +64,13 @@ class Exporter:
         kept_fds: Iterable[int],
         constants: dict[Metric, float],
     ) -> None:
-        """Fork it. ``make_source`` is called in the new process; what it makes reads ``kept_fds``."""
-        self._listener = listener
-        self._make_source = make_source
-        self._kept_fds = {listener.fileno(), *kept_fds}
-        self._constants = constants
-        self._start()
-
-    def _start(self) -> None:
-        arguments = (self._listener, self._make_source, self._kept_fds, self._constants)
-        self._process = _fork.Process(target=_serve, args=arguments, name="exporter", daemon=True)
-        self._process.start()
-        self._started_s = time.monotonic()
-
-    def tick(self) -> None:
-        """Start another where it has died. To be called now and then."""
-        if self._process.exitcode is not None and time.monotonic() - self._started_s >= RESTART_S:
-            log.error("the exporter died (exit code %s); starting another", self._process.exitcode)
-            self._process.close()
-            self._start()
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.join()
-        self._listener.close()
+        """Fork it; ``make_source`` is called in the new process, and what it returns reads ``kept_fds``."""
+        arguments = (listener, make_source, {listener.fileno(), *kept_fds}, constants, os.getpid())
+        super().__init__(
+            "the exporter",
+            lambda: FunctionProcess(_serve, arguments, "exporter"),
+            lambda lived_s: max(0.0, RESTART_S - lived_s),
+        )
 
 
 def _serve(
@@ -103,21 +78,17 @@ def _serve(
     make_source: Callable[[], FigureSource],
     kept_fds: Iterable[int],
     constants: dict[Metric, float],
+    supervisor: int,
 ) -> None:
-    """Answer until the supervisor ends this process, or is gone."""
-    supervisor = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
-        return
+    """Answer until the supervisor, a process id, ends this process or ends itself."""
+    end_with_parent(supervisor)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the supervisor's, even from the terminal
     source = make_source()
     _close_all_but(kept_fds)
-    keep_capabilities(
-        "CAP_BPF", "CAP_DAC_READ_SEARCH"
-    )  # for the kernel's counters and, as root, for evidence
-    with suppress(OSError):  # only for those who look with ps
-        Path("/proc/self/comm").write_text("sensor-metrics", encoding="ascii")
+    # for the kernel's counters and, as root, for evidence
+    keep_capabilities("CAP_BPF", "CAP_DAC_READ_SEARCH")
+    set_process_name("sensor-metrics")
     gc.freeze()  # what was inherited is shared as long as nothing touches it
     registry = CollectorRegistry()
     SensorCollector(source, build_info(), constants, registry)
@@ -138,7 +109,7 @@ def _close_all_but(kept_fds: Iterable[int]) -> None:
 def build_info() -> dict[str, str]:
     """Return the versions of what runs here."""
     return {
-        "version": version("sensor"),
+        "version": version(DISTRIBUTION),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "bcc": bcc_version(),

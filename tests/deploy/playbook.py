@@ -134,7 +134,7 @@ def build_next_bundle(bundle: Path, version: str, directory: Path) -> Path:
         re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', project.read_text(), count=1)
     )
     subprocess.run(["tar", "--extract", f"--file={bundle}", f"--directory={directory}"], check=True)
-    for wheel in (directory / "wheels").glob("sensor-*.whl"):
+    for wheel in (directory / "wheels").glob("xdp_sensor-*.whl"):
         wheel.unlink()
     build = [
         sys.executable,
