@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the kernel program and Python share. Mirrored in sensor/abi.py and
- * sensor/model.py; tests/ compare them member for member.
+ * The structures and enums that the kernel program shares with Python. sensor/abi.py and
+ * sensor/model.py mirror them; tests compare the two, member by member.
  */
 #ifndef SENSOR_ABI_H
 #define SENSOR_ABI_H
 
-/* What parsing a frame came to. */
+/* The result of parsing a frame. */
 enum packet_status {
 	PACKET_PAYLOAD,		/* transport payload found */
-	PACKET_NO_PAYLOAD,	/* whole headers, nothing behind them */
-	PACKET_NOT_IP,		/* a link protocol known to carry no IP packet */
-	PACKET_NO_TRANSPORT,	/* an IP protocol known to carry no payload rules speak of */
-	PACKET_FRAGMENT,	/* a later fragment: payload without its transport header */
-	PACKET_TUNNEL,		/* another packet inside: the kernel looks no further, user space does */
-	PACKET_UNKNOWN,		/* a header not known here, or too many of them */
-	PACKET_MALFORMED,	/* cut short, or a length that lies */
+	PACKET_NO_PAYLOAD,	/* complete headers, and nothing after them */
+	PACKET_NOT_IP,		/* a link protocol that carries no IP packet */
+	PACKET_NO_TRANSPORT,	/* an IP protocol without payload that rules could match */
+	PACKET_FRAGMENT,	/* a later fragment: payload without a transport header */
+	PACKET_TUNNEL,		/* carries another packet, which only user space parses */
+	PACKET_UNKNOWN,		/* an unknown header, or too many headers */
+	PACKET_MALFORMED,	/* cut short, or a length that cannot be right */
 };
 
-/* Every frame ends in exactly one bucket; SEEN counts them all. */
+/* Every frame is counted in SEEN and in exactly one other bucket. */
 enum counter {
 	COUNTER_SEEN,
 	COUNTER_SUBMITTED,
@@ -26,12 +26,12 @@ enum counter {
 	COUNTER_IGNORED_NO_PAYLOAD,
 	COUNTER_IGNORED_NOT_IP,
 	COUNTER_IGNORED_NO_TRANSPORT,
-	COUNTER_IGNORED_NETWORK,	/* outside the networks that are watched */
-	COUNTER_IGNORED_PROTOCOL,	/* no rule speaks of this protocol */
-	COUNTER_IGNORED_PORT,		/* no rule speaks of either port */
-	COUNTER_IGNORED_LENGTH,		/* longer than the profile has matched */
-	COUNTER_IGNORED_FLOW,		/* behind what the profile has matched of a flow, or done with */
-	COUNTER_IGNORED_PREFIX,		/* no rule's payload begins like this one */
+	COUNTER_IGNORED_NETWORK,	/* excluded by its addresses */
+	COUNTER_IGNORED_PROTOCOL,	/* no rule applies to this protocol */
+	COUNTER_IGNORED_PORT,		/* no rule applies to either port */
+	COUNTER_IGNORED_LENGTH,		/* longer than the profile's limit */
+	COUNTER_IGNORED_FLOW,		/* beyond the profile's depth, or its flow is done */
+	COUNTER_IGNORED_PREFIX,		/* no rule matches a payload with these first bytes */
 	COUNTER_COUNT,
 };
 
@@ -40,23 +40,23 @@ struct counter_value {
 	__u64 bytes;
 };
 
-/* Which place of the table a flow that begins was given. */
+/* The place in the table that a new flow got. */
 enum flow_place {
-	FLOW_PLACE_UNUSED,	/* one that no flow ever had */
-	FLOW_PLACE_OWN,		/* its own, of the time before it was idle or too old */
-	FLOW_PLACE_OVER,	/* that of a flow which is over */
-	FLOW_PLACE_EVICTED,	/* that of a flow which is not: it is forgotten early */
-	FLOW_PLACE_NOWHERE,	/* none: another processor was writing */
+	FLOW_PLACE_UNUSED,	/* a place that was never used */
+	FLOW_PLACE_OWN,		/* its own: the flow was over and has started again */
+	FLOW_PLACE_OVER,	/* the place of another flow that was over */
+	FLOW_PLACE_EVICTED,	/* the place of another flow that was not over, and is forgotten early */
+	FLOW_PLACE_NOWHERE,	/* none: another CPU was writing to the set */
 	FLOW_PLACE_COUNT,
 };
 
-/* One for each interface and processor. */
+/* One per interface and CPU. */
 struct counters {
-	struct counter_value of[COUNTER_COUNT];
-	__u64 flows[FLOW_PLACE_COUNT];	/* that began, by their place */
+	struct counter_value buckets[COUNTER_COUNT];
+	__u64 flows[FLOW_PLACE_COUNT];	/* new flows, by their place */
 };
 
-/* What a longest matching prefix says of an address; an address without one is no reason to ignore. */
+/* The meaning of an address's longest matching prefix. An address without one is never a reason to ignore a frame. */
 enum network {
 	NETWORK_NONE,
 	NETWORK_INCLUDED,
@@ -75,65 +75,65 @@ struct network6 {
 };
 
 /*
- * Both directions of a flow have one key: the lower endpoint comes first, by the numbers that
- * its bytes make on this machine.
+ * The key of a flow, the same for both directions: the lower endpoint comes first. Endpoints are
+ * compared as integers in the byte order of this machine.
  */
 struct flow_key {
-	__be32 address_be[8];	/* four words each; of IPv4 one each, and zeroes behind them */
+	__be32 address_be[8];	/* IPv6: four words each. IPv4: one each, then zeroes */
 	__be16 port_be[2];
-	__u16 vlan[2];		/* 12 bits of each tag, outer first */
+	__u16 vlan[2];		/* the 12-bit IDs of the tags, outer first */
 	__u8 protocol;
-	__u8 service;		/* of a flow of one direction */
+	__u8 service;		/* type of service, if it tells flows apart; else 0 */
 	__u8 ip_version;
 	__u8 reserved;
 };
 
-/* What user space decided about a flow. */
+/* User space's decision about a flow. */
 enum verdict {
 	VERDICT_NONE,
-	VERDICT_DONE,		/* nothing more in it can match */
-	VERDICT_FOLLOW,		/* every frame of it is a candidate, for so many frames or so long */
+	VERDICT_DONE,		/* nothing else in it can match */
+	VERDICT_FOLLOW,		/* its frames are candidates, up to a number of frames and a time */
 };
 
-/* A number that holds for one version of a flow only; read and written as one word. */
+/* A number that is valid for one version of a flow only. Read and written as one word. */
 struct versioned {
 	__u32 number;
 	__u32 version;
 };
 
 /*
- * A way of a set: a flow, or what is left of one. Its words are written by the kernel or by user
- * space, none by both.
+ * One way of a set: a flow, or the remains of one. Each word is written either by the kernel or by
+ * user space, never by both.
  */
 struct flow {
 	struct flow_key key;
-	__u32 version;		/* even, and another one for every flow; odd while the key is written */
+	__u32 version;		/* differs for each flow in this way; odd while the key is being written */
 	struct versioned packets;	/* with payload */
 	__u64 born_jiffies;
-	struct versioned followed;	/* frames that passed because user space asked for them */
-	struct versioned verdict;	/* enum verdict; by user space, like what is below */
+	struct versioned followed;	/* frames submitted because of VERDICT_FOLLOW */
+	struct versioned verdict;	/* enum verdict; user space writes this and the fields below */
 	__u64 follow_until_ns;	/* CLOCK_MONOTONIC */
-	__u32 follow_end;	/* frames followed beyond which it is not */
+	__u32 follow_end;	/* following ends when `followed` reaches this */
 	__u32 reserved;
 };
 
 #define FLOW_WAYS 8
 
-/* The flows that one hash leads to; what is looked at first fits into one cache line. */
+/* The flows that share a hash slot. What is read first fits into one cache line. */
 struct flow_set {
 	__u8 tags[FLOW_WAYS];	/* a byte of each flow's hash; 0: never used */
-	__u64 writers;		/* processors that would write a key; one that is alone may */
+	__u64 writers;		/* CPUs that want to write a key; only a single one may */
 	__u32 last_jiffies[FLOW_WAYS];
-	__u64 last_written;	/* way; of ways used in the same tick the one before it is next */
+	__u64 last_written;	/* the way written last; breaks ties between ways last used in the same tick */
 	__u64 reserved;
 	struct flow flows[FLOW_WAYS];
 };
 
-/* In front of every frame in the ring. */
+/* Precedes every frame in the ring. */
 struct frame_meta {
 	__u64 ktime_ns;		/* CLOCK_MONOTONIC */
-	__u64 flow_born_jiffies;	/* tells the flow from an earlier one of the same endpoints */
-	__u32 flow_packets;	/* which packet with payload of its flow this is, from 1; 0: not counted */
+	__u64 flow_born_jiffies;	/* tells the flow apart from an earlier one with the same key */
+	__u32 flow_packets;	/* the packet's number in its flow, from 1; only packets with payload count; 0: not counted */
 	__u32 wirelen;
 	__u32 caplen;
 	__u32 ifindex;

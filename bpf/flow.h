@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Flows in the kernel: which packet with payload of its flow a frame carries. A frame is
- * judged by its own flow's entry, whatever hash collides. sensor/rules/engine/flows.py counts by
- * the same law where the kernel did not.
+ * The kernel's table of flows. It numbers the packets with payload of each flow. A frame is
+ * always judged by the entry of its own flow, even if hashes collide. sensor/rules/engine/flows.py
+ * counts in the same way the packets that the kernel did not count.
  *
- * The table is an array of sets. A hash leads to a set, a byte of it (the tag) to the ways whose
- * keys are compared. Of a full set the least recently used flow gives way. Hash tables of
- * the kernel do as much, but every call of theirs costs more than all that is done here.
+ * The table is an array of sets. The hash of a key selects a set. One byte of the hash (the tag)
+ * selects the ways of the set whose keys are compared. If a set is full, a new flow replaces the
+ * least recently used one. The kernel's own hash tables could do this too, but a single call of
+ * theirs costs more than everything done here.
  *
- * Processors share the table without waiting for each other:
- *   - Only a processor alone among a set's writers writes a key; another does without.
- *   - A key's version is odd meanwhile. What is read of a flow counts only where the version was
- *     even, and still the same behind (a sequence lock).
- *   - A processor may be late: it writes to a way that has become another flow's. What it writes
- *     carries the version that it saw, and is void for the other flow, which then counts anew.
- * So counts get lost at times: a frame more is let through, never one less. All this rests on
- * x86-64's order: stores become visible in the order of the program, loads are done in it.
+ * CPUs share the table without waiting for each other:
+ *   - A CPU writes a key only if it is the only writer of the set. Otherwise it does not write.
+ *   - The version of a flow is odd while its key is being written. What was read of a flow is
+ *     valid only if the version was even before, and is unchanged after (a sequence lock).
+ *   - A CPU may be late and write to a way that belongs to another flow by then. The number it
+ *     writes carries the version it saw, so it is void for the new flow, which counts from 0 again.
+ * Counts can therefore get lost, so that more frames are submitted than necessary, never fewer.
+ * This relies on the memory order of x86-64: stores become visible in program order, and loads
+ * are done in program order.
  */
 #ifndef SENSOR_FLOW_H
 #define SENSOR_FLOW_H
@@ -23,15 +25,15 @@
 #include "abi.h"
 #include "flow_key.h"
 
-/* The compiler keeps the order of what is read and written before and behind. */
+/* Keeps the compiler from moving reads and writes across it. */
 #define barrier() asm volatile("" ::: "memory")
 #define EVERY_BYTE 0x0101010101010101ULL
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile __typeof__(x) *)&(x) = (value))
 
-/* A flow as it was at one moment. Words of 64 bits throughout: BPF makes do with none shorter. */
+/* A consistent view of a flow at one moment. All words have 64 bits, the native size of BPF. */
 struct found_flow {
-	struct flow *flow;	/* NULL: not found */
+	struct flow *flow;	/* NULL if not found */
 	__u64 way;
 	__u64 version;
 	__u64 last_jiffies;	/* the lower 32 bits */
@@ -44,7 +46,7 @@ write_number(struct versioned *at, __u64 version, __u32 number)
 	WRITE_ONCE(*(__u64 *)at, version << 32 | number);
 }
 
-/* 0 where what was written is another flow's. */
+/* Returns 0 if the number was written for another version, that is, another flow. */
 static __always_inline __u32 read_number(const struct versioned *at, __u64 version)
 {
 	__u64 word = READ_ONCE(*(const __u64 *)at);
@@ -52,13 +54,13 @@ static __always_inline __u32 read_number(const struct versioned *at, __u64 versi
 	return word >> 32 == version ? word : 0;
 }
 
-/* 0x80 in the lowest byte of WORD that is 0, and perhaps in some above it (Mycroft's test). */
+/* Sets 0x80 in the lowest byte of WORD that is 0, and possibly in bytes above it (Mycroft's test). */
 static __always_inline __u64 zero_bytes(__u64 word)
 {
 	return (word - EVERY_BYTE) & ~word & EVERY_BYTE << 7;
 }
 
-/* Which byte the lowest bit of what zero_bytes() returned is in, by a multiplication. */
+/* Returns the index of the lowest byte set in BITS, a result of zero_bytes(), by a multiplication. */
 static __always_inline __u64 lowest_byte(__u64 bits)
 {
 	return ((bits & -bits) >> 7) * 0x0001020304050607ULL >> 56 & (FLOW_WAYS - 1);
@@ -66,7 +68,7 @@ static __always_inline __u64 lowest_byte(__u64 bits)
 
 static __always_inline __u64 tag_of(__u64 hash)
 {
-	__u64 tag = hash & 0xff;	/* the set's number comes from the upper bits */
+	__u64 tag = hash & 0xff;	/* the upper bits select the set */
 
 	return tag ? tag : 1;
 }
@@ -101,7 +103,7 @@ static __always_inline void write_key(struct flow *flow, const union flow_key_wo
 	WRITE_ONCE(own->rest, key->rest);
 }
 
-/* Looks for a flow; what carries no version is read between two looks at the flow's. */
+/* Finds a flow. Fields without a version of their own are read between two reads of the flow's version. */
 static __always_inline void
 find_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag, struct found_flow *found)
 {
@@ -128,15 +130,15 @@ find_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag, stru
 	}
 }
 
-/* 32 bits of the last time are enough: a flow they are mistaken about is over by its life. */
+/* 32 bits of the last time are enough: by the time they wrap around, LIFE_JIFFIES have passed. */
 static __always_inline bool is_over(const struct found_flow *found, __u64 now_jiffies)
 {
 	return (__s32)((__u32)now_jiffies - found->last_jiffies) > IDLE_JIFFIES ||
 	       (__s64)(now_jiffies - found->born_jiffies) > LIFE_JIFFIES;
 }
 
-/* A way that was never used, or else the least recently used one; in turn where a tick decides nothing. */
-static __always_inline __u64 way_to_give(const struct flow_set *set, __u32 now_jiffies)
+/* Returns a way that was never used, else the least recently used one. Ways of the same tick take turns. */
+static __always_inline __u64 way_to_replace(const struct flow_set *set, __u32 now_jiffies)
 {
 	__u64 never_used = zero_bytes(tags_of(set));
 	__u64 last_written = set->last_written;
@@ -154,7 +156,7 @@ static __always_inline __u64 way_to_give(const struct flow_set *set, __u32 now_j
 	return oldest + last_written;
 }
 
-/* What the way to give was until now. */
+/* Returns what the way to be replaced has held until now. */
 static __always_inline enum flow_place
 place_of(const struct flow_set *set, __u64 way, __u64 now_jiffies)
 {
@@ -169,9 +171,9 @@ place_of(const struct flow_set *set, __u64 way, __u64 now_jiffies)
 }
 
 /*
- * Writes a flow that begins: in the place of the one that was found and is over, or in the way
- * to give. Left undone while another processor writes to the set: the flow's next packet is
- * its first then.
+ * Enters a new flow: in the way of its predecessor with the same key, if one was found, else in
+ * the way to replace. Does nothing while another CPU writes to the set; the flow's next packet is
+ * then counted as its first.
  */
 static __always_inline enum flow_place
 begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
@@ -181,7 +183,7 @@ begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
 
 	__sync_fetch_and_add(&set->writers, 1);
 	if (READ_ONCE(set->writers) == 1) {
-		__u64 way = (found->flow ? found->way : way_to_give(set, now_jiffies)) & (FLOW_WAYS - 1);
+		__u64 way = (found->flow ? found->way : way_to_replace(set, now_jiffies)) & (FLOW_WAYS - 1);
 		struct flow *flow = &set->flows[way];
 		__u32 version = flow->version + 2;
 
@@ -201,7 +203,7 @@ begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
 	return place;
 }
 
-/* Counts a packet to the flow that was found; returns the packet's number. */
+/* Counts a packet of a flow that was found. Returns the packet's number. */
 static __always_inline __u32
 count_packet(struct flow_set *set, const struct found_flow *found, __u32 now_jiffies)
 {
@@ -212,7 +214,7 @@ count_packet(struct flow_set *set, const struct found_flow *found, __u32 now_jif
 	return number;
 }
 
-/* What user space decided; takes one of the frames that it asked for. */
+/* Returns user space's verdict for one frame. Counts the frame if the flow is followed. */
 static __always_inline enum verdict verdict_on(const struct found_flow *found)
 {
 	struct flow *flow = found->flow;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Which flow a packet belongs to. sensor/capture/flow_table.py makes the same keys of header
- * fields, and the same hashes of keys.
+ * The key of a packet's flow, and the hash of a key. sensor/capture/flow_table.py computes the
+ * same keys and hashes.
  *
- * FLOW_HAS_TOS   a packet with a type of service belongs to a flow of its own direction and service
- * FLOW_SEEDS     random 64-bit numbers, drawn for every table: nobody outside can make flows meet
+ * FLOW_HAS_TOS   the type of service is part of the key: flows with one have a single direction
+ * FLOW_SEEDS     random 64-bit numbers, drawn for each table, so that an attacker cannot cause collisions
  */
 #ifndef SENSOR_FLOW_KEY_H
 #define SENSOR_FLOW_KEY_H
@@ -16,9 +16,9 @@
 #define TOS_SERVICE 0xfe
 
 /*
- * Keys are put together in registers and stored in words as large as those that they are
- * hashed and compared by: a load that spans several stores has to wait for all of them. Of IPv4
- * only the first word of the addresses is set.
+ * A key as the words in which it is written, hashed and compared. Keys are built in registers and
+ * stored in words of that size, because a load that spans several stores has to wait for all of
+ * them. For IPv4 only the first word of the addresses is set.
  */
 union flow_key_words {
 	struct flow_key key;
@@ -29,7 +29,7 @@ union flow_key_words {
 	};
 };
 
-/* A service of its own makes each direction a flow of its own. */
+/* If the type of service is not 0, each direction is a flow of its own. */
 static __always_inline __u8 service_of(__u8 tos)
 {
 	return FLOW_HAS_TOS ? tos & TOS_SERVICE : 0;
@@ -96,7 +96,7 @@ set_flow_key6(const struct frame *frame, const struct packet *packet, union flow
 	return true;
 }
 
-/* False where the frame ends before the addresses. */
+/* Returns false if the frame ends before the addresses. */
 static __always_inline bool
 set_flow_key(const struct frame *frame, const struct packet *packet, union flow_key_words *key)
 {
@@ -111,12 +111,12 @@ static __always_inline __u64 product(__u64 word, __u64 seed, __u64 other_seed)
 }
 
 /*
- * 32 bits. Multilinear-HM hashing, of which the upper half is strongly universal (Lemire and Kaser,
- * "Strongly universal string hashing is fast", 2014). Ports or addresses that count up, a scan's,
- * make that half count up too, by a step that the seeds draw: with some, flows would crowd into few
- * sets. So it is mixed, which loses none of its values, and hashed once more by multiply-add-shift
- * (Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer
- * arithmetic without primes", 1996).
+ * Returns a hash of 32 bits. The sum is multilinear-HM hashing, whose upper half is strongly
+ * universal (Lemire and Kaser, "Strongly universal string hashing is fast", 2014). In a scan, ports
+ * or addresses count up, and the upper half then counts up too, in steps that depend on the seeds.
+ * Some seeds would put such flows into few sets. So the upper half is mixed, which is a bijection,
+ * and hashed again by multiply-add-shift (Dietzfelbinger, "Universal hashing and k-wise independent
+ * random variables via integer arithmetic without primes", 1996).
  */
 static __always_inline __u64 hash_of(const union flow_key_words *key)
 {

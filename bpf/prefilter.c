@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The prefilter: decides which frames are candidates, sends them whole to user
- * space through the per-CPU perf ring, and counts every frame in exactly one bucket.
+ * The prefilter: decides which frames are candidates, submits them to user space through the
+ * perf ring of the CPU, and counts every frame in exactly one bucket.
  *
- * Compiled by BCC at load time, and anew when the rules change, with
- *   plan.h                what the rules ask for, written by sensor/rules/prefilter/emit.py; PORTS_DECIDE: ports
- *                         alone may say that nothing is
- *   SNAPLEN               most bytes kept of a frame
+ * BCC compiles it when it is loaded, and again when the rules change, with
+ *   plan.h                the plan: code that judges packets, written by sensor/rules/prefilter/emit.py;
+ *                         PORTS_DECIDE is 1 if the ports alone can be a reason to ignore a packet
+ *   SNAPLEN               maximum number of bytes kept of a frame
  *   ACTION                the XDP action for every frame, XDP_PASS or XDP_DROP
- *   MULTI_BUFFER          frames may come in several buffers, of which the first is looked at
- *   DEPTH, LONGEST        packets of a flow, and bytes of a payload, that are matched
- *   HTTP_AT_ANY_DEPTH     what looks like HTTP is matched behind DEPTH, too
+ *   MULTI_BUFFER          frames may come in several buffers; only the first one is read
+ *   DEPTH                 number of packets per flow that are matched; 0: all
+ *   LONGEST               largest payload that is matched, in bytes; 0: any
+ *   HTTP_AT_ANY_DEPTH     payloads that look like HTTP are matched beyond DEPTH too
  *   FLOW_HAS_TOS, IDLE_JIFFIES, LIFE_JIFFIES    what a flow is, and when it is over
- *   NETWORKS              networks are included or excluded
- *   IFINDEXES             interfaces whose frames are counted apart, in the order of COUNTERS_FD
- * and with the maps that outlive it, by their file descriptors (sensor/capture/program.py):
- *   COUNTERS_FD           struct counters, one for each interface and CPU
- *   FLOWS_FD              struct flow_set, FLOW_SETS of them; FLOW_SEEDS for flow_key.h
- *   FOLLOW_FD             until when any flow is followed at all, CLOCK_MONOTONIC; 0: none is
+ *   NETWORKS              size of the tables of included and excluded networks; 0: there are none
+ *   IFINDEXES             interfaces that are counted separately, in the order of COUNTERS_FD
+ * and with file descriptors of the maps that outlive it (sensor/capture/shared_maps.py):
+ *   COUNTERS_FD           struct counters, one per interface and CPU
+ *   FLOWS_FD              FLOW_SETS times struct flow_set; FLOW_SEEDS for flow_key.h
+ *   FOLLOW_FD             time until which any flow is followed, CLOCK_MONOTONIC; 0: none is
  *
- * A zeroed map lets everything through: a program that is attached before its maps are
- * filled hides nothing. What cannot be judged here goes to user space, which decides.
+ * A map full of zeroes lets everything pass, so a program that is attached before its maps are
+ * filled hides nothing. Frames that cannot be judged here go to user space, which decides.
  */
 #include "abi.h"
 #include "parse.h"
@@ -28,7 +29,7 @@
 #include "plan.h"
 
 BPF_PERF_OUTPUT(frames);
-/* What the rules ask for on a port alone, by its number. */
+/* The class of each port: which of the plan's prefixes apply to it alone. */
 BPF_ARRAY(port_classes, __u16, 65536);
 #if NETWORKS
 BPF_LPM_TRIE(networks4, struct network4, __u32, NETWORKS);
@@ -36,36 +37,37 @@ BPF_LPM_TRIE(networks6, struct network6, __u32, NETWORKS);
 #endif
 
 #define WORD_SIZE 8
-/* What was written to memory is read from there again: the verifier forgets by which way it came. */
-#define forget_paths() barrier()
-/* An element of a map that outlives the program; BCC knows only those that it makes itself. */
-#define element_of(map_fd, index) \
+/* Values are read from memory again, so that the verifier can merge the paths that led here. */
+#define merge_paths() barrier()
+/* An element of a map that outlives the program. BCC knows only the maps it creates itself. */
+#define map_element(map_fd, index) \
 	bpf_map_lookup_elem_(bpf_pseudo_fd(BPF_PSEUDO_MAP_FD, map_fd), index)
 
 /*
- * What is found out about one frame. In a map, because the verifier follows what it knows of
- * the stack along every way through the headers, and would judge by the rules once for each.
+ * Everything known about one frame. It is in a map and not on the stack, because the verifier
+ * tracks the stack along every path through the headers, and would check the rules' code once per
+ * path.
  */
 struct work {
 	struct packet packet;
 	union flow_key_words key;
-	__u64 word;		/* the first bytes of the payload, zeroes behind its end */
+	__u64 word;		/* the first bytes of the payload, padded with zeroes */
 	__u64 payload_len;
-	__u64 kept_len;		/* of the payload, as far as SNAPLEN lets user space see it */
+	__u64 kept_len;		/* bytes of the payload within SNAPLEN */
 	__u64 flow_born_jiffies;
 	__u32 flow_packets;
-	__u32 flow_place;	/* enum flow_place; FLOW_PLACE_COUNT where no flow began */
+	__u32 flow_place;	/* enum flow_place; FLOW_PLACE_COUNT if no flow began */
 	__u32 status;		/* enum packet_status */
 	__u32 bucket;		/* enum counter */
 	__u32 wirelen;
-	__u16 sport_class;	/* what the rules ask for on the ports */
+	__u16 sport_class;	/* from port_classes */
 	__u16 dport_class;
-	bool is_word_elsewhere;	/* the payload's first bytes are in another buffer */
+	bool is_word_unreadable;	/* the payload's first bytes are in another buffer */
 };
 
 BPF_PERCPU_ARRAY(works, struct work, 1);
 
-/* The first bytes of the payload as they lie in memory; zeroes behind its end. */
+/* Returns the first bytes of the payload in memory order, padded with zeroes. */
 static __always_inline __u64
 first_word(const struct frame *frame, __u64 payload_offset, __u64 payload_len)
 {
@@ -84,8 +86,8 @@ first_word(const struct frame *frame, __u64 payload_offset, __u64 payload_len)
 	return word;
 }
 
-/* Takes from the frame's bytes all that it is judged by. */
-static __always_inline void look(const struct frame *frame, struct work *work)
+/* Reads everything from the frame that it is judged by. */
+static __always_inline void read_frame(const struct frame *frame, struct work *work)
 {
 	struct packet *packet = &work->packet;
 
@@ -106,15 +108,16 @@ static __always_inline void look(const struct frame *frame, struct work *work)
 		return;
 	work->payload_len = packet->payload_end - packet->payload_offset;
 	work->word = first_word(frame, packet->payload_offset, work->payload_len);
-	work->is_word_elsewhere = packet->payload_offset + WORD_SIZE > frame->linear_length &&
-				  frame->linear_length < frame->length;
+	work->is_word_unreadable = packet->payload_offset + WORD_SIZE > frame->linear_length &&
+				   frame->linear_length < frame->length;
 	if (packet->payload_end <= SNAPLEN)
 		work->kept_len = work->payload_len;
 	else
 		work->kept_len = packet->payload_offset < SNAPLEN ? SNAPLEN - packet->payload_offset : 0;
 }
 
-static __always_inline bool is_unwatched(const struct work *work)
+/* Returns true if the included and excluded networks rule the packet out. */
+static __always_inline bool is_outside_networks(const struct work *work)
 {
 #if NETWORKS
 	__u32 *one, *other;
@@ -155,19 +158,19 @@ static __always_inline void look_up_ports(struct work *work)
 	work->dport_class = class_of(work->packet.dport_be);
 }
 
-/* Whether a packet is to be judged by itself: of a fragment there is too little to see here. */
+/* Returns true if the plan can judge the packet. Fragments, and payloads in other buffers, show too little. */
 static __always_inline bool is_judged_by_rules(const struct work *work)
 {
-	return work->status != PACKET_FRAGMENT && !work->is_word_elsewhere;
+	return work->status != PACKET_FRAGMENT && !work->is_word_unreadable;
 }
 
 /*
- * What is known before the packet is counted to its flow: COUNTER_SUBMITTED where the flow matters.
- * Where no packet of the flow can hit anything it need not be remembered.
+ * Judges a packet by everything but its flow. COUNTER_SUBMITTED means that its flow decides. A flow
+ * in which no packet can match anything need not be remembered.
  */
 static __always_inline enum counter judge_without_flow(struct work *work)
 {
-	if (is_unwatched(work))
+	if (is_outside_networks(work))
 		return COUNTER_IGNORED_NETWORK;
 	if (is_judged_by_rules(work)) {
 		enum counter reason;
@@ -183,12 +186,12 @@ static __always_inline enum counter judge_without_flow(struct work *work)
 	return COUNTER_SUBMITTED;
 }
 
-/* What the rules say of a packet by itself. */
+/* Judges a packet by the plan. */
 static __always_inline enum counter judge_packet(struct work *work)
 {
 	if (!is_judged_by_rules(work))
 		return COUNTER_SUBMITTED;
-	if (!PORTS_DECIDE)	/* most packets are cut off by then */
+	if (!PORTS_DECIDE)	/* as late as here: most packets are ignored for their flow before */
 		look_up_ports(work);
 	return judge_by_rules(work->packet.protocol, work->sport_class, work->dport_class, work->word,
 			      work->payload_len);
@@ -196,10 +199,10 @@ static __always_inline enum counter judge_packet(struct work *work)
 
 static __always_inline bool may_be_http(const struct work *work)
 {
-	return work->is_word_elsewhere || looks_like_http(work->word, work->payload_len);
+	return work->is_word_unreadable || looks_like_http(work->word, work->payload_len);
 }
 
-/* Counts the packet to its flow; whether the rules are to be asked, or the bucket is settled. */
+/* Counts the packet in its flow. Returns true if the plan is still to be asked, false if the bucket is final. */
 static __always_inline bool judge_in_flow(struct work *work)
 {
 	struct found_flow found;
@@ -207,21 +210,21 @@ static __always_inline bool judge_in_flow(struct work *work)
 	__u64 now_jiffies = bpf_jiffies64();
 	__u64 hash = hash_of(&work->key);
 	__u32 index = hash * FLOW_SETS >> 32;
-	struct flow_set *set = element_of(FLOWS_FD, &index);
-	bool lives;
+	struct flow_set *set = map_element(FLOWS_FD, &index);
+	bool is_alive;
 
-	if (!set)	/* every index of an array exists; the verifier does not know */
+	if (!set)	/* cannot happen: arrays have every index, but the verifier does not know that */
 		return true;
 	find_flow(set, &work->key, tag_of(hash), &found);
-	lives = found.flow && !is_over(&found, now_jiffies);
-	if (lives)
+	is_alive = found.flow && !is_over(&found, now_jiffies);
+	if (is_alive)
 		verdict = verdict_on(&found);
 	if (work->status == PACKET_NO_PAYLOAD) {
 		if (verdict == VERDICT_FOLLOW)
 			work->bucket = COUNTER_SUBMITTED;
 		return false;
 	}
-	if (!lives) {
+	if (!is_alive) {
 		work->flow_packets = 1;
 		work->flow_born_jiffies = now_jiffies;
 		work->flow_place = begin_flow(set, &work->key, tag_of(hash), &found, now_jiffies);
@@ -240,17 +243,17 @@ static __always_inline bool judge_in_flow(struct work *work)
 	return true;
 }
 
-/* A frame without payload is a candidate only where its flow is followed. */
+/* Frames without payload are candidates only if their flow is followed. */
 static __always_inline bool is_any_flow_followed(void)
 {
 	int zero = 0;
-	__u64 *follow_until_ns = element_of(FOLLOW_FD, &zero);
+	__u64 *follow_until_ns = map_element(FOLLOW_FD, &zero);
 
 	return follow_until_ns && *follow_until_ns;
 }
 
-/* Whether the bucket is still open: its flow has to say, and then the rules. */
-static __always_inline bool is_for_flow(struct work *work)
+/* Judges a frame by everything but its flow. Returns true if the flow, and then the plan, still have to be asked. */
+static __always_inline bool needs_flow(struct work *work)
 {
 	switch (work->status) {
 	case PACKET_PAYLOAD:
@@ -266,24 +269,24 @@ static __always_inline bool is_for_flow(struct work *work)
 	case PACKET_NO_TRANSPORT:
 		work->bucket = COUNTER_IGNORED_NO_TRANSPORT;
 		return false;
-	default:	/* cannot be judged here: user space decides */
+	default:	/* user space decides */
 		return false;
 	}
 }
 
-/* The bucket says submit, until something here knows better. */
+/* Sets the bucket, which is COUNTER_SUBMITTED unless there is a reason to ignore the frame. */
 static __always_inline void judge(struct work *work)
 {
-	if (!is_for_flow(work))
+	if (!needs_flow(work))
 		return;
-	forget_paths();
+	merge_paths();
 	if ((work->kept_len || work->status == PACKET_NO_PAYLOAD) && !judge_in_flow(work))
 		return;
-	forget_paths();
+	merge_paths();
 	work->bucket = judge_packet(work);
 }
 
-/* Which of the interfaces a frame came by; of a single one nothing is asked. */
+/* Returns the index of the frame's interface in IFINDEXES. A single interface is never compared. */
 static __always_inline __u32 interface_of(struct xdp_md *ctx)
 {
 	const __u32 ifindexes[] = { IFINDEXES };
@@ -298,14 +301,14 @@ static __always_inline __u32 interface_of(struct xdp_md *ctx)
 static __always_inline void count(struct xdp_md *ctx, const struct work *work)
 {
 	__u32 interface = interface_of(ctx);
-	struct counters *counters = element_of(COUNTERS_FD, &interface);
+	struct counters *counters = map_element(COUNTERS_FD, &interface);
 
 	if (!counters || work->bucket >= COUNTER_COUNT)
 		return;
-	counters->of[COUNTER_SEEN].frames++;
-	counters->of[COUNTER_SEEN].bytes += work->wirelen;
-	counters->of[work->bucket].frames++;
-	counters->of[work->bucket].bytes += work->wirelen;
+	counters->buckets[COUNTER_SEEN].frames++;
+	counters->buckets[COUNTER_SEEN].bytes += work->wirelen;
+	counters->buckets[work->bucket].frames++;
+	counters->buckets[work->bucket].bytes += work->wirelen;
 	if (work->flow_place < FLOW_PLACE_COUNT)
 		counters->flows[work->flow_place]++;
 }
@@ -323,7 +326,7 @@ static __always_inline void submit(struct xdp_md *ctx, struct work *work)
 
 	if (meta.caplen > SNAPLEN)
 		meta.caplen = SNAPLEN;
-	/* A statement of its own: BCC's rewriter appends a semicolon. */
+	/* Must be a statement of its own: BCC's rewriter appends a semicolon. */
 	int error = frames.perf_submit_skb(ctx, meta.caplen, &meta, sizeof(meta));
 	if (error)
 		work->bucket = COUNTER_SUBMIT_FAILED;
@@ -339,17 +342,17 @@ int prefilter(struct xdp_md *ctx)
 	int zero = 0;
 	struct work *work = works.lookup(&zero);
 
-	if (!work)	/* every index of an array exists; the verifier does not know */
+	if (!work)	/* cannot happen: arrays have every index, but the verifier does not know that */
 		return ACTION;
 #if MULTI_BUFFER
 	frame.length = bpf_xdp_get_buff_len(ctx);
 #else
 	frame.length = frame.linear_length;
 #endif
-	look(&frame, work);
-	forget_paths();
+	read_frame(&frame, work);
+	merge_paths();
 	judge(work);
-	forget_paths();
+	merge_paths();
 	if (work->bucket == COUNTER_SUBMITTED)
 		submit(ctx, work);
 	count(ctx, work);

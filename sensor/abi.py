@@ -39,7 +39,7 @@ class FlowPlace(IntEnum):
     NOWHERE = 4
 
 
-COUNTERS = np.dtype([("of", COUNTER_VALUE, (len(Counter),)), ("flows", "=u8", (len(FlowPlace),))])
+COUNTERS = np.dtype([("buckets", COUNTER_VALUE, (len(Counter),)), ("flows", "=u8", (len(FlowPlace),))])
 
 
 class Network(IntEnum):

@@ -116,7 +116,7 @@ class SensorCollector(Collector):
 
 def _cpus(rings: Iterable[int], counters: Counted, snapshot: Snapshot | None) -> list[int]:
     """The CPUs that have a ring, and those that frames came by nevertheless."""
-    seen = (np.flatnonzero(one["of"]["frames"][:, abi.Counter.SEEN]).tolist() for one in counters.values())
+    seen = (np.flatnonzero(one["buckets"]["frames"][:, abi.Counter.SEEN]).tolist() for one in counters.values())
     return sorted({*rings, *(snapshot.tally.read if snapshot else ()), *(cpu for one in seen for cpu in one)})
 
 
@@ -127,7 +127,7 @@ def _of_kernel(counters: Counted, cpus: Sequence[int]) -> Iterator[Sample]:
         abi.Counter.SUBMIT_FAILED: (c.LOST, c.LOST_BYTES),
     }
     for (name, found), cpu in product(counters.items(), cpus):
-        for counter, (frames, size) in zip(abi.Counter, found["of"][cpu].tolist(), strict=True):
+        for counter, (frames, size) in zip(abi.Counter, found["buckets"][cpu].tolist(), strict=True):
             labels: tuple[str, ...] = (name, str(cpu))
             metrics = both.get(counter)
             if metrics is None:
@@ -147,7 +147,7 @@ def _of_flows(counters: Counted) -> Iterator[Sample]:
 def _of_rings(counters: Counted, tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
     """What is in a ring is inferred: frames keep arriving."""
     for cpu in cpus:
-        submitted = sum(int(one["of"]["frames"][cpu, abi.Counter.SUBMITTED]) for one in counters.values())
+        submitted = sum(int(one["buckets"]["frames"][cpu, abi.Counter.SUBMITTED]) for one in counters.values())
         yield Sample(c.IN_RING, max(0, submitted - tally.read[cpu]), (str(cpu),))
 
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Shows how the code that the test writes above judges what stands in a frame. */
+/* Runs the plan's code, which the test inserts above, on the question in a frame. */
 
 enum subject { RULES, HTTP, PORTS };
 

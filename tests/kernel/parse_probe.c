@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Shows what parse.h makes of a frame: run over one frame, then look into the map. */
+/* Runs parse.h on a frame and stores the result in a map. */
 #include "abi.h"
 #include "parse.h"
 
@@ -17,7 +17,7 @@ struct result {
 };
 
 BPF_ARRAY(results, struct result, 1);
-/* For the test that compares them with sensor/abi.py, field for field. */
+/* For the test that compares these structures with sensor/abi.py, field by field. */
 BPF_ARRAY(layout_of_frame_meta, struct frame_meta, 1);
 BPF_ARRAY(layout_of_flow, struct flow, 1);
 BPF_ARRAY(layout_of_flow_key, struct flow_key, 1);

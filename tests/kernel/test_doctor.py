@@ -21,7 +21,7 @@ from sensor.capture.attachment import attached
 from sensor.capture.interface import find_interface
 from sensor.capture.program import Program
 from sensor.capture.refusals import refusals
-from sensor.config.settings import OWN_RULES, Settings
+from sensor.config.settings import BUNDLED_RULES, Settings
 from sensor.doctor.examination import mend
 from sensor.doctor.host import kernel_finding
 from sensor.doctor.port import RING_FRAMES, filter_findings, speed_findings
@@ -293,7 +293,7 @@ def test_space_below_what_is_to_stay_free(evidence: Path) -> None:
 
 def test_rules_that_are_wrong(tmp_path: Path) -> None:
     """An error, unless they are to be skipped; the command shows each."""
-    fine = (OWN_RULES / "os.json").read_text()
+    fine = (BUNDLED_RULES / "os.json").read_text()
     (tmp_path / "os.json").write_text(fine)
     (tmp_path / "threat.json").write_text('{"threat": {"rules": {"1": {"type": "T", "name": "N"}}}}')
     code, found = doctor("mirror", "--rules", tmp_path)
@@ -345,8 +345,8 @@ def test_a_program_that_the_kernel_refuses(
 ) -> None:
     """An error before any start, with the kernel's reason: here an offset into the frame without a bound."""
     sources = shutil.copytree(program._SOURCE, tmp_path / "bpf")
-    parse = (sources / "parse.h").read_text()
-    (sources / "parse.h").write_text(parse.replace("offset > HEADER_OFFSET_MAX", "false"))
+    header = (sources / "packet.h").read_text()
+    (sources / "packet.h").write_text(header.replace("offset > HEADER_OFFSET_MAX", "false"))
     monkeypatch.setattr(program, "_SOURCE", sources)
     ready = make_ready(few_rules, PROFILES["default"].http, lenient=False)
     [found] = program_findings(Settings(interface=("mirror",)), ready)

@@ -67,7 +67,7 @@ def test_no_flow_is_cut_early_whatever_other_processors_do(load: Open, cpus: lis
             for _ in range(depth):
                 prog_test_run(program.fd, frame)
         assert all(process.is_alive() for process in processes)
-    by_cpu = program.counters_by_cpu()["of"]["frames"][0]
+    by_cpu = program.counters_by_cpu()["buckets"]["frames"][0]
     assert by_cpu[own, CUT] == 0
     assert by_cpu[others, CUT].min() > 0
     assert by_cpu[others, CANDIDATE].min() > 100 * depth  # it was pushed out all the time
@@ -100,7 +100,7 @@ def test_a_key_that_is_half_written_is_nobody_s(
             for port in range(1, 2 * ONE_SET):
                 prog_test_run(program.fd, packet4(port))
         assert all(process.is_alive() for process in processes)
-    by_cpu = program.counters_by_cpu()["of"]["frames"][0]
+    by_cpu = program.counters_by_cpu()["buckets"]["frames"][0]
     assert by_cpu[others, CUT].sum() == 0
     assert_sound(program)
 

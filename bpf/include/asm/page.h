@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Named by BCC's preamble for its own macros; the program does not depend on the page size. */
+/* BCC's preamble uses these in its own macros; the program does not depend on the page size. */
 #ifndef SENSOR_ASM_PAGE_H
 #define SENSOR_ASM_PAGE_H
 #define PAGE_SHIFT 12

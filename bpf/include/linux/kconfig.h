@@ -1,3 +1,3 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* BCC includes this before anything else; the one option its preamble asks for. */
+/* BCC includes this first. It sets the only option that BCC's preamble checks. */
 #define CONFIG_BPF_SYSCALL 1
