@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from sensor.decode import decode
 from sensor.files.capture_file import CaptureFile
 from sensor.model import FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
-from sensor.pipeline import Pipeline, addresses
+from sensor.pipeline import Pipeline
 from sensor.rules.engine.matcher import Matcher, Payloads
 from sensor.rules.engine.profile import PROFILES, Profile
 from sensor.rules.obstacles import Obstacle, Specimen, obstacle
@@ -124,5 +126,4 @@ def _why_untried(packet: PacketBatch, payload: bytes, profile: Profile) -> str:
 def _five_tuple(frame: FrameBatch, packet: PacketBatch) -> FiveTuple | None:
     if not packet.ip_version.item():
         return None
-    source, destination = addresses(frame.buffer, packet, 0)
-    return FiveTuple(packet.protocol.item(), source, packet.sport.item(), destination, packet.dport.item())
+    return next(packet.five_tuples(frame.buffer, np.array([0])))

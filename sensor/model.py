@@ -1,13 +1,13 @@
-"""The words all rooms share: frames, packets, rules, matches, evidence. Runs in every process.
+"""The types that every package shares: frames, packets, rules, matches, evidence. Runs in every process.
 
-A batch is a structure of arrays, so that numpy works on whole batches; a single
-packet becomes an object only after it matched.
+A batch is a structure of arrays, so that numpy can work on it as a whole. A single packet becomes an
+object only after it matched.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, NamedTuple
@@ -20,7 +20,7 @@ RULE_CLASSES: tuple[RuleClass, ...] = ("service", "device", "os", "midware", "th
 
 
 class LinkType(IntEnum):
-    """Link types that are decoded (https://www.tcpdump.org/linktypes.html)."""
+    """The link types that `sensor.decode` decodes (https://www.tcpdump.org/linktypes.html)."""
 
     NULL = 0
     ETHERNET = 1
@@ -33,7 +33,7 @@ class LinkType(IntEnum):
 
 
 class PacketStatus(IntEnum):
-    """What parsing a frame came to; mirrors ``enum packet_status`` in ``bpf/abi.h``."""
+    """The outcome of parsing a frame; mirrors ``enum packet_status`` in ``bpf/abi.h``."""
 
     PAYLOAD = 0
     NO_PAYLOAD = 1
@@ -41,17 +41,17 @@ class PacketStatus(IntEnum):
     NO_TRANSPORT = 3
     FRAGMENT = 4
     TUNNEL = 5
-    """The kernel's word alone: `decode` enters the tunnel, and speaks of the packet inside."""
+    """Set by the kernel only: `decode` follows the tunnel and describes the inner packet."""
     UNKNOWN = 6
     MALFORMED = 7
 
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """Frames of one link type, standing in one buffer; every array has one entry a frame.
+    """Frames of one link type in one buffer; every array has one entry per frame.
 
-    ``buffer`` may be the mapped ring itself: it is valid until the batch is released,
-    so whoever keeps a frame copies it.
+    ``buffer`` may be the mapped ring itself. It is valid until the batch is released, so a frame that is
+    kept longer must be copied.
     """
 
     buffer: memoryview
@@ -59,18 +59,21 @@ class FrameBatch:
     start: NDArray[np.int64]
     """Offset of the frame's first byte in ``buffer``."""
     caplen: NDArray[np.int64]
-    """Bytes kept of the frame."""
+    """Bytes of the frame that were captured."""
     wirelen: NDArray[np.int64]
     """Bytes of the frame on the wire."""
     timestamp_ns: NDArray[np.int64]
     """Nanoseconds since the epoch, UTC."""
     interface: NDArray[np.int64]
-    """Interface index of a live frame; the interface's number in its file otherwise."""
+    """The interface index of a live frame; for a file, the number of the interface in it."""
     linktype: int = LinkType.ETHERNET
     flow_packets: NDArray[np.int64] | None = None
-    """Which packet with payload of its flow a frame is, from 1, as the kernel counted; 0 where it did not."""
+    """The frame's position among the packets with payload of its flow, from 1, as the kernel counted.
+
+    0 if the kernel did not count the frame; None if it counted none of the batch.
+    """
     flow_born_jiffies: NDArray[np.int64] | None = None
-    """When that flow began, in the kernel's ticks: tells it from an earlier one of the same endpoints."""
+    """Start of that flow in jiffies, which distinguishes it from an earlier flow of the same endpoints."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -78,40 +81,67 @@ class FrameBatch:
 
 @dataclass(frozen=True, slots=True)
 class PacketBatch:
-    """The decoded view of a `FrameBatch`, entry for entry.
+    """The decoded view of a `FrameBatch`, with one entry per frame.
 
-    Where a frame carries a packet inside another, all is said of the innermost one, but for the VLAN tags.
-    Offsets are positions in the frame batch's buffer; they are 0 where the status says
-    that the thing was not found.
+    If a frame carries a tunnel, everything except the VLAN tags describes the innermost packet.
+    Offsets are positions in the buffer of the frame batch. An offset is 0 if ``status`` says that the part
+    was not found.
     """
 
     status: NDArray[np.uint8]
     """A `PacketStatus`."""
     ip_version: NDArray[np.uint8]
-    """4, 6, or 0 where there is no IP header."""
+    """4, 6, or 0 without an IP header."""
     protocol: NDArray[np.uint8]
-    """IANA protocol number of the transport, behind IPv6 extension headers."""
+    """IANA protocol number of the transport, after any IPv6 extension headers."""
     tos: NDArray[np.uint8]
     """IPv4 type of service or IPv6 traffic class."""
     vlan_count: NDArray[np.uint8]
-    """Tags in front of the outermost IP header, tunnel or whatever follows, 0 to 2."""
+    """Number of tags in front of the outermost network header, 0 to 2."""
     vlan_tci: NDArray[np.uint16]
     """Shape (n, 2): tag control information, outer tag first."""
     source_offset: NDArray[np.int64]
-    """Where the source address starts; 4 or 16 bytes by ``ip_version``, the destination right behind it."""
+    """Start of the source address, 4 or 16 bytes by ``ip_version``; the destination follows it directly."""
     sport: NDArray[np.uint16]
     dport: NDArray[np.uint16]
-    """Ports, 0 where the protocol has none."""
+    """Ports; 0 if the protocol has none."""
     payload_start: NDArray[np.int64]
     payload_end: NDArray[np.int64]
-    """The transport payload: from, up to."""
+    """Half-open range of the transport payload."""
 
     def __len__(self) -> int:
         return len(self.status)
 
+    def addresses(self, buffer: memoryview, index: NDArray[np.intp]) -> tuple[list[bytes], list[bytes]]:
+        """Return the packed source and destination addresses of the chosen packets.
+
+        Args:
+            buffer: The buffer of the `FrameBatch`.
+            index: Positions of the packets. One without an IP header gets 0.0.0.0 for both addresses.
+        """
+        octets = np.frombuffer(buffer, np.uint8)
+        columns = np.empty((2, len(index)), object)
+        columns.fill(bytes(4))
+        versions = self.ip_version[index]
+        for version, width in ((4, 4), (6, 16)):
+            same_version = np.flatnonzero(versions == version)
+            if len(same_version):
+                first = self.source_offset[index[same_version], None, None] + [[0], [width]]
+                packed = octets[first + np.arange(width)].view(f"V{width}")
+                columns[:, same_version] = packed[:, :, 0].T.tolist()
+        source, destination = columns.tolist()
+        return source, destination
+
+    def five_tuples(self, buffer: memoryview, index: NDArray[np.intp]) -> Iterator[FiveTuple]:
+        """Yield the five-tuple of each chosen packet; parameters as for `addresses`."""
+        source, destination = self.addresses(buffer, index)
+        protocol = self.protocol[index].tolist()
+        sport, dport = self.sport[index].tolist(), self.dport[index].tolist()
+        return map(FiveTuple._make, zip(protocol, source, sport, destination, dport, strict=True))
+
 
 class FiveTuple(NamedTuple):
-    """Protocol number and both endpoints, addresses as packed bytes (4 or 16)."""
+    """The protocol number and both endpoints of a packet; addresses are 4 or 16 packed bytes."""
 
     protocol: int
     source: bytes
@@ -132,7 +162,7 @@ class FiveTuple(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule as its file gives it, checked and with defaults filled in."""
+    """One rule from a rule file, checked and with the defaults filled in."""
 
     rule_id: int
     rule_class: RuleClass
@@ -154,20 +184,20 @@ class Rule:
 
 
 class Match(NamedTuple):
-    """A rule and where it hit one packet's payload."""
+    """A rule, and where it matched the payload of one packet."""
 
     rule: Rule
     start: int
     end: int
-    """Byte offsets in the payload: of group 1 where it took part in the hit, of the whole hit otherwise."""
+    """Byte offsets in the payload: of group 1 if it took part in the match, otherwise of the whole match."""
     version: str | None = None
     """The rule's fixed version, or the text of group 1 (bytes that are not UTF-8 as ``\\xNN``)."""
 
 
 class Evidence(NamedTuple):
-    """A frame that is kept, with its matches.
+    """A frame that is kept, with its matches: one item of evidence.
 
-    A named tuple: one is made for each hit, and a frozen dataclass takes four times as long.
+    A named tuple, because creating a frozen dataclass takes four times as long.
     """
 
     frame: bytes
@@ -177,16 +207,16 @@ class Evidence(NamedTuple):
     interface: int
     five_tuple: FiveTuple
     vlan: tuple[int, ...]
-    """Tag control information of each tag, outer first."""
+    """Tag control information of each VLAN tag, outer tag first."""
     payload_start: int
     payload_end: int
-    """The transport payload inside ``frame``."""
+    """Half-open range of the transport payload in ``frame``."""
     matches: tuple[Match, ...]
-    """Empty for a frame that was kept for its flow, not for a rule."""
+    """Empty for a frame that was kept because of its flow, not because of a rule."""
 
     @property
     def caplen(self) -> int:
-        """Bytes kept."""
+        """The number of bytes kept."""
         return len(self.frame)
 
     @property
@@ -196,6 +226,6 @@ class Evidence(NamedTuple):
 
 
 def rule_classes(items: Sequence[Evidence]) -> list[str]:
-    """Give the class of each match; ``flow`` for a piece without one, which was kept for its flow alone."""
+    """Return the class of each match, and ``flow`` for each item without a match."""
     flows = sum(not item.matches for item in items)
     return [match.rule.rule_class for item in items for match in item.matches] + ["flow"] * flows

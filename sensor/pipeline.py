@@ -1,4 +1,4 @@
-"""The one loop: batch to packets, to matches, to evidence.
+"""The processing loop: a batch of frames becomes packets, matches and evidence.
 
 Runs in every capture worker and in ``sensor read``. A pipeline belongs to one thread.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.decode import decode
-from sensor.model import Evidence, FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
+from sensor.model import Evidence, FrameBatch, Match, PacketBatch, PacketStatus
 from sensor.rules.engine.flows import Flow, FlowHash, FlowTable
 from sensor.rules.engine.matcher import Matcher, Payloads
 from sensor.rules.engine.profile import PROFILES
@@ -25,70 +25,71 @@ Keep = Literal["threat", "any", "flow"]
 
 
 class BatchReport(NamedTuple):
-    """What came of one batch."""
+    """The result of one batch."""
 
     cpu: int
     tail: int
-    """Of that CPU's ring, once the batch is released."""
+    """Tail position of that CPU's ring after the batch is released."""
     read: int
     undecodable: int
     unmatched: int
     cut: int
-    """Scans broken off for their cost."""
+    """Scans stopped for their cost."""
     items: list[Evidence]
     batch_ns: int = 0
-    """Time from the ring to the pieces, as the wall sees it; 0: the batch was skipped."""
+    """Wall-clock time from the ring to the evidence; 0 if the batch was skipped."""
     match_ns: int = 0
-    """Of that, matching."""
+    """The part of ``batch_ns`` spent on matching."""
     fill: float = 0.0
-    """The share of the ring that was taken when the batch was read, 0 to 1."""
+    """How full the ring was when the batch was read, 0 to 1."""
 
 
 class Pipeline:
-    """Rules, a profile and what is known of the flows; every frame is counted in one of the buckets.
+    """Turns batches of frames into evidence, with one set of rules, one profile and one flow table.
 
-    ``read = undecodable + unmatched + matched``; ``matched`` are the frames that became evidence.
+    Every frame is counted in exactly one bucket: ``read = undecodable + unmatched + matched``, where
+    ``matched`` frames are those that became evidence.
     """
 
     def __init__(
         self,
-        rules: Iterable[Rule],
+        matcher: Matcher,
         keep: Keep,
         profile: str = "default",
         *,
         live: bool = True,
         networks: Networks = EVERYWHERE,
     ) -> None:
-        """``keep`` names what makes a frame evidence.
+        """Match with ``matcher``, whose `HttpReading` is that of the profile.
 
-        ``threat``: a hit of a threat rule; ``any``: a hit of any rule; ``flow``: it is the first
-        packet with payload of its flow, or the first sent to where that one came from.
-        ``profile`` names one of `sensor.rules.engine.profile.PROFILES`; ``live`` is False for capture files.
-        Only packets of ``networks`` are matched.
+        ``keep`` says which frames become evidence. ``threat``: a threat rule matches; ``any``: any rule
+        matches; ``flow``: the frame is the first packet with payload of its flow, or the first answer to it.
+        ``profile`` is a name in `sensor.rules.engine.profile.PROFILES`; ``live`` is False for capture files.
+        Only packets from or to ``networks`` are matched.
         """
         self.read = 0
         self.undecodable = 0
         self.unmatched = 0
         self.matched = 0
         self.match_ns = 0
-        """Time that matching took, as the wall sees it."""
+        """Wall-clock time spent on matching."""
         self._keep = keep
         self._networks = networks
         self._profile = chosen = PROFILES[profile]
-        self.matcher = Matcher(rules, chosen.http)
+        self.matcher = matcher
         ends = live or chosen.ends_in_files
         self.flows = FlowTable(chosen.idle_s if ends else inf, chosen.life_s if ends else inf)
         self._flow_hash = FlowHash(chosen.flow_has_tos)
         self._labels = keep == "flow" or chosen.once
-        """Whether more is remembered of a flow than how many packets it had."""
+        """True if a flow needs its `Flow` object, not only its number of packets."""
         self._needs_flows = self._labels or chosen.depth is not None
 
     def counts(self) -> tuple[int, int, int, int, int]:
-        """Return frames read, undecodable, unmatched, scans cut short, nanoseconds of matching, so far."""
+        """Return totals: frames read, undecodable, unmatched; scans cut; nanoseconds of matching."""
         return self.read, self.undecodable, self.unmatched, self.matcher.cut, self.match_ns
 
     def process(self, batch: FrameBatch) -> list[Evidence]:
-        """Match every frame of the batch, in order; the evidence owns its bytes."""
+        """Match every frame of the batch and return the evidence, in order; it owns its bytes."""
         packets = decode(batch)
         undecodable = int(np.isin(packets.status, (PacketStatus.UNKNOWN, PacketStatus.MALFORMED)).sum())
         evidence = list(self._evidence(batch, packets))
@@ -99,7 +100,7 @@ class Pipeline:
         return evidence
 
     def _evidence(self, batch: FrameBatch, packets: PacketBatch) -> Iterator[Evidence]:
-        """Match the packets that their flows allow, and judge those that match."""
+        """Match the packets whose flows allow it, and yield the evidence."""
         frames = np.frombuffer(batch.buffer, np.uint8)
         chosen = self._networks.watched(frames, packets, self._candidates(packets))
         start, end = packets.payload_start[chosen], packets.payload_end[chosen]
@@ -116,13 +117,13 @@ class Pipeline:
         found = self.matcher.match_each(batch.buffer, Payloads(start, end, *ports, is_http))
         self.match_ns += time.perf_counter_ns() - started_ns
         if self._keep == "any" and not self._profile.once:
-            judged = [(chosen.item(position), matches) for position, matches in found]
+            kept = [(chosen.item(position), matches) for position, matches in found]
         else:
-            judged = list(self._judge(batch, packets, chosen, flows, dict(found)))
-        return _items(batch, packets, judged)
+            kept = list(self._select(batch, packets, chosen, flows, dict(found)))
+        return evidence_items(batch, packets, kept)
 
     def _candidates(self, packets: PacketBatch) -> NDArray[np.intp]:
-        """Positions of the packets whose payload is matched as far as their flow allows."""
+        """Return the positions of the packets that can be matched if their flow allows it."""
         length = packets.payload_end - packets.payload_start
         chosen = (packets.status == PacketStatus.PAYLOAD) | (packets.status == PacketStatus.FRAGMENT)
         chosen &= length > 0
@@ -133,16 +134,17 @@ class Pipeline:
     def _count(
         self, batch: FrameBatch, packets: PacketBatch, chosen: NDArray[np.intp]
     ) -> tuple[NDArray[np.int64], list[Flow]]:
-        """Return which packet of its flow each is, as far as that matters, and where labels matter the flows.
+        """Return each packet's number in its flow, and the flows if the profile labels them.
 
-        The kernel has counted most packets of live frames; the others are counted here.
+        The kernel has numbered most packets of live frames; the others are numbered here. Numbers stay 0
+        if neither the profile nor ``keep`` depends on them.
         """
-        nobody = np.zeros(len(batch), np.int64)
-        numbers = (nobody if batch.flow_packets is None else batch.flow_packets)[chosen]
+        uncounted = np.zeros(len(batch), np.int64)
+        numbers = (uncounted if batch.flow_packets is None else batch.flow_packets)[chosen]
         own = np.arange(len(chosen)) if self._labels else np.flatnonzero(numbers == 0)
         if not self._needs_flows or not len(own):
             return numbers, []
-        births = nobody if batch.flow_born_jiffies is None else batch.flow_born_jiffies
+        births = uncounted if batch.flow_born_jiffies is None else batch.flow_born_jiffies
         which = chosen[own]
         rows = zip(
             self._flow_hash.keys(np.frombuffer(batch.buffer, np.uint8), packets, which).tolist(),
@@ -159,7 +161,7 @@ class Pipeline:
         numbers[own] = counted
         return numbers, flows if self._labels else []
 
-    def _judge(
+    def _select(
         self,
         batch: FrameBatch,
         packets: PacketBatch,
@@ -167,40 +169,39 @@ class Pipeline:
         flows: list[Flow],
         found: dict[int, tuple[Match, ...]],
     ) -> Iterator[tuple[int, tuple[Match, ...]]]:
-        """Yield the packets that are kept, and the matches that count."""
+        """Yield the position and the counted matches of each packet that is kept."""
         by_flow, once = self._keep == "flow", self._profile.once
-        for position, index in enumerate(chosen.tolist()):
+        positions = list(range(len(chosen)) if by_flow else found)
+        index = chosen[positions]
+        sources, destinations = packets.addresses(batch.buffer, index)
+        for position, number, source, destination in zip(
+            positions, index.tolist(), sources, destinations, strict=True
+        ):
             matches = found.get(position, ())
-            if by_flow or (once and matches):
+            if self._labels:
                 flow = flows[position]
                 if flow.is_named:
                     continue
-                source, destination = addresses(batch.buffer, packets, index)
                 opens = by_flow and flow.opens(source, destination)
                 if once:
                     matches = flow.label(matches, source)
             if opens if by_flow else any(self._counts(match) for match in matches):
-                yield index, matches
+                yield number, matches
 
     def _counts(self, match: Match) -> bool:
         return self._keep == "any" or match.rule.rule_class == "threat"
 
 
-def addresses(buffer: memoryview, packets: PacketBatch, index: int) -> tuple[bytes, bytes]:
-    """Return the packed source and destination address of a packet that has an IP header."""
-    start = packets.source_offset.item(index)
-    width = 4 if packets.ip_version.item(index) == 4 else 16
-    both = bytes(buffer[start : start + 2 * width])
-    return both[:width], both[width:]
-
-
-def _items(
-    batch: FrameBatch, packets: PacketBatch, judged: Sequence[tuple[int, tuple[Match, ...]]]
+def evidence_items(
+    batch: FrameBatch, packets: PacketBatch, kept: Sequence[tuple[int, tuple[Match, ...]]]
 ) -> Iterator[Evidence]:
-    """Make evidence of packets, column by column: a step for each piece would cost more than its match."""
-    if not judged:
+    """Return the evidence for packets, given by their positions and matches.
+
+    Works column by column, because a loop over the items would cost more than matching them.
+    """
+    if not kept:
         return iter(())
-    index = np.array([one for one, _ in judged])
+    index = np.array([position for position, _ in kept])
     buffer, start = batch.buffer, batch.start[index]
     spans = zip(start.tolist(), (start + batch.caplen[index]).tolist(), strict=True)
     return map(
@@ -211,37 +212,14 @@ def _items(
             batch.wirelen[index].tolist(),
             repeat(batch.linktype, len(index)),
             batch.interface[index].tolist(),
-            _five_tuples(batch, packets, index),
+            packets.five_tuples(buffer, index),
             _vlans(packets, index),
-            (packets.payload_start[index] - start).tolist(),
-            (packets.payload_end[index] - start).tolist(),
-            [matches for _, matches in judged],
+            np.maximum(packets.payload_start[index] - start, 0).tolist(),
+            np.maximum(packets.payload_end[index] - start, 0).tolist(),
+            [matches for _, matches in kept],
             strict=True,
         ),
     )
-
-
-def _five_tuples(batch: FrameBatch, packets: PacketBatch, index: NDArray[np.intp]) -> Iterator[FiveTuple]:
-    source, destination = _addresses(batch, packets, index)
-    sport, dport = packets.sport[index].tolist(), packets.dport[index].tolist()
-    protocol = packets.protocol[index].tolist()
-    return map(FiveTuple._make, zip(protocol, source, sport, destination, dport, strict=True))
-
-
-def _addresses(
-    batch: FrameBatch, packets: PacketBatch, index: NDArray[np.intp]
-) -> tuple[list[bytes], list[bytes]]:
-    """Return the packed source and destination addresses of packets that have an IP header."""
-    octets = np.frombuffer(batch.buffer, np.uint8)
-    columns = np.empty((2, len(index)), object)
-    versions = packets.ip_version[index]
-    for version, width in ((4, 4), (6, 16)):
-        of_version = np.flatnonzero(versions == version)
-        if len(of_version):
-            first = packets.source_offset[index[of_version], None, None] + [[0], [width]]
-            columns[:, of_version] = octets[first + np.arange(width)].view(f"V{width}")[:, :, 0].T.tolist()
-    source, destination = columns.tolist()
-    return source, destination
 
 
 def _vlans(packets: PacketBatch, index: NDArray[np.intp]) -> Iterable[tuple[int, ...]]:

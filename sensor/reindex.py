@@ -1,10 +1,11 @@
-"""Gaps of the index are filled: packets are read from the evidence files, and matched anew.
+"""Fills gaps of the index: reads packets from the evidence files and matches them again.
 
-Matching takes its time, so `Reindexer` leaves it to a child process, beside ``sensor run``; ``sensor
-evidence reindex`` does it all in one.
+`reindex` does this for ``sensor evidence reindex``, in one go. Beside a running capture it takes too long for
+the supervisor, so `sensor.live.reindexer` runs `Rematcher` in a child process.
 
-What the files cannot tell: interface names; matches of rules that have changed since; and which matches a
-profile left out because of what it knew of the flow. Rows of such packets have every match there is.
+Some things cannot be recovered from the files: the names of interfaces, matches of rules that have changed
+since, and which matches a profile left out because of earlier packets of the flow. The rows of such packets
+have all matches.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from sensor.errors import EvidenceError
 from sensor.evidence.day_writer import Gap
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.index_schema import NO_INTERFACE, Day
-from sensor.evidence.pcap import RECORD_HEADER_BYTES, Record, RecordReader
+from sensor.evidence.pcap import Record, RecordReader
 from sensor.evidence.reconcile import Located, fill
 from sensor.evidence.writer import EvidenceWriter
-from sensor.model import Evidence, FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus
-from sensor.pipeline import addresses
+from sensor.model import FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus
+from sensor.pipeline import evidence_items
 from sensor.rules.engine.flows import Flow
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.profile import PROFILES
@@ -41,26 +42,33 @@ log = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
-    """The first records of a gap, matched."""
+    """The first records of a gap, matched again."""
 
     day: Day
     gap: Gap
     located: Located
     rest: int
-    """Where the rest of the gap starts."""
+    """Offset at which the rest of the gap starts."""
 
 
 class Rematcher:
-    """Rules, and what of a profile does not depend on flows."""
+    """Matches stored packets, with the parts of a profile that do not depend on flows."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load and compile the rules; raises `RulesError`."""
+        """Load and compile the rules.
+
+        Raises:
+            RulesError: a rule is wrong.
+        """
         self._profile = PROFILES[settings.profile]
         rules = load_and_log(settings.rules, lenient=settings.lenient)
         self._matcher = Matcher(rules, self._profile.http)
 
     def parts(self, directory: Path, gaps: Sequence[tuple[Day, Gap]]) -> Iterator[Part]:
-        """Match the records of all gaps, part by part; one that cannot be read is given as filled."""
+        """Match the records of all gaps, part by part.
+
+        The part of a gap that cannot be read is skipped, with a warning in the log.
+        """
         for day, gap in gaps:
             try:
                 with open_evidence(directory / gap.name) as file:
@@ -77,47 +85,32 @@ class Rematcher:
     def _located(self, records: Sequence[Record], linktype: int) -> Located:
         batch = _frame_batch(records, linktype)
         packets = decode(batch)
-        return [
-            (record.offset, self._item(batch, packets, index, record)) for index, record in enumerate(records)
+        everything = np.arange(len(batch))
+        matches = [
+            (index, self._matches(batch, packets, index, five_tuple))
+            for index, five_tuple in enumerate(packets.five_tuples(batch.buffer, everything))
         ]
+        offsets = (record.offset for record in records)
+        return list(zip(offsets, evidence_items(batch, packets, matches), strict=True))
 
-    def _item(self, batch: FrameBatch, packets: PacketBatch, index: int, record: Record) -> Evidence:
+    def _matches(
+        self, batch: FrameBatch, packets: PacketBatch, index: int, five_tuple: FiveTuple
+    ) -> tuple[Match, ...]:
         start, end = packets.payload_start.item(index), packets.payload_end.item(index)
-        first = batch.start.item(index)
-        five_tuple = _NO_IP
-        matches: tuple[Match, ...] = ()
-        if packets.ip_version.item(index):
-            source, destination = addresses(batch.buffer, packets, index)
-            protocol, sport, dport = (
-                column.item(index) for column in (packets.protocol, packets.sport, packets.dport)
-            )
-            five_tuple = FiveTuple(protocol, source, sport, destination, dport)
-            longest = self._profile.longest
-            if packets.status.item(index) in _MATCHED and (longest is None or end - start <= longest):
-                matches = self._matcher.match(batch.buffer[start:end], protocol, sport, dport)
-                if self._profile.once:
-                    matches = Flow(inf, inf).label(matches, source)
-        return Evidence(
-            record.frame,
-            record.time_us * 1000,
-            record.wirelen,
-            batch.linktype,
-            NO_INTERFACE,
-            five_tuple,
-            tuple(packets.vlan_tci[index, : packets.vlan_count.item(index)].tolist()),
-            max(0, start - first),
-            max(0, end - first),
-            matches,
+        longest = self._profile.longest
+        if packets.status.item(index) not in _MATCHED or (longest is not None and end - start > longest):
+            return ()
+        matches = self._matcher.match(
+            batch.buffer[start:end], five_tuple.protocol, five_tuple.sport, five_tuple.dport
         )
+        return Flow(inf, inf).label(matches, five_tuple.source) if self._profile.once else matches
 
 
-_NO_IP = FiveTuple(0, bytes(4), 0, bytes(4), 0)
-"""Of a frame in which no packet is found any more."""
 _MATCHED = (PacketStatus.PAYLOAD, PacketStatus.FRAGMENT)
 
 
 def _batches(reader: RecordReader, end: int) -> Iterator[tuple[list[Record], int]]:
-    """Give the records before an offset, some at a time, and where those behind them start."""
+    """Yield the records before an offset in batches, each with the offset of the next record."""
     records: list[Record] = []
     size = 0
     for record in reader:
@@ -126,10 +119,10 @@ def _batches(reader: RecordReader, end: int) -> Iterator[tuple[list[Record], int
         records.append(record)
         size += record.caplen
         if len(records) >= BATCH_ITEMS or size >= BATCH_BYTES:
-            yield records, reader.end
+            yield records, record.end
             records, size = [], 0
     if records:
-        yield records, records[-1].offset + RECORD_HEADER_BYTES + records[-1].caplen
+        yield records, records[-1].end
 
 
 def _frame_batch(records: Sequence[Record], linktype: int) -> FrameBatch:
@@ -146,17 +139,17 @@ def _frame_batch(records: Sequence[Record], linktype: int) -> FrameBatch:
 
 
 def reindex(settings: Settings, progress: Callable[[int, int], None]) -> int:
-    """Build the index of the device anew, from nothing but the files; return the packets indexed.
+    """Rebuild the index of a device from its evidence files; return the number of packets indexed.
 
-    ``progress`` takes bytes done and bytes altogether, again and again.
+    ``progress`` is called repeatedly, with the bytes done and the bytes in total.
 
     Raises:
-        RulesError: A rule is wrong.
-        EvidenceError: The evidence directory is missing or in use, or the index cannot be written.
+        RulesError: a rule is wrong.
+        EvidenceError: the evidence directory is missing or in use, or the index cannot be written.
     """
     directory = settings.evidence / str(settings.devid)
     if not directory.is_dir():
-        raise EvidenceError(f"there is no evidence in {directory}; name it with --evidence and --devid")
+        raise EvidenceError(f"there is no evidence in {directory}; check --evidence and --devid")
     rematcher = Rematcher(settings)
     with closing(EvidenceWriter(settings.evidence, settings.devid)) as writer:
         writer.index.delete()
@@ -165,7 +158,7 @@ def reindex(settings: Settings, progress: Callable[[int, int], None]) -> int:
         done = items = 0
         for part in rematcher.parts(directory, gaps):
             if not fill(writer.index, *part):
-                raise EvidenceError(f"the index in {directory} cannot be written; see the log")
+                raise EvidenceError(f"the index in {directory} cannot be written; see the log for the reason")
             done += part.rest - part.gap.start
             items += len(part.located)
             progress(done, total)

@@ -72,6 +72,11 @@ class Record(NamedTuple):
     wirelen: int
     frame: bytes
 
+    @property
+    def end(self) -> int:
+        """Offset of the byte after the record."""
+        return self.offset + RECORD_HEADER_BYTES + self.caplen
+
 
 class RecordReader:
     """Reads an evidence file from its start, whole records only.
