@@ -1,4 +1,4 @@
-"""The house rules that a program can check: one name per thing, docstrings that stand alone, a short README."""
+"""Rules of style that a program can check: unique names, docstrings that stand alone, a short README."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ DANGLING = re.compile(r"(Of|That|What|Whether|And|So)\b")
 
 
 def name_of(path: Path) -> str:
+    """Return a test's identifier: the path in the repository."""
     return str(path.relative_to(ROOT))
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
     """Yield every docstring of a file with its line, those of constants and attributes too."""
     for node in ast.walk(ast.parse(path.read_text())):
-        for statement in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                if isinstance(statement.value.value, str):
-                    yield statement.lineno, statement.value.value.strip()
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield node.lineno, text.strip()
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=name_of)
