@@ -1,9 +1,9 @@
-"""From frames to packets: header fields and payload spans; runs in capture workers and in ``sensor read``.
+"""Decodes frames to packets: header fields and payload spans. Runs in workers and in ``sensor read``.
 
-All frames of a batch take each step together: a layer reads its header in every frame that
-has come to it, and sends the frames on to the next layers. ``link``, ``ip``, ``transport`` and
-``tunnel`` hold the layers, ``cursor`` what they have in common. ``bpf/parse.h`` follows the same
-law in the kernel, up to the first tunnel; the tests hold the two against each other.
+The frames of a batch are decoded together: each layer reads its header in all frames that reach it,
+then passes them to the next layers. ``link``, ``ip``, ``transport`` and ``tunnel`` contain the layers,
+``frame_group`` what they share. ``bpf/parse.h`` applies the same rules in the kernel, up to the first
+tunnel; the tests compare the two.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from sensor.decode.frame_group import FrameGroup, unknown
-from sensor.decode.link import LINK_LAYERS, inside_tunnel
+from sensor.decode.link import LINK_LAYERS, enter_tunnel
 from sensor.model import FrameBatch, PacketBatch, PacketStatus
 
 __all__ = ["decode"]
@@ -20,28 +20,27 @@ TUNNELS_MAX = 2
 
 
 def decode(batch: FrameBatch) -> PacketBatch:
-    """Decode a batch of frames, entry for entry; whatever the bytes are, there is no exception.
+    """Return one packet for each frame of a batch, in the same order; no input raises an exception.
 
-    Nothing outside a frame's ``caplen`` bytes is read: a header that is cut there makes the
-    packet MALFORMED, a payload ends there. Fields found before a header turned out UNKNOWN or
-    MALFORMED are reported. Frames of a link type that is not in `LinkType` are UNKNOWN.
+    Only a frame's ``caplen`` bytes are read. A header cut off there makes the packet MALFORMED; a
+    payload ends there. Fields decoded before an UNKNOWN or MALFORMED header are kept. Frames of a
+    link type that is not in `LinkType` are UNKNOWN.
 
-    Up to two tunnels are entered, and the packet inside is the one that is reported; what has a
-    third tunnel is UNKNOWN. Datagrams to a tunnel's port in which there is no such packet are
-    payload like any other.
+    Up to two tunnels are entered, and the innermost packet is the one returned. A packet with a third
+    tunnel is UNKNOWN. A datagram to a tunnel's port that carries no such packet is ordinary payload.
     """
     packets = _malformed_packets(len(batch))
-    cursor = FrameGroup.at_start(batch, packets)
-    LINK_LAYERS.get(batch.linktype, unknown)(cursor)
+    group = FrameGroup.at_start(batch, packets)
+    LINK_LAYERS.get(batch.linktype, unknown)(group)
     for _ in range(TUNNELS_MAX):
-        if cursor.decoding.left:
-            inside_tunnel(cursor.decoding.take_left())
-    cursor.decoding.restore_datagrams()
+        if group.decoding.pending:
+            enter_tunnel(group.decoding.join_pending())
+    group.decoding.restore_datagrams()
     return packets
 
 
 def _malformed_packets(count: int) -> PacketBatch:
-    """Make packets without a field: MALFORMED, which those stay that no layer finishes."""
+    """Return empty packets with status MALFORMED, which is final for packets that no layer finishes."""
     return PacketBatch(
         status=np.full(count, PacketStatus.MALFORMED, np.uint8),
         ip_version=np.zeros(count, np.uint8),

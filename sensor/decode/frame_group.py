@@ -1,4 +1,4 @@
-"""Where a group of frames stands while a batch is decoded; runs wherever `decode` does."""
+"""The position of a group of frames while their batch is decoded. Runs where `decode` runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sensor.model import FrameBatch, PacketBatch, PacketStatus
 Integers: TypeAlias = NDArray[np.int64]
 Mask: TypeAlias = NDArray[np.bool_]
 Datagrams: TypeAlias = tuple[Integers, dict[str, NDArray[Any]]]
-"""Frames, and the fields of their packets."""
+"""Indices of frames, and the fields of their packets."""
 
 _DATAGRAM_FIELDS = (
     "status",
@@ -32,30 +32,30 @@ _DATAGRAM_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """What all cursors of one batch share: its bytes, and what is found out about its packets."""
+    """State shared by all groups of one batch: the bytes, and the packets decoded so far."""
 
     octets: NDArray[np.uint8]
     packets: PacketBatch
     first_fragment: Mask
-    """Packets that are the first of several fragments: the transport's length speaks of all of them."""
-    left: list[FrameGroup]
-    """Groups that stand at the start of an inner packet, which is not decoded yet."""
+    """Packets that are the first of several fragments; their transport header gives the length of all."""
+    pending: list[FrameGroup]
+    """Groups at the start of an inner packet that is not decoded yet."""
     inner_ethertype: Integers
-    """What that inner packet is."""
+    """Type of that inner packet."""
 
     datagrams: list[Datagrams]
-    """What datagrams are to be taken for where their inside turns out to be none."""
+    """UDP packets that may carry a tunnel, as they are without one."""
 
-    def take_left(self) -> FrameGroup:
-        """Go on with all frames of which an inner packet is left: there has to be one."""
-        cursor = reduce(FrameGroup.join, self.left)
-        self.left.clear()
-        return cursor
+    def join_pending(self) -> FrameGroup:
+        """Return all frames with a pending inner packet as one group; there must be at least one."""
+        group = reduce(FrameGroup.join, self.pending)
+        self.pending.clear()
+        return group
 
     def restore_datagrams(self) -> None:
-        """Take datagrams for the payload that they are where no packet could be decoded inside.
+        """Restore the datagrams in which no inner packet could be decoded.
 
-        A header that looks like a tunnel's costs an attacker nothing: it must not hide the payload.
+        An attacker can forge a tunnel header at no cost; it must not hide the payload.
         """
         for frames, fields in reversed(self.datagrams):  # the innermost first
             inside = self.packets.status[frames]
@@ -66,31 +66,31 @@ class Decoding:
 
 @dataclass(slots=True)
 class FrameGroup:
-    """A group of frames of one batch, each standing at the start of a header.
+    """A group of frames of one batch, each positioned at the start of a header.
 
-    The arrays have one entry a frame of the group. Bytes at and past ``end`` are not the
-    frame's: `need` comes before `u8` and `u16`.
+    The arrays have one entry per frame of the group. Bytes from ``end`` on do not belong to the
+    frame: call `require` before `u8` and `u16`.
     """
 
     decoding: Decoding
     frames: Integers | slice
-    """The frames' places in the batch. A slice means all of them, and spares indexing by number."""
+    """Indices of the frames in the batch. A slice means all of them, and saves indexing by array."""
     position: Integers
-    """Where the header starts, as an offset in the batch's buffer."""
+    """Offset of the header in the batch's buffer."""
     end: Integers
-    """Where the enclosing layer ends, as far as it was kept."""
+    """End of the enclosing layer in the captured bytes."""
     wire_end: Integers
-    """Where the enclosing layer ended on the wire: what the lengths in headers are held against."""
+    """End of the enclosing layer on the wire; the lengths in headers are checked against it."""
 
     @classmethod
     def at_start(cls, batch: FrameBatch, packets: PacketBatch) -> FrameGroup:
-        """Stand at the first byte of every frame in the batch."""
+        """Return a group of all frames of a batch, positioned at their first byte."""
         octets = np.ndarray(batch.buffer.nbytes, np.uint8, batch.buffer)
         decoding = Decoding(
             octets,
             packets,
             first_fragment=np.zeros(len(batch), np.bool_),
-            left=[],
+            pending=[],
             datagrams=[],
             inner_ethertype=np.zeros(len(batch), np.int64),
         )
@@ -103,34 +103,34 @@ class FrameGroup:
 
     @property
     def protocol(self) -> NDArray[np.uint8]:
-        """The packets' protocol as it was last `set`."""
+        """Protocol of each packet, as last `set`."""
         return self.decoding.packets.protocol[self.frames]
 
     def u8(self, offset: int) -> Integers:
-        """Read the byte at ``position + offset``; 64 bits wide, so that sums cannot wrap."""
+        """Return the byte at ``position + offset``, as 64-bit integers so that sums cannot wrap."""
         return self.decoding.octets[self.position + offset].astype(np.int64)
 
     def u16(self, offset: int) -> Integers:
-        """Read the 16-bit number in network order at ``position + offset``."""
+        """Return the 16-bit number in network byte order at ``position + offset``."""
         position = self.position + offset
         number = self.decoding.octets[position].astype(np.int64)
-        number <<= 8  # in place: this is the hottest function of all
+        number <<= 8  # in place: this is the hottest function of decoding
         position += 1
         number |= self.decoding.octets[position]
         return number
 
     def keep(self, mask: Mask) -> FrameGroup:
-        """Go on with the frames for which the mask holds; the others stay what they are."""
+        """Return the frames for which the mask is True; the others keep their status."""
         if np.count_nonzero(mask) == len(self):
             return self
         frames = np.flatnonzero(mask) if isinstance(self.frames, slice) else self.frames[mask]
         return FrameGroup(self.decoding, frames, self.position[mask], self.end[mask], self.wire_end[mask])
 
     def join(self, other: FrameGroup) -> FrameGroup:
-        """Go on with the frames of both groups."""
+        """Return the frames of both groups as one group."""
         if not len(self) or not len(other):
             return self if len(self) else other
-        # Neither has all the frames, so neither has a slice.
+        # Neither group holds all frames, so neither holds a slice.
         frames = np.append(cast("Integers", self.frames), cast("Integers", other.frames))
         return FrameGroup(
             self.decoding,
@@ -140,44 +140,44 @@ class FrameGroup:
             np.append(self.wire_end, other.wire_end),
         )
 
-    def need(self, size: Integers | int) -> FrameGroup:
-        """Go on with the frames in which that many bytes follow; in the others a header is cut short."""
+    def require(self, size: Integers | int) -> FrameGroup:
+        """Return the frames with at least ``size`` more bytes; in the others the header is cut off."""
         return self.keep(self.position + size <= self.end)
 
     def skip(self, size: Integers | int) -> FrameGroup:
-        """Step over that many bytes, which may lead past the end: `need` first, or compare afterwards."""
+        """Return the group ``size`` bytes further on, perhaps past the end: check before or afterwards."""
         return FrameGroup(self.decoding, self.frames, self.position + size, self.end, self.wire_end)
 
     def narrow(self, wire_end: Integers) -> FrameGroup:
-        """Enter a layer that ends there."""
+        """Return the group inside a layer that ends at ``wire_end``."""
         return FrameGroup(self.decoding, self.frames, self.position, np.minimum(self.end, wire_end), wire_end)
 
-    def leave(self, ethertype: Integers | int) -> None:
-        """Leave inner packets of that ethertype, which start here; UNKNOWN to those who go no deeper."""
+    def defer(self, ethertype: Integers | int) -> None:
+        """Defer inner packets of this ethertype, which start here; UNKNOWN unless they are decoded later."""
         if len(self):
             self.finish(PacketStatus.UNKNOWN)
             self.set(payload_start=0, payload_end=0)
             self.decoding.inner_ethertype[self.frames] = ethertype
-            self.decoding.left.append(self)
+            self.decoding.pending.append(self)
 
-    def leave_datagram(self, ethertype: Integers | int) -> None:
-        """Do the same with what may be a tunnel's datagrams, and remember these as they are."""
+    def defer_datagram(self, ethertype: Integers | int) -> None:
+        """Defer packets inside datagrams that may be a tunnel's, and save the datagrams as they are."""
         frames = np.arange(len(self)) if isinstance(self.frames, slice) else self.frames
         fields = {name: getattr(self.decoding.packets, name)[frames] for name in _DATAGRAM_FIELDS}
         self.decoding.datagrams.append((frames, fields))
-        self.leave(ethertype)
+        self.defer(ethertype)
 
     def set(self, **fields: Integers | int) -> None:
-        """Fill in fields of the packets."""
+        """Set fields of the packets."""
         for name, values in fields.items():
             getattr(self.decoding.packets, name)[self.frames] = values
 
     def finish(self, status: PacketStatus) -> None:
-        """Say what the packets came to."""
+        """Set the final status of the packets."""
         self.decoding.packets.status[self.frames] = status
 
     def finish_at_payload(self, status: PacketStatus) -> None:
-        """Take what is left for payload: the packets came to ``status``, or to NO_PAYLOAD if nothing is."""
+        """Set the rest as payload and ``status`` as status; NO_PAYLOAD for packets with nothing left."""
         self.finish(PacketStatus.NO_PAYLOAD)
         payload = self.keep(self.position < self.end)
         payload.finish(status)
@@ -188,10 +188,10 @@ Layer: TypeAlias = Callable[[FrameGroup], None]
 
 
 def finish_as(status: PacketStatus) -> Layer:
-    """Make the layer in which every packet comes to the same end."""
+    """Return a layer that gives every packet this status."""
 
-    def layer(cursor: FrameGroup) -> None:
-        cursor.finish(status)
+    def layer(group: FrameGroup) -> None:
+        group.finish(status)
 
     return layer
 
@@ -200,16 +200,16 @@ unknown = finish_as(PacketStatus.UNKNOWN)
 
 
 def table_of(bits: int, numbers: Iterable[int]) -> Mask:
-    """Make a table that tells of every number of so many bits whether it is one of those."""
+    """Return a table of ``1 << bits`` entries that is True at the given numbers."""
     table = np.zeros(1 << bits, np.bool_)
     table[list(numbers)] = True
     return table
 
 
 class Switch:
-    """Sends frames on to the layers that a type field names; what no layer claims is UNKNOWN.
+    """Passes frames to the layer that a type field names; types without a layer are UNKNOWN.
 
-    Layers are tried in the order given: the frequent ones first.
+    Layers run in the order given: list the frequent ones first.
     """
 
     def __init__(self, bits: int, layers: Mapping[Layer, Iterable[int]]) -> None:
@@ -218,15 +218,15 @@ class Switch:
         for choice, types in enumerate(layers.values()):
             self._choice[list(types)] = choice
 
-    def enter(self, cursor: FrameGroup, types: Integers | NDArray[np.uint8]) -> None:
-        """Hand each frame to its layer, all frames of a layer together."""
+    def enter(self, group: FrameGroup, types: Integers | NDArray[np.uint8]) -> None:
+        """Pass each frame to its layer, all frames of a layer at once."""
         choices = self._choice.take(types)
-        left = len(cursor)
+        left = len(group)
         for choice, layer in enumerate(self._layers):
             if not left:
                 break
             chosen = choices == choice
             count = np.count_nonzero(chosen)
             if count:
-                layer(cursor.keep(chosen))
+                layer(group.keep(chosen))
                 left -= int(count)

@@ -1,4 +1,4 @@
-"""IPv4, IPv6 and its extension headers; runs wherever `decode` does."""
+"""IPv4, IPv6 and its extension headers. Runs where `decode` runs."""
 
 from __future__ import annotations
 
@@ -43,74 +43,74 @@ EXTENSION_SIZE_MIN = 8
 EXTENSIONS_MAX = 8
 
 
-def ipv4(cursor: FrameGroup) -> None:
-    """Pass an IPv4 header with its options (RFC 791)."""
-    cursor = cursor.need(IPV4_SIZE_MIN)
-    cursor = cursor.keep(cursor.u8(0) >> 4 == 4)
-    cursor.set(ip_version=4, tos=cursor.u8(1), protocol=cursor.u8(9), source_offset=cursor.position + 12)
+def ipv4(group: FrameGroup) -> None:
+    """Decode an IPv4 header with its options (RFC 791)."""
+    group = group.require(IPV4_SIZE_MIN)
+    group = group.keep(group.u8(0) >> 4 == 4)
+    group.set(ip_version=4, tos=group.u8(1), protocol=group.u8(9), source_offset=group.position + 12)
 
-    header_size = (cursor.u8(0) & 0x0F) * 4
-    packet_end = _packet_end(cursor, length=cursor.u16(2))
-    packet = cursor.narrow(packet_end).skip(header_size)
+    header_size = (group.u8(0) & 0x0F) * 4
+    packet_end = _packet_end(group, length=group.u16(2))
+    packet = group.narrow(packet_end).skip(header_size)
     valid = header_size >= IPV4_SIZE_MIN
-    valid &= packet_end <= cursor.wire_end
+    valid &= packet_end <= group.wire_end
     valid &= packet.position <= packet.end
 
-    fragment = cursor.u16(6)
-    cursor.decoding.first_fragment[cursor.frames] = fragment & IPV4_MORE_FRAGMENTS != 0
+    fragment = group.u16(6)
+    group.decoding.first_fragment[group.frames] = fragment & IPV4_MORE_FRAGMENTS != 0
     later = fragment & IPV4_FRAGMENT_OFFSET != 0
-    if np.count_nonzero(later):  # seldom
+    if np.count_nonzero(later):  # rare
         packet.keep(valid & later).finish_at_payload(PacketStatus.FRAGMENT)
         valid &= ~later
     packet = packet.keep(valid)
     IPV4_PROTOCOLS.enter(packet, packet.protocol)
 
 
-def ipv6(cursor: FrameGroup) -> None:
-    """Pass an IPv6 header and up to eight extension headers (RFC 8200); a ninth is UNKNOWN."""
-    cursor = cursor.need(IPV6_SIZE)
-    cursor = cursor.keep(cursor.u8(0) >> 4 == 6)
-    cursor.set(
+def ipv6(group: FrameGroup) -> None:
+    """Decode an IPv6 header and up to eight extension headers (RFC 8200); a ninth is UNKNOWN."""
+    group = group.require(IPV6_SIZE)
+    group = group.keep(group.u8(0) >> 4 == 6)
+    group.set(
         ip_version=6,
-        tos=cursor.u16(0) >> 4 & 0xFF,
-        protocol=cursor.u8(6),
-        source_offset=cursor.position + 8,
+        tos=group.u16(0) >> 4 & 0xFF,
+        protocol=group.u8(6),
+        source_offset=group.position + 8,
     )
-    payload_length = cursor.u16(4)
-    packet_end = _packet_end(cursor, length=np.where(payload_length == 0, 0, IPV6_SIZE + payload_length))
-    packet = cursor.narrow(packet_end).skip(IPV6_SIZE).keep(packet_end <= cursor.wire_end)
+    payload_length = group.u16(4)
+    packet_end = _packet_end(group, length=np.where(payload_length == 0, 0, IPV6_SIZE + payload_length))
+    packet = group.narrow(packet_end).skip(IPV6_SIZE).keep(packet_end <= group.wire_end)
     for _ in range(EXTENSIONS_MAX):
         extended = IS_EXTENSION[packet.protocol]
         if not np.count_nonzero(extended):
             break
-        packet = packet.keep(~extended).join(_pass_extension(packet.keep(extended)))
+        packet = packet.keep(~extended).join(_decode_extension(packet.keep(extended)))
     IPV6_PROTOCOLS.enter(packet, packet.protocol)
 
 
-def _packet_end(cursor: FrameGroup, length: Integers) -> Integers:
-    """Where packets of that length end; 0, which segmentation offload writes, is all that the frame has."""
-    return np.where(length == 0, cursor.wire_end, cursor.position + length)
+def _packet_end(group: FrameGroup, length: Integers) -> Integers:
+    """Return where packets end; length 0, set by segmentation offload, means the end of the frame."""
+    return np.where(length == 0, group.wire_end, group.position + length)
 
 
-def _pass_extension(cursor: FrameGroup) -> FrameGroup:
-    """Pass the extension header that ``protocol`` names (RFC 8200, section 4); later fragments end there.
+def _decode_extension(group: FrameGroup) -> FrameGroup:
+    """Decode the extension header that ``protocol`` names (RFC 8200, section 4); finish later fragments.
 
-    All kinds at once: a batch takes no more than eight such steps, whatever chains were crafted for it.
+    All kinds are decoded at once, so that a batch takes at most eight steps whatever chains it contains.
     """
-    cursor = cursor.need(EXTENSION_SIZE_MIN)
-    cursor = cursor.need(_extension_size(cursor))
-    packet = cursor.skip(_extension_size(cursor))
-    fragment = np.where(cursor.protocol == FRAGMENT, cursor.u16(2), 0)
-    cursor.decoding.first_fragment[cursor.frames] |= fragment & IPV6_MORE_FRAGMENTS != 0
+    group = group.require(EXTENSION_SIZE_MIN)
+    group = group.require(_extension_size(group))
+    packet = group.skip(_extension_size(group))
+    fragment = np.where(group.protocol == FRAGMENT, group.u16(2), 0)
+    group.decoding.first_fragment[group.frames] |= fragment & IPV6_MORE_FRAGMENTS != 0
     later = fragment & IPV6_FRAGMENT_OFFSET != 0
-    cursor.set(protocol=cursor.u8(0))
+    group.set(protocol=group.u8(0))
     packet.keep(later).finish_at_payload(PacketStatus.FRAGMENT)
     return packet.keep(~later)
 
 
-def _extension_size(cursor: FrameGroup) -> Integers:
-    """AH counts in fours (RFC 4302, section 2.2), the others in eights; a fragment header is one of those."""
-    kind, length = cursor.protocol, cursor.u8(1)
+def _extension_size(group: FrameGroup) -> Integers:
+    """Return header sizes: AH counts words of 4 bytes (RFC 4302, section 2.2), the others words of 8."""
+    kind, length = group.protocol, group.u8(1)
     return np.select([kind == FRAGMENT, kind == AH], [8, (length + 2) * 4], (length + 1) * 8)
 
 

@@ -1,4 +1,4 @@
-"""Link-layer headers of all link types, VLAN tags, and what follows them; runs wherever `decode` does."""
+"""Link-layer headers of all link types, and VLAN tags. Runs where `decode` runs."""
 
 from __future__ import annotations
 
@@ -21,76 +21,76 @@ AF_INET = 2
 AF_INET6 = (10, 24, 28, 30)  # Linux; NetBSD and OpenBSD; FreeBSD; macOS
 
 
-def ethernet(cursor: FrameGroup) -> None:
-    """Pass an Ethernet header: both addresses and the ethertype."""
-    cursor = cursor.need(ETHERNET_SIZE)
-    network(cursor.skip(ETHERNET_SIZE), cursor.u16(12))
+def ethernet(group: FrameGroup) -> None:
+    """Decode an Ethernet header: both addresses and the ethertype."""
+    group = group.require(ETHERNET_SIZE)
+    network(group.skip(ETHERNET_SIZE), group.u16(12))
 
 
-def inner_ethernet(cursor: FrameGroup) -> None:
-    """Pass an Ethernet header inside a tunnel; its tags are passed too, but not the packet's."""
-    cursor = cursor.need(ETHERNET_SIZE)
-    network(cursor.skip(ETHERNET_SIZE), cursor.u16(12), is_inner=True)
+def inner_ethernet(group: FrameGroup) -> None:
+    """Decode an Ethernet header inside a tunnel; its VLAN tags are skipped, not reported."""
+    group = group.require(ETHERNET_SIZE)
+    network(group.skip(ETHERNET_SIZE), group.u16(12), is_inner=True)
 
 
-def linux_sll(cursor: FrameGroup) -> None:
-    """Pass a Linux cooked header (https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL.html)."""
-    cursor = cursor.need(LINUX_SLL_SIZE)
-    network(cursor.skip(LINUX_SLL_SIZE), cursor.u16(14))
+def linux_sll(group: FrameGroup) -> None:
+    """Decode a Linux cooked header (https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL.html)."""
+    group = group.require(LINUX_SLL_SIZE)
+    network(group.skip(LINUX_SLL_SIZE), group.u16(14))
 
 
-def linux_sll2(cursor: FrameGroup) -> None:
-    """Pass a Linux cooked header (https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html)."""
-    cursor = cursor.need(LINUX_SLL2_SIZE)
-    network(cursor.skip(LINUX_SLL2_SIZE), cursor.u16(0))
+def linux_sll2(group: FrameGroup) -> None:
+    """Decode a Linux cooked header (https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html)."""
+    group = group.require(LINUX_SLL2_SIZE)
+    network(group.skip(LINUX_SLL2_SIZE), group.u16(0))
 
 
-def network(cursor: FrameGroup, ethertype: Integers, *, is_inner: bool = False) -> None:
-    """Pass up to two VLAN tags (IEEE 802.1Q) and enter what the ethertype names; a third tag is UNKNOWN."""
+def network(group: FrameGroup, ethertype: Integers, *, is_inner: bool = False) -> None:
+    """Decode up to two VLAN tags (IEEE 802.1Q), then what the ethertype names; a third tag is UNKNOWN."""
     for depth in range(TAGS_MAX):
         tagged = IS_TAG[ethertype]
         if not np.count_nonzero(tagged):
             break
-        whole = ~tagged | (cursor.position + TAG_SIZE <= cursor.end)
-        cursor, ethertype, tagged = cursor.keep(whole), ethertype[whole], tagged[whole]
-        tag = cursor.keep(tagged)
+        whole = ~tagged | (group.position + TAG_SIZE <= group.end)
+        group, ethertype, tagged = group.keep(whole), ethertype[whole], tagged[whole]
+        tag = group.keep(tagged)
         if not is_inner:
             tag.decoding.packets.vlan_tci[tag.frames, depth] = tag.u16(0)
             tag.set(vlan_count=depth + 1)
         ethertype[tagged] = tag.u16(2)
-        cursor = cursor.skip(tagged * TAG_SIZE)
-    ETHERTYPES.enter(cursor, ethertype)
+        group = group.skip(tagged * TAG_SIZE)
+    ETHERTYPES.enter(group, ethertype)
 
 
-def inside_tunnel(cursor: FrameGroup) -> None:
-    """Start anew at the inner packets; only the tags and the place in the batch are the outer packets'."""
-    cursor.finish(PacketStatus.MALFORMED)
-    cursor.set(ip_version=0, protocol=0, tos=0, source_offset=0, sport=0, dport=0)
-    INNER.enter(cursor, cursor.decoding.inner_ethertype[cursor.frames])
+def enter_tunnel(group: FrameGroup) -> None:
+    """Decode the inner packets; only the VLAN tags of the outer packets are kept."""
+    group.finish(PacketStatus.MALFORMED)
+    group.set(ip_version=0, protocol=0, tos=0, source_offset=0, sport=0, dport=0)
+    INNER.enter(group, group.decoding.inner_ethertype[group.frames])
 
 
-def null(cursor: FrameGroup) -> None:
-    """Pass an address family in the byte order of the host that wrote it: being small, it shows which."""
-    cursor = cursor.need(FAMILY_SIZE)
-    upper, lower = cursor.u16(0), cursor.u16(2)
+def null(group: FrameGroup) -> None:
+    """Decode an address family in the writer's byte order: the numbers are small, so the order is evident."""
+    group = group.require(FAMILY_SIZE)
+    upper, lower = group.u16(0), group.u16(2)
     swapped = (upper & 0xFF) << 8 | upper >> 8
     family = np.select([upper == 0, lower == 0], [lower, swapped])
-    FAMILIES.enter(cursor.skip(FAMILY_SIZE), family)
+    FAMILIES.enter(group.skip(FAMILY_SIZE), family)
 
 
-def loop(cursor: FrameGroup) -> None:
-    """Pass an address family in network order."""
-    cursor = cursor.need(FAMILY_SIZE)
-    family = np.where(cursor.u16(0) == 0, cursor.u16(2), 0)
-    FAMILIES.enter(cursor.skip(FAMILY_SIZE), family)
+def loop(group: FrameGroup) -> None:
+    """Decode an address family in network byte order."""
+    group = group.require(FAMILY_SIZE)
+    family = np.where(group.u16(0) == 0, group.u16(2), 0)
+    FAMILIES.enter(group.skip(FAMILY_SIZE), family)
 
 
-def raw(cursor: FrameGroup) -> None:
-    """Tell IPv4 from IPv6 by the version; another one is malformed, as it is behind an ethertype."""
-    cursor = cursor.need(1)
-    version = cursor.u8(0) >> 4
-    ipv4(cursor.keep(version == 4))
-    ipv6(cursor.keep(version == 6))
+def raw(group: FrameGroup) -> None:
+    """Decode IPv4 or IPv6 by the version; any other version is MALFORMED, as it is behind an ethertype."""
+    group = group.require(1)
+    version = group.u8(0) >> 4
+    ipv4(group.keep(version == 4))
+    ipv6(group.keep(version == 6))
 
 
 IS_TAG = table_of(16, TAGS)
