@@ -1,4 +1,4 @@
-"""Layers and fields of single frames: where tshark sees them, and never an exception on garbage."""
+"""Tests of dissecting frames: fields agree with tshark, and no input raises an exception."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import Frame, write_capture
-from sensor.dissect import Layer, dissect
+from sensor.dissect import HeaderLayer, dissect
 from sensor.model import LinkType
 from tests.frames import GRE, IPV4, IPV6, MPLS, TCP, UDP, corpus, ethernet, ipv4, ipv6, tcp, truncations, udp
 
@@ -77,13 +77,13 @@ SAME = {
     ("TLS", "server name"): "tls.handshake.extensions_server_name",
     ("TLS", "random"): "tls.handshake.random",
 }
-"""Our field, and what tshark calls it."""
+"""Layer and field, and the name tshark has for it."""
 Found = tuple[str, int, int, str]
 
 
 @pytest.fixture(scope="module")
 def seen_by_tshark(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[Found]]:
-    """Name, start, end and value of the fields compared, of each frame of `ALL`."""
+    """Return name, start, end and value of the compared fields, for each frame of `ALL`."""
     path = tmp_path_factory.mktemp("dissect") / "all.pcap"
     write_capture(path, [Frame(0, frame) for frame in ALL.values()])
     options = (
@@ -95,7 +95,7 @@ def seen_by_tshark(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[Fo
     )
     command = ["tshark", "-r", path, "-T", "pdml", *(f"-o{option}:FALSE" for option in options)]
     output = subprocess.run(command, check=True, capture_output=True).stdout
-    packets = ET.fromstring(output).iter("packet")  # noqa: S314 - it is tshark's own
+    packets = ET.fromstring(output).iter("packet")  # noqa: S314 - written by tshark
     return {name: set(_pdml_fields(packet)) for name, packet in zip(ALL, packets, strict=True)}
 
 
@@ -107,7 +107,7 @@ def _pdml_fields(packet: ET.Element) -> Iterator[Found]:
 
 
 def _plain(value: str) -> str:
-    """Write numbers in one way, drop the names behind them, and the punctuation of addresses."""
+    """Return a value in a common form: numbers as decimal, no names after them, no punctuation in addresses."""
     first = value.split(" ")[0] if not value.startswith("/") else value
     try:
         return str(int(first, 0))
@@ -115,8 +115,8 @@ def _plain(value: str) -> str:
         return first.lower().replace("-", ":").replace(":", "")
 
 
-def ours(layers: list[Layer]) -> set[Found]:
-    """The fields that are compared, by tshark's names."""
+def ours(layers: list[HeaderLayer]) -> set[Found]:
+    """Return the compared fields under tshark's names."""
     return {
         (SAME[layer.name, field.name], field.start, field.end, _plain(field.value))
         for layer in layers
@@ -126,7 +126,7 @@ def ours(layers: list[Layer]) -> set[Found]:
 
 
 def test_fields_are_where_tshark_sees_them(seen_by_tshark: dict[str, set[Found]]) -> None:
-    """Value and bytes of each, in ordinary traffic and in tunnels; each kind of field occurs."""
+    """Fields have tshark's values and offsets, in ordinary traffic and in tunnels; each kind occurs."""
     compared = set()
     for name in [*TUNNELS, *(name for name in ALL if name.startswith("mix"))]:
         found = ours(dissect(ALL[name], LinkType.ETHERNET))
@@ -136,8 +136,8 @@ def test_fields_are_where_tshark_sees_them(seen_by_tshark: dict[str, set[Found]]
     assert compared >= set(SAME.values()) - {"icmpv6.type"}
 
 
-def check_layers(frame: bytes, linktype: int = LinkType.ETHERNET) -> list[Layer]:
-    """Layers lie one behind the other over the whole frame, and fields within their layers."""
+def check_layers(frame: bytes, linktype: int = LinkType.ETHERNET) -> list[HeaderLayer]:
+    """Assert that layers cover the frame without gaps and fields lie within their layers; return the layers."""
     layers = dissect(frame, linktype)
     ends = [0, *(layer.end for layer in layers)]
     assert [layer.start for layer in layers] == ends[:-1]
@@ -149,20 +149,20 @@ def check_layers(frame: bytes, linktype: int = LinkType.ETHERNET) -> list[Layer]
 
 
 def test_layers_cover_each_frame() -> None:
-    """Whole frames of every kind, and each of them cut off at every byte."""
+    """Frames of every kind are covered, whole and cut off at every byte."""
     for _, frame in [*ALL.items(), *truncations(corpus()[::7], smallest=0), *truncations(TUNNELS.items(), 0)]:
         check_layers(frame)
 
 
 @given(st.binary(max_size=400), st.sampled_from([*LinkType, 12345]))
-def test_garbage_is_data(frame: bytes, linktype: int) -> None:
-    """Whatever the bytes are."""
+def test_random_bytes_are_data(frame: bytes, linktype: int) -> None:
+    """Random bytes never raise an exception."""
     check_layers(frame, linktype)
 
 
 @given(st.sampled_from(sorted(ALL)), st.randoms(use_true_random=False))
 def test_damaged_frames_are_shown(name: str, chance: random.Random) -> None:
-    """A few bytes of a good frame changed: lengths that lie, types that are not there."""
+    """Frames with a few changed bytes, such as wrong lengths and unknown types, are dissected."""
     frame = bytearray(ALL[name])
     for _ in range(chance.randint(1, 4)):
         frame[chance.randrange(len(frame))] = chance.choice((0, 1, 0xC0, 0xFF, chance.randrange(256)))
@@ -183,12 +183,12 @@ def test_damaged_frames_are_shown(name: str, chance: random.Random) -> None:
     ],
 )
 def test_tunnels_are_followed(name: str, layers: list[str]) -> None:
-    """To the request inside."""
+    """Each tunnel is dissected up to the HTTP request inside."""
     assert [layer.name for layer in dissect(TUNNELS[name], LinkType.ETHERNET)] == layers
 
 
 def test_padding_is_not_payload() -> None:
-    """What lies behind the IP packet is a layer of its own."""
+    """Bytes after the IP packet are a layer of their own."""
     *_, data, padding = dissect(
         ethernet(IPV4, ipv4(UDP, udp(b"x", dport=9, sport=9)), padding=bytes(17)), LinkType.ETHERNET
     )
@@ -196,16 +196,16 @@ def test_padding_is_not_payload() -> None:
     assert (padding.name, padding.end - padding.start) == ("Padding", 17)
 
 
-def test_a_dns_name_that_leads_in_a_circle_ends() -> None:
-    """Compression pointers only ever lead back."""
+def test_looping_dns_names_end() -> None:
+    """Reading ends at a compression pointer that does not lead back."""
     for name in (b"\xc0\x0c", b"\x01a\xc0\x0c", b"\xc0\x0e\xc0\x0c"):
         message = struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + name + b"\x00\x01\x00\x01"
         dns = check_layers(ethernet(IPV4, ipv4(UDP, udp(message))))[3]
         assert dns.name == "DNS"
 
 
-def test_headers_of_a_request_are_fields() -> None:
-    """By their own names, with the bytes of the whole line."""
+def test_http_headers_are_fields() -> None:
+    """A header is a field under its own name, with the bytes of the whole line."""
     layers = dissect(INNER, LinkType.ETHERNET)
     [host] = [field for field in layers[3].fields if field.name == "Host"]
     assert host.value == "example.org"

@@ -1,22 +1,23 @@
-"""One frame, layer by layer and field by field, each with the bytes it stands in: for people who look at it.
+"""Dissects one frame into layers and fields, each with its bytes, for display.
 
-Runs in the process of the API and in ``sensor evidence show``, on a single frame at a time:
-`sensor.decode` does batches, and far less, for the hot path.
+Runs in the API process and in ``sensor evidence show``. The hot path uses `sensor.decode`, which decodes
+batches and only the fields that rules need.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sensor.dissect.frame_reader import CutShortError, FrameReader, Next, Step
 from sensor.dissect.ip import IP_PROTOCOLS
-from sensor.dissect.layer import CutShortError, FrameReader, HeaderField, HeaderLayer, Next, Step
+from sensor.dissect.layer import HeaderField, HeaderLayer
 from sensor.dissect.link import ETHERTYPES, LINKS
 from sensor.dissect.transport import TRANSPORTS, datagram, stream
 
 __all__ = ["HeaderField", "HeaderLayer", "dissect"]
 
 LAYERS_MAX = 32
-"""Tunnels in tunnels end somewhere; what is behind is shown as data."""
+"""Most layers per frame, against nested tunnels; the rest is shown as data."""
 
 _TABLES: Mapping[str, Mapping[int, Step]] = {
     "link": LINKS,
@@ -30,17 +31,16 @@ _TABLES: Mapping[str, Mapping[int, Step]] = {
 def dissect(frame: bytes, linktype: int) -> list[HeaderLayer]:
     """Return the layers of a frame, outermost first; any bytes are accepted.
 
-    Layers follow each other without a gap and cover the whole frame: what is not understood is a layer
-    called ``Data``, what lies behind the end of the packet one called ``Padding``. A layer of which the
-    frame has not all ends where the frame does.
+    Layers cover the whole frame without gaps: unknown content is a layer called ``Data``, bytes after the
+    end of the packet are one called ``Padding``. A layer that is cut off ends with the frame.
     """
-    cursor = FrameReader(frame)
+    reader = FrameReader(frame)
     following: Next | None = Next("link", linktype)
     try:
-        while following and cursor.left and len(cursor.layers) < LAYERS_MAX:
+        while following and reader.left and len(reader.layers) < LAYERS_MAX:
             step = _TABLES[following.table].get(following.key)
-            following = step(cursor) if step else None
+            following = step(reader) if step else None
     except CutShortError:
         pass
-    cursor.close("Data")
-    return cursor.layers
+    reader.close("Data")
+    return reader.layers

@@ -1,8 +1,8 @@
-"""A DNS message: its header and its questions; runs wherever `dissect` does. Answers are data."""
+"""DNS messages: header and questions; answers are data. Runs where `dissect` runs."""
 
 from __future__ import annotations
 
-from sensor.dissect.layer import CutShortError, FrameReader, flags, hexadecimal, named
+from sensor.dissect.frame_reader import CutShortError, FrameReader, flags, hexadecimal, named
 from sensor.text import printable
 
 _TYPES = {
@@ -25,45 +25,45 @@ NAME_MAX = 255
 _POINTER = 0xC0
 
 
-def dns(cursor: FrameReader) -> None:
+def dns(reader: FrameReader) -> None:
     """Read the header and the questions (RFC 1035, section 4.1)."""
-    cursor.begin("DNS")
-    _message(cursor)
+    reader.begin_layer("DNS")
+    _message(reader)
 
 
-def dns_stream(cursor: FrameReader) -> None:
-    """Read a message as TCP carries it: its length in front (RFC 1035, section 4.2.2)."""
-    cursor.begin("DNS")
-    cursor.number("length", 2)
-    _message(cursor)
+def dns_stream(reader: FrameReader) -> None:
+    """Read a message over TCP, which starts with its length (RFC 1035, section 4.2.2)."""
+    reader.begin_layer("DNS")
+    reader.read_number("length", 2)
+    _message(reader)
 
 
-def _message(cursor: FrameReader) -> None:
-    origin = cursor.position
-    cursor.number("id", 2, hexadecimal)
-    word = cursor.number("flags", 2, lambda value: flags(value, _FLAGS))
-    cursor.note("response code", named(word & 0x0F, _RESPONSE_CODES), origin + 3, origin + 4)
-    questions = cursor.number("questions", 2)
+def _message(reader: FrameReader) -> None:
+    origin = reader.position
+    reader.read_number("id", 2, hexadecimal)
+    word = reader.read_number("flags", 2, lambda value: flags(value, _FLAGS))
+    reader.add_field("response code", named(word & 0x0F, _RESPONSE_CODES), origin + 3, origin + 4)
+    questions = reader.read_number("questions", 2)
     for name in ("answers", "authorities", "additionals"):
-        cursor.number(name, 2)
+        reader.read_number(name, 2)
     for _ in range(min(questions, QUESTIONS_MAX)):
-        start = cursor.position
-        cursor.note("question", _name(cursor, origin), start, cursor.position)
-        cursor.number("question type", 2, _TYPES)
-        cursor.number("question class", 2)
+        start = reader.position
+        reader.add_field("question", _name(reader, origin), start, reader.position)
+        reader.read_number("question type", 2, _TYPES)
+        reader.read_number("question class", 2)
 
 
-def _name(cursor: FrameReader, origin: int) -> str:
-    """Read a name and move behind it; what a pointer leads to is read where it stands.
+def _name(reader: FrameReader, origin: int) -> str:
+    """Read a name and move behind it, following compression pointers (RFC 1035, section 4.1.4).
 
-    Each pointer has to lead further back than the last, so that no message keeps us in a circle.
+    Each pointer must lead further back than the one before, so that no message makes a loop.
     """
     labels: list[bytes] = []
-    frame, at, limit = cursor.frame, cursor.position, cursor.position
+    frame, at, limit = reader.frame, reader.position, reader.position
     behind: int | None = None
-    while at < cursor.end:
+    while at < reader.end:
         size = frame[at]
-        if size & _POINTER == _POINTER and at + 2 <= cursor.end:
+        if size & _POINTER == _POINTER and at + 2 <= reader.end:
             behind = behind or at + 2
             at = origin + (int.from_bytes(frame[at : at + 2]) & 0x3FFF)
             if at >= limit:
@@ -72,10 +72,10 @@ def _name(cursor: FrameReader, origin: int) -> str:
             continue
         at += 1 + size
         if not size:
-            cursor.take((behind or at) - cursor.position)
+            reader.read((behind or at) - reader.position)
             return ".".join(printable(label) for label in labels) or "."
-        labels.append(frame[at - size : min(at, cursor.end)])
+        labels.append(frame[at - size : min(at, reader.end)])
         if size & _POINTER or sum(map(len, labels)) > NAME_MAX:
             break
-    cursor.position = cursor.end
+    reader.position = reader.end
     raise CutShortError

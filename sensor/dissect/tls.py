@@ -1,8 +1,8 @@
-"""A TLS record, and of a ClientHello the server it asks for; runs wherever `dissect` does."""
+"""TLS records, and the server name in a ClientHello. Runs where `dissect` runs."""
 
 from __future__ import annotations
 
-from sensor.dissect.layer import FrameReader
+from sensor.dissect.frame_reader import FrameReader
 
 _VERSIONS = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
 _RECORDS = {20: "change cipher spec", 21: "alert", 22: "handshake", 23: "application data"}
@@ -17,54 +17,54 @@ _HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _ALPN = 22, 1, 0, 16
 _HEADER_SIZE = 5
 
 
-def is_tls(cursor: FrameReader) -> bool:
-    """Whether a record header is here."""
-    head = cursor.frame[cursor.position : min(cursor.end, cursor.position + _HEADER_SIZE)]
+def is_tls(reader: FrameReader) -> bool:
+    """Return True if a record header starts here."""
+    head = reader.frame[reader.position : min(reader.end, reader.position + _HEADER_SIZE)]
     return len(head) == _HEADER_SIZE and head[0] in _RECORDS and head[1] == 3 and head[2] <= 4
 
 
-def tls(cursor: FrameReader) -> None:
-    """Read the first record (RFC 8446, section 5.1); further ones are data."""
-    cursor.begin("TLS")
-    kind = cursor.number("record type", 1, _RECORDS)
-    cursor.number("record version", 2, _version)
-    length = cursor.number("record length", 2)
+def tls(reader: FrameReader) -> None:
+    """Read the first record (RFC 8446, section 5.1); the rest is data."""
+    reader.begin_layer("TLS")
+    kind = reader.read_number("record type", 1, _RECORDS)
+    reader.read_number("record version", 2, _version)
+    length = reader.read_number("record length", 2)
     if kind != _HANDSHAKE:
         return
-    end = cursor.position + length
-    handshake = cursor.number("handshake type", 1, _HANDSHAKES)
-    cursor.number("handshake length", 3)
+    end = reader.position + length
+    handshake = reader.read_number("handshake type", 1, _HANDSHAKES)
+    reader.read_number("handshake length", 3)
     if handshake == _CLIENT_HELLO:
-        _client_hello(cursor, end)
+        _client_hello(reader, end)
 
 
 def _version(value: int) -> str:
     return f"{value:#06x} ({_VERSIONS[value]})" if value in _VERSIONS else f"{value:#06x}"
 
 
-def _client_hello(cursor: FrameReader, end: int) -> None:
-    """Read all of it, and the extensions one by one (RFC 8446, section 4.1.2)."""
-    cursor.number("client version", 2, _version)
-    cursor.octets("random", 32)
-    cursor.octets("session id", cursor.number("session id length", 1))
-    cursor.octets("cipher suites", cursor.number("cipher suites length", 2))
-    cursor.octets("compression methods", cursor.number("compression methods length", 1))
-    extensions_end = min(end, cursor.position + 2 + cursor.number("extensions length", 2))
-    while cursor.position + 4 <= extensions_end:
-        start = cursor.position
-        kind, size = int.from_bytes(cursor.take(2)), int.from_bytes(cursor.take(2))
+def _client_hello(reader: FrameReader, end: int) -> None:
+    """Read a ClientHello, one field per extension (RFC 8446, section 4.1.2)."""
+    reader.read_number("client version", 2, _version)
+    reader.read_bytes("random", 32)
+    reader.read_bytes("session id", reader.read_number("session id length", 1))
+    reader.read_bytes("cipher suites", reader.read_number("cipher suites length", 2))
+    reader.read_bytes("compression methods", reader.read_number("compression methods length", 1))
+    extensions_end = min(end, reader.position + 2 + reader.read_number("extensions length", 2))
+    while reader.position + 4 <= extensions_end:
+        start = reader.position
+        kind, size = int.from_bytes(reader.read(2)), int.from_bytes(reader.read(2))
         if kind == _SERVER_NAME and size:
-            _server_name(cursor, size)
+            _server_name(reader, size)
         elif kind == _ALPN and size:
-            cursor.text("application protocols", size)
+            reader.read_text("application protocols", size)
         else:
-            content = cursor.take(size)
-            cursor.note(f"extension {kind}", content.hex(), start, cursor.position)
+            content = reader.read(size)
+            reader.add_field(f"extension {kind}", content.hex(), start, reader.position)
 
 
-def _server_name(cursor: FrameReader, size: int) -> None:
-    """Read the one name a client may ask for (RFC 6066, section 3)."""
-    end = cursor.position + size
-    cursor.take(3)  # length of the list, type of the name
-    cursor.text("server name", min(int.from_bytes(cursor.take(2)), end - cursor.position))
-    cursor.take(max(0, end - cursor.position))
+def _server_name(reader: FrameReader, size: int) -> None:
+    """Read the server name; a client sends at most one (RFC 6066, section 3)."""
+    end = reader.position + size
+    reader.read(3)  # length of the list, type of the name
+    reader.read_text("server name", min(int.from_bytes(reader.read(2)), end - reader.position))
+    reader.read(max(0, end - reader.position))
