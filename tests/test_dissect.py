@@ -107,7 +107,7 @@ def _pdml_fields(packet: ET.Element) -> Iterator[Found]:
 
 
 def _plain(value: str) -> str:
-    """Return a value in a common form: numbers as decimal, no names after them, no punctuation in addresses."""
+    """Return a value in a common form: decimal numbers without names, addresses without punctuation."""
     first = value.split(" ")[0] if not value.startswith("/") else value
     try:
         return str(int(first, 0))
@@ -137,7 +137,7 @@ def test_fields_are_where_tshark_sees_them(seen_by_tshark: dict[str, set[Found]]
 
 
 def check_layers(frame: bytes, linktype: int = LinkType.ETHERNET) -> list[HeaderLayer]:
-    """Assert that layers cover the frame without gaps and fields lie within their layers; return the layers."""
+    """Return the layers; assert that they cover the frame without gaps and contain their fields."""
     layers = dissect(frame, linktype)
     ends = [0, *(layer.end for layer in layers)]
     assert [layer.start for layer in layers] == ends[:-1]

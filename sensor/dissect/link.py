@@ -76,9 +76,7 @@ def pppoe(reader: FrameReader) -> Next | None:
     reader.read_number("code", 1)
     reader.read_number("session", 2, hexadecimal)
     reader.narrow(reader.position + 2 + reader.read_number("length", 2))
-    protocol = reader.read_number(
-        "protocol", 2, lambda value: f"{value:#06x} ({PPP_NAMES.get(value, 'PPP')})"
-    )
+    protocol = reader.read_number("protocol", 2, _ppp_protocol)
     return {0x0021: IPV4, 0x0057: IPV6}.get(protocol)
 
 
