@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
+from sensor.capture.cpus import online_cpus, parse_cpu_list
 from sensor.capture.interface import Interface, find_interface
 from sensor.capture.interrupts import receive_interrupts
-from sensor.capture.ring import cpus_in, online_cpus
 
 
 def device_ports() -> list[Interface]:
@@ -43,5 +43,5 @@ def test_virtual_ports_have_none() -> None:
 
 def test_lists_of_cpus() -> None:
     """As sysfs and procfs write them."""
-    assert cpus_in("0-3,5\n") == [0, 1, 2, 3, 5]
-    assert cpus_in("\n") == []
+    assert parse_cpu_list("0-3,5\n") == [0, 1, 2, 3, 5]
+    assert parse_cpu_list("\n") == []

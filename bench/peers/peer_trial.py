@@ -16,11 +16,11 @@ from bench.peers.programs import STRINGS, Peer
 from sensor.bench.machine import busy_s, process_s, pss_mib
 from sensor.bench.paced_capture import PacedCapture
 from sensor.bench.tcpreplay import Tcpreplay
-from sensor.bench.tied import tied
 from sensor.bench.wire import Wire
-from sensor.capture.ring import online_cpus
+from sensor.capture.cpus import online_cpus
 from sensor.errors import CaptureFileError, SensorError
 from sensor.files.capture_file import CaptureFile
+from sensor.process.tied import tied
 
 PATIENCE_S = 60
 QUIET_S, QUIET_SHARE = 1.5, 0.03

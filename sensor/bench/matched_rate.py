@@ -18,8 +18,8 @@ from sensor.bench.effort import Effort, Step
 from sensor.bench.frame_generator import Generator, settle
 from sensor.bench.machine import busy_s, figure, process_s
 from sensor.capture.attachment import attached
+from sensor.capture.cpus import online_cpus
 from sensor.capture.interface import Interface
-from sensor.capture.ring import online_cpus
 from sensor.config.settings import Settings
 from sensor.errors import SensorError
 from sensor.events.sender import EventSender

@@ -26,10 +26,10 @@ from sensor.bench.tcpreplay import Tcpreplay
 from sensor.bench.trial import Rig, Trial
 from sensor.bench.wire import Wire
 from sensor.capture.attachment import attached, find_interface
+from sensor.capture.cpus import online_cpus
 from sensor.capture.program import check_privileges
-from sensor.capture.ring import online_cpus
 from sensor.capture.syscalls import xdp_load
-from sensor.config.settings import load_settings
+from sensor.config.loading import load_settings
 from sensor.errors import SensorError
 
 SENSOR = (sys.executable, "-m", "sensor")

@@ -1,4 +1,7 @@
-"""One trial: a sensor of its own, frames at one rate, and what became of every one of them."""
+"""One trial: a sensor of its own, frames sent at one rate, and what happened to each of them.
+
+Runs in ``sensor bench replay``.
+"""
 
 from __future__ import annotations
 
@@ -14,56 +17,57 @@ from sensor.bench.machine import busy_s, stat_s
 from sensor.bench.sensor_process import capturing
 from sensor.bench.tcpreplay import Sent
 from sensor.bench.wire import Wire
-from sensor.capture.ring import online_cpus
+from sensor.capture.cpus import online_cpus
 from sensor.counters import Counters
 
 MOST_LAG_S, MOST_LAG_SHARE = 0.5, 0.1
-"""A sensor keeps up if so long after the last frame, or so much of the trial, nothing waits any more: rings
-of tens of MiB hide for seconds that more comes than is matched."""
+"""The longest time a sensor that keeps up may need after the last frame, in seconds or as a share of the
+trial: rings of tens of MiB hide for seconds that frames arrive faster than they are matched."""
 
-Meanwhile = Callable[[Path], AbstractContextManager[object]]
+Observer = Callable[[Path], AbstractContextManager[object]]
+"""Watches an evidence directory for the time of a trial."""
 
 
-class Sender(Protocol):
+class FrameSender(Protocol):
     """A way to send the capture."""
 
     name: str
 
     def send(self, cpus: Sequence[int], seconds: float | None, per_second: float | None) -> Sent:
-        """Send for about so long, or all once; at most at that pace."""
+        """Send for about ``seconds``, or all frames once if None; at most at ``per_second`` in total."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of it; frames, unless a unit is named."""
+    """The result of a trial; counts are frames."""
 
     asked_pps: float | None
-    """None: as fast as can be sent."""
+    """None if sent as fast as possible."""
     seconds: float
     sent: int
     sent_bytes: int
     lost_on_wire: int
-    """Sent, and not seen by the kernel program."""
+    """Frames sent but not seen by the kernel program."""
     counters: Counters
     lag_s: float
     cpu_us_per_frame: dict[str, float]
     memory_mib: dict[str, float]
     steal_percent: float
-    """CPU time that the machine's own host gave to others."""
+    """CPU time the hypervisor gave to other guests."""
 
     @property
     def offered_pps(self) -> float:
-        """The rate it really was."""
+        """The rate at which frames were really sent."""
         return self.sent / self.seconds
 
     @property
-    def through_pps(self) -> float:
-        """The rate at which frames were dealt with."""
+    def processed_pps(self) -> float:
+        """The rate at which frames were processed, until nothing waited any more."""
         return (self.sent - sum(self.losses.values())) / (self.seconds + self.lag_s)
 
     @property
     def losses(self) -> dict[str, int]:
-        """Frames lost, by the stage that could not follow."""
+        """Frames lost, by the stage that lost them."""
         counted = self.counters
         return {
             "wire": self.lost_on_wire,
@@ -73,24 +77,24 @@ class Trial:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether hardly anything waited when the last frame had come."""
+        """True if hardly any frame waited after the last one had arrived."""
         return self.lag_s <= max(MOST_LAG_S, self.seconds * MOST_LAG_SHARE)
 
     @property
     def is_without_loss(self) -> bool:
-        """Whether every frame was dealt with, and in time."""
+        """True if every frame was processed, and in time."""
         return not any(self.losses.values()) and self.keeps_up
 
     @property
     def limit(self) -> str | None:
-        """The stage that lost most; where nothing is lost and much waits, the matcher."""
+        """The stage that lost most; the matcher if nothing was lost but much waited; None if neither."""
         stage, lost = max(self.losses.items(), key=lambda item: item[1])
         if lost:
             return stage
         return None if self.keeps_up else "matcher"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the trial as JSON data."""
         return {
             **asdict(self),
             "offered_pps": round(self.offered_pps),
@@ -101,31 +105,31 @@ class Trial:
 
 @dataclass(frozen=True)
 class Rig:
-    """What all trials have in common."""
+    """The set-up all trials share."""
 
     sensor: Sequence[str]
     wire: Wire
-    sender: Sender
+    sender: FrameSender
     workers: int
     cpus: Sequence[int]
     directory: Path
 
     def run(
-        self, seconds: float | None, per_second: float | None, meanwhile: Meanwhile | None = None
+        self, seconds: float | None, per_second: float | None, observer: Observer | None = None
     ) -> Trial:
-        """Try one rate; what goes on ``meanwhile`` is told where the evidence goes."""
+        """Try one rate, while ``observer`` watches the evidence directory."""
         with ExitStack() as stack:
             evidence = Path(stack.enter_context(TemporaryDirectory(dir=self.directory, prefix="evidence-")))
-            subject = stack.enter_context(capturing(self.sensor, self.wire.mirror, evidence, self.workers))
-            received, before = self.wire.received(), _Spent.now()
-            with meanwhile(evidence) if meanwhile else nullcontext():
+            sensor = stack.enter_context(capturing(self.sensor, self.wire.mirror, evidence, self.workers))
+            received, before = self.wire.received(), _CpuTimes.now()
+            with observer(evidence) if observer else nullcontext():
                 sent = self.sender.send(self.cpus, seconds, per_second)
                 self.wire.settle(received + sent.frames)
-                memory_mib = subject.memory_mib
-            ended, after = subject.end(), _Spent.now()
+                memory_mib = sensor.memory_mib
+            final, after = sensor.stop(), _CpuTimes.now()
         cpu_s = {
             "kernel": after.softirq_s - before.softirq_s,
-            **ended.cpu_s,
+            **final.cpu_s,
             "whole_machine": after.busy_s - before.busy_s,
         }
         steal = (after.steal_s - before.steal_s) / (after.at_s - before.at_s) / len(online_cpus())
@@ -134,21 +138,23 @@ class Rig:
             seconds=sent.seconds,
             sent=sent.frames,
             sent_bytes=sent.octets,
-            lost_on_wire=sent.frames - ended.counters.seen,
-            counters=ended.counters,
-            lag_s=round(ended.lag_s, 3),
+            lost_on_wire=sent.frames - final.counters.seen,
+            counters=final.counters,
+            lag_s=round(final.lag_s, 3),
             cpu_us_per_frame={stage: round(spent / sent.frames * 1e6, 3) for stage, spent in cpu_s.items()},
             memory_mib=memory_mib,
             steal_percent=round(steal * 100, 1),
         )
 
 
-class _Spent(NamedTuple):
+class _CpuTimes(NamedTuple):
+    """CPU times of the whole machine at one moment."""
+
     at_s: float
     busy_s: float
     softirq_s: float
     steal_s: float
 
     @classmethod
-    def now(cls) -> _Spent:
+    def now(cls) -> _CpuTimes:
         return cls(time.monotonic(), busy_s(), stat_s("softirq"), stat_s("steal"))

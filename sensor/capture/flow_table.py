@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sensor import abi
 from sensor.capture import maps
-from sensor.capture.syscalls import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY
+from sensor.capture.kernel_structs import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY
 
 _SEEDS = 14
 _VLAN_ID = 0xFFF

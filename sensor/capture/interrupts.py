@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sensor.capture.cpus import parse_cpu_list
 from sensor.capture.interface import Interface
-from sensor.capture.ring import cpus_in
 
 _RECEIVES = re.compile(r"rx|input|comp\d", re.IGNORECASE)
 """In names such as ``ixgbe``'s ``eth1-TxRx-0``, ``virtio2-input.0``, ``mlx5_comp0@pci:0000:01:00.0``."""
@@ -35,4 +35,4 @@ def _receives(number: int, name: str) -> bool:
 
 
 def _cpus(number: int) -> list[int]:
-    return cpus_in(Path(f"/proc/irq/{number}/effective_affinity_list").read_text())
+    return parse_cpu_list(Path(f"/proc/irq/{number}/effective_affinity_list").read_text())

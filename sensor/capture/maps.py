@@ -1,6 +1,7 @@
-"""BPF maps as numpy sees them: create, look up, fill, measure; runs in the supervisor and in benchmarks.
+"""BPF maps with numpy arrays as keys and values: create, look up, update, measure.
 
-By bpf(2) on a map's file descriptor; every call raises `OSError` with the kernel's errno.
+Runs in the supervisor, in the exporter and in benchmarks. The functions call bpf(2) on a map's file
+descriptor, and raise `OSError` with the kernel's errno.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.capture.syscalls import (
+from sensor.capture.kernel_structs import (
     BPF_MAP_CREATE,
     BPF_MAP_LOOKUP_ELEM,
     BPF_MAP_UPDATE_BATCH,
@@ -19,14 +20,17 @@ from sensor.capture.syscalls import (
     MapBatchAttr,
     MapCreateAttr,
     MapElementAttr,
-    bpf,
 )
+from sensor.capture.syscalls import bpf
 
 Array = NDArray[Any]
 
 
 def create_array(name: str, kind: int, value: np.dtype[Any], count: int, flags: int = 0) -> int:
-    """Create a map of a kind of array, all zeroes; its file descriptor."""
+    """Create an array map of ``count`` zeroed values and return its file descriptor.
+
+    ``kind`` is the map type, such as ``BPF_MAP_TYPE_ARRAY``.
+    """
     attr = MapCreateAttr(
         map_type=kind,
         key_size=4,
@@ -39,10 +43,10 @@ def create_array(name: str, kind: int, value: np.dtype[Any], count: int, flags: 
 
 
 def look_up(fd: int, key: Array, value: np.dtype[Any], count: int = 1) -> Array | None:
-    """Return the value of a key, shape (count,), or None where there is none.
+    """Return the value of a key, shape (count,), or None if the map does not have the key.
 
-    ``count`` is the number of possible CPUs where the map keeps a value for each: the kernel rounds
-    these up to 8 bytes.
+    For a per-CPU map, ``count`` is the number of possible CPUs, and the size of a value must be a multiple
+    of 8 bytes, to which the kernel rounds it up.
     """
     found = np.empty(count, value)
     try:
@@ -53,10 +57,10 @@ def look_up(fd: int, key: Array, value: np.dtype[Any], count: int = 1) -> Array 
 
 
 def element(fd: int, value: np.dtype[Any], count: int = 1, *, index: int = 0) -> Array:
-    """Return an element of an array map, shape (count,); see `look_up`."""
+    """Return an element of an array map, shape (count,), see `look_up`."""
     found = look_up(fd, np.array([index], np.uint32), value, count)
     if found is None:
-        raise FileNotFoundError(f"map {fd} is no array, or has no element {index}")
+        raise FileNotFoundError(f"map {fd} is not an array or has no element {index}")
     return found
 
 
@@ -66,7 +70,7 @@ def update(fd: int, key: Array, value: Array) -> None:
 
 
 def fill(fd: int, values: Array) -> None:
-    """Set the elements of an array map, from the first on."""
+    """Set the elements of an array map, starting with the first."""
     keys = np.arange(len(values), dtype=np.uint32)
     stored = np.ascontiguousarray(values)
     attr = MapBatchAttr(keys=keys.ctypes.data, values=stored.ctypes.data, count=len(stored), map_fd=fd)
@@ -74,12 +78,6 @@ def fill(fd: int, values: Array) -> None:
 
 
 def memory_bytes(fd: int) -> int:
-    """Return what a map takes, as the kernel accounts for it (proc_pid_fdinfo)."""
+    """Return the memory that the kernel accounts to a map (proc_pid_fdinfo)."""
     lines = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("memlock:"))
-
-
-def possible_cpus() -> int:
-    """Count the CPUs that maps keep values for (sysfs, cputopology)."""
-    last = Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii").strip()
-    return int(last.rpartition("-")[2].rpartition(",")[2]) + 1

@@ -12,21 +12,21 @@ import os
 import select
 from collections.abc import Iterable, Iterator
 from fcntl import ioctl
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensor import abi, native
 from sensor.capture.clock import WallClock
-from sensor.capture.syscalls import (
+from sensor.capture.cpus import online_cpus
+from sensor.capture.kernel_structs import (
     PERF_ATTR_WATERMARK,
     PERF_COUNT_SW_BPF_OUTPUT,
     PERF_SAMPLE_RAW,
     PERF_TYPE_SOFTWARE,
     PerfEventAttr,
-    perf_event_open,
 )
+from sensor.capture.syscalls import perf_event_open
 from sensor.errors import KernelError
 from sensor.model import FrameBatch
 
@@ -237,17 +237,3 @@ class RingSet:
         """Close all rings."""
         for ring in self.rings:
             ring.close()
-
-
-def online_cpus() -> list[int]:
-    """Return the numbers of the CPUs that run."""
-    return cpus_in(Path("/sys/devices/system/cpu/online").read_text())
-
-
-def cpus_in(text: str) -> list[int]:
-    """Return CPU numbers from a list such as ``0-3,5`` (sysfs, cputopology)."""
-    cpus: list[int] = []
-    for part in filter(None, text.strip().split(",")):
-        low, _, high = part.partition("-")
-        cpus.extend(range(int(low), int(high or low) + 1))
-    return cpus

@@ -1,7 +1,7 @@
-"""System calls that Python and BCC do not wrap, through ctypes; runs in the supervisor and in tests.
+"""System calls that neither Python nor BCC wraps, called through ctypes.
 
-Structures follow linux/bpf.h and linux/perf_event.h; every call raises `OSError` with the
-kernel's errno. Tested on x86-64; the numbers for arm64 are those of its syscall table.
+Runs in the supervisor, in benchmarks and in tests. Every call raises `OSError` with the kernel's errno.
+Tested on x86-64; the numbers for arm64 are from its system call table and untested.
 """
 
 from __future__ import annotations
@@ -11,33 +11,28 @@ import os
 from contextlib import suppress
 from typing import Any
 
+from sensor.capture.kernel_structs import (
+    BPF_F_TEST_XDP_LIVE_FRAMES,
+    BPF_LINK_CREATE,
+    BPF_LINK_DETACH,
+    BPF_LINK_UPDATE,
+    BPF_PROG_LOAD,
+    BPF_PROG_TEST_RUN,
+    BPF_PROG_TYPE_XDP,
+    BPF_XDP,
+    PERF_FLAG_FD_CLOEXEC,
+    LinkCreateAttr,
+    LinkDetachAttr,
+    LinkUpdateAttr,
+    PerfEventAttr,
+    ProgLoadAttr,
+    TestRunAttr,
+)
+
 _NUMBERS = {
     "x86_64": {"bpf": 321, "perf_event_open": 298},
     "aarch64": {"bpf": 280, "perf_event_open": 241},
 }
-
-BPF_MAP_CREATE = 0
-BPF_MAP_LOOKUP_ELEM = 1
-BPF_MAP_UPDATE_ELEM = 2
-BPF_PROG_LOAD = 5
-BPF_PROG_TEST_RUN = 10
-BPF_MAP_UPDATE_BATCH = 26
-BPF_LINK_CREATE = 28
-BPF_LINK_UPDATE = 29
-BPF_LINK_DETACH = 34
-BPF_MAP_TYPE_ARRAY = 2
-BPF_MAP_TYPE_PERCPU_ARRAY = 6
-BPF_F_MMAPABLE = 1 << 10
-BPF_PROG_TYPE_XDP = 6
-BPF_XDP = 37
-BPF_F_XDP_HAS_FRAGS = 1 << 5
-BPF_F_TEST_XDP_LIVE_FRAMES = 1 << 1
-
-PERF_TYPE_SOFTWARE = 1
-PERF_COUNT_SW_BPF_OUTPUT = 10
-PERF_SAMPLE_RAW = 1 << 10
-PERF_ATTR_WATERMARK = 1 << 14
-PERF_FLAG_FD_CLOEXEC = 8
 
 CLONE_NEWNET = 0x40000000
 
@@ -48,135 +43,6 @@ _VERIFIER_WORDS = 60
 _LIVE_BATCH = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class MapCreateAttr(ctypes.Structure):
-    """``bpf_attr`` of ``BPF_MAP_CREATE``, as far as it is used here."""
-
-    _fields_ = (
-        ("map_type", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-        ("inner_map_fd", ctypes.c_uint32),
-        ("numa_node", ctypes.c_uint32),
-        ("map_name", ctypes.c_char * 16),
-    )
-
-
-class MapElementAttr(ctypes.Structure):
-    """``bpf_attr`` of the commands on one element of a map."""
-
-    _fields_ = (
-        ("map_fd", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
-        ("key", ctypes.c_uint64),
-        ("value", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    )
-
-
-class MapBatchAttr(ctypes.Structure):
-    """``bpf_attr.batch``."""
-
-    _fields_ = (
-        ("in_batch", ctypes.c_uint64),
-        ("out_batch", ctypes.c_uint64),
-        ("keys", ctypes.c_uint64),
-        ("values", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("map_fd", ctypes.c_uint32),
-        ("elem_flags", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    )
-
-
-class ProgLoadAttr(ctypes.Structure):
-    """``bpf_attr`` of ``BPF_PROG_LOAD``, as far as it is used here."""
-
-    _fields_ = (
-        ("prog_type", ctypes.c_uint32),
-        ("insn_cnt", ctypes.c_uint32),
-        ("insns", ctypes.c_uint64),
-        ("license", ctypes.c_uint64),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_uint64),
-        ("kern_version", ctypes.c_uint32),
-        ("prog_flags", ctypes.c_uint32),
-        ("prog_name", ctypes.c_char * 16),
-        ("prog_ifindex", ctypes.c_uint32),
-        ("expected_attach_type", ctypes.c_uint32),
-    )
-
-
-class LinkUpdateAttr(ctypes.Structure):
-    """``bpf_attr.link_update``."""
-
-    _fields_ = (
-        ("link_fd", ctypes.c_uint32),
-        ("new_prog_fd", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("old_prog_fd", ctypes.c_uint32),
-    )
-
-
-class LinkDetachAttr(ctypes.Structure):
-    """``bpf_attr.link_detach``."""
-
-    _fields_ = (("link_fd", ctypes.c_uint32),)
-
-
-class LinkCreateAttr(ctypes.Structure):
-    """``bpf_attr.link_create``."""
-
-    _fields_ = (
-        ("prog_fd", ctypes.c_uint32),
-        ("target_ifindex", ctypes.c_uint32),
-        ("attach_type", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-    )
-
-
-class TestRunAttr(ctypes.Structure):
-    """``bpf_attr.test``."""
-
-    _fields_ = (
-        ("prog_fd", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("data_in", ctypes.c_uint64),
-        ("data_out", ctypes.c_uint64),
-        ("repeat", ctypes.c_uint32),
-        ("duration", ctypes.c_uint32),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_uint64),
-        ("ctx_out", ctypes.c_uint64),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-        ("pad", ctypes.c_uint32),
-    )
-
-
-class PerfEventAttr(ctypes.Structure):
-    """``perf_event_attr`` up to ``PERF_ATTR_SIZE_VER5`` (112 bytes)."""
-
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("size", ctypes.c_uint32),
-        ("config", ctypes.c_uint64),
-        ("sample_period", ctypes.c_uint64),
-        ("sample_type", ctypes.c_uint64),
-        ("read_format", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-        ("wakeup_watermark", ctypes.c_uint32),
-        ("bp_type", ctypes.c_uint32),
-        ("rest", ctypes.c_uint64 * 7),
-    )
 
 
 def _call(name: str, *arguments: Any) -> int:

@@ -8,7 +8,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from sensor.capture.ring import online_cpus
+from sensor.capture.cpus import online_cpus
 from sensor.capture.syscalls import clock_is_synchronised
 from sensor.config.settings import Settings
 from sensor.finding import Finding

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pyroute2 import IPRoute
 
 from sensor.capture.attachment import needs_frags
+from sensor.capture.cpus import online_cpus
 from sensor.capture.interface import Interface, find_interface
 from sensor.capture.interrupts import receive_interrupts
 from sensor.capture.refusals import hidden_tags, occupied, refusals
-from sensor.capture.ring import online_cpus
 from sensor.config.settings import Settings
 from sensor.doctor.running import has_attached
 from sensor.errors import InterfaceError

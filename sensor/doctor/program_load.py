@@ -7,11 +7,12 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from sensor.capture.attachment import needs_frags
-from sensor.capture.program import Program, bcc_version
+from sensor.capture.compiler import bcc_version
+from sensor.capture.program import Program
 from sensor.config.settings import Settings
 from sensor.errors import InterfaceError, KernelError
 from sensor.finding import Finding
-from sensor.live.supervisor import options_of, plan_of
+from sensor.live.program_options import options_of, plan_of
 from sensor.process.capabilities import missing_capabilities
 from sensor.rules.ready import Ready
 

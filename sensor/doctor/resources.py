@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sensor import abi
-from sensor.capture.ring import online_cpus
+from sensor.capture.cpus import online_cpus
 from sensor.config.settings import Settings
 from sensor.finding import Finding
 

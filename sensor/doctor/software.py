@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import requires, version
 
-from sensor.capture.program import bcc_version
+from sensor.capture.compiler import bcc_version
 from sensor.errors import KernelError
 from sensor.finding import Finding
 

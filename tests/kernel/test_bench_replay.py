@@ -21,7 +21,7 @@ from sensor.bench.traffic.frames import write_capture
 from sensor.bench.traffic.profiles import PROFILES, generate
 from sensor.bench.trial import Rig
 from sensor.bench.wire import looped_wire, private_wire
-from sensor.capture.ring import online_cpus
+from sensor.capture.cpus import online_cpus
 from sensor.counters import Counters
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]

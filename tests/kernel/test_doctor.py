@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from live import PASS_ALL, SENSOR, running
 
-from sensor.capture import program
+from sensor.capture import compiler
 from sensor.capture.attachment import attached
 from sensor.capture.interface import find_interface
 from sensor.capture.program import Program
@@ -344,10 +344,10 @@ def test_a_program_that_the_kernel_refuses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, few_rules: Path
 ) -> None:
     """An error before any start, with the kernel's reason: here an offset into the frame without a bound."""
-    sources = shutil.copytree(program._SOURCE, tmp_path / "bpf")
+    sources = shutil.copytree(compiler._SOURCE, tmp_path / "bpf")
     header = (sources / "packet.h").read_text()
     (sources / "packet.h").write_text(header.replace("offset > HEADER_OFFSET_MAX", "false"))
-    monkeypatch.setattr(program, "_SOURCE", sources)
+    monkeypatch.setattr(compiler, "_SOURCE", sources)
     ready = make_ready(few_rules, PROFILES["default"].http, lenient=False)
     [found] = program_findings(Settings(interface=("mirror",)), ready)
     assert (found.level, found.check) == ("error", "program")

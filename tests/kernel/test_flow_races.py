@@ -15,7 +15,7 @@ import pytest
 from flow_packets import CANDIDATE, CUT, ONE_SET, Open, bucket, buckets, key4, packet4, packets, tag_of
 
 from sensor.abi import Verdict
-from sensor.capture import program as kernel_program
+from sensor.capture import compiler
 from sensor.capture.program import Program
 from sensor.capture.syscalls import prog_test_run
 
@@ -88,7 +88,7 @@ def test_a_key_that_is_half_written_is_nobody_s(
         assert text.count(step) == 1
         text = text.replace(step, f"({{ {PAUSE} {step}; }})")
     (source / "flow.h").write_text(text)
-    monkeypatch.setattr(kernel_program, "_SOURCE", source)
+    monkeypatch.setattr(compiler, "_SOURCE", source)
     program, (own, *others) = load(flows=ONE_SET), cpus
     os.sched_setaffinity(0, {own})
     alike = (f"192.{a}.{b}.10" for a, b in product(range(1, 256), repeat=2))  # the lower endpoint, like LOW

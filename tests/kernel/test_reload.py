@@ -15,7 +15,7 @@ from live import SENSOR, Run, replay, running, wait_until_received
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import Frame, write_capture
-from sensor.capture.ring import online_cpus
+from sensor.capture.cpus import online_cpus
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]

@@ -16,8 +16,9 @@ from frames import IPV4, UDP, ethernet, ipv4, udp
 from live import PASS_ALL
 
 import sensor.live.worker_pool
+from sensor.capture.cpus import online_cpus
 from sensor.capture.program import Program
-from sensor.capture.ring import RingSet, online_cpus
+from sensor.capture.ring import RingSet
 from sensor.capture.syscalls import prog_test_run
 from sensor.errors import SensorError
 from sensor.live.worker_pool import MOST_DEATHS, MOST_STILL, MOST_STILLBORN, WorkerPool

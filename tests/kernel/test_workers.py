@@ -20,7 +20,7 @@ from test_run import Network, assert_law, frames_of, generated_traffic, hits, re
 from sensor.bench.private_network import private_network
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import Frame, write_capture
-from sensor.capture.ring import online_cpus
+from sensor.capture.cpus import online_cpus
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 

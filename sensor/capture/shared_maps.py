@@ -1,0 +1,73 @@
+"""The maps that every loaded program uses: counters, flows, and the time until which flows are followed.
+
+Runs in the supervisor. The maps outlive a program, which has their file descriptors compiled in.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sensor import abi
+from sensor.capture import maps
+from sensor.capture.compiler import definitions
+from sensor.capture.cpus import possible_cpus
+from sensor.capture.flow_table import KernelFlows
+from sensor.capture.kernel_structs import BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY
+
+_U64 = np.dtype(np.uint64)
+
+
+class SharedMaps:
+    """The maps that stay when the rules change."""
+
+    def __init__(self, flows: int, interfaces: int) -> None:
+        """Create the maps.
+
+        Args:
+            flows: Number of flows to remember.
+            interfaces: Number of interfaces that are counted separately.
+
+        Raises:
+            OSError: The kernel refused a map; ``ENOMEM`` if it has no memory for so many flows.
+        """
+        self.flows = KernelFlows(flows)
+        self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, interfaces)
+        self.follow_fd = maps.create_array("follow", BPF_MAP_TYPE_ARRAY, _U64, 1)
+        self._interfaces = interfaces
+
+    def flags(self) -> list[str]:
+        """Return the compiler's flags for a program that uses these maps."""
+        return definitions(
+            {
+                "COUNTERS_FD": self.counters_fd,
+                "FOLLOW_FD": self.follow_fd,
+                "FLOWS_FD": self.flows.fd,
+                "FLOW_SETS": self.flows.sets,
+                "FLOW_SEEDS": ",".join(f"{seed:#x}ULL" for seed in self.flows.seeds),
+            }
+        )
+
+    def counters_by_cpu(self) -> NDArray[np.void]:
+        """Return the kernel's counters, shape (interfaces, CPUs), with dtype `abi.COUNTERS`."""
+        fd, cpus = self.counters_fd, possible_cpus()
+        return np.array(
+            [maps.element(fd, abi.COUNTERS, cpus, index=index) for index in range(self._interfaces)]
+        )
+
+    def follow(self, until_ns: int) -> None:
+        """Let the kernel consider frames without payload at least until a monotonic time."""
+        before = maps.element(self.follow_fd, _U64)
+        maps.update(self.follow_fd, np.zeros(1, np.uint32), np.maximum(before, np.uint64(until_ns)))
+
+    def fds(self) -> dict[str, int]:
+        """Return the file descriptor of each map."""
+        return {"counters": self.counters_fd, "flows": self.flows.fd, "follow": self.follow_fd}
+
+    def close(self) -> None:
+        """Close the maps. The kernel keeps them as long as a program uses them."""
+        os.close(self.counters_fd)
+        os.close(self.follow_fd)
+        self.flows.close()
