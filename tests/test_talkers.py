@@ -1,4 +1,4 @@
-"""Who sends most is told, whoever came first, and however many others there are."""
+"""The top talkers are found, no matter who came first and how many others there are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from sensor.metrics.talkers import LEAD, MOST_TALKERS, MOST_WATCHED, Talkers
 
 
 def address(number: int) -> bytes:
-    """One of many."""
+    """Return a packed address for a number."""
     return number.to_bytes(4, "big")
 
 
-def test_few_are_told_apart_from_the_first_frame() -> None:
-    """Exactly, and nobody is among the others."""
+def test_a_few_addresses_are_counted_one_by_one_from_the_first_frame() -> None:
+    """The counts are exact, and none is under other."""
     talkers = Talkers()
     for _ in range(3):
         talkers.add([address(number) for number in range(MOST_TALKERS) for _ in range(number + 1)])
@@ -21,14 +21,14 @@ def test_few_are_told_apart_from_the_first_frame() -> None:
     assert talkers.other == 0
 
 
-def test_who_sends_far_more_takes_a_place() -> None:
-    """From the next turn on; each frame counts once, and a place is not lost for a few frames."""
+def test_an_address_that_sends_far_more_is_selected() -> None:
+    """It is counted from the next selection on; each frame counts once; a few frames replace no one."""
     talkers = Talkers()
     talkers.add([address(number) for number in range(MOST_TALKERS)])
     late, slow = address(1000), address(2000)
     talkers.add([late] * 100 + [slow] * LEAD)
     assert talkers.other == 100 + LEAD
-    talkers.turn()
+    talkers.reselect()
     assert len(talkers.frames) == MOST_TALKERS
     assert talkers.frames[late] == 0
     assert slow not in talkers.frames
@@ -36,8 +36,8 @@ def test_who_sends_far_more_takes_a_place() -> None:
     assert (talkers.frames[late], talkers.other) == (7, 100 + LEAD)
 
 
-def test_forged_addresses_neither_take_places_nor_memory() -> None:
-    """A flood of addresses of one frame each, mixed into what three hosts send."""
+def test_forged_addresses_cost_neither_series_nor_memory() -> None:
+    """Three hosts stand out from a flood of addresses with one frame each."""
     talkers, rng = Talkers(), random.Random(5)
     hosts = [address(number) for number in range(3)]
     talkers.add(address(10_000 + number) for number in range(MOST_TALKERS))  # the flood came first
@@ -48,7 +48,7 @@ def test_forged_addresses_neither_take_places_nor_memory() -> None:
             talkers.add(batch)
             sent += len(batch)
             assert len(talkers._recent) <= 4 * MOST_WATCHED
-        talkers.turn()
+        talkers.reselect()
     talkers.add(hosts)
     assert all(talkers.frames[host] > 300 for host in hosts)
     assert len(talkers.frames) == MOST_TALKERS

@@ -1,4 +1,4 @@
-"""The units give a service no more than it needs, by systemd's own judgement."""
+"""The units restrict their services, as rated by ``systemd-analyze security``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNITS = Path(__file__).parents[1] / "ansible" / "roles" / "sensor" / "files"
 
 @pytest.mark.parametrize(("unit", "most"), [("sensor@.service", 23), ("sensor-api.service", 12)])
 def test_exposure_is_low(unit: str, most: int) -> None:
-    """In tenths, as ``systemd-analyze security`` counts: a service without any restriction has 96."""
+    """The exposure, in tenths, stays below a limit; a service without restrictions has 96."""
     judge = ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", "--no-pager"]
     done = subprocess.run([*judge, str(UNITS / unit)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

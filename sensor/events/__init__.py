@@ -1,1 +1,1 @@
-"""Events out: each match of the evidence as a line of JSON, to files, syslog servers and sockets."""
+"""Events out: each match as a line of JSON, sent to files, syslog servers and sockets."""

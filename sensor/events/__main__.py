@@ -1,6 +1,6 @@
-"""The sender: a process beside `sensor run` that makes lines of evidence and hands them to the receivers.
+"""The event sender: a process beside `sensor run` that turns evidence into lines and sends them to receivers.
 
-It ends when its supervisor closes the channel, or dies: with what can still be sent, and within `END_S`.
+It ends when the supervisor closes the channel or dies. First it sends what it still can, for at most `END_S`.
 """
 
 from __future__ import annotations
@@ -14,61 +14,62 @@ from typing import Any
 
 from sensor.events.eve import Event, alerts, objects
 from sensor.events.receiver_queue import ReceiverQueue
-from sensor.events.receiver_state import Board
-from sensor.events.sender import ABORT_S, END_S, MESSAGE_BYTES, REOPEN, Order
+from sensor.events.receiver_state import ReceiverBoard
+from sensor.events.sender import ABORT_S, END_S, MESSAGE_BYTES, REOPEN, SenderConfig
 from sensor.events.url import STDOUT, receiver_of
 from sensor.log import log_to_stderr
 
 
-def main(channel: socket.socket, board: Board) -> None:
-    """Take the order, then chunks of evidence, until the channel ends."""
-    order: Order = _take(channel)
-    receivers = [
-        ReceiverQueue(url, receiver_of(url), board.row(number), order.queue_bytes)
-        for number, url in enumerate(order.urls)
+def main(channel: socket.socket, board: ReceiverBoard) -> None:
+    """Read the configuration, then chunks of evidence, until the channel ends."""
+    config: SenderConfig = _receive(channel)
+    queues = [
+        ReceiverQueue(url, receiver_of(url), board.row(number), config.queue_bytes)
+        for number, url in enumerate(config.urls)
     ]
-    for receiver in receivers:
-        receiver.start()
-    plain = [receiver for receiver in receivers if receiver.name == STDOUT]
-    eve = [receiver for receiver in receivers if receiver.name != STDOUT]
-    while message := _take(channel):
+    for queue in queues:
+        queue.start()
+    stdout = [queue for queue in queues if queue.name == STDOUT]
+    eve = [queue for queue in queues if queue.name != STDOUT]
+    while message := _receive(channel):
         if message == REOPEN:
-            for receiver in receivers:
-                receiver.reopen()
+            for queue in queues:
+                queue.reopen()
         else:
-            _offer(eve, alerts(message, order.form))
-            _offer(plain, objects(message))
-    _end(receivers)
+            _offer(eve, alerts(message, config.options))
+            _offer(stdout, objects(message))
+    _end(queues)
 
 
-def _take(channel: socket.socket) -> Any:
-    """Return the next message; None at the end."""
+def _receive(channel: socket.socket) -> Any:
+    """Return the next message, or None at the end."""
     data = channel.recv(MESSAGE_BYTES)
     return pickle.loads(data) if data else None  # noqa: S301 - our supervisor wrote it
 
 
-def _offer(receivers: list[ReceiverQueue], events: Iterator[Event]) -> None:
-    if receivers:
-        made = list(events)
-        for receiver in receivers:
-            receiver.offer(made)
+def _offer(queues: list[ReceiverQueue], events: Iterator[Event]) -> None:
+    """Put the events into each queue; make none if there is no queue."""
+    if queues:
+        listed = list(events)
+        for queue in queues:
+            queue.offer(listed)
 
 
-def _end(receivers: list[ReceiverQueue]) -> None:
-    """Give them some time for what waits; the thread of one that cannot be stopped ends with the process."""
+def _end(queues: list[ReceiverQueue]) -> None:
+    """Give the queues some time to empty; a thread that cannot be stopped ends with the process."""
     deadline_s = time.monotonic() + END_S
-    for receiver in receivers:
-        receiver.end()
-    for receiver in receivers:
-        receiver.join(max(0.0, deadline_s - time.monotonic()))
-    for receiver in receivers:
-        receiver.abort()
+    for queue in queues:
+        queue.end()
+    for queue in queues:
+        queue.join(max(0.0, deadline_s - time.monotonic()))
+    for queue in queues:
+        queue.abort()
     deadline_s += ABORT_S
-    for receiver in receivers:
-        receiver.join(max(0.0, deadline_s - time.monotonic()))
+    for queue in queues:
+        queue.join(max(0.0, deadline_s - time.monotonic()))
 
 
 if __name__ == "__main__":
     log_to_stderr()
     channel_fd, board_fd, receivers = map(int, sys.argv[1:])
-    main(socket.socket(fileno=channel_fd), Board(receivers, board_fd))
+    main(socket.socket(fileno=channel_fd), ReceiverBoard(receivers, board_fd))

@@ -1,6 +1,6 @@
-"""Events in a file, a line each, as Suricata's ``eve.json``: rotated by size, and opened anew for logrotate.
+"""A file of events like Suricata's ``eve.json``: one event per line, rotated by size or by logrotate.
 
-Runs in the sender.
+Runs in the event sender.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from sensor.events.receiver import Receiver
 
 
 class FileReceiver(Receiver):
-    """Appends whole lines; what a full disk takes only part of is cut off again."""
+    """A file that gets whole lines only: a line that a full disk cuts short is removed again."""
 
     reopens = True
 
     def __init__(self, path: Path, size: int, keep: int) -> None:
-        """Rotate before the file is larger than ``size`` bytes (0: never); keep so many old ones."""
+        """Rotate before the file exceeds ``size`` bytes (0: never), and keep ``keep`` old files."""
         self._path = path
         self._size = size
         self._keep = keep
         self._descriptor: int | None = None
 
     def check(self) -> None:
-        """Open it once, or see whether it could be made: it would belong to who looks, not to who writes."""
+        """Open the file once or, if there is none, check its directory.
+
+        The check creates no file, which could belong to another user than the sender's.
+        """
         if self._path.exists():
             self.open()
             self.close()
@@ -41,16 +44,17 @@ class FileReceiver(Receiver):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
 
     def open(self) -> None:
-        """Create it, readable by its group, or go on at its end."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # for a FIFO: refused
+        """Create the file, readable by its group, or append to it."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags |= os.O_NONBLOCK  # open() fails on a FIFO instead of blocking
         descriptor = os.open(self._path, flags, mode=0o640)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(errno.EINVAL, "is no file", str(self._path))
+            raise OSError(errno.EINVAL, "not a regular file", str(self._path))
         self._descriptor = descriptor
 
     def send(self, event: Event) -> None:
-        """Append a line, or nothing."""
+        """Append one line, or nothing."""
         line = event.line + b"\n"
         descriptor, end = self._room_for(len(line))
         done = 0
@@ -65,7 +69,7 @@ class FileReceiver(Receiver):
             raise
 
     def _room_for(self, size: int) -> tuple[int, int]:
-        """Return the descriptor to write to, and where the file ends: others may have emptied it."""
+        """Return the descriptor and the end of the file, which another program may have truncated."""
         assert self._descriptor is not None  # noqa: S101 - it is open
         end = os.fstat(self._descriptor).st_size
         if self._size and end and end + size > self._size:
@@ -76,14 +80,14 @@ class FileReceiver(Receiver):
         return self._descriptor, end
 
     def _rotate(self) -> None:
-        """Make ``eve.json`` ``eve.json.1``, and so on; the oldest is overwritten."""
+        """Rename ``eve.json`` to ``eve.json.1`` and so on; the oldest file is overwritten."""
         names = [self._path, *(Path(f"{self._path}.{number}") for number in range(1, self._keep + 1))]
         for newer, older in reversed(list(pairwise(names))):
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -1,6 +1,6 @@
-"""What every destination of events can do, and the one that needs no name: standard output.
+"""What every receiver of events can do, and the simplest one: standard output.
 
-Used by the sender, in a thread for each destination: `Receiver.send` may wait for as long as it takes.
+Runs in the event sender, one thread per receiver, so `Receiver.send` may block for as long as it needs.
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ from sensor.events.eve import Event
 
 
 class Receiver(ABC):
-    """Open or closed; a failure leaves it to be closed, and it can be opened again."""
+    """A place that events are sent to. After a failure it is closed, and may be opened again."""
 
     reopens: ClassVar[bool] = False
-    """Whether SIGHUP opens it anew, since its name may mean something else by then."""
+    """True if SIGHUP closes and opens it again, because its name may mean another file by then."""
 
     def check(self) -> None:  # noqa: B027 - most have nothing to check
-        """Find what can be refused before the start. Raises OSError."""
+        """Find faults that can be seen before the start. Raises OSError or ValueError."""
 
     @abstractmethod
     def open(self) -> None:
-        """Raise OSError where that cannot be done now."""
+        """Open the receiver. Raises OSError if that fails now."""
 
     @abstractmethod
     def send(self, event: Event) -> None:
-        """Hand over one event, whole; raise OSError where it was not."""
+        """Send one whole event. Raises OSError if it was not sent."""
 
     def watch(self) -> None:  # noqa: B027 - some have no other end
-        """Raise OSError where the other end is gone; called when there is nothing to send."""
+        """Raise OSError if the other end is gone; called while there is nothing to send."""
 
     def abort(self) -> None:  # noqa: B027 - some cannot
-        """Let a `send` that waits fail; called from another thread."""
+        """Make a blocked `send` fail; called from another thread."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close it; closed already, do nothing."""
+        """Close the receiver; do nothing if it is closed already."""
 
 
 class StdoutReceiver(Receiver):
-    """Standard output, a line an event."""
+    """Standard output, one line per event."""
 
     def open(self) -> None:
-        """It is open from the start."""
+        """Do nothing: standard output is open from the start."""
 
     def send(self, event: Event) -> None:
-        """Write a line."""
+        """Write one line."""
         line = memoryview(event.line + b"\n")
         while line:
             line = line[os.write(1, line) :]
 
     def close(self) -> None:
-        """It stays open."""
+        """Do nothing: standard output stays open."""

@@ -1,6 +1,6 @@
-"""One receiver of events: what waits for it, bounded, and the thread that hands it over. Runs in the sender.
+"""The queue of one receiver, and the thread that sends its events. Runs in the event sender.
 
-A receiver that is slow, dead or was never there costs memory up to the bound, and then its own events.
+The queue is bounded: a slow or unreachable receiver costs memory up to the bound, and then its own events.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from sensor.events.receiver import Receiver
 from sensor.events.receiver_state import Column
 
 WATCH_S = 1.0
-"""How long the end of an idle connection may go unnoticed."""
+"""Seconds between two checks of an idle connection."""
 BACKOFF_S, BACKOFF_MAX_S = 0.5, 30.0
 _EVENT_BYTES = 200
-"""About what Python needs for an event beside its line."""
+"""Memory of an event besides its line, roughly."""
 
 log = logging.getLogger(__name__)
 
 
 class ReceiverQueue(threading.Thread):
-    """Hands over events in their order, each once; waits and connects again where it has to."""
+    """Sends events in order, each one once; reconnects after failures."""
 
     def __init__(self, url: str, receiver: Receiver, row: memoryview[int], most_bytes: int) -> None:
+        """``row`` is the receiver's row of the `ReceiverBoard`; the queue holds up to ``most_bytes``."""
         super().__init__(name=url, daemon=True)
         self._url = url
         self._receiver = receiver
@@ -36,14 +37,14 @@ class ReceiverQueue(threading.Thread):
         self._queue: deque[Event] = deque()
         self._changed = threading.Condition()
         self._is_open = self._must_reopen = False
-        self._ends = self._is_aborted = False
+        self._is_ending = self._is_aborted = False
         self._backoff_s = BACKOFF_S
         self._failing: str | None = None
-        """What the log was told last of why nothing is sent."""
+        """The last reason logged for not sending; None while all is well."""
         self._is_losing = False
 
     def offer(self, events: Iterable[Event]) -> None:
-        """Let events wait, as far as there is room; never waits itself."""
+        """Queue events as long as there is room, and count the rest as lost; never block."""
         with self._changed:
             for event in events:
                 size = len(event.line) + _EVENT_BYTES
@@ -55,25 +56,25 @@ class ReceiverQueue(threading.Thread):
             self._changed.notify()
 
     def reopen(self) -> None:
-        """Open it anew before the next event, where its name may mean something else by now."""
+        """Close and open the receiver before the next event, if `Receiver.reopens`."""
         with self._changed:
             self._must_reopen = self._receiver.reopens
             self._changed.notify()
 
     def end(self) -> None:
-        """Let the thread end when nothing waits any more, or when what waits cannot be sent."""
+        """Let the thread end once the queue is empty or cannot be sent."""
         with self._changed:
-            self._ends = True
+            self._is_ending = True
             self._changed.notify()
 
     def abort(self) -> None:
-        """Let the thread end at once, whatever waits."""
+        """Let the thread end at once, even if events are waiting."""
         self._is_aborted = True
         self._receiver.abort()
 
     def run(self) -> None:
-        """Send until told to end."""
-        while not (self._ends and (self._is_given_up or not self._queue)):
+        """Send events until `end` or `abort` is called."""
+        while not (self._is_ending and (self._is_hopeless or not self._queue)):
             if self._must_reopen:
                 self._must_reopen = False
                 self._close()
@@ -82,37 +83,37 @@ class ReceiverQueue(threading.Thread):
             event = self._wait()
             if event is None:
                 if self._try(self._receiver.watch):
-                    self._settle()
+                    self._log_recovery()
             elif self._try(self._receiver.send, event):
                 self._done(event)
         self._close()
 
     @property
-    def _is_given_up(self) -> bool:
-        """Whether there is nobody to send to, at the end: it was tried, and failed; or no time."""
+    def _is_hopeless(self) -> bool:
+        """True if waiting events cannot be sent any more: the receiver is away, or time is up."""
         return self._is_aborted or (self._failing is not None and not self._is_open)
 
     def _wait(self) -> Event | None:
-        """Return the first event that waits; None after a while without one, or where there is other work."""
+        """Return the first waiting event; None if there was none for `WATCH_S`, or if there is other work."""
         with self._changed:
-            if not self._queue and not self._ends and not self._must_reopen:
+            if not self._queue and not self._is_ending and not self._must_reopen:
                 self._changed.wait(WATCH_S)
             return self._queue[0] if self._queue and not self._must_reopen else None
 
-    def _try(self, act: Callable[..., None], *arguments: Event) -> bool:
-        """Do it; where it fails, say so once, and give the receiver some time."""
+    def _try(self, action: Callable[..., None], *arguments: Event) -> bool:
+        """Call ``action``. If it fails, log that once, wait (exponential backoff), and return False."""
         try:
-            act(*arguments)
+            action(*arguments)
         except OSError as error:
-            if error.errno == errno.EMSGSIZE:  # no second try makes it smaller
+            if error.errno == errno.EMSGSIZE:  # too large for a datagram: a retry would fail too
                 self._drop()
                 return False
             self._close()
             if self._is_aborted:
                 return False
-            self._tell(str(error.strerror or error))
+            self._log_failure(str(error.strerror or error))
             with self._changed:
-                self._changed.wait_for(lambda: self._ends, self._backoff_s)
+                self._changed.wait_for(lambda: self._is_ending, self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
             return False
         return True
@@ -133,12 +134,12 @@ class ReceiverQueue(threading.Thread):
         with self._changed:
             self._queue.popleft()
             self._room += len(event.line) + _EVENT_BYTES
-        self._settle()
+        self._log_recovery()
 
-    def _settle(self) -> None:
-        """Say that all is well again, where the log was told that it was not, and nothing waits any more."""
+    def _log_recovery(self) -> None:
+        """Log that the receiver works again: its queue is empty, and a failure or loss was logged before."""
         if (self._failing or self._is_losing) and not self._queue:
-            log.info("events: %s: goes on; %d lost so far", self._url, self._row[Column.LOST])
+            log.info("events: %s: working again; %d lost so far", self._url, self._row[Column.LOST])
             self._failing, self._is_losing = None, False
 
     def _drop(self) -> None:
@@ -151,11 +152,9 @@ class ReceiverQueue(threading.Thread):
         self._row[Column.LOST] += 1
         if not self._is_losing:
             self._is_losing = True
-            log.error(
-                "events: %s: slow or not there, and no room for more to wait: events are lost", self._url
-            )
+            log.error("events: %s: too slow or unreachable, and its queue is full: losing events", self._url)
 
-    def _tell(self, why: str) -> None:
+    def _log_failure(self, why: str) -> None:
         if self._failing != why:
-            log.warning("events: %s: %s; events wait, and it is tried again", self._url, why)
+            log.warning("events: %s: %s; events wait in the queue, retrying", self._url, why)
         self._failing = why

@@ -1,7 +1,7 @@
-"""What became of the events, receiver by receiver: numbers in memory that supervisor and sender share.
+"""The counters of each receiver, in memory that the supervisor and the event sender share.
 
-Each number has one writer at a time (the sender; once that is dead, the supervisor) and is an aligned
-word, so that readers need no lock and a sender that was killed has left its last word.
+Each number has one writer at a time: the sender or, once that is dead, the supervisor. Each is an aligned
+word, so readers need no lock, and the last values of a killed sender survive it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import IntEnum
 
 
 class Column(IntEnum):
-    """Of a row, which is a receiver's."""
+    """The columns of a `ReceiverBoard`."""
 
     CONNECTED = 0
     SENT = 1
@@ -22,30 +22,30 @@ class Column(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReceiverState:
-    """One receiver, at one moment; numbers are events of this run."""
+    """The counters of one receiver at one moment; all numbers are events since the sensor started."""
 
     receiver: str
-    """As the settings name it."""
+    """The receiver's URL, as in the settings."""
     connected: bool
-    """Open, connected; of UDP, that the name was found and nothing has come back."""
+    """True if it is open or connected. UDP: the name was resolved, and no error has come back."""
     offered: int
     sent: int
-    """Handed to the kernel: a receiver that dies may not have read the last of them."""
+    """Events handed to the kernel; a receiver that crashes may not have read the last of them."""
     lost: int
-    """No room, no receiver until the end, or the sender died."""
+    """Events dropped: the queue was full, the receiver was still away at the end, or the sender died."""
 
     @property
     def waiting(self) -> int:
-        """On the way: nothing is offered that is not sent, lost, or this."""
+        """Events on the way: offered = sent + lost + waiting."""
         return self.offered - self.sent - self.lost
 
 
-class Board:
-    """A row of 64-bit numbers for each receiver."""
+class ReceiverBoard:
+    """Shared memory with one row of 64-bit numbers per receiver."""
 
     def __init__(self, receivers: int, descriptor: int | None = None) -> None:
-        """Make one, or map the one behind a descriptor."""
-        size = max(1, receivers) * len(Column) * 8  # nothing at all cannot be mapped
+        """Create the memory, or map the memory behind ``descriptor``."""
+        size = max(1, receivers) * len(Column) * 8  # mmap refuses a length of 0
         if descriptor is None:
             descriptor = os.memfd_create("sensor-events", os.MFD_CLOEXEC)
             os.ftruncate(descriptor, size)
@@ -53,9 +53,9 @@ class Board:
         self._numbers = memoryview(mmap.mmap(descriptor, size)).cast("Q")
 
     def row(self, receiver: int) -> memoryview[int]:
-        """Return the numbers of a receiver, by `Column`."""
+        """Return the numbers of one receiver, indexed by `Column`."""
         return self._numbers[receiver * len(Column) : (receiver + 1) * len(Column)]
 
     def close(self) -> None:
-        """Let the descriptor go; the numbers stay readable."""
+        """Close the descriptor; the numbers stay readable."""
         os.close(self.descriptor)

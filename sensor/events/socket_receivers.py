@@ -1,7 +1,7 @@
-"""Events over sockets: syslog (RFC 5424) over UDP (RFC 5426), TCP (RFC 6587), TLS (RFC 5425); unix sockets.
+"""Receivers over sockets: syslog (RFC 5424) over UDP (RFC 5426), TCP (RFC 6587) and TLS (RFC 5425); unix.
 
-Runs in the sender. Syslog has no acknowledgement: what the kernel took is sent, as far as anybody can tell.
-What can be told is told in time: an end of the connection is seen before the next event, not after it.
+Runs in the event sender. Syslog has no acknowledgement, so an event counts as sent once the kernel accepts
+it. Before each event a receiver checks whether the other end has closed the connection.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from sensor.events.receiver import Receiver
 
 CONNECT_S = 10.0
 SILENT_MS = 60_000
-"""A receiver that acknowledges nothing, or has no room, for so long has lost the connection (tcp(7))."""
+"""A connection fails if the peer acknowledges nothing, or has no room, for this long (tcp(7))."""
 LOCAL5 = 21 << 3
-"""The facility, as Suricata has it."""
+"""The syslog facility, the same as Suricata's."""
 WARNING, INFORMATIONAL = 4, 6
 _SOURCE = f"{socket.gethostname()} sensor {os.getppid()} alert -"
-"""Host, application, process (the supervisor), kind of message, and no structured data."""
+"""HOSTNAME, APP-NAME, PROCID (the supervisor), MSGID; no structured data."""
 
 
 def syslog(event: Event) -> bytes:
-    """Return an event as a message of RFC 5424; without a byte order mark, since it is ASCII."""
+    """Return an event as a message of RFC 5424; it is ASCII and needs no byte order mark."""
     severity = WARNING if event.severity == SEVERITY_THREAT else INFORMATIONAL
     return f"<{LOCAL5 | severity}>1 {timestamp(event.time_us, 'Z')} {_SOURCE} ".encode() + event.line
 
 
 class SocketReceiver(Receiver):
-    """A socket that is made anew for each connection."""
+    """A receiver with a new socket for each connection."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -47,7 +47,7 @@ class SocketReceiver(Receiver):
     def _connect(self) -> socket.socket: ...
 
     def send(self, event: Event) -> None:
-        """Find out whether the other end is there, and send."""
+        """Check that the other end is there, then send."""
         self.watch()
         assert self._socket  # noqa: S101 - it is open
         self._socket.sendall(self._frame(event))
@@ -56,7 +56,7 @@ class SocketReceiver(Receiver):
     def _frame(self, event: Event) -> bytes: ...
 
     def watch(self) -> None:
-        """Read what the other end says, which nobody asked for, up to its end."""
+        """Discard what the other end sends. Raises OSError if it has closed the connection."""
         assert self._socket  # noqa: S101 - it is open
         self._socket.setblocking(False)
         try:
@@ -69,20 +69,20 @@ class SocketReceiver(Receiver):
         raise ConnectionResetError(errno.ECONNRESET, "closed by the receiver")
 
     def abort(self) -> None:
-        """Take nothing more: the kernel may let a process that dies in send(2) send what it did not count."""
-        if made := self._socket:
+        """Shut the socket down: a process killed inside send(2) may send bytes that it has not counted."""
+        if connection := self._socket:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(made, socket.SHUT_RDWR)  # of TLS, too, the socket below
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # for TLS too: the plain socket
 
     def close(self) -> None:
-        """Close it; what the kernel took is still delivered."""
+        """Close the socket; the kernel still delivers what it has accepted."""
         if self._socket:
             self._socket.close()
             self._socket = None
 
 
 class UdpSyslog(SocketReceiver):
-    """A message a datagram. A host that refuses says so after the fact: one datagram is lost by then."""
+    """Syslog over UDP, one message per datagram. A refusal arrives late: one datagram is lost by then."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__()
@@ -90,12 +90,12 @@ class UdpSyslog(SocketReceiver):
 
     def _connect(self) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
-        made = socket.socket(family, kind, protocol)
-        made.connect(address)
-        return made
+        connection = socket.socket(family, kind, protocol)
+        connection.connect(address)
+        return connection
 
     def watch(self) -> None:
-        """Hear whether the host has refused what came before."""
+        """Raise OSError if the host has refused an earlier datagram."""
         assert self._socket  # noqa: S101 - it is open
         with contextlib.suppress(BlockingIOError):
             self._socket.recv(1, socket.MSG_DONTWAIT)
@@ -105,18 +105,18 @@ class UdpSyslog(SocketReceiver):
 
 
 class TcpSyslog(SocketReceiver):
-    """A connection; each message is preceded by its length (octet counting, RFC 6587, 3.4.1)."""
+    """Syslog over TCP; each message follows its length (octet counting, RFC 6587, 3.4.1)."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__()
         self._address = (host, port)
 
     def _connect(self) -> socket.socket:
-        made = socket.create_connection(self._address, timeout=CONNECT_S)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_MS)
-        made.settimeout(None)
-        return made
+        connection = socket.create_connection(self._address, timeout=CONNECT_S)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_MS)
+        connection.settimeout(None)
+        return connection
 
     def _frame(self, event: Event) -> bytes:
         message = syslog(event)
@@ -124,41 +124,41 @@ class TcpSyslog(SocketReceiver):
 
 
 class TlsSyslog(TcpSyslog):
-    """The same inside TLS; the server has to prove its name, and may want a certificate of ours."""
+    """Syslog over TLS; the server must prove its name, and may ask for a client certificate."""
 
     def __init__(self, host: str, port: int, ca: str | None, cert: str | None, key: str | None) -> None:
-        """Files of PEM. Without ``ca`` the system's authorities count; ``cert`` may hold its key, too."""
+        """Take PEM files; ``ca`` defaults to the system's authorities, ``cert`` may contain its key."""
         super().__init__(host, port)
         self._ca, self._cert, self._key = ca, cert, key
         if key and not cert:
-            raise ValueError("key needs cert, the certificate it is the key of")
+            raise ValueError("key needs cert, the certificate that belongs to it")
 
     def check(self) -> None:
-        """Read the certificates."""
+        """Load the certificates once, to see that they are valid."""
         self._context()
 
     def _context(self) -> ssl.SSLContext:
-        """Read them anew for each connection: they are renewed."""
+        """Load the certificates; done for each connection, because they get renewed."""
         for path in filter(None, (self._ca, self._cert, self._key)):
-            Path(path).open("rb").close()  # ssl's errors name no file
+            Path(path).open("rb").close()  # errors of the ssl module do not name the file
         context = ssl.create_default_context(cafile=self._ca)
         if self._cert:
             context.load_cert_chain(self._cert, self._key)
         return context
 
     def _connect(self) -> socket.socket:
-        made = super()._connect()
-        made.settimeout(CONNECT_S)
+        connection = super()._connect()
+        connection.settimeout(CONNECT_S)
         try:
-            wrapped = self._context().wrap_socket(made, server_hostname=self._address[0])
+            wrapped = self._context().wrap_socket(connection, server_hostname=self._address[0])
         except BaseException:
-            made.close()
+            connection.close()
             raise
         wrapped.settimeout(None)
         return wrapped
 
     def close(self) -> None:
-        """Say that this is the end (RFC 5425, 4.4), so that the last message cannot be cut off unnoticed."""
+        """Send close_notify (RFC 5425, 4.4), so that a truncated last message is noticed, and close."""
         if isinstance(self._socket, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
                 self._socket.settimeout(1)
@@ -167,7 +167,7 @@ class TlsSyslog(TcpSyslog):
 
 
 class UnixSocket(SocketReceiver):
-    """Lines over a stream, or a datagram each: the kernel says which of the two the receiver made."""
+    """A unix socket: lines over a stream, or one datagram per event; the listener's type decides."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -176,17 +176,17 @@ class UnixSocket(SocketReceiver):
 
     def _connect(self) -> socket.socket:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            made = socket.socket(socket.AF_UNIX, kind)
+            connection = socket.socket(socket.AF_UNIX, kind)
             try:
-                made.connect(str(self._path))
+                connection.connect(str(self._path))
             except OSError as error:
-                made.close()
+                connection.close()
                 if error.errno != errno.EPROTOTYPE or kind == socket.SOCK_DGRAM:
                     raise
             else:
                 self._ends_lines = kind == socket.SOCK_STREAM
                 break
-        return made
+        return connection
 
     def _frame(self, event: Event) -> bytes:
         return event.line + b"\n" if self._ends_lines else event.line

@@ -1,4 +1,4 @@
-"""The URLs of the settings: which destination they mean. Runs in the sender; before, in the supervisor."""
+"""The URLs of receivers, as in the setting ``events``. Runs in the supervisor and in the event sender."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from sensor.events.receiver import Receiver, StdoutReceiver
 from sensor.events.socket_receivers import TcpSyslog, TlsSyslog, UdpSyslog, UnixSocket
 
 STDOUT = "--json"
-"""The receiver that is standard output, with objects of our own instead of alerts."""
+"""The name of the receiver for standard output; it gets the objects of ``--json`` instead of alerts."""
 
 Options = dict[str, str]
 
 
 def receiver_of(url: str) -> Receiver:
-    """Return what a URL means, closed.
+    """Return the receiver that a URL names, closed.
 
     Raises:
-        SettingsError: It means nothing, or something that cannot be used.
+        SettingsError: the URL is invalid, or its receiver cannot be used.
     """
     if url == STDOUT:
         return StdoutReceiver()
     try:
-        made = _made(urlsplit(url))
-        made.check()
+        receiver = _parse(urlsplit(url))
+        receiver.check()
     except ValueError as error:
         raise SettingsError(f"events: {url}: {error}") from error
     except OSError as error:
         culprit = f"{error.filename}: " if error.filename else ""
         raise SettingsError(f"events: {url}: {culprit}{error.strerror or error}") from error
-    return made
+    return receiver
 
 
-def _made(parts: SplitResult) -> Receiver:
+def _parse(parts: SplitResult) -> Receiver:
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"has to start with one of {', '.join(f'{scheme}:' for scheme in _SCHEMES)}")
+        raise ValueError(f"must start with one of {', '.join(f'{scheme}:' for scheme in _SCHEMES)}")
     options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    made = _SCHEMES[parts.scheme](parts, options)  # it takes those that it knows
+    receiver = _SCHEMES[parts.scheme](parts, options)  # removes the options that it knows
     if options or parts.fragment:
-        raise ValueError(f"there is no option {', '.join(options) or parts.fragment}")
-    return made
+        raise ValueError(f"unknown option {', '.join(options) or parts.fragment}")
+    return receiver
 
 
 def _file(parts: SplitResult, options: Options) -> Receiver:
     mib, keep = int(options.pop("mib", "100")), int(options.pop("keep", "5"))
     if mib < 0 or keep < 1:
-        raise ValueError("mib is 0 (never rotate) or more, keep is 1 or more")
+        raise ValueError("mib must be 0 (never rotate) or more, keep must be 1 or more")
     return FileReceiver(_path(parts), mib << 20, keep)
 
 
@@ -81,12 +81,12 @@ _SCHEMES: dict[str, Callable[[SplitResult, Options], Receiver]] = {
 
 def _path(parts: SplitResult) -> Path:
     if parts.netloc or not parts.path.startswith("/"):
-        raise ValueError(f"takes a path from the root, like {parts.scheme}:/run/sensor/events")
+        raise ValueError(f"needs an absolute path, like {parts.scheme}:/run/sensor/events")
     return Path(parts.path)
 
 
 def _host_and_port(parts: SplitResult) -> tuple[str, int]:
     if not parts.hostname or parts.port is None or parts.path.strip("/") or parts.username is not None:
-        raise ValueError(f"takes a host and a port, like {parts.scheme}://logs.example:6514")
-    parts.hostname.encode("idna")  # what is no name is found out here
+        raise ValueError(f"needs a host and a port, like {parts.scheme}://logs.example:6514")
+    parts.hostname.encode("idna")  # raises ValueError for an invalid name
     return parts.hostname, parts.port

@@ -1,5 +1,5 @@
-"""Metrics: every figure that can be seen from outside, and the process that serves them.
+"""Metrics: all figures that the sensor shows to the outside, and the process that serves them.
 
-The supervisor publishes what it counts on a `board`; the `exporter`, a process of its own, reads that
-and the kernel's maps when it is asked. Capture never waits for it.
+The supervisor publishes its figures in a `snapshot`. The `exporter`, a separate process, reads that and the
+kernel's maps at each request. Capture never waits for it.
 """

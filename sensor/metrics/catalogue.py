@@ -1,7 +1,9 @@
-"""Every metric: name, type, labels, and how many series it makes; ``docs/metrics.md`` is made from this.
+"""Every metric: its name, type, help text, labels and number of series. Used in the exporter.
 
-Names follow OpenMetrics (https://prometheus.io/docs/specs/om/open_metrics_spec/): base units, and
-``_total`` behind counters, which is added where they are written.
+The table in ``docs/metrics.md`` is generated from this by ``python -m sensor.metrics.catalogue``.
+
+Names follow OpenMetrics (https://prometheus.io/docs/specs/om/open_metrics_spec/): base units, and the
+suffix ``_total`` for counters, which `Metric.written_name` adds.
 """
 
 from __future__ import annotations
@@ -26,18 +28,18 @@ SOURCES = ("supervisor", "kernel", "rings", "interfaces", "softnet", "evidence")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One family of series."""
+    """A metric: a family of series with the same name."""
 
     name: str
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
     series: str = "1"
-    """How many there are at most."""
+    """Maximum number of series, in words."""
 
     @property
     def written_name(self) -> str:
-        """As it stands in the exposition and in expressions."""
+        """The name in the exposition and in PromQL expressions."""
         return f"{self.name}_total" if self.kind == "counter" else self.name
 
 
@@ -45,167 +47,240 @@ _CPU = ("cpu",), "CPUs"
 _INTERFACE = ("interface",), "interfaces"
 _BOTH = ("interface", "cpu"), "interfaces x CPUs"
 _REASON = ("interface", "cpu", "reason"), f"interfaces x CPUs x {len(REASONS)}"
-_RECEIVER = ("receiver",), "receivers of the settings"
+_RECEIVER = ("receiver",), "receivers"
 _CLASS = ("rule_class",), str(len(MATCH_CLASSES))
 _OUTCOME = ("outcome", "rule_class"), f"{len(OUTCOMES)} x {len(MATCH_CLASSES)}"
 _DELETED_FOR = ("reason",), str(len(DELETED_FOR))
-_LOSS = ("interface", "kind"), "interfaces x the driver's kinds"
+_LOSS = ("interface", "kind"), "interfaces x counters of the driver"
 
 # The law of the counters: seen = ignored + submitted + submit_failed; submitted = read + in_ring;
 # read = undecodable + unmatched + matched; matched = written + suppressed + write_failed.
-SEEN = Metric("sensor_seen_frames", "counter", "Frames that the XDP program saw.", *_BOTH)
-SEEN_BYTES = Metric("sensor_seen_bytes", "counter", "Their bytes on the wire.", *_BOTH)
-IGNORED = Metric("sensor_ignored_frames", "counter", "Frames that no rule can hit, by reason.", *_REASON)
-IGNORED_BYTES = Metric("sensor_ignored_bytes", "counter", "Their bytes on the wire.", *_REASON)
-SUBMITTED = Metric("sensor_submitted_frames", "counter", "Candidates that were put into a ring.", *_BOTH)
-SUBMITTED_BYTES = Metric("sensor_submitted_bytes", "counter", "Their bytes on the wire.", *_BOTH)
-LOST = Metric("sensor_submit_failed_frames", "counter", "Candidates lost: the ring was full.", *_BOTH)
-LOST_BYTES = Metric("sensor_submit_failed_bytes", "counter", "Their bytes on the wire.", *_BOTH)
+SEEN = Metric("sensor_seen_frames", "counter", "Frames seen by the XDP program.", *_BOTH)
+SEEN_BYTES = Metric(
+    "sensor_seen_bytes", "counter", "Bytes on the wire of the frames seen by the XDP program.", *_BOTH
+)
+IGNORED = Metric(
+    "sensor_ignored_frames",
+    "counter",
+    "Frames ignored by the prefilter, by reason: no rule can match them.",
+    *_REASON,
+)
+IGNORED_BYTES = Metric(
+    "sensor_ignored_bytes", "counter", "Bytes on the wire of ignored frames, by reason.", *_REASON
+)
+SUBMITTED = Metric("sensor_submitted_frames", "counter", "Candidates put into a ring.", *_BOTH)
+SUBMITTED_BYTES = Metric(
+    "sensor_submitted_bytes", "counter", "Bytes on the wire of candidates put into a ring.", *_BOTH
+)
+LOST = Metric("sensor_submit_failed_frames", "counter", "Candidates lost because the ring was full.", *_BOTH)
+LOST_BYTES = Metric(
+    "sensor_submit_failed_bytes",
+    "counter",
+    "Bytes on the wire of candidates lost because the ring was full.",
+    *_BOTH,
+)
 IN_RING = Metric(
-    "sensor_in_ring_frames", "gauge", "Candidates submitted that no worker has reported yet.", *_CPU
+    "sensor_in_ring_frames", "gauge", "Candidates submitted but not yet reported by a worker.", *_CPU
 )
-READ = Metric("sensor_read_frames", "counter", "Candidates that workers read.", *_CPU)
+READ = Metric("sensor_read_frames", "counter", "Candidates read by workers.", *_CPU)
 UNDECODABLE = Metric(
-    "sensor_undecodable_frames", "counter", "Candidates whose headers are not known or lie.", *_CPU
+    "sensor_undecodable_frames", "counter", "Candidates with malformed or unknown headers.", *_CPU
 )
-UNMATCHED = Metric("sensor_unmatched_frames", "counter", "Candidates that no rule hit.", *_CPU)
+UNMATCHED = Metric("sensor_unmatched_frames", "counter", "Candidates that no rule matched.", *_CPU)
 MATCHED = Metric("sensor_matched_frames", "counter", "Candidates that became evidence.", *_INTERFACE)
-MATCHED_BYTES = Metric("sensor_matched_bytes", "counter", "Their bytes on the wire.", *_INTERFACE)
+MATCHED_BYTES = Metric(
+    "sensor_matched_bytes", "counter", "Bytes on the wire of candidates that became evidence.", *_INTERFACE
+)
 EVIDENCE = Metric(
     "sensor_evidence_frames",
     "counter",
-    "Matched frames by what became of them: written, suppressed, or write_failed.",
+    "Matched frames, by outcome: written, suppressed or write_failed.",
     ("outcome",),
     str(len(OUTCOMES)),
 )
 
-MATCHES = Metric("sensor_matches", "counter", "Matches by class of rule; flow: kept without one.", *_CLASS)
+MATCHES = Metric(
+    "sensor_matches",
+    "counter",
+    "Matches by class of the rule; flow counts frames kept only for their flow.",
+    *_CLASS,
+)
 EVIDENCE_MATCHES = Metric(
-    "sensor_evidence_matches", "counter", "Matches by what became of their frames.", *_OUTCOME
+    "sensor_evidence_matches",
+    "counter",
+    "Matches by outcome of their frame and class of the rule.",
+    *_OUTCOME,
 )
 RULE_MATCHES = Metric(
     "sensor_rule_matches",
     "counter",
-    "Matches by rule; one at a time for those that hit first, other for the rest.",
+    "Matches by rule; one series for each rule that matched early, other for the rest.",
     ("rule_class", "rule", "name"),
-    f"rules that hit, at most {MOST_RULES} + 1",
+    f"rules that matched, at most {MOST_RULES} + 1",
 )
 TALKERS = Metric(
     "sensor_talker_matched_frames",
     "counter",
-    "Matched frames by the address that sent them, of those that send most at this time; other for the rest.",
+    "Matched frames by sending address; one series for each of the current top talkers, other for the rest.",
     ("address",),
     f"at most {MOST_TALKERS} + 1",
 )
-CUT = Metric("sensor_scans_cut", "counter", "Scans of long payloads that were broken off for their cost.")
+CUT = Metric("sensor_scans_cut", "counter", "Scans of long payloads that were stopped because of their cost.")
 
-RING_FILL = Metric("sensor_ring_fill_ratio", "gauge", "Share of the ring that is taken now, 0 to 1.", *_CPU)
+RING_FILL = Metric("sensor_ring_fill_ratio", "gauge", "Current fill of the ring, 0 to 1.", *_CPU)
 RING_SIZE = Metric("sensor_ring_size_bytes", "gauge", "Size of each CPU's ring.")
 RING_BACKLOG = Metric(
-    "sensor_ring_backlog_ratio", "histogram", "Share of the ring taken when a batch was read.", (), "8 + 2"
+    "sensor_ring_backlog_ratio",
+    "histogram",
+    "Fill of the ring, 0 to 1, when a batch was read from it.",
+    (),
+    "8 + 2",
 )
-BATCH_TIME = Metric("sensor_batch_duration_seconds", "histogram", "From ring to matches.", (), "11 + 2")
-MATCH_TIME = Metric(
-    "sensor_match_duration_seconds", "histogram", "Time of matching a candidate.", (), "11 + 2"
+BATCH_TIME = Metric(
+    "sensor_batch_duration_seconds", "histogram", "Time to read, decode and match a batch.", (), "11 + 2"
 )
+MATCH_TIME = Metric("sensor_match_duration_seconds", "histogram", "Time to match a candidate.", (), "11 + 2")
 
-RECEIVED = Metric("sensor_interface_received_frames", "counter", "Frames the NIC received.", *_INTERFACE)
-RECEIVED_BYTES = Metric("sensor_interface_received_bytes", "counter", "Their bytes.", *_INTERFACE)
+RECEIVED = Metric("sensor_interface_received_frames", "counter", "Frames received by the NIC.", *_INTERFACE)
+RECEIVED_BYTES = Metric(
+    "sensor_interface_received_bytes", "counter", "Bytes received by the NIC.", *_INTERFACE
+)
 NIC_LOSS = Metric(
     "sensor_interface_lost_frames",
     "counter",
-    "Frames lost before or around XDP, by the kernel's and the driver's names; some are counted twice.",
+    "Frames lost before or around XDP, by the counters of kernel and driver; several counters may "
+    "count the same frame.",
     *_LOSS,
 )
-CARRIER = Metric("sensor_interface_carrier", "gauge", "1 where the interface has carrier.", *_INTERFACE)
-SOFTNET_DROPPED = Metric("sensor_softnet_dropped_frames", "counter", "Backlog full: frames lost.", *_CPU)
+CARRIER = Metric("sensor_interface_carrier", "gauge", "1 if the interface has carrier, else 0.", *_INTERFACE)
+SOFTNET_DROPPED = Metric(
+    "sensor_softnet_dropped_frames", "counter", "Frames dropped because the CPU's backlog was full.", *_CPU
+)
 SOFTNET_SQUEEZED = Metric(
-    "sensor_softnet_squeezed", "counter", "Rounds of receiving that ended with work left.", *_CPU
+    "sensor_softnet_squeezed",
+    "counter",
+    "Times the receive softirq ran out of budget with frames left.",
+    *_CPU,
 )
 
-WORKERS = Metric("sensor_workers", "gauge", "Workers that are to run.")
-WORKERS_ALIVE = Metric("sensor_workers_alive", "gauge", "Workers that run.")
+WORKERS = Metric("sensor_workers", "gauge", "Workers configured.")
+WORKERS_ALIVE = Metric("sensor_workers_alive", "gauge", "Workers running.")
 RESTARTS = Metric("sensor_worker_restarts", "counter", "Workers that died and were replaced.")
 
 RULES = Metric("sensor_rules", "gauge", "Rules in force, by class.", ("rule_class",), "5")
 RULES_INFO = Metric("sensor_rules_info", "gauge", "SHA-256 of the rules in force; always 1.", ("digest",))
-LOADS_FAILED = Metric("sensor_rules_load_failures", "counter", "Loads of the rules that failed.")
-STALE = Metric("sensor_rules_stale", "gauge", "1 where the last load failed: older rules are in force.")
+LOADS_FAILED = Metric("sensor_rules_load_failures", "counter", "Failed loads of the rules.")
+STALE = Metric(
+    "sensor_rules_stale",
+    "gauge",
+    "1 if the last load of the rules failed and an older set is in force, else 0.",
+)
 LOAD_TIME = Metric(
-    "sensor_rules_load_duration_seconds", "histogram", "Of loads that succeeded.", (), "10 + 2"
+    "sensor_rules_load_duration_seconds",
+    "histogram",
+    "Duration of successful loads of the rules.",
+    (),
+    "10 + 2",
 )
 LAST_LOAD = Metric(
-    "sensor_rules_last_load_timestamp_seconds", "gauge", "When rules were last loaded with success."
+    "sensor_rules_last_load_timestamp_seconds", "gauge", "Time of the last successful load of the rules."
 )
 
 FILES_FINISHED = Metric("sensor_evidence_files_finished", "counter", "Evidence files finished.")
 FILES = Metric("sensor_evidence_files", "gauge", "Evidence files on disk.")
-FILES_SIZE = Metric("sensor_evidence_size_bytes", "gauge", "Their size; measured once a minute at least.")
-OLDEST = Metric(
-    "sensor_evidence_oldest_timestamp_seconds", "gauge", "Start of the oldest file; absent without one."
+FILES_SIZE = Metric(
+    "sensor_evidence_size_bytes",
+    "gauge",
+    "Size of the evidence files on disk; measured at least once per minute.",
 )
-DISK_FREE = Metric("sensor_evidence_disk_free_bytes", "gauge", "Free on the evidence's file system.")
-DISK_SIZE = Metric("sensor_evidence_disk_size_bytes", "gauge", "Size of the evidence's file system.")
+OLDEST = Metric(
+    "sensor_evidence_oldest_timestamp_seconds",
+    "gauge",
+    "Start of the oldest evidence file; absent if there is none.",
+)
+DISK_FREE = Metric(
+    "sensor_evidence_disk_free_bytes", "gauge", "Free bytes of the file system with the evidence."
+)
+DISK_SIZE = Metric("sensor_evidence_disk_size_bytes", "gauge", "Size of the file system with the evidence.")
 
 DELETED_FILES = Metric(
-    "sensor_retention_deleted_files", "counter", "Evidence files deleted by retention.", *_DELETED_FOR
+    "sensor_retention_deleted_files",
+    "counter",
+    "Evidence files deleted by retention, by reason.",
+    *_DELETED_FOR,
 )
-DELETED_BYTES = Metric("sensor_retention_deleted_bytes", "counter", "Their size.", *_DELETED_FOR)
+DELETED_BYTES = Metric(
+    "sensor_retention_deleted_bytes",
+    "counter",
+    "Bytes of evidence files deleted by retention, by reason.",
+    *_DELETED_FOR,
+)
 RETENTION_FAILURES = Metric(
-    "sensor_retention_failures", "counter", "Times that retention could not look or delete."
+    "sensor_retention_failures", "counter", "Times retention failed to list or delete files."
 )
 
-INDEX_ROWS = Metric("sensor_index_rows", "counter", "Packets that were brought into the index.")
-INDEX_WAITING = Metric("sensor_index_waiting_rows", "gauge", "Packets that wait for the index.")
+INDEX_ROWS = Metric("sensor_index_rows", "counter", "Rows added to the index.")
+INDEX_WAITING = Metric("sensor_index_waiting_rows", "gauge", "Rows waiting to be added to the index.")
 INDEX_COMMITTED = Metric(
     "sensor_index_last_commit_timestamp_seconds",
     "gauge",
-    "When the index was last written with success; absent before.",
+    "Time of the last successful write to the index; absent before the first.",
 )
-INDEX_FAILURES = Metric("sensor_index_failures", "counter", "Changes of the index that could not be made.")
+INDEX_FAILURES = Metric("sensor_index_failures", "counter", "Failed writes to the index.")
 INDEX_COMPLETE = Metric(
-    "sensor_index_complete", "gauge", "0 as long as packets of the files may be missing in the index."
+    "sensor_index_complete",
+    "gauge",
+    "1 if the index has a row for every stored packet, 0 if rows may be missing.",
 )
 REINDEX_REMAINING = Metric(
-    "sensor_reindex_remaining_bytes", "gauge", "Of evidence files, that are to be indexed anew."
+    "sensor_reindex_remaining_bytes", "gauge", "Bytes of evidence files still to be reindexed."
 )
-REINDEX_DONE = Metric("sensor_reindex_done_bytes", "counter", "Of evidence files, indexed anew.")
+REINDEX_DONE = Metric("sensor_reindex_done_bytes", "counter", "Bytes of evidence files reindexed.")
 
-EVENTS_SENT = Metric("sensor_events_sent", "counter", "Events handed to a receiver.", *_RECEIVER)
+EVENTS_SENT = Metric("sensor_events_sent", "counter", "Events sent to the receiver.", *_RECEIVER)
 EVENTS_LOST = Metric(
-    "sensor_events_lost", "counter", "Events a receiver was too slow for, or away.", *_RECEIVER
+    "sensor_events_lost",
+    "counter",
+    "Events lost because the receiver was too slow or unreachable.",
+    *_RECEIVER,
 )
-EVENTS_WAITING = Metric("sensor_events_waiting", "gauge", "Events that wait for a receiver.", *_RECEIVER)
-EVENTS_CONNECTED = Metric("sensor_events_connected", "gauge", "1 where a receiver is there.", *_RECEIVER)
+EVENTS_WAITING = Metric("sensor_events_waiting", "gauge", "Events waiting for the receiver.", *_RECEIVER)
+EVENTS_CONNECTED = Metric(
+    "sensor_events_connected", "gauge", "1 if the receiver is connected, else 0.", *_RECEIVER
+)
 
-FLOWS = Metric("sensor_flow_table_capacity", "gauge", "Flows that the kernel can remember.")
+FLOWS = Metric(
+    "sensor_flow_table_capacity", "gauge", "Number of flows that fit into the kernel's flow table."
+)
 FLOW_ENTRIES = Metric(
     "sensor_flow_table_entries",
     "gauge",
-    "Places of the table that have a flow, over or not: they are given to other flows, never cleared.",
+    "Entries of the flow table in use, by active or ended flows; entries are reused, never cleared.",
 )
 FLOWS_BEGUN = Metric(
     "sensor_flow_table_begun_flows",
     "counter",
-    "Flows that began, by the place they were given: unused; their own, of an earlier time; that of a flow "
-    "that was over; evicted: of one that was not, and is forgotten; nowhere: two CPUs met.",
+    "New flows by the entry they got: unused; own (their own old entry); over (an ended flow's); "
+    "evicted (an active flow's, which is forgotten); nowhere (two CPUs collided).",
     ("place",),
     str(len(FLOW_PLACES)),
 )
 MAP_MEMORY = Metric(
-    "sensor_kernel_map_memory_bytes", "gauge", "What the kernel's maps take.", ("map",), "the maps"
+    "sensor_kernel_map_memory_bytes", "gauge", "Memory of a BPF map of the kernel.", ("map",), "maps"
 )
 
-STATE = Metric("sensor_state", "gauge", "1 for the state it is in, 0 for the others.", ("state",), "3")
-STARTED = Metric("sensor_start_timestamp_seconds", "gauge", "When this sensor started.")
+STATE = Metric(
+    "sensor_state", "gauge", "1 for the current state of the sensor, 0 for the others.", ("state",), "3"
+)
+STARTED = Metric("sensor_start_timestamp_seconds", "gauge", "Start time of the sensor.")
 HEARTBEAT = Metric(
-    "sensor_heartbeat_timestamp_seconds", "gauge", "When the supervisor published its figures last."
+    "sensor_heartbeat_timestamp_seconds", "gauge", "Time at which the supervisor last published its figures."
 )
 CLOCK_JUMPS = Metric("sensor_clock_jumps", "counter", "Jumps of the wall clock by more than a second.")
 SOURCE_UP = Metric(
     "sensor_source_up",
     "gauge",
-    "0 where a source of figures could not be read: its metrics are absent then, never 0.",
+    "1 if the source of figures could be read; if 0, the metrics from it are absent.",
     ("source",),
     str(len(SOURCES)),
 )
@@ -220,7 +295,7 @@ METRICS = tuple(value for value in list(globals().values()) if isinstance(value,
 
 
 def as_table() -> str:
-    """All of it as a table in Markdown."""
+    """Return all metrics as a table in Markdown."""
     rows = [
         f"| `{metric.written_name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} | {metric.series} "
         f"| {metric.help} |"

@@ -1,6 +1,6 @@
-"""The collector: figures to families of samples, when a registry is asked for them. Runs in the exporter.
+"""Turns figures into Prometheus samples, at each scrape. Runs in the exporter.
 
-What cannot be read is absent, and ``sensor_source_up`` says so: a zero always means zero.
+Figures that cannot be read are absent, and ``sensor_source_up`` says so: a zero always means zero.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 Figures = TypeVar("Figures")
 Counted = Mapping[str, NDArray[np.void]]
-"""What the kernel counted by interface, shape (CPUs,): an `abi.COUNTERS` each."""
+"""The kernel's counters by interface: `abi.COUNTERS` of shape (CPUs,)."""
 
 
 class Sample(NamedTuple):
-    """One series of a metric."""
+    """The value of one series of a metric."""
 
     metric: c.Metric
     value: float | TimeHistogram
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 
 class SensorCollector(Collector):
-    """Reads a source each time its registry is asked."""
+    """A collector that reads a `FigureSource` at each scrape."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class SensorCollector(Collector):
         constants: dict[c.Metric, float],
         registry: CollectorRegistry,
     ) -> None:
-        """``constants`` are gauges that never change."""
+        """Register the collector; ``constants`` are gauges that never change."""
         self._source = source
         self._constants = [Sample(c.BUILD, 1, tuple(build[label] for label in c.BUILD.labels))]
         self._constants += [Sample(metric, value) for metric, value in constants.items()]
@@ -60,11 +60,11 @@ class SensorCollector(Collector):
         registry.register(self)
 
     def describe(self) -> Iterable[Family]:
-        """Return the families without samples, as the registry checks names by."""
+        """Return the families without samples; the registry uses them to check names."""
         return [_family(metric, []) for metric in c.METRICS]
 
     def collect(self) -> Iterable[Family]:
-        """Read every source once, the supervisor first: its frames have been through the kernel."""
+        """Read every source once; the supervisor first, as the kernel has counted all its frames."""
         samples: dict[c.Metric, list[Sample]] = {metric: [] for metric in c.METRICS}
         for sample in self._samples():
             samples[sample.metric].append(sample)
@@ -83,29 +83,29 @@ class SensorCollector(Collector):
         yield from (Sample(c.SOURCE_UP, is_up, (name,)) for name, is_up in up.items())
         cpus = _cpus(fill or {}, counters or {}, snapshot)
         if snapshot:
-            yield from _of_supervisor(snapshot)
-            yield from _of_workers(snapshot.tally, cpus)
-            yield from _of_matches(snapshot)
-            yield from _of_index(snapshot)
-            yield from _of_receivers(snapshot.receivers)
+            yield from _supervisor_samples(snapshot)
+            yield from _worker_samples(snapshot.tally, cpus)
+            yield from _match_samples(snapshot)
+            yield from _index_samples(snapshot)
+            yield from _receiver_samples(snapshot.receivers)
         if counters:
-            yield from _of_kernel(counters, cpus)
-            yield from _of_flows(counters)
+            yield from _kernel_samples(counters, cpus)
+            yield from _flow_samples(counters)
         if snapshot and counters:
-            yield from _of_rings(counters, snapshot.tally, cpus)
+            yield from _ring_samples(counters, snapshot.tally, cpus)
         yield from (Sample(c.RING_FILL, share, (str(cpu),)) for cpu, share in (fill or {}).items())
-        for one in interfaces or ():
-            yield from _of_interface(one)
-        yield from _of_softnet(softnet or ())
+        for each in interfaces or ():
+            yield from _interface_samples(each)
+        yield from _softnet_samples(softnet or ())
         if evidence:
-            yield from _of_evidence(evidence)
+            yield from _evidence_samples(evidence)
 
     def _read(self, name: str, read: Callable[[], Figures], up: dict[str, bool]) -> Figures | None:
         try:
             figures = read()
         except UNREADABLE as error:
             if name not in self._down:
-                log.error("metrics of the %s cannot be read: %s", name, error)  # noqa: TRY400 - the line says it
+                log.error("metrics: cannot read source %s: %s", name, error)  # noqa: TRY400 - a traceback adds nothing
             self._down.add(name)
             up[name] = False
             return None
@@ -115,12 +115,14 @@ class SensorCollector(Collector):
 
 
 def _cpus(rings: Iterable[int], counters: Counted, snapshot: Snapshot | None) -> list[int]:
-    """The CPUs that have a ring, and those that frames came by nevertheless."""
-    seen = (np.flatnonzero(one["buckets"]["frames"][:, abi.Counter.SEEN]).tolist() for one in counters.values())
+    """Return the CPUs that have a ring, and any others that received frames."""
+    seen = (
+        np.flatnonzero(one["buckets"]["frames"][:, abi.Counter.SEEN]).tolist() for one in counters.values()
+    )
     return sorted({*rings, *(snapshot.tally.read if snapshot else ()), *(cpu for one in seen for cpu in one)})
 
 
-def _of_kernel(counters: Counted, cpus: Sequence[int]) -> Iterator[Sample]:
+def _kernel_samples(counters: Counted, cpus: Sequence[int]) -> Iterator[Sample]:
     both = {
         abi.Counter.SEEN: (c.SEEN, c.SEEN_BYTES),
         abi.Counter.SUBMITTED: (c.SUBMITTED, c.SUBMITTED_BYTES),
@@ -137,21 +139,23 @@ def _of_kernel(counters: Counted, cpus: Sequence[int]) -> Iterator[Sample]:
             yield Sample(metrics[1], size, labels)
 
 
-def _of_flows(counters: Counted) -> Iterator[Sample]:
+def _flow_samples(counters: Counted) -> Iterator[Sample]:
     begun = sum(found["flows"].sum(axis=0) for found in counters.values()).tolist()
     yield Sample(c.FLOW_ENTRIES, begun[abi.FlowPlace.UNUSED])
     for place, flows in zip(c.FLOW_PLACES, begun, strict=True):
         yield Sample(c.FLOWS_BEGUN, flows, (place,))
 
 
-def _of_rings(counters: Counted, tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
-    """What is in a ring is inferred: frames keep arriving."""
+def _ring_samples(counters: Counted, tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
+    """Yield the frames in each ring: submitted, less those read."""
     for cpu in cpus:
-        submitted = sum(int(one["buckets"]["frames"][cpu, abi.Counter.SUBMITTED]) for one in counters.values())
+        submitted = sum(
+            int(one["buckets"]["frames"][cpu, abi.Counter.SUBMITTED]) for one in counters.values()
+        )
         yield Sample(c.IN_RING, max(0, submitted - tally.read[cpu]), (str(cpu),))
 
 
-def _of_supervisor(snapshot: Snapshot) -> Iterator[Sample]:
+def _supervisor_samples(snapshot: Snapshot) -> Iterator[Sample]:
     counters, tally, loads = snapshot.counters, snapshot.tally, snapshot.loads
     for state in c.STATES:
         yield Sample(c.STATE, state == snapshot.state, (state,))
@@ -182,14 +186,14 @@ def _of_supervisor(snapshot: Snapshot) -> Iterator[Sample]:
         yield Sample(c.MAP_MEMORY, size, (name,))
 
 
-def _of_workers(tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
+def _worker_samples(tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
     for cpu in cpus:
         yield Sample(c.READ, tally.read[cpu], (str(cpu),))
         yield Sample(c.UNDECODABLE, tally.undecodable[cpu], (str(cpu),))
         yield Sample(c.UNMATCHED, tally.unmatched[cpu], (str(cpu),))
 
 
-def _of_matches(snapshot: Snapshot) -> Iterator[Sample]:
+def _match_samples(snapshot: Snapshot) -> Iterator[Sample]:
     tally = snapshot.tally
     for name, (frames, size) in tally.matched.items():
         yield Sample(c.MATCHED, frames, (name,))
@@ -207,7 +211,7 @@ def _of_matches(snapshot: Snapshot) -> Iterator[Sample]:
         yield Sample(c.TALKERS, frames, (str(ip_address(address)),))
 
 
-def _of_index(snapshot: Snapshot) -> Iterator[Sample]:
+def _index_samples(snapshot: Snapshot) -> Iterator[Sample]:
     index = snapshot.index
     yield Sample(c.INDEX_ROWS, index.rows)
     yield Sample(c.INDEX_WAITING, index.waiting)
@@ -223,7 +227,7 @@ def _of_index(snapshot: Snapshot) -> Iterator[Sample]:
     yield Sample(c.RETENTION_FAILURES, snapshot.retention_failures)
 
 
-def _of_receivers(receivers: Iterable[ReceiverState]) -> Iterator[Sample]:
+def _receiver_samples(receivers: Iterable[ReceiverState]) -> Iterator[Sample]:
     for receiver in receivers:
         labels = (receiver.receiver,)
         yield Sample(c.EVENTS_SENT, receiver.sent, labels)
@@ -232,7 +236,7 @@ def _of_receivers(receivers: Iterable[ReceiverState]) -> Iterator[Sample]:
         yield Sample(c.EVENTS_CONNECTED, receiver.connected, labels)
 
 
-def _of_interface(figures: InterfaceFigures) -> Iterator[Sample]:
+def _interface_samples(figures: InterfaceFigures) -> Iterator[Sample]:
     name = figures.name
     yield Sample(c.RECEIVED, figures.received.frames, (name,))
     yield Sample(c.RECEIVED_BYTES, figures.received.bytes, (name,))
@@ -241,13 +245,13 @@ def _of_interface(figures: InterfaceFigures) -> Iterator[Sample]:
         yield Sample(c.NIC_LOSS, frames, (name, kind))
 
 
-def _of_softnet(rows: Iterable[Softnet]) -> Iterator[Sample]:
+def _softnet_samples(rows: Iterable[Softnet]) -> Iterator[Sample]:
     for row in rows:
         yield Sample(c.SOFTNET_DROPPED, row.dropped, (str(row.cpu),))
         yield Sample(c.SOFTNET_SQUEEZED, row.squeezed, (str(row.cpu),))
 
 
-def _of_evidence(figures: EvidenceFigures) -> Iterator[Sample]:
+def _evidence_samples(figures: EvidenceFigures) -> Iterator[Sample]:
     yield Sample(c.FILES, figures.files)
     yield Sample(c.FILES_SIZE, figures.size)
     yield Sample(c.DISK_FREE, figures.disk_free)

@@ -1,8 +1,8 @@
-"""The exporter: a process of its own that answers ``GET /metrics`` as long as the supervisor lives.
+"""The exporter: a separate process that answers ``GET /metrics`` as long as the supervisor lives.
 
-Forked by the supervisor before anything is attached and before it has threads. It shares the
-kernel's maps, the rings and a board with it, and no lock: a slow or hostile client costs capture
-nothing, and while the supervisor reloads, drains or hangs, the figures are there.
+The supervisor forks it before it attaches anything and before it has threads. The two share the kernel's
+maps, the rings and the snapshot, but no lock: a slow or hostile client costs capture nothing, and the
+figures are available while the supervisor reloads, drains or hangs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from prometheus_client import make_wsgi_app
 from prometheus_client.registry import CollectorRegistry
 
 from sensor import DISTRIBUTION
-from sensor.capture.program import bcc_version
+from sensor.capture.compiler import bcc_version
 from sensor.errors import SensorError
 from sensor.metrics.catalogue import Metric
 from sensor.metrics.collector import SensorCollector
@@ -32,7 +32,7 @@ from sensor.process.child import ChildProcess, FunctionProcess
 from sensor.process.prctl import end_with_parent, set_process_name
 
 CLIENT_S = 10
-"""How long a client may take to ask or to listen."""
+"""Timeout for a client's request, and for its reading of the response."""
 RESTART_S = 5.0
 """Shortest time from one start to the next."""
 
@@ -41,7 +41,7 @@ def listen(address: str) -> socket.socket:
     """Return a socket that listens at ``address:port``.
 
     Raises:
-        SensorError: The port is taken, or the address is not this host's.
+        SensorError: the port is in use, or the address does not belong to this host.
     """
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if "[" in host else socket.AF_INET
@@ -49,8 +49,8 @@ def listen(address: str) -> socket.socket:
         return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=16)
     except OSError as error:
         raise SensorError(
-            f"metrics cannot be served at {address}: {os.strerror(error.errno or 0)}; "
-            "choose another --metrics, or none: --metrics ''"
+            f"cannot serve metrics at {address}: {os.strerror(error.errno or 0)}; "
+            "choose another address with --metrics, or turn them off with --metrics ''"
         ) from error
 
 
@@ -83,13 +83,13 @@ def _serve(
     """Answer until the supervisor, a process id, ends this process or ends itself."""
     end_with_parent(supervisor)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's, even from the terminal
+        signal.signal(number, signal.SIG_IGN)  # the supervisor handles them, even Ctrl-C
     source = make_source()
     _close_all_but(kept_fds)
-    # for the kernel's counters and, as root, for evidence
+    # for the kernel's counters; if root, for evidence
     keep_capabilities("CAP_BPF", "CAP_DAC_READ_SEARCH")
     set_process_name("sensor-metrics")
-    gc.freeze()  # what was inherited is shared as long as nothing touches it
+    gc.freeze()  # a collection would unshare inherited memory
     registry = CollectorRegistry()
     SensorCollector(source, build_info(), constants, registry)
     server = _Server(listener)
@@ -98,8 +98,8 @@ def _serve(
 
 
 def _close_all_but(kept_fds: Iterable[int]) -> None:
-    """Let go of what was inherited: links keep a program attached, pipes keep open, locks keep locked."""
-    first = 3  # behind the standard streams; of an empty range at 0, os.closerange() makes everything
+    """Close what was inherited: links would keep the program attached, pipes open and locks held."""
+    first = 3  # after the standard streams; os.closerange(0, 0) would close everything
     for fd in sorted(kept_fds):
         os.closerange(first, fd)
         first = fd + 1
@@ -107,7 +107,7 @@ def _close_all_but(kept_fds: Iterable[int]) -> None:
 
 
 def build_info() -> dict[str, str]:
-    """Return the versions of what runs here."""
+    """Return the versions for ``sensor_build_info``."""
     return {
         "version": version(DISTRIBUTION),
         "kernel": platform.release(),
@@ -121,7 +121,7 @@ class _Handler(WSGIRequestHandler):
     timeout = CLIENT_S
 
     def log_message(self, *_arguments: Any) -> None:
-        """Say nothing: a scrape is no event."""
+        """Do not log scrapes."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -132,5 +132,5 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
-        self.server_name, self.server_port = address[:2]  # server_bind() would ask the DNS
+        self.server_name, self.server_port = address[:2]  # server_bind() would query the DNS
         self.setup_environ()

@@ -1,6 +1,6 @@
-"""Where the figures are read when somebody asks: the board, the kernel's maps, the rings, the host.
+"""Reads the figures at each request: the supervisor's snapshot, the kernel's maps, the rings, the host.
 
-Runs in the exporter. Each method raises one of `UNREADABLE` where its source went away.
+Runs in the exporter. Each method raises one of `UNREADABLE` if its source cannot be read.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from sensor.capture.nic import Received, nic_counters, received
 from sensor.capture.ring import PerfRing
 from sensor.errors import SensorError
-from sensor.metrics.snapshot import Board, Snapshot
+from sensor.metrics.snapshot import Snapshot, SnapshotBoard
 
 UNREADABLE = (OSError, LookupError, ValueError, SensorError)
 EVIDENCE_S = 60.0
-"""Between two looks into an evidence directory in which no file came or went; it may hold very many."""
+"""Seconds between two listings of an unchanged evidence directory, which may be very large."""
 _SOFTNET = Path("/proc/net/softnet_stat")
 
 
 class InterfaceFigures(NamedTuple):
-    """Of one interface."""
+    """Figures of one interface."""
 
     name: str
     received: Received
@@ -36,7 +36,7 @@ class InterfaceFigures(NamedTuple):
 
 
 class Softnet(NamedTuple):
-    """Of one CPU: what its backlog dropped, and how often its round was over before its work was."""
+    """Figures of one CPU: frames dropped from its full backlog, and polls that ended with work left."""
 
     cpu: int
     dropped: int
@@ -44,22 +44,22 @@ class Softnet(NamedTuple):
 
 
 class EvidenceFigures(NamedTuple):
-    """Of the evidence directory and its file system."""
+    """Figures of the evidence directory and its file system; sizes are bytes."""
 
     files: int
     size: int
     oldest_s: float | None
-    """Start of the first file's five minutes, seconds since the epoch; None without a file."""
+    """Start of the oldest file's five minutes, in seconds since the epoch; None without a file."""
     disk_free: int
     disk_size: int
 
 
 class FigureSource:
-    """The figures of a running sensor."""
+    """The sources of a running sensor's figures."""
 
     def __init__(
         self,
-        board: Board,
+        board: SnapshotBoard,
         counters_by_cpu: Callable[[], NDArray[np.void]],
         rings: Sequence[PerfRing],
         interfaces: Sequence[str],
@@ -67,9 +67,9 @@ class FigureSource:
         *,
         local_time: bool,
     ) -> None:
-        """``evidence`` is the directory that has the files; the rings are mapped in this process.
+        """``evidence`` is the directory of the evidence files; the rings must be mapped in this process.
 
-        ``counters_by_cpu`` gives an `abi.COUNTERS` for each of the interfaces, in their order, and CPU.
+        ``counters_by_cpu`` returns `abi.COUNTERS` of shape (interfaces, CPUs), ordered as ``interfaces``.
         """
         self._board = board
         self._counters_by_cpu = counters_by_cpu
@@ -80,31 +80,31 @@ class FigureSource:
         self._listed: tuple[int, float, tuple[int, int, float | None]] | None = None
 
     def supervisor(self) -> Snapshot:
-        """Return what the supervisor published last."""
+        """Return the supervisor's latest snapshot."""
         return self._board.read()
 
     def kernel(self) -> dict[str, NDArray[np.void]]:
-        """Return what the kernel counted by interface, shape (CPUs,): an `abi.COUNTERS` each."""
+        """Return the kernel's counters by interface: `abi.COUNTERS` of shape (CPUs,)."""
         return dict(zip(self._interfaces, self._counters_by_cpu(), strict=True))
 
     def rings(self) -> dict[int, float]:
-        """Return the share of each CPU's ring that is taken."""
+        """Return the fill of each CPU's ring, 0 to 1."""
         return {ring.cpu: ring.fill() for ring in self._rings}
 
     def interfaces(self) -> list[InterfaceFigures]:
-        """Ask drivers and kernel."""
+        """Return what the drivers and the kernel count."""
         return [InterfaceFigures(name, received(name), nic_counters(name)) for name in self._interfaces]
 
     def softnet(self) -> list[Softnet]:
-        """Read a line a CPU; the columns are those of ``softnet_seq_show()`` in net/core/net-procfs.c."""
+        """Return a row per CPU; the columns are those of ``softnet_seq_show()`` in net/core/net-procfs.c."""
         rows = [[int(word, 16) for word in line.split()] for line in _SOFTNET.read_text().splitlines()]
         return [Softnet(row[12] if len(row) > 12 else i, row[1], row[2]) for i, row in enumerate(rows)]
 
     def evidence(self) -> EvidenceFigures:
-        """Look at the file system now, and into the directory when files came or went, or after a minute."""
+        """Query the file system; list the directory only if it has changed or after `EVIDENCE_S`."""
         disk = os.statvfs(self._evidence)
         changed_ns, now_s = self._evidence.stat().st_mtime_ns, time.monotonic()
-        listed = self._listed  # of several threads each may look, none sees half of it
+        listed = self._listed  # read once: another thread may replace it
         if listed is None or listed[0] != changed_ns or now_s - listed[1] > EVIDENCE_S:
             listed = changed_ns, now_s, _files(self._evidence, local_time=self._local_time)
             self._listed = listed
@@ -112,7 +112,7 @@ class FigureSource:
 
 
 def _files(directory: Path, *, local_time: bool) -> tuple[int, int, float | None]:
-    """How many evidence files there are, their size, and the start of the first."""
+    """Return the number of evidence files, their size in bytes, and the start of the oldest."""
     sizes = dict(_sizes(directory))
     oldest_s = None
     if sizes:
@@ -129,5 +129,5 @@ def _sizes(directory: Path) -> Iterable[tuple[str, int]]:
 def _sizes_of(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, int]]:
     for entry in entries:
         if entry.name[:12].isdecimal() and entry.name.endswith((".pcap", ".pcap.temp")):
-            with suppress(FileNotFoundError):  # renamed at this moment, or deleted
+            with suppress(FileNotFoundError):  # renamed or deleted meanwhile
                 yield entry.name, entry.stat(follow_symlinks=False).st_size

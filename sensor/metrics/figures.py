@@ -1,6 +1,6 @@
-"""The figures of a running sensor as a client sees them: asked for, added up, turned into rates.
+"""Fetches the figures of a running sensor by HTTP, adds them up and turns them into rates.
 
-Runs in ``sensor status``, unprivileged, by HTTP alone.
+Runs in ``sensor status``, unprivileged.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ STAGES: dict[str, tuple[c.Metric, c.Metric | None]] = {
     "unmatched": (c.UNMATCHED, None),
     "matched": (c.MATCHED, c.MATCHED_BYTES),
 }
-"""Where frames are counted, and their bytes where these are, in the order of their way."""
+"""Metrics of frames and, if there is one, of bytes at each stage, in the order a frame passes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything one answer said."""
+    """The samples of one response."""
 
     asked_s: float
-    """By the monotonic clock."""
+    """Time of the response, monotonic clock."""
     samples: dict[str, list[tuple[dict[str, str], float]]]
 
     def total(self, metric: c.Metric, **labels: str) -> float | None:
-        """Return the sum of the series with these labels; None: there is none."""
+        """Return the sum of the series with these labels; None if there are none."""
         found = [
             value
             for has, value in self.samples.get(metric.written_name, [])
@@ -51,17 +51,17 @@ class Figures:
         return int(total) if total.is_integer() else total
 
     def by(self, label: str, metric: c.Metric) -> dict[str, float]:
-        """Return the sums by the values of a label."""
+        """Return the sum for each value of a label."""
         texts = dict.fromkeys(has[label] for has, _ in self.samples.get(metric.written_name, []))
         return {text: self.total(metric, **{label: text}) or 0 for text in texts}
 
     @property
     def state(self) -> str:
-        """One of `sensor.metrics.catalogue.STATES`, or ``unknown``."""
+        """The state of the sensor: one of `sensor.metrics.catalogue.STATES`, or ``unknown``."""
         return next((state for state, value in self.by("state", c.STATE).items() if value), "unknown")
 
     def rate(self, before: Figures, metric: c.Metric, **labels: str) -> float | None:
-        """Return by how much a counter grew a second; None: it is not there, or the sensor was restarted."""
+        """Return the growth of a counter per second; None if it is absent or the sensor was restarted."""
         now, then = self.total(metric, **labels), before.total(metric, **labels)
         if now is None or then is None or now < then:
             return None
@@ -69,10 +69,10 @@ class Figures:
 
 
 def ask(address: str) -> Figures:
-    """Ask the sensor whose metrics are served at ``address:port``.
+    """Return the figures of the sensor that serves its metrics at ``address:port``.
 
     Raises:
-        SensorError: Nothing answers there, or something that is no sensor.
+        SensorError: there is no answer, or it is not from a sensor.
     """
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
@@ -87,19 +87,19 @@ def ask(address: str) -> Figures:
     except OSError as error:
         raise SensorError(
             f"no sensor answers at {address} ({error.strerror or error}); start one with sensor run, "
-            "or name where its metrics are: sensor status --metrics ADDRESS:PORT"
+            "or say where its metrics are: sensor status --metrics ADDRESS:PORT"
         ) from error
     except (http.client.HTTPException, ValueError) as error:
-        raise SensorError(f"what answers at {address} is no sensor: {error}") from error
+        raise SensorError(f"the server at {address} is not a sensor: {error}") from error
     finally:
         connection.close()
     if c.BUILD.written_name not in samples:
-        raise SensorError(f"what answers at {address} is no sensor: it has other metrics")
+        raise SensorError(f"the server at {address} is not a sensor: it has no sensor_build_info metric")
     return Figures(asked_s, samples)
 
 
 def as_object(before: Figures, now: Figures) -> dict[str, Any]:
-    """Return totals and rates, ready for JSON; null is what is not known."""
+    """Return totals and rates as an object for JSON; None stands for unknown values."""
 
     def counted(frames: c.Metric, size: c.Metric | None, **labels: str) -> dict[str, float | None]:
         found = {

@@ -1,4 +1,4 @@
-"""A histogram that costs a bisection an observation; filled by the supervisor, read by the exporter."""
+"""A histogram, one bisection per observation. Filled in the supervisor, read in the exporter."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from itertools import accumulate
 
 
 class TimeHistogram:
-    """Observations counted by upper bounds, and their sum."""
+    """Counts of observations by upper bound, and the sum of all observations."""
 
     def __init__(self, *bounds: float) -> None:
-        """``bounds`` ascend; what is above the last is counted as well."""
+        """``bounds`` are ascending upper bounds; values above the last one are counted too."""
         self.sum = 0.0
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
 
     def observe(self, value: float, count: int = 1) -> None:
-        """Count a value so many times."""
+        """Count ``value`` ``count`` times."""
         self._counts[bisect_left(self._bounds, value)] += count
         self.sum += value * count
 
     def cumulative(self) -> list[tuple[str, float]]:
-        """Each bound as text and how many observations are not above it, up to ``+Inf``."""
+        """Return pairs of a bound, as text, and the number of observations up to it; the last is ``+Inf``."""
         bounds = [*map(str, self._bounds), "+Inf"]
         return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self._counts), strict=True)]

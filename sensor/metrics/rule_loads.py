@@ -1,4 +1,4 @@
-"""Counts of rule loads, successful and failed. Filled by the supervisor, published to the exporter."""
+"""Counts of rule loads, successful and failed. Filled in the supervisor, read in the exporter."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from sensor.metrics.histogram import TimeHistogram
 
 
 class RuleLoads:
-    """What came of loading rules, the first time included."""
+    """Results of all loads of the rules, the first one at the start included."""
 
     def __init__(self) -> None:
         self.failed = 0
         self.is_stale = False
-        """The last load failed: the rules in force are not those of the files."""
+        """True if the last load failed, so that the rules in force differ from the files."""
         self.seconds = TimeHistogram(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-        """Of those that succeeded."""
+        """Durations of successful loads."""
         self.last_success_s = 0.0
-        """When rules were last ready for use, seconds since the epoch."""
+        """Time of the last successful load, in seconds since the epoch."""
 
     def succeeded(self, seconds: float) -> None:
-        """Note a load that took so long."""
+        """Count a successful load that took ``seconds``."""
         self.seconds.observe(seconds)
         self.is_stale = False
         self.last_success_s = time.time()

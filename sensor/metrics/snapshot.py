@@ -1,7 +1,7 @@
-"""The board: what the supervisor last said of itself, in memory that it shares with the exporter.
+"""The supervisor's latest figures, in memory that it shares with the exporter.
 
-One writer, any number of readers, nobody waits: the writer overwrites, a reader tells by a checksum
-whether it came in between, and looks again.
+There is one writer and any number of readers, and none of them waits: the writer overwrites, and a reader
+whose checksum is wrong, because it read during a write, reads again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sensor.metrics.rule_loads import RuleLoads
 from sensor.metrics.tally import Tally
 
 SIZE = 1 << 20
-"""Far above what a snapshot takes, whose parts are bounded."""
+"""Size of the shared memory; far more than a snapshot needs, since all its parts are bounded."""
 _TRIES = 100
 _HEAD = struct.Struct("=II")
 
@@ -36,50 +36,50 @@ class Snapshot:
     state: str
     """One of `sensor.metrics.catalogue.STATES`."""
     counters: Counters
-    """The kernel's part is as old as the rest."""
+    """The law of the counters, the kernel's part as of the same moment."""
     tally: Tally
     loads: RuleLoads
     digest: str
-    """Of the rules in force."""
+    """SHA-256 of the rules in force."""
     rules: dict[str, int]
-    """How many, by class."""
+    """Number of rules in force, by class."""
     matches: dict[str, dict[str, int]]
-    """By what became of their frames, one of `sensor.metrics.catalogue.OUTCOMES`, and class of rule."""
+    """Matches by outcome (one of `sensor.metrics.catalogue.OUTCOMES`), then by class of the rule."""
     files_finished: int
     workers: int
     workers_alive: int
     clock_jumps: int
     map_bytes: dict[str, int]
-    """Memory of the kernel's maps, by name."""
+    """Bytes of memory by name of the BPF map."""
     index: IndexFigures
     is_reindexing: bool
     reindex_remaining: int
     reindex_done: int
-    """Bytes of evidence files."""
+    """Bytes of evidence files that were reindexed; ``reindex_remaining`` are still to be."""
     deleted: dict[Reason, Deleted]
-    """By retention."""
+    """What retention deleted, by reason."""
     retention_failures: int
     receivers: list[ReceiverState]
-    """Of the events."""
+    """Receivers of events."""
 
 
-class Board:
-    """Anonymous shared memory: it is there for the process that makes it and those that it forks."""
+class SnapshotBoard:
+    """Anonymous memory with one `Snapshot`, shared by the process that creates it and its forks."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, SIZE)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Put it up in the place of the one before."""
+        """Replace the snapshot."""
         data = pickle.dumps(snapshot, pickle.HIGHEST_PROTOCOL)
         self._memory[: _HEAD.size] = _HEAD.pack(len(data), zlib.crc32(data))
         self._memory[_HEAD.size : _HEAD.size + len(data)] = data
 
     def read(self) -> Snapshot:
-        """Return what is up.
+        """Return the latest snapshot.
 
         Raises:
-            LookupError: Nothing is yet, or the supervisor ended while it was writing.
+            LookupError: there is none yet, or the supervisor ended while it wrote one.
         """
         for _ in range(_TRIES):
             size, checksum = _HEAD.unpack(self._memory[: _HEAD.size])
@@ -88,4 +88,4 @@ class Board:
                 snapshot: Snapshot = pickle.loads(data)  # noqa: S301 - our own supervisor wrote it
                 return snapshot
             time.sleep(0.001)
-        raise LookupError("the supervisor has published nothing")
+        raise LookupError("the supervisor has published no figures")

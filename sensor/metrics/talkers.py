@@ -1,8 +1,8 @@
-"""Who sends the frames that match, as far as a few series can tell. Runs in the supervisor, for each report.
+"""Top talkers: the addresses that send the most matched frames. Runs in the supervisor, for each report.
 
-There are more addresses than a time series database should hear of, and anybody can make up more. So a few
-are told apart, those that send most at this time, and the others are counted together. Each frame counts
-once, for its address where that was told apart at that moment: rates add up.
+There may be more addresses than a time series database should store, and an attacker can forge any number.
+So only the addresses that currently send the most are counted one by one, the rest together. Each frame
+counts once, either for its address or for the rest, so that rates add up.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ from collections import Counter
 from collections.abc import Iterable
 
 MOST_TALKERS = 50
-"""Addresses that are told apart."""
+"""Addresses that are counted one by one."""
 MOST_WATCHED = 256
-"""Addresses, of those that are not, whose frames are remembered from one turn to the next."""
-TURN_S = 60.0
-"""Between two decisions about who is told apart. What is remembered halves each time."""
+"""Addresses whose recent frames are remembered when the memory for them is full."""
+RESELECT_S = 60.0
+"""Seconds between two selections of the addresses. Remembered counts halve each time."""
 LEAD = 10
-"""Frames more than twice as many as another's, for its place: places change hands for a reason only."""
+"""An address replaces another only if it sent this many frames more than twice the other's."""
 OTHER = "other"
 
 
 class Talkers:
-    """Totals by sender since the start, or since it was last told apart; bounded."""
+    """Frames by sending address, each since the address was selected; bounded."""
 
     def __init__(self) -> None:
         self.frames: dict[bytes, int] = {}
-        """By packed address."""
+        """Frames by packed address."""
         self.other = 0
+        """Frames of all other addresses."""
         self._recent: Counter[bytes] = Counter()
-        self._turn_s = time.monotonic() + TURN_S
+        self._reselect_s = time.monotonic() + RESELECT_S
 
     def add(self, sources: Iterable[bytes]) -> None:
-        """Count a frame for each packed address."""
+        """Count one frame per element of ``sources``, packed addresses."""
         for source, frames in Counter(sources).items():
             self._recent[source] += frames
             if source in self.frames:
@@ -44,16 +45,16 @@ class Talkers:
                 self.other += frames
         if len(self._recent) > 4 * MOST_WATCHED:
             self._recent = Counter(dict(self._recent.most_common(MOST_WATCHED)))
-        if time.monotonic() >= self._turn_s:
-            self._turn_s = time.monotonic() + TURN_S
-            self.turn()
+        if time.monotonic() >= self._reselect_s:
+            self._reselect_s = time.monotonic() + RESELECT_S
+            self.reselect()
 
-    def turn(self) -> None:
-        """Give places to those that sent far more of late than those that have them."""
-        strangers = [one for one in self._recent.most_common(2 * MOST_TALKERS) if one[0] not in self.frames]
+    def reselect(self) -> None:
+        """Select again: replace addresses by others that recently sent far more."""
+        rising = [item for item in self._recent.most_common(2 * MOST_TALKERS) if item[0] not in self.frames]
         for weakest in sorted(self.frames, key=self._recent.__getitem__):
-            if not strangers or strangers[0][1] <= 2 * self._recent[weakest] + LEAD:
+            if not rising or rising[0][1] <= 2 * self._recent[weakest] + LEAD:
                 break
             del self.frames[weakest]
-            self.frames[strangers.pop(0)[0]] = 0
+            self.frames[rising.pop(0)[0]] = 0
         self._recent = Counter({source: frames // 2 for source, frames in self._recent.items() if frames > 1})

@@ -1,6 +1,6 @@
-"""Receivers of events as they are met: syslog servers over UDP, TCP and TLS, and unix sockets.
+"""Fake receivers for tests: syslog servers over UDP, TCP and TLS, and unix sockets.
 
-They understand only what the RFCs say: whatever else arrives is an assertion that fails.
+They accept only what the RFCs allow; anything else fails an assertion.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SYSLOG = re.compile(
 
 
 def parsed(message: bytes) -> dict[str, Any]:
-    """The event in a message of RFC 5424, whose header says the same."""
+    """Return the event in a message of RFC 5424; check that the header agrees with it."""
     found = SYSLOG.fullmatch(message)
     assert found, message
     event = dict(json.loads(found["message"]))
@@ -37,17 +37,21 @@ def parsed(message: bytes) -> dict[str, Any]:
     return event
 
 
-class Receiver:
-    """Takes connections, one after the other, and keeps what it reads as events."""
+Read = Callable[["FakeReceiver", socket.socket], None]
+"""A function that reads a connection to its end."""
 
-    def __init__(self, listener: socket.socket, take: Callable[[Receiver, socket.socket], None]) -> None:
+
+class FakeReceiver:
+    """A server that accepts one connection after another and stores the events it reads."""
+
+    def __init__(self, listener: socket.socket, read: Read) -> None:
         self.events: list[dict[str, Any]] = []
         self.torn = 0
-        """Bytes behind the last whole message of connections that ended."""
+        """Bytes after the last whole message, of connections that ended."""
         self.connections = -1
-        """Connections that were tried before the one it waits for."""
+        """Number of connections accepted or tried so far."""
         self._listener = listener
-        self._take = take
+        self._read = read
         self._connection: socket.socket | None = None
         self._reads = threading.Event()
         self._reads.set()
@@ -56,54 +60,54 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port it listens on."""
         return int(self._listener.getsockname()[1])
 
     def pause(self) -> None:
-        """Stop reading, with the connection open."""
+        """Stop reading; the connection stays open."""
         self._reads.clear()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Read again."""
         self._reads.set()
 
-    def may_read(self) -> None:
-        """Return when it is not paused."""
+    def wait_while_paused(self) -> None:
+        """Return once it is not paused."""
         self._reads.wait()
 
     def _serve(self) -> None:
         with suppress(OSError):
             if self._listener.type == socket.SOCK_DGRAM:
-                self._take(self, self._listener)
+                self._read(self, self._listener)
             while True:
                 self.connections += 1
                 with suppress(ConnectionError, ssl.SSLError):
                     self._connection, _ = self._listener.accept()
                     with self._connection:
-                        self._take(self, self._connection)
+                        self._read(self, self._connection)
 
     def hang_up(self) -> None:
-        """End the connection, once it is taken, and take the next one."""
+        """Wait for a connection and end it; the next one is accepted."""
         wait_until(lambda: self._connection and self._connection.fileno() >= 0)
         assert self._connection
         self._connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Die: no listener and no connection any more."""
+        """Close the listener and the connection."""
         self._reads.set()
         for one in (self._listener, self._connection):
             if one:
-                with suppress(OSError):  # of a datagram socket, too, this ends what waits for it
+                with suppress(OSError):  # wakes the thread, for a datagram socket too
                     one.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
 
 
-def read_counted(receiver: Receiver, connection: socket.socket) -> None:
-    """Messages preceded by their length: RFC 6587, 3.4.1, and RFC 5425, 4.3."""
+def read_counted(receiver: FakeReceiver, connection: socket.socket) -> None:
+    """Read messages that follow their length (RFC 6587, 3.4.1; RFC 5425, 4.3)."""
     waiting = b""
     while True:
-        receiver.may_read()
+        receiver.wait_while_paused()
         data = connection.recv(65536)
         waiting += data
         while found := re.match(rb"([1-9]\d*) ", waiting):
@@ -117,25 +121,25 @@ def read_counted(receiver: Receiver, connection: socket.socket) -> None:
             return
 
 
-def read_lines(receiver: Receiver, connection: socket.socket) -> None:
-    """JSON, a line each."""
+def read_lines(receiver: FakeReceiver, connection: socket.socket) -> None:
+    """Read JSON, one event per line."""
     with connection.makefile("rb") as file:
         for line in file:
-            receiver.may_read()
+            receiver.wait_while_paused()
             receiver.events.append(json.loads(line))
 
 
-def read_datagrams(receiver: Receiver, connection: socket.socket) -> None:
-    """A message each; an empty one is the end."""
+def read_datagrams(receiver: FakeReceiver, connection: socket.socket) -> None:
+    """Read one message per datagram; an empty one is the end."""
     while data := connection.recv(65536):
-        receiver.may_read()
+        receiver.wait_while_paused()
         receiver.events.append(json.loads(data) if data.startswith(b"{") else parsed(data))
 
 
 @contextmanager
-def receiving(listener: socket.socket, take: Callable[[Receiver, socket.socket], None]) -> Iterator[Receiver]:
-    """A receiver that is closed in the end."""
-    receiver = Receiver(listener, take)
+def receiving(listener: socket.socket, read: Read) -> Iterator[FakeReceiver]:
+    """Run a fake receiver and close it at the end."""
+    receiver = FakeReceiver(listener, read)
     try:
         yield receiver
     finally:
@@ -143,12 +147,12 @@ def receiving(listener: socket.socket, take: Callable[[Receiver, socket.socket],
 
 
 def tcp(port: int = 0) -> socket.socket:
-    """A listener on loopback."""
+    """Return a TCP listener on loopback."""
     return socket.create_server(("127.0.0.1", port))
 
 
 def udp() -> socket.socket:
-    """A datagram socket on loopback, with room for what comes at once."""
+    """Return a UDP socket on loopback with a large receive buffer."""
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     made.bind(("127.0.0.1", 0))
@@ -156,7 +160,7 @@ def udp() -> socket.socket:
 
 
 def unix(path: Path, kind: socket.SocketKind) -> socket.socket:
-    """A unix socket."""
+    """Return a unix socket, listening if it is a stream."""
     made = socket.socket(socket.AF_UNIX, kind)
     made.bind(str(path))
     if kind == socket.SOCK_STREAM:
@@ -165,7 +169,7 @@ def unix(path: Path, kind: socket.SocketKind) -> socket.socket:
 
 
 class Authority:
-    """A certificate authority of one's own, in a directory."""
+    """A certificate authority for tests, in a directory."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -176,7 +180,7 @@ class Authority:
         )
 
     def issue(self, name: str, alternative: str) -> tuple[Path, Path]:
-        """Certificate and key for a name such as ``IP:127.0.0.1``."""
+        """Return certificate and key for a name such as ``IP:127.0.0.1``."""
         files = ("-keyout", f"{name}.key", "-out", f"{name}.pem", "-CA", "ca.pem", "-CAkey", "ca.key")
         self._openssl(
             "req", "-x509", "-subj", f"/CN={name}", "-addext", f"subjectAltName={alternative}", *files
@@ -189,7 +193,7 @@ class Authority:
         subprocess.run(command, check=True, cwd=self._directory, capture_output=True)
 
     def server(self, listener: socket.socket, *, wants_certificate: bool = False) -> ssl.SSLSocket:
-        """Let a listener on 127.0.0.1 speak TLS."""
+        """Wrap a listener on 127.0.0.1 in TLS."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.ca)
         context.load_cert_chain(*self.issue("server", "IP:127.0.0.1"))
         context.verify_mode = ssl.CERT_REQUIRED if wants_certificate else ssl.CERT_NONE

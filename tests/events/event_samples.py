@@ -1,4 +1,4 @@
-"""Evidence with matches, and a sender that is fed with it."""
+"""Evidence items with matches, and an event sender to pass them to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADERS = bytes(54)
 
 
 def item(number: int, payload: bytes = b"id=1 union select", rules: tuple[Rule, ...] = (THREAT,)) -> Evidence:
-    """A TCP segment whose source port is the number."""
+    """Return evidence of a TCP segment whose source port is ``number``."""
     return Evidence(
         frame=HEADERS + payload,
         timestamp_ns=NOON_NS + number * 1000,
@@ -34,13 +34,13 @@ def item(number: int, payload: bytes = b"id=1 union select", rules: tuple[Rule, 
 
 
 def chunk(first: int, count: int, payload: bytes = b"id=1 union select") -> Chunk:
-    """So many pieces in a file, one match each; their time and port tell them apart."""
+    """Return ``count`` evidence items with one match each; time and source port number them."""
     return Chunk(Path("/e/3/a.pcap"), 24, [item(number, payload) for number in range(first, first + count)])
 
 
 @contextmanager
 def sending(*urls: str, **settings: object) -> Iterator[EventSender]:
-    """A sender that is closed in the end."""
+    """Start an event sender and close it at the end."""
     sender = EventSender(Settings(events=urls, **settings), as_json=False)  # type: ignore[arg-type]
     try:
         yield sender

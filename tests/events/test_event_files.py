@@ -1,4 +1,4 @@
-"""Events in a file: whole lines, rotated by size, and by logrotate as the documents have it."""
+"""File receivers: whole lines, rotation by size and by logrotate, and the checks of receiver URLs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from sensor.config.settings import Settings
 from sensor.doctor.setting_faults import event_faults
 from sensor.errors import SettingsError
 from sensor.events.eve import Event
-from sensor.events.receiver import Destination
+from sensor.events.receiver import Receiver
 from sensor.events.sender import EventSender
-from sensor.events.url import destination
+from sensor.events.url import receiver_of
 
 LINE = Event(b'{"a":1}', 0, 1)
 
 
-def opened(url: str) -> Destination:
-    """The destination of a URL, open."""
-    made = destination(url)
-    made.open()
-    return made
+def opened(url: str) -> Receiver:
+    """Return the receiver that a URL names, open."""
+    receiver = receiver_of(url)
+    receiver.open()
+    return receiver
 
 
 def ports(path: Path) -> list[int]:
-    """Which pieces the events in a file are of."""
+    """Return the source ports, which number the evidence items, of the events in a file."""
     return [json.loads(line)["src_port"] for line in path.read_text().splitlines()]
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:
-    """Behind what is there; the file is not open to everybody."""
+    """New lines follow the old ones; the file is not world-readable."""
     path = tmp_path / "eve.json"
     for first in (0, 10):
         with sending(f"file:{path}") as sender:
@@ -47,7 +47,7 @@ def test_lines_are_appended(tmp_path: Path) -> None:
 
 
 def test_rotation_by_size(tmp_path: Path) -> None:
-    """No file is larger than was asked for, so many old ones stay, and no line is lost between them."""
+    """No file exceeds ``mib``, ``keep`` old files stay, and no line between them is lost."""
     path = tmp_path / "eve.json"
     file = opened(f"file:{path}?mib=1&keep=2")
     line = Event(b"x" * (1 << 19), 0, 1)  # with its newline, one fits
@@ -58,8 +58,8 @@ def test_rotation_by_size(tmp_path: Path) -> None:
     assert last == {"eve.json": b"4\n", "eve.json.1": b"3\n", "eve.json.2": b"2\n"}
 
 
-def test_a_file_is_never_rotated_where_that_was_asked_for(tmp_path: Path) -> None:
-    """With mib=0 only others rotate it."""
+def test_mib_0_turns_rotation_off(tmp_path: Path) -> None:
+    """With mib=0 only other programs rotate the file."""
     file = opened(f"file:{tmp_path / 'eve.json'}?mib=0")
     for _ in range(3):
         file.send(Event(b"x" * (1 << 20), 0, 1))
@@ -68,7 +68,7 @@ def test_a_file_is_never_rotated_where_that_was_asked_for(tmp_path: Path) -> Non
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
-    """What was not wholly written is cut off, and comes again when there is room."""
+    """An incomplete line is removed, and written again once there is room."""
     path = tmp_path / "eve.json"
     file = opened(f"file:{path}")
     file.send(LINE)
@@ -84,8 +84,8 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     assert path.read_bytes() == 2 * (LINE.line + b"\n")
 
 
-def test_a_file_that_others_emptied(tmp_path: Path) -> None:
-    """It goes on at its start, without a hole (logrotate's copytruncate)."""
+def test_a_file_truncated_by_another_program(tmp_path: Path) -> None:
+    """Writing continues at the start, without a hole (logrotate's copytruncate)."""
     path = tmp_path / "eve.json"
     file = opened(f"file:{path}")
     file.send(LINE)
@@ -95,7 +95,7 @@ def test_a_file_that_others_emptied(tmp_path: Path) -> None:
 
 
 def test_logrotate(tmp_path: Path) -> None:
-    """The renamed file gets what came before the signal, the new one what comes after; nothing is lost."""
+    """The renamed file gets the lines before the signal, the new file those after it; none is lost."""
     path = tmp_path / "eve.json"
     (tmp_path / "conf").write_text(f"{path} {{\n    rotate 3\n    size 1\n    create 0640\n}}\n")
     (tmp_path / "conf").chmod(0o644)
@@ -117,20 +117,20 @@ def test_logrotate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://logs/", "has to start with one of file:, unix:, syslog+udp:, syslog+tcp:, syslog+tls:"),
-        ("eve.json", "has to start with one of"),
-        ("file:eve.json", "takes a path from the root, like file:/"),
-        ("file://var/log/eve.json", "takes a path from the root"),
+        ("http://logs/", "must start with one of file:, unix:, syslog+udp:, syslog+tcp:, syslog+tls:"),
+        ("eve.json", "must start with one of"),
+        ("file:eve.json", "needs an absolute path, like file:/"),
+        ("file://var/log/eve.json", "needs an absolute path"),
         ("file:{tmp}/nowhere/eve.json", "nowhere: No such file or directory"),
         ("file:{tmp}/no.pem/eve.json", "no.pem: Not a directory"),
         ("file:{tmp}", "Is a directory"),
         ("file:{tmp}/fifo", "No such device or address"),
-        ("file:{tmp}/eve.json?mb=5", "there is no option mb"),
+        ("file:{tmp}/eve.json?mb=5", "unknown option mb"),
         ("file:{tmp}/eve.json?mib=much", "invalid literal"),
-        ("file:{tmp}/eve.json?keep=0", "keep is 1 or more"),
-        ("unix:run/x", "takes a path from the root, like unix:/"),
-        ("syslog+udp://logs", "takes a host and a port, like syslog+udp://"),
-        ("syslog+tcp://:514", "takes a host and a port"),
+        ("file:{tmp}/eve.json?keep=0", "keep must be 1 or more"),
+        ("unix:run/x", "needs an absolute path, like unix:/"),
+        ("syslog+udp://logs", "needs a host and a port, like syslog+udp://"),
+        ("syslog+tcp://:514", "needs a host and a port"),
         ("syslog+tcp://logs:port", "Port could not be cast"),
         ("syslog+tcp://logs:70000", "Port out of range"),
         ("syslog+tcp://logs..example:514", "label empty"),
@@ -139,8 +139,8 @@ def test_logrotate(tmp_path: Path) -> None:
         ("syslog+tls://logs:6514?key={tmp}/no.pem", "key needs cert"),
     ],
 )
-def test_what_cannot_be_used_is_refused(tmp_path: Path, url: str, why: str) -> None:
-    """Before anything starts, with the URL and what is wrong with it."""
+def test_invalid_receivers_are_refused(tmp_path: Path, url: str, why: str) -> None:
+    """The error, raised before anything starts, has the URL and the reason."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "no.pem").write_text("no certificate\n")
     url = url.replace("{tmp}", str(tmp_path))
@@ -150,15 +150,15 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, url: str, why: str) -> N
     assert why in str(refused.value)
 
 
-def test_to_look_makes_no_file(tmp_path: Path) -> None:
-    """It would belong to who looks, and the sensor could not write to it."""
+def test_the_check_creates_no_file(tmp_path: Path) -> None:
+    """A file created by the check could belong to another user, and the sensor could not write to it."""
     assert list(event_faults(Settings(events=(f"file:{tmp_path}/eve.json",)))) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_that_others_may_write_to(tmp_path: Path) -> None:
-    """Is told to who may not."""
-    program = "from sensor.events.url import destination; import sys; destination(sys.argv[1])"
+def test_a_directory_without_write_permission(tmp_path: Path) -> None:
+    """An unprivileged user gets the reason."""
+    program = "from sensor.events.url import receiver_of; import sys; receiver_of(sys.argv[1])"
     path = tmp_path / "eve.json"
     tmp_path.chmod(0o555)
     command = [

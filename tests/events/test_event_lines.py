@@ -1,4 +1,4 @@
-"""What an event says: Suricata's fields with Suricata's meanings, and where the evidence is."""
+"""The fields of an event: Suricata's, with Suricata's meanings, and the location of the evidence."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import jsonschema
 import pytest
 from event_samples import NOON_NS, SERVICE, THREAT, item
 
-from sensor.events.eve import Form, alerts, flow_id
+from sensor.events.eve import EventOptions, alerts, flow_id
 from sensor.evidence.writer import Chunk, EvidenceWriter
 from sensor.model import Evidence, FiveTuple
 
-FORM = Form("probe", 3, 0, None)
+OPTIONS = EventOptions("probe", 3, 0, None)
 FILE = Path("/e/3/202306181200.pcap")
 
 EVE_ALERT = {
@@ -54,21 +54,23 @@ EVE_ALERT = {
     },
     "additionalProperties": False,
 }
-"""The part of Suricata's own schema that alerts need, and our object beside it."""
+"""The part of Suricata's own schema that describes alerts, and our object ``sensor``."""
 
 
-def lines(*items: Evidence, form: Form = FORM, path: Path | None = FILE) -> list[dict[str, Any]]:
-    """The events of these pieces, each of which is a proper alert."""
-    events = [json.loads(event.line) for event in alerts(Chunk(path, 24, items), form)]
+def lines(
+    *items: Evidence, options: EventOptions = OPTIONS, path: Path | None = FILE
+) -> list[dict[str, Any]]:
+    """Return the events of these items; check each against the schema."""
+    events = [json.loads(event.line) for event in alerts(Chunk(path, 24, items), options)]
     for event in events:
         jsonschema.validate(event, EVE_ALERT)
     return events
 
 
 def test_an_event_in_full() -> None:
-    """Every field of a match that has all of them."""
-    form = Form("probe", 3, 100, "https://probe:8321")
-    [event] = lines(item(7, b'\0id= union "\xff', (SERVICE,)), form=form)
+    """A match that has a value for every field."""
+    options = EventOptions("probe", 3, 100, "https://probe:8321")
+    [event] = lines(item(7, b'\0id= union "\xff', (SERVICE,)), options=options)
     assert event == {
         "timestamp": "2023-06-18T12:00:00.000007+0000",
         "flow_id": event["flow_id"],
@@ -109,7 +111,7 @@ def test_an_event_in_full() -> None:
 
 
 def test_an_event_for_each_match() -> None:
-    """Threats are of severity 1; a frame that was kept for its flow alone is no alert."""
+    """Threats have severity 1; a frame kept only for its flow makes no alert."""
     events = lines(item(0, rules=(THREAT, SERVICE)), item(1, rules=()), item(2))
     assert [(e["src_port"], e["alert"]["signature_id"], e["alert"]["severity"]) for e in events] == [
         (0, 51001, 1),
@@ -119,19 +121,19 @@ def test_an_event_for_each_match() -> None:
 
 
 def test_the_payload_is_bounded() -> None:
-    """To what was asked for, and by default there is none."""
-    [event] = lines(item(0, b"0123456789"), form=Form("probe", 3, 4, None))
+    """``events_payload`` limits it; by default there is none."""
+    [event] = lines(item(0, b"0123456789"), options=EventOptions("probe", 3, 4, None))
     assert (event["payload"], event["payload_printable"]) == (base64.b64encode(b"0123").decode(), "0123")
     assert "payload" not in lines(item(0))[0]
 
 
 def test_offsets_are_those_of_the_file(tmp_path: Path) -> None:
-    """The record there is the packet the event is of, whatever was matched before it."""
+    """The record at the offset is the packet of the event, even if items before it had no match."""
     items = [item(number, b"x" * number, (THREAT,) if number % 2 else ()) for number in range(10)]
     writer = EvidenceWriter(tmp_path, 3)
     [chunk] = writer.write(items)
     writer.close()
-    found = [json.loads(event.line) for event in alerts(chunk, FORM)]
+    found = [json.loads(event.line) for event in alerts(chunk, OPTIONS)]
     assert [event["src_port"] for event in found] == [1, 3, 5, 7, 9]
     for event in found:
         with Path(event["sensor"]["file"]).open("rb") as file:
@@ -140,20 +142,20 @@ def test_offsets_are_those_of_the_file(tmp_path: Path) -> None:
             assert file.read(len(frame)) == frame
 
 
-def test_evidence_that_could_not_be_written_is_still_told_of() -> None:
-    """Without a place where it would be."""
-    [event] = lines(item(0), path=None, form=Form("probe", 3, 0, "http://probe"))
+def test_an_event_without_stored_evidence() -> None:
+    """Evidence that could not be written still makes an event, without file, offset and URL."""
+    [event] = lines(item(0), path=None, options=EventOptions("probe", 3, 0, "http://probe"))
     assert event["sensor"].keys() == {"class", "start", "end", "devid"}
 
 
 def with_endpoints(protocol: int, source: str, sport: int, destination: str, dport: int) -> Evidence:
-    """A piece of this flow, without VLAN."""
+    """Return an evidence item of this flow, without VLAN."""
     ends = (bytes.fromhex(source), sport, bytes.fromhex(destination), dport)
     return item(0)._replace(five_tuple=FiveTuple(protocol, *ends), vlan=())
 
 
-def test_both_directions_have_one_flow_id() -> None:
-    """And other flows have others; it is the same number in every run."""
+def test_both_directions_have_the_same_flow_id() -> None:
+    """Other flows have other ids; the id of a flow is the same in every run."""
     there = with_endpoints(6, "0a000001", 1000, "0a000002", 80)
     back = with_endpoints(6, "0a000002", 80, "0a000001", 1000)
     others = [
@@ -169,7 +171,7 @@ def test_both_directions_have_one_flow_id() -> None:
 
 @pytest.mark.parametrize(("protocol", "name"), [(1, "ICMP"), (58, "IPv6-ICMP"), (132, "132")])
 def test_protocols_without_ports_have_none(protocol: int, name: str) -> None:
-    """Absent, not 0; ICMPv6 is called as Suricata calls it."""
+    """The ports are absent, not 0; ICMPv6 has Suricata's name."""
     [event] = lines(with_endpoints(protocol, "20010db8" + "00" * 11 + "01", 0, "ff02" + "00" * 13 + "01", 0))
     assert event["proto"] == name
     assert (event["src_ip"], event["dest_ip"]) == ("2001:db8::1", "ff02::1")

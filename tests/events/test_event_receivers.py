@@ -1,4 +1,4 @@
-"""Receivers that work, stall, die, come back, or never were: what arrives, and what is counted."""
+"""Receivers that work, stall, fail, return or are unreachable: what arrives, and what is counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from event_receivers import (
     Authority,
-    Receiver,
+    FakeReceiver,
     read_counted,
     read_datagrams,
     read_lines,
@@ -35,12 +35,12 @@ BIG = b"union " * 1000
 
 
 def numbers(events: list[dict[str, Any]]) -> list[int]:
-    """Which of the pieces these events are of."""
+    """Return the numbers of the evidence items of these events."""
     return [int(event["timestamp"][20:26]) for event in events]
 
 
 def only(sender: EventSender) -> ReceiverState:
-    """Return the state of the one receiver, which adds up."""
+    """Return the state of the only receiver; check that its counters add up."""
     [state] = sender.states()
     assert state.offered == state.sent + state.lost + state.waiting
     return state
@@ -50,37 +50,37 @@ Server = Callable[[Path], Any]
 
 
 @contextmanager
-def over_udp(_directory: Path) -> Iterator[tuple[str, Receiver]]:
-    """Syslog over UDP."""
+def over_udp(_directory: Path) -> Iterator[tuple[str, FakeReceiver]]:
+    """Run a syslog server over UDP."""
     with receiving(udp(), read_datagrams) as receiver:
         yield f"syslog+udp://127.0.0.1:{receiver.port}", receiver
 
 
 @contextmanager
-def over_tcp(_directory: Path) -> Iterator[tuple[str, Receiver]]:
-    """Syslog over TCP."""
+def over_tcp(_directory: Path) -> Iterator[tuple[str, FakeReceiver]]:
+    """Run a syslog server over TCP."""
     with receiving(tcp(), read_counted) as receiver:
         yield f"syslog+tcp://127.0.0.1:{receiver.port}", receiver
 
 
 @contextmanager
-def over_tls(directory: Path) -> Iterator[tuple[str, Receiver]]:
-    """Syslog over TLS, with an authority of our own."""
+def over_tls(directory: Path) -> Iterator[tuple[str, FakeReceiver]]:
+    """Run a syslog server over TLS, with an authority for this test."""
     authority = Authority(directory / "tls")
     with receiving(authority.server(tcp()), read_counted) as receiver:
         yield f"syslog+tls://127.0.0.1:{receiver.port}?ca={authority.ca}", receiver
 
 
 @contextmanager
-def over_unix_stream(directory: Path) -> Iterator[tuple[str, Receiver]]:
-    """Lines over a unix socket."""
+def over_unix_stream(directory: Path) -> Iterator[tuple[str, FakeReceiver]]:
+    """Run a receiver of lines over a unix stream socket."""
     with receiving(unix(directory / "events", socket.SOCK_STREAM), read_lines) as receiver:
         yield f"unix:{directory / 'events'}", receiver
 
 
 @contextmanager
-def over_unix_datagrams(directory: Path) -> Iterator[tuple[str, Receiver]]:
-    """Datagrams over a unix socket."""
+def over_unix_datagrams(directory: Path) -> Iterator[tuple[str, FakeReceiver]]:
+    """Run a receiver of unix datagrams."""
     with receiving(unix(directory / "events", socket.SOCK_DGRAM), read_datagrams) as receiver:
         yield f"unix:{directory / 'events'}", receiver
 
@@ -91,7 +91,7 @@ ALL = [*STREAMS, over_udp, over_unix_datagrams]
 
 @pytest.mark.parametrize("server", ALL)
 def test_every_event_arrives_once_and_in_order(tmp_path: Path, server: Server) -> None:
-    """Over every transport, up to the last one before the end."""
+    """Every transport delivers all events, up to the last one before the end."""
     with server(tmp_path) as (url, receiver):
         with sending(url) as sender:
             wait_until(lambda: only(sender).connected)
@@ -103,7 +103,7 @@ def test_every_event_arrives_once_and_in_order(tmp_path: Path, server: Server) -
 
 @pytest.mark.parametrize("server", ALL)
 def test_long_events_arrive_whole(tmp_path: Path, server: Server) -> None:
-    """The longest payload that can be asked for, up to the last byte, even in one datagram."""
+    """The longest payload that the settings allow arrives to the last byte, even in one datagram."""
     payload = bytes(range(256)) * 64 + b"beyond"
     with server(tmp_path) as (url, receiver):
         with sending(url, events_payload=16384) as sender:
@@ -113,19 +113,19 @@ def test_long_events_arrive_whole(tmp_path: Path, server: Server) -> None:
 
 
 @pytest.mark.parametrize("server", STREAMS)
-def test_a_receiver_that_stops_reading_costs_its_own_events(tmp_path: Path, server: Server) -> None:
-    """What there is no room for is counted; another receiver gets everything; then it goes on."""
+def test_a_receiver_that_stops_reading_loses_only_its_own_events(tmp_path: Path, server: Server) -> None:
+    """Events beyond the queue are counted as lost; the other receiver gets all; then the first resumes."""
     file = tmp_path / "eve.json"
     with server(tmp_path) as (url, receiver):
         receiver.pause()
         with sending(url, f"file:{file}", events_queue_mib=1, events_payload=2000) as sender:
             for first in range(0, 6000, 100):
-                sender.offer([chunk(first, 100, BIG)])  # less than a queue takes
+                sender.offer([chunk(first, 100, BIG)])  # fits into a queue
                 wait_until(lambda wanted=first + 100: sender.states()[1].sent == wanted)
             stalled = sender.states()[0]
             assert stalled.lost > 0
             assert stalled.waiting > 100
-            receiver.go_on()
+            receiver.resume()
             wait_until(lambda: sender.states()[0].waiting == 0)
             sender.offer([chunk(900_000, 1)])
         state = sender.states()[0]
@@ -140,8 +140,8 @@ def test_a_receiver_that_stops_reading_costs_its_own_events(tmp_path: Path, serv
 
 
 @pytest.mark.parametrize("server", [over_tls, over_unix_stream])
-def test_a_receiver_that_stalls_to_the_end(tmp_path: Path, server: Server) -> None:
-    """The sensor ends nevertheless, and what was not sent is lost."""
+def test_a_receiver_that_stalls_until_the_end(tmp_path: Path, server: Server) -> None:
+    """The sensor ends nevertheless; events not sent count as lost."""
     with server(tmp_path) as (url, receiver):
         receiver.pause()
         with sending(url, events_payload=2000) as sender:
@@ -150,12 +150,12 @@ def test_a_receiver_that_stalls_to_the_end(tmp_path: Path, server: Server) -> No
         state = only(sender)
         assert state.waiting == 0
         assert state.lost > 0
-        receiver.go_on()
+        receiver.resume()
         wait_until(lambda: len(receiver.events) == state.sent)
 
 
-def test_a_receiver_that_dies_and_comes_back() -> None:
-    """What comes while it is away waits, and arrives on the next connection, in order."""
+def test_a_receiver_that_goes_away_and_returns() -> None:
+    """Events wait while it is away, and arrive on the next connection in order."""
     with receiving(tcp(), read_counted) as first:
         port = first.port
         with sending(f"syslog+tcp://127.0.0.1:{port}") as sender:
@@ -172,7 +172,7 @@ def test_a_receiver_that_dies_and_comes_back() -> None:
 
 
 def test_a_receiver_that_closes_just_before_an_event() -> None:
-    """Its end is seen before the event is sent: nothing goes to a connection that is closed."""
+    """The sender notices before it sends: no event goes to a closed connection."""
     with over_tcp(Path()) as (url, receiver), sending(url) as sender:
         for number in range(4):
             wait_until(lambda: only(sender).connected)
@@ -185,10 +185,8 @@ def test_a_receiver_that_closes_just_before_an_event() -> None:
 
 
 @pytest.mark.parametrize("server", STREAMS)
-def test_a_receiver_that_never_was_there(
-    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """It is said once; all events are lost at the end, which does not wait for it."""
+def test_an_unreachable_receiver(tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    """The log says it once; all events are lost at the end, which does not wait for it."""
     with server(tmp_path) as (url, receiver):
         receiver.close()
     with sending(url) as sender:
@@ -197,13 +195,13 @@ def test_a_receiver_that_never_was_there(
         assert not only(sender).connected
     state = only(sender)
     assert (state.sent, state.lost, state.waiting) == (0, 1000, 0)
-    assert capfd.readouterr().err.count("it is tried again") == 1
+    assert capfd.readouterr().err.count("events wait in the queue, retrying") == 1
 
 
-def test_a_server_that_cannot_prove_its_name_gets_nothing(
+def test_a_server_with_a_wrong_certificate_gets_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A certificate of another authority, or for another name; the log says why."""
+    """Another authority or another name: the log says which."""
     ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
     with receiving(ours.server(tcp()), read_counted) as receiver:
         urls = [
@@ -220,8 +218,8 @@ def test_a_server_that_cannot_prove_its_name_gets_nothing(
     assert "Hostname mismatch" in log
 
 
-def test_a_server_that_wants_a_certificate(tmp_path: Path) -> None:
-    """It gets the one that was named."""
+def test_a_server_that_requires_a_client_certificate(tmp_path: Path) -> None:
+    """It gets the certificate from the URL."""
     authority = Authority(tmp_path / "tls")
     cert, key = authority.issue("client", "DNS:client")
     with receiving(authority.server(tcp(), wants_certificate=True), read_counted) as receiver:
@@ -231,8 +229,8 @@ def test_a_server_that_wants_a_certificate(tmp_path: Path) -> None:
         wait_until(lambda: len(receiver.events) == 10)
 
 
-def test_a_sender_that_is_killed_is_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What it had not sent is counted as lost, exactly; what comes after it arrives."""
+def test_a_killed_sender_is_restarted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Exactly the events it had not sent count as lost; later events arrive."""
     with over_tcp(tmp_path) as (url, receiver), sending(url) as sender:
         sender.offer([chunk(0, 100)])
         wait_until(lambda: only(sender).sent == 100)
@@ -240,7 +238,7 @@ def test_a_sender_that_is_killed_is_started_again(tmp_path: Path, caplog: pytest
         os.kill(sender.pid, signal.SIGSTOP)
         sender.offer([chunk(100, 50)])
         os.kill(sender.pid, signal.SIGKILL)
-        wait_until(lambda: sender.tick() or "the sender of events died (exit code -9)" in caplog.text)
+        wait_until(lambda: sender.tick() or "the event sender died (exit code -9)" in caplog.text)
         assert (only(sender).sent, only(sender).lost) == (100, 50)
         sender.offer([chunk(150, 50)])
         wait_until(lambda: len(receiver.events) == 150)
@@ -248,8 +246,8 @@ def test_a_sender_that_is_killed_is_started_again(tmp_path: Path, caplog: pytest
     assert numbers(receiver.events) == [*range(100), *range(150, 200)]
 
 
-def test_a_sender_that_stands_still_does_not_stop_who_feeds_it(tmp_path: Path) -> None:
-    """The channel takes what it has room for; the rest is lost at once, and counted."""
+def test_a_stopped_sender_does_not_block_the_supervisor(tmp_path: Path) -> None:
+    """The channel accepts what fits; the rest is counted as lost at once."""
     with over_tcp(tmp_path) as (url, receiver), sending(url) as sender:
         wait_until(lambda: only(sender).connected)
         assert sender.pid
@@ -264,7 +262,7 @@ def test_a_sender_that_stands_still_does_not_stop_who_feeds_it(tmp_path: Path) -
 
 
 def test_the_sender_ends_with_its_supervisor(tmp_path: Path) -> None:
-    """Even where that was killed: the channel ends, what it held is sent, and no process is left."""
+    """Even if the supervisor is killed: the sender sends what the channel held, then ends."""
     with over_tcp(tmp_path) as (url, receiver):
         program = """
 import os, signal, sys

@@ -1,4 +1,4 @@
-"""rsyslog, as it comes with Debian, takes the events over UDP, TCP and TLS, and understands their JSON."""
+"""Debian's rsyslog accepts events over UDP, TCP and TLS, and parses their JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if $parsesuccess == "OK" then action(type="omfile" file="{directory}/seen" templ
 
 @contextmanager
 def rsyslog(directory: Path, authority: Authority, *, tls: bool) -> Iterator[tuple[int, int]]:
-    """Its ports for UDP and for TCP, plain or with TLS."""
+    """Run rsyslog; yield its UDP port and its TCP port (plain or TLS)."""
     cert, key = authority.issue("server", "IP:127.0.0.1")
     with udp() as taken:
         udp_port = taken.getsockname()[1]
@@ -60,8 +60,8 @@ def rsyslog(directory: Path, authority: Authority, *, tls: bool) -> Iterator[tup
 
 
 @pytest.mark.parametrize("scheme", ["syslog+udp", "syslog+tcp", "syslog+tls"])
-def test_rsyslog_understands_events(tmp_path: Path, scheme: str) -> None:
-    """Header and JSON of every event, by its own parsers."""
+def test_rsyslog_parses_every_event(tmp_path: Path, scheme: str) -> None:
+    """The parsers of rsyslog read the header and the JSON of every event."""
     authority = Authority(tmp_path / "tls")
     with rsyslog(tmp_path, authority, tls=scheme == "syslog+tls") as (udp_port, tcp_port):
         url = {

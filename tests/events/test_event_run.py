@@ -1,4 +1,4 @@
-"""`sensor run` with receivers: what they are told is what the evidence holds, and none can harm it."""
+"""`sensor run` with receivers: events agree with the evidence, and no receiver can harm it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Network = tuple[str, str]
 
 
 def traffic(directory: Path) -> tuple[Path, int]:
-    """Frames with attacks in them, and how many."""
+    """Write a capture with attacks in it; return its path and its number of frames."""
     frames = mix.demo(seed=1).frames
     write_capture(directory / "traffic.pcap", frames)
     return directory / "traffic.pcap", len(frames)
 
 
 def records(run: Run) -> dict[tuple[str, int], Record]:
-    """All evidence by file and offset."""
+    """Return all evidence records by file and offset."""
     found = {}
     for path in run.files:
         with path.open("rb") as file:
@@ -38,18 +38,18 @@ def records(run: Run) -> dict[tuple[str, int], Record]:
 
 
 def events_in(path: Path) -> list[dict[str, Any]]:
-    """The events of a file."""
+    """Return the events in a file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def said(run: Run, receiver: str) -> str:
-    """What the log says in the end of a receiver."""
+def final_counts(run: Run, receiver: str) -> str:
+    """Return the counts that the log reports for a receiver at the end."""
     [line] = [line for line in run.log if f"events: {receiver}: " in line and " sent, " in line]
     return line.rpartition(": ")[2]
 
 
-def test_events_are_those_of_the_evidence(network: Network, tmp_path: Path) -> None:
-    """One for each match, with the place of the packet, in a file and by syslog; the same as with --json."""
+def test_events_agree_with_the_evidence(network: Network, tmp_path: Path) -> None:
+    """A file and a syslog server get one event per match with the packet's location, as --json does."""
     path, total = traffic(tmp_path)
     with receiving(tcp(), read_counted) as receiver:
         syslog = f"syslog+tcp://127.0.0.1:{receiver.port}"
@@ -79,20 +79,20 @@ def test_events_are_those_of_the_evidence(network: Network, tmp_path: Path) -> N
         assert event["in_iface"] == match["interface"] == network[0]
         assert event["alert"]["signature_id"] == match["rule"]
         assert (event["src_ip"], event.get("src_port", 0)) == (match["sip"], match["sport"])
-    assert said(run, syslog) == f"{len(events)} sent, 0 lost"
+    assert final_counts(run, syslog) == f"{len(events)} sent, 0 lost"
 
 
-def test_receivers_that_are_no_good_do_not_cost_evidence(network: Network, tmp_path: Path) -> None:
-    """One stalls, one never was there: every frame is accounted for, all evidence is written."""
+def test_failing_receivers_do_not_affect_evidence(network: Network, tmp_path: Path) -> None:
+    """One receiver stalls and one is unreachable: all frames are accounted for, all evidence is written."""
     path, total = traffic(tmp_path)
     with tcp() as taken:
-        nobody = f"syslog+tcp://127.0.0.1:{taken.getsockname()[1]}"
+        unreachable = f"syslog+tcp://127.0.0.1:{taken.getsockname()[1]}"
     with receiving(tcp(), read_counted) as receiver:
         receiver.pause()
         stalled = f"syslog+tcp://127.0.0.1:{receiver.port}"
         flags = (
             "--events",
-            nobody,
+            unreachable,
             "--events",
             stalled,
             "--events-payload",
@@ -110,13 +110,13 @@ def test_receivers_that_are_no_good_do_not_cost_evidence(network: Network, tmp_p
         run.counters["seen"] == run.counters["submitted"] + sum(run.counters["ignored"].values()) == 3 * total
     )
     assert run.counters["written"] + run.counters["suppressed"] == run.counters["matched"] > 0
-    assert said(run, nobody) == f"0 sent, {offered} lost"
-    sent, lost = (int(word) for word in said(run, stalled).split() if word.isdigit())
+    assert final_counts(run, unreachable) == f"0 sent, {offered} lost"
+    sent, lost = (int(word) for word in final_counts(run, stalled).split() if word.isdigit())
     assert sent + lost == offered
 
 
-def test_nobody_reads_what_json_prints(network: Network, tmp_path: Path) -> None:
-    """Capture goes on, ends when it is told to, and says how many lines nobody got."""
+def test_json_output_that_nobody_reads(network: Network, tmp_path: Path) -> None:
+    """Capture continues, stops on SIGINT, and reports how many lines were lost."""
     path, total = traffic(tmp_path)
     command = [*SENSOR, "run", "-i", network[0], "--evidence", str(tmp_path / "evidence"), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -137,13 +137,13 @@ def test_nobody_reads_what_json_prints(network: Network, tmp_path: Path) -> None
         finally:
             process.kill()
     assert run.counters["written"] > 0
-    sent, lost = (int(word) for word in said(run, "--json").split() if word.isdigit())
+    sent, lost = (int(word) for word in final_counts(run, "--json").split() if word.isdigit())
     assert lost > 0
     assert sent == printed
 
 
-def test_sighup_opens_the_file_anew(network: Network, tmp_path: Path) -> None:
-    """As logrotate wants it: the renamed file is left alone, a new one goes on."""
+def test_sighup_reopens_the_file(network: Network, tmp_path: Path) -> None:
+    """As logrotate needs it: the renamed file is left alone, and a new file is written."""
     path, total = traffic(tmp_path)
     file, old = tmp_path / "eve.json", tmp_path / "eve.json.1"
     with running(network[0], tmp_path / "evidence", "--events", f"file:{file}?mib=0") as run:
@@ -157,10 +157,10 @@ def test_sighup_opens_the_file_anew(network: Network, tmp_path: Path) -> None:
     assert len(events_in(file)) == len(run.matches) > 0
 
 
-def test_a_receiver_that_means_nothing_is_refused(network: Network, tmp_path: Path) -> None:
-    """As a wrong setting, before anything is touched."""
+def test_an_invalid_receiver_is_refused(network: Network, tmp_path: Path) -> None:
+    """An invalid URL is a settings error, found before anything is created."""
     command = [*SENSOR, "run", "-i", network[0], "--evidence", str(tmp_path / "evidence")]
     done = subprocess.run([*command, "--events", "eve.json"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("sensor: events: eve.json: has to start with one of")
+    assert done.stderr.splitlines()[-1].startswith("sensor: events: eve.json: must start with one of")
     assert not (tmp_path / "evidence").exists()
