@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sensor.config.settings import Settings
-from sensor.evidence.writer import writing_process
+from sensor.evidence.directory_lock import writing_process
 
 
 def running_sensor(settings: Settings) -> int | None:

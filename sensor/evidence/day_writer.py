@@ -1,34 +1,24 @@
 """The index database of one UTC day, open for writing. Runs with the evidence writer.
 
-Used as a context manager a `DayWriter` is a transaction. When that fails the object is of no use any more:
-what it remembers may be ahead of the database.
+Used as a context manager, a `DayWriter` is a transaction. After a failed transaction it must be discarded
+with `DayWriter.abandon`, because its caches may contain rows that the database does not have.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from sensor.evidence.index_schema import (
-    CLASS_BITS,
-    NO_INTERFACE,
-    OFFSET_BITS,
-    OFFSET_MASK,
-    SCHEMA,
-    TALLY_IDS,
-    Day,
-    check_ours,
-)
-from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, SNAPLEN
+from sensor.evidence.index_schema import SCHEMA, TALLY_IDS, Day, check_ours
+from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, record_offsets
+from sensor.evidence.row_builder import CLASSES, MATCHES, RowBuilder, inserted_number, rule_numbers
 from sensor.evidence.segments import Segments
-from sensor.model import Evidence, LinkType, Match, Rule
+from sensor.model import Evidence, LinkType
 
 _SETTINGS = (
     "journal_mode = WAL",
@@ -38,38 +28,40 @@ _SETTINGS = (
 )
 _INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 17)})"
 _SELECT = "SELECT id, segment, classes, matches FROM evidence"
-_CLASSES, _MATCHES = 14, 15
-"""Their places in a row."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class UnusableError(Exception):
-    """The database is torn or foreign, or was in use when the machine went down."""
+    """The database is damaged or foreign, or was in use when the machine went down."""
+
+
+Located = Sequence[tuple[int, Evidence]]
+"""Items of evidence, each with the offset of its record."""
 
 
 class Gap(NamedTuple):
-    """Records of a file that have no rows yet."""
+    """A stretch of an evidence file whose records have no rows yet."""
 
     name: str
     start: int
     end: int
-    """Offsets of the first record, and behind the last."""
+    """Offset of the first record, and of the byte after the last one."""
 
 
 class DayWriter:
-    """One database, created where there is none.
+    """One database, created if it does not exist.
 
-    Raises `UnusableError`, or `sqlite3.OperationalError` where it is locked or the disk is full.
+    Raises:
+        UnusableError: the database cannot be trusted; it must be rebuilt.
+        sqlite3.OperationalError: the database is locked, or the disk is full.
     """
 
     def __init__(self, path: Path, day: Day, interface_name: Callable[[int], str]) -> None:
-        self._start_us = day.start_us
-        self._interface_name = interface_name
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         self._execute = self._connection.execute
         try:
             self._open(path)
-            self._load()
+            self._load(day, interface_name)
         except sqlite3.OperationalError:
             self.abandon()
             raise
@@ -80,7 +72,7 @@ class DayWriter:
     def _open(self, path: Path) -> None:
         execute = self._connection.execute
         boot_id = _BOOT_ID.read_text().strip()
-        # Without tables it is new, or its making was broken off.
+        # A database without tables is new, or its creation was interrupted.
         is_new = execute("SELECT 1 FROM sqlite_schema").fetchone() is None
         if not is_new:
             check_ours(self._connection)
@@ -93,19 +85,13 @@ class DayWriter:
             raise sqlite3.DatabaseError("the machine went down while it was in use")
         execute("INSERT INTO boot SELECT ? WHERE NOT EXISTS (SELECT 1 FROM boot)", [boot_id])
 
-    def _load(self) -> None:
-        execute = self._connection.execute
+    def _load(self, day: Day, interface_name: Callable[[int], str]) -> None:
         self._files: dict[str, tuple[int, int]] = {
             name: (file, end)
-            for file, name, end in execute("SELECT file, name, end FROM file WHERE name IS NOT NULL")
+            for file, name, end in self._execute("SELECT file, name, end FROM file WHERE name IS NOT NULL")
         }
-        self._interfaces: dict[str, int] = dict(execute("SELECT name, interface FROM interface"))
-        self._rules: dict[tuple[Any, ...], int] = {
-            tuple(row): number
-            for number, *row in execute("SELECT rule, class, rule_id, type, name, vendor, os FROM rule")
-        }
-        self._numbers: dict[int, tuple[Rule, int, int]] = {}
         self._segments = Segments(self._connection)
+        self._builder = RowBuilder(self._connection, self._segments, interface_name, day.start_us)
 
     def __enter__(self) -> Self:
         self._execute("BEGIN IMMEDIATE")
@@ -119,25 +105,23 @@ class DayWriter:
             self._execute("COMMIT")
 
     def close(self) -> None:
-        """Close the database for good; one closed like this is trusted after a power cut."""
+        """Close the database cleanly: it is then trusted after a power cut."""
         with contextlib.suppress(sqlite3.Error):
             self._execute("DELETE FROM boot")
         self._connection.close()
 
     def abandon(self) -> None:
-        """Close the database as it is after a failure."""
+        """Close the database after a failure, without marking it as clean."""
         self._connection.close()
 
-    # Records that are written
-
     def add(self, name: str, linktype: int, offset: int, items: Sequence[Evidence]) -> bool:
-        """Make the rows of records that stand in a file from an offset on, one behind the other.
+        """Add rows for consecutive records of a file, the first of which is at ``offset``.
 
-        Returns whether there is now a gap before them.
+        Returns True if the file now has a gap before them.
         """
-        offsets = list(accumulate(map(_record_bytes, items), initial=offset))
+        offsets = record_offsets(items, offset)
         file, end = self._files.get(name) or self._new_file(name, linktype)
-        if offset < end:  # somebody removed the file, and it was begun anew
+        if offset < end:  # the file was deleted, and started again
             self.forget(name)
             file, end = self._new_file(name, linktype)
         if offset > end:
@@ -147,16 +131,16 @@ class DayWriter:
         return offset > end
 
     def add_gap(self, name: str, size: int, linktype: int = LinkType.ETHERNET) -> None:
-        """Note that the records behind those known, up to this size of the file, have no rows.
+        """Add a gap from the end of the known records to ``size``.
 
-        The link type is that of a file that is not known yet.
+        ``linktype`` is used if the file is not known yet.
         """
         file, end = self._files.get(name) or self._new_file(name, linktype)
         self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, end, size])
         self._set_end(name, file, size)
 
-    def fill(self, gap: Gap, located: Sequence[tuple[int, Evidence]], rest: int) -> None:
-        """Make the rows of a gap's first records; its part from offset ``rest`` on is left."""
+    def fill(self, gap: Gap, located: Located, rest: int) -> None:
+        """Add rows for the first records of a gap, which then starts at offset ``rest``."""
         if gap.name not in self._files:  # deleted in the meantime
             return
         file, _ = self._files[gap.name]
@@ -165,15 +149,15 @@ class DayWriter:
         if rest < gap.end:
             self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, rest, gap.end])
 
-    def add_strays(self, name: str, located: Sequence[tuple[int, Evidence]]) -> None:
-        """Make the rows of records in a gap that another day's database has."""
+    def add_strays(self, name: str, located: Located) -> None:
+        """Add rows for records that belong to this day, in a gap that another day's database has."""
         offsets, items = _unzip(located)
         file, end = self._files.get(name) or self._new_file(name, items[0].linktype)
         self._insert(file, offsets, items)
-        self._set_end(name, file, max(end, offsets[-1] + _record_bytes(items[-1])))
+        self._set_end(name, file, max(end, record_offsets(items[-1:], offsets[-1])[-1]))
 
     def gaps(self) -> list[Gap]:
-        """List the gaps, the newest file first."""
+        """Return the gaps, the newest file first."""
         rows = self._execute(
             "SELECT name, start, gap.end FROM gap JOIN file USING (file) WHERE name IS NOT NULL"
             " ORDER BY name DESC, start"
@@ -181,7 +165,7 @@ class DayWriter:
         return [Gap(*row) for row in rows]
 
     def files(self) -> dict[str, int]:
-        """Return for each file the offset up to which it is known."""
+        """Return the offset up to which each file is known."""
         return {name: end for name, (_, end) in self._files.items()}
 
     def _new_file(self, name: str, linktype: int) -> tuple[int, int]:
@@ -189,7 +173,7 @@ class DayWriter:
             "INSERT INTO file VALUES (NULL, ?, ?, ?, 0, ?, -1)",
             [name, linktype, FILE_HEADER_BYTES, (1 << 63) - 1],
         )
-        self._files[name] = _number(cursor), FILE_HEADER_BYTES
+        self._files[name] = inserted_number(cursor), FILE_HEADER_BYTES
         return self._files[name]
 
     def _set_end(self, name: str, file: int, end: int) -> None:
@@ -197,17 +181,17 @@ class DayWriter:
         self._files[name] = file, end
 
     def _insert(self, file: int, offsets: Sequence[int], items: Sequence[Evidence]) -> None:
-        rows, hits = self._rows(file, offsets, items)
+        rows, matches = self._builder.rows(file, offsets, items)
         self._execute("SAVEPOINT rows")
         try:
             self._connection.executemany(_INSERT, rows)
-            self._connection.executemany("INSERT INTO hit VALUES (?, ?)", hits)
+            self._connection.executemany("INSERT INTO hit VALUES (?, ?)", matches)
         except sqlite3.IntegrityError:
             self._execute("ROLLBACK TO rows")
             rows = self._insert_each(rows)
         self._execute("RELEASE rows")
         if rows:
-            self._count(Counter((row[0] // TALLY_IDS, row[_CLASSES]) for row in rows))
+            self._count(Counter((row[0] // TALLY_IDS, row[CLASSES]) for row in rows))
             self._execute(
                 "UPDATE file SET pieces = pieces + ?, oldest = min(oldest, ?), newest = max(newest, ?)"
                 " WHERE file = ?",
@@ -221,83 +205,34 @@ class DayWriter:
         )
 
     def _insert_each(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Insert rows of which some have ids that are taken: by themselves, or by another record's."""
+        """Insert rows one by one, because some of their ids are in use; return those inserted.
+
+        A row that is already there is skipped; a row whose id another record has gets the next free id.
+        """
         inserted = []
         for id_, *columns in rows:
             file, offset, segment = columns[0], columns[1], columns[-1]
             while found := self._execute("SELECT file, offset FROM evidence WHERE id = ?", [id_]).fetchone():
                 if found == (file, offset):
-                    self._segments.give_back(segment, 1)
+                    self._segments.remove(segment, 1)
                     break
                 id_ += 1
             else:
                 self._execute(_INSERT, [id_, *columns])
-                hits = [(rule, id_) for rule, *_ in json.loads(columns[_MATCHES - 1] or "[]")]
-                self._connection.executemany("INSERT INTO hit VALUES (?, ?)", hits)
+                matches = [(rule, id_) for rule in rule_numbers(columns[MATCHES - 1])]
+                self._connection.executemany("INSERT INTO hit VALUES (?, ?)", matches)
                 inserted.append((id_, *columns))
         return inserted
 
-    def _rows(
-        self, file: int, offsets: Sequence[int], items: Sequence[Evidence]
-    ) -> tuple[list[tuple[Any, ...]], list[tuple[int, int]]]:
-        """Make the rows of evidence and hits; the loop runs once for each piece, so it stays short."""
-        rows: list[tuple[Any, ...]] = []
-        hits: list[tuple[int, int]] = []
-        interfaces: dict[int, int] = {}
-        take, start_us = self._segments.take, self._start_us
-        for offset, item in zip(offsets, items, strict=False):
-            frame, timestamp_ns, wirelen, _, index, five_tuple, vlan, start, end, matches = item
-            id_ = (timestamp_ns // 1000 - start_us) << OFFSET_BITS | offset & OFFSET_MASK
-            interface = interfaces.get(index)
-            if interface is None:
-                interface = interfaces[index] = self._interface(index)
-            classes, shown = self._note(matches, id_, hits) if matches else (0, None)
-            caplen = min(len(frame), SNAPLEN)
-            tags = b"".join(tci.to_bytes(2, "big") for tci in vlan) if vlan else None
-            place = id_, file, offset, caplen, wirelen, interface
-            rows.append((*place, *five_tuple, tags, start, end, classes, shown, take(id_)))
-        return rows, hits
-
-    def _note(self, matches: Sequence[Match], id_: int, hits: list[tuple[int, int]]) -> tuple[int, str]:
-        """Append the hits; return the classes, and the matches as they are stored."""
-        classes = 0
-        shown = ""
-        for rule, start, end, version in matches:
-            known = self._numbers.get(rule.rule_id)
-            if known is None or (known[0] is not rule and known[0] != rule):
-                known = self._numbers[rule.rule_id] = rule, self._rule(rule), CLASS_BITS[rule.rule_class]
-            _, number, bit = known
-            classes |= bit
-            hits.append((number, id_))
-            text = "null" if version is None else json.dumps(version)
-            shown += f"{',' if shown else '['}[{number},{start},{end},{text}]"
-        return classes, f"{shown}]"
-
-    def _rule(self, rule: Rule) -> int:
-        row = (rule.rule_class, rule.rule_id, rule.type, rule.name, rule.vendor, rule.os)
-        if row not in self._rules:
-            cursor = self._execute("INSERT INTO rule VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
-            self._rules[row] = _number(cursor)
-        return self._rules[row]
-
-    def _interface(self, index: int) -> int:
-        name = "" if index == NO_INTERFACE else self._interface_name(index)
-        if name not in self._interfaces:
-            cursor = self._execute("INSERT INTO interface VALUES (NULL, ?)", [name])
-            self._interfaces[name] = _number(cursor)
-        return self._interfaces[name]
-
-    # Files that are gone
-
     def forget(self, *names: str) -> None:
-        """Hide the rows of files that are gone; `purge` deletes them."""
+        """Hide the rows of files that no longer exist; `purge` deletes them."""
         for name in names:
             file, _ = self._files.pop(name, (None, 0))
             self._execute("UPDATE file SET name = NULL WHERE file = ?", [file])
             self._execute("DELETE FROM gap WHERE file = ?", [file])
 
     def cut(self, name: str, size: int) -> None:
-        """Delete the rows of records that are not wholly within the file any more."""
+        """Delete the rows of records that lie beyond the new end of the file, wholly or partly."""
         file, _ = self._files[name]
         self._delete(
             self._execute(
@@ -311,9 +246,10 @@ class DayWriter:
         self._set_end(name, file, size)
 
     def purge(self, limit: int) -> tuple[bool, bool]:
-        """Delete so many rows of files that are gone.
+        """Delete up to ``limit`` rows of files that no longer exist.
 
-        Returns whether no file is left, so that the database may go, and whether there are more such rows.
+        Returns whether no file is left, so that the database can be deleted, and whether more such rows
+        may remain.
         """
         row = self._execute("SELECT file, oldest, newest FROM file WHERE name IS NULL").fetchone()
         if row is None or not self._files:
@@ -331,20 +267,11 @@ class DayWriter:
         self._count({key: -n for key, n in Counter((row[0] // TALLY_IDS, row[2]) for row in rows).items()})
         for id_, segment, _, matches in rows:
             self._execute("DELETE FROM evidence WHERE id = ?", [id_])
-            for number, *_ in json.loads(matches or "[]"):
+            for number in rule_numbers(matches):
                 self._execute("DELETE FROM hit WHERE rule = ? AND id = ?", [number, id_])
-            self._segments.give_back(segment, 1)
+            self._segments.remove(segment, 1)
         self._execute("UPDATE file SET pieces = pieces - ? WHERE file = ?", [len(rows), file])
 
 
-def _record_bytes(item: Evidence) -> int:
-    return RECORD_HEADER_BYTES + min(len(item.frame), SNAPLEN)
-
-
-def _unzip(located: Sequence[tuple[int, Evidence]]) -> tuple[list[int], list[Evidence]]:
+def _unzip(located: Located) -> tuple[list[int], list[Evidence]]:
     return [offset for offset, _ in located], [item for _, item in located]
-
-
-def _number(cursor: sqlite3.Cursor) -> int:
-    """Return the number of the row that was inserted."""
-    return cursor.lastrowid or 0

@@ -1,9 +1,9 @@
-"""One evidence file: its name, and its life from the first record to the finished file.
+"""One evidence file: its name, and writing it. Runs in the process that writes evidence.
 
-Runs in the process that writes evidence. A file covers five minutes of packet time. It is called
-``<stem>.pcap.temp`` while it is open and ``<stem>.pcap`` once it is finished, and it can be taken up
-again: after a restart, or for a late packet. There is no buffer in this process: what `append` has
-written survives the death of the process, though not a power cut before the kernel wrote it to disk.
+A file covers five minutes of packet time. It is called ``<stem>.pcap.temp`` while it is open and
+``<stem>.pcap`` once it is finished. A finished file is opened again after a restart or for a late packet.
+There is no buffer in this process: what `EvidenceFile.append` has written survives the end of the process,
+but not a power cut before the kernel has written it to disk.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sensor.errors import EvidenceError
-from sensor.evidence.pcap import RecordReader, encode, file_header
+from sensor.evidence.pcap import RecordReader, encode, file_header, record_offsets
 from sensor.model import Evidence, LinkType
 
 WINDOW_S = 300
-"""Packet time that one file covers."""
+"""Packet time that one file covers, in seconds."""
 
 EVIDENCE_NAME = re.compile(
     r"(?P<minute>\d{12})(?:-linktype(?P<linktype>\d+))?(?:-\d+)?\.pcap(?P<temp>\.temp)?", re.ASCII
@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 
 def file_stem(window_s: int, linktype: int, *, local_time: bool) -> str:
-    """Return the name, without its suffix, of the file for this window (a multiple of 300 s since the epoch).
+    """Return the file name without suffix for a window that starts at a multiple of 300 s since the epoch.
 
-    In local time the two hours around the end of summer time share their names, and so their files.
+    In local time, the hour before and the hour after the end of summer time share their names and files.
     """
     start = datetime.fromtimestamp(window_s, tz=None if local_time else UTC)
     stem = f"{start:%Y%m%d%H}{start.minute // 5 * 5:02}"
@@ -46,17 +46,25 @@ def file_stem(window_s: int, linktype: int, *, local_time: bool) -> str:
 
 
 def open_evidence(path: Path) -> BinaryIO:
-    """Open an evidence file to read it, by its final name, finished or not. Raises OSError."""
+    """Open an evidence file for reading, by its final name, whether it is finished or not.
+
+    Raises:
+        OSError: the file does not exist or cannot be read.
+    """
     with contextlib.suppress(FileNotFoundError):
         return path.open("rb")
     with contextlib.suppress(FileNotFoundError):
         return path.with_name(f"{path.name}.temp").open("rb")
-    return path.open("rb")  # it was finished in between, or it is gone
+    return path.open("rb")  # it was finished between the two attempts, or it is gone
 
 
 @contextlib.contextmanager
 def reading(directory: Path) -> Iterator[None]:
-    """Look into a device's directory: one that is not there is empty, one that cannot be read an error."""
+    """Handle errors of reading a device directory: a missing one counts as empty.
+
+    Raises:
+        EvidenceError: the directory cannot be read.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -66,43 +74,49 @@ def reading(directory: Path) -> Iterator[None]:
 
 
 def evidence_sizes(directory: Path) -> dict[str, tuple[int, bool]]:
-    """Return the size of each evidence file by its final name, and whether it is still open.
+    """Return the size of each evidence file and whether it is still open, by its final name.
 
-    Goes by the names; nothing where there is no directory. Raises `EvidenceError` where it cannot be read.
+    The files are recognised by their names. A missing directory has none.
+
+    Raises:
+        EvidenceError: the directory cannot be read.
     """
     sizes: dict[str, tuple[int, bool]] = {}
     with reading(directory), os.scandir(directory) as entries:
         for entry in entries:
             if EVIDENCE_NAME.fullmatch(entry.name):
-                with contextlib.suppress(FileNotFoundError):  # renamed at this moment, or deleted
+                with contextlib.suppress(FileNotFoundError):  # just renamed or deleted
                     size = entry.stat(follow_symlinks=False).st_size
                     sizes[entry.name.removesuffix(".temp")] = size, entry.name.endswith(".temp")
     return sizes
 
 
 class EvidenceFile:
-    """A file that one writer appends to; closed until `open` says that it can be."""
+    """A file that one writer appends to. It is closed until `open` has returned True."""
 
     def __init__(self, path: Path, linktype: int) -> None:
         self.path = path
-        """Its name when it is finished."""
+        """Its final name."""
         self.temp = path.with_name(f"{path.name}.temp")
         self.end = 0
-        """Bytes up to the end of the last whole record."""
+        """Offset of the byte after the last whole record."""
         self.records = 0
         self.cut = 0
-        """Bytes of a torn record that were found, and cut off, behind the last whole one."""
+        """Bytes of a torn record that were found after the last whole one, and cut off."""
         self.until_s = 0
-        """End of the last window that was written to it, seconds since the epoch."""
+        """End of the latest window written to the file, in seconds since the epoch."""
         self._linktype = linktype
         self._descriptor = -1
         self._torn = False
 
     def open(self) -> bool:
-        """Create the file, or take up the one that is there, without what is torn at its end.
+        """Create the file, or open the existing one and cut off a torn record at its end.
 
-        Returns False, with everything left as it is, when the name is taken by something that is not
-        an evidence file of this link type, is damaged, or exists both open and finished. Raises OSError.
+        Returns False, and changes nothing, if the existing file is not an evidence file of this link type,
+        is damaged, or exists under both its open and its final name.
+
+        Raises:
+            OSError: the file cannot be created, opened or renamed.
         """
         present = [path for path in (self.temp, self.path) if os.path.lexists(path)]
         if not present:
@@ -119,7 +133,10 @@ class EvidenceFile:
         return True
 
     def _check(self, path: Path) -> bool:
-        """Find the last whole record, reading the file only where it is not as this run left it."""
+        """Find the end of the last whole record; return True if the file can be appended to.
+
+        The file is only read if its size is not what this run left.
+        """
         status = path.lstat()
         if self.records and status.st_size == self.end:
             self.cut = 0
@@ -138,17 +155,18 @@ class EvidenceFile:
 
     @property
     def is_removed(self) -> bool:
-        """Whether somebody removed the open file: what is written now would be lost."""
+        """True if the open file was deleted, so that further records would be lost."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def append(self, items: Sequence[Evidence]) -> None:
-        """Write a record for each piece behind the last one.
+        """Append a record for each item.
 
-        Raises OSError, naming the file, when they do not all fit: ``records`` has then grown by those
-        that did, and what is behind them is cut off. The next call starts there.
+        Raises:
+            OSError: not all records could be written. ``records`` has grown by those that were; a partly
+                written record is cut off, and the next call continues there. The error names the file.
         """
         header = b"" if self.end else file_header(self._linktype)
-        records, ends = encode(items)
+        records, ends = encode(items), record_offsets(items)[1:]
         data = memoryview(header + records if header else records)
         done = 0
         try:
@@ -156,7 +174,7 @@ class EvidenceFile:
                 self._cut_back()
             self._torn = True
             while done < len(data):
-                # At a position of our own, so that what a failed write left behind is overwritten.
+                # Written at an explicit position, to overwrite what a failed write has left there.
                 done += os.pwrite(self._descriptor, data[done:], self.end + done)
             self._torn = False
         except OSError as error:
@@ -176,10 +194,11 @@ class EvidenceFile:
         self._torn = False
 
     def finish(self) -> None:
-        """Close the file and give it its final name; without a record in it, remove it.
+        """Close the file and give it its final name, or remove it if it has no record.
 
-        Raises OSError, with the file closed but still called ``.temp``, for instance when something
-        has taken the final name in the meantime.
+        Raises:
+            OSError: the file cannot be renamed, for instance because another file has the final name by now.
+                It is closed, and keeps its ``.temp`` name.
         """
         try:
             if self._torn:
@@ -196,18 +215,19 @@ class EvidenceFile:
 
 
 def open_file(directory: Path, stem: str, linktype: int) -> EvidenceFile:
-    """Open the evidence file of this stem, or, where a foreign file has the name, ``<stem>-2`` and so on.
+    """Open the evidence file with this stem, or ``<stem>-2`` and so on if a foreign file has the name.
 
-    Raises OSError.
+    Raises:
+        OSError: the file cannot be created or opened.
     """
     for name in chain([stem], (f"{stem}-{number}" for number in count(2))):
         file = EvidenceFile(directory / f"{name}.pcap", linktype)
         if file.open():
             if file.cut:
-                log.warning("%s: %d bytes of a torn record cut off", file.path, file.cut)
+                log.warning("%s: cut off %d bytes of a torn record", file.path, file.cut)
             return file
         log.warning(
-            "%s is foreign or damaged: left as it is, evidence goes to another name beside it", file.path
+            "%s is foreign or damaged and left as it is; evidence goes to another file beside it", file.path
         )
     raise AssertionError("count() never ends")
 

@@ -1,4 +1,4 @@
-"""Evidence as a capture file for other programs, pcap or pcapng. Runs where evidence is looked up."""
+"""Exports evidence as pcap or pcapng. Runs in the API process and in ``sensor evidence export``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def encoded(items: Iterable[Stored], container: Container) -> Iterator[bytes]:
-    """Give what a file starts with, then each packet.
+    """Yield the header of a capture file, then each packet.
 
-    A pcap file has one link type, that of its first packet; packets of another are left out, with a line
-    in the log at the end. A pcapng file has all of them, and with each packet the rules that it hit.
-    Packets that are gone from their files are left out, with a line in the log.
+    A pcap file has the link type of its first packet; packets with another one are left out, with a line in
+    the log at the end. A pcapng file has all packets, each with a comment that names the rules that matched.
+    Packets that can no longer be read are left out, with a line in the log.
     """
     return _as_pcapng(items) if container == "pcapng" else _as_pcap(items)
 
@@ -42,7 +42,9 @@ def _as_pcap(items: Iterable[Stored]) -> Iterator[bytes]:
     if linktype is None:
         yield file_header(LinkType.ETHERNET)
     if others:
-        log.warning("%d packets of another link type are left out of the pcap file: pcapng has all", others)
+        log.warning(
+            "%d packets of another link type are left out of the pcap file; use pcapng for all", others
+        )
 
 
 def _as_pcapng(items: Iterable[Stored]) -> Iterator[bytes]:
@@ -72,5 +74,5 @@ def _records(items: Iterable[Stored]) -> Iterator[tuple[Stored, Record]]:
 
 
 def label(match: StoredMatch) -> str:
-    """Name a match in a few words: ``threat 50001 SQL injection``."""
+    """Return a short text for a match: ``threat 50001 SQL injection``."""
     return " ".join(filter(None, (match.rule_class, str(match.rule_id), match.name, match.version)))

@@ -1,12 +1,12 @@
-"""The index as its one writer keeps it: a row for each record of the files. Runs with the evidence writer.
+"""The writing side of the index: one row per record of the evidence files. Runs with the evidence writer.
 
-The pcap files are the truth and come first; rows follow in batches. Nothing here stops or slows capture:
-a database that cannot be written costs a line in the log and leaves a **gap**, a stretch of a file whose
-records have no rows yet. What ends a process (``kill -9``) leaves gaps too; `sensor.evidence.reconcile` finds
-and fills them.
+The pcap files are authoritative and are written first; rows follow in batches. The index never stops or slows
+capture: if a database cannot be written, the log says so, and the records become a **gap**, a stretch of a
+file whose records have no rows yet. A killed process leaves gaps too. `sensor.evidence.reconcile` finds and
+fills them.
 
-Nothing is flushed to disk. After a power cut (another boot than that of the last writer) a database that
-was in use cannot be trusted, and is built anew.
+Nothing is flushed to disk. A database that was in use during a power cut (the boot id differs from that of
+its last writer) is not trusted, and is rebuilt.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from sensor.model import Evidence
 COMMIT_S = 0.5
 COMMIT_ITEMS = 16_384
 COMMIT_BYTES = 16 << 20
-"""Rows are committed when so much waits, or so long; and by whoever calls `IndexWriter.commit`."""
+"""Rows are committed after this time, number of items or number of bytes, or by `IndexWriter.commit`."""
 KEPT_ITEMS = 65_536
 KEPT_BYTES = 64 << 20
-"""So much waits for a database that cannot be written; beyond it rows are given up, and leave a gap."""
+"""Maximum that waits while a database cannot be written; beyond it, rows are dropped and leave a gap."""
 OPEN_DAYS = 4
+"""Maximum number of databases that are open at the same time."""
 PURGED_ROWS = 1000
-"""Rows whose files are gone are deleted so many at a time."""
+"""Rows of deleted files that one call of `IndexWriter.tidy` deletes."""
 QUIET_S = 10.0
-"""How long writing has to go well after a failure until the log says so."""
+"""Time without failures, after a failure, until the log reports that writing works again."""
 
 _TORN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Chunk:
-    """Records that stand in a file one behind the other, all of the same UTC day."""
+    """Consecutive records of a file, all of the same UTC day."""
 
     day: Day
     name: str
@@ -59,35 +60,35 @@ class _Chunk:
 
 
 class IndexFigures(NamedTuple):
-    """What became of the index so far."""
+    """The state of the index, for metrics."""
 
     rows: int
-    """Committed since the start."""
+    """Rows committed since the start."""
     waiting: int
     """Rows that are not committed yet."""
     failures: int
-    """Changes that could not be made."""
+    """Changes that failed."""
     changed_s: float | None
-    """When the last change was made, seconds since the epoch; None: none was."""
+    """Time of the last change, seconds since the epoch; None if there was none."""
     is_behind: bool
-    """Whether there may be gaps."""
+    """True if there may be gaps."""
 
 
 class IndexWriter:
-    """The databases of one device's directory, open for writing as they are needed.
+    """Writes the databases of one device directory, and opens them as needed.
 
-    Only the holder of the directory's lock may have one. No method raises for a database that is
-    locked, torn, foreign or on a full disk.
+    Only the process that holds the lock of the directory may use it. No method raises an error for a database
+    that is locked, damaged, foreign or on a full disk.
     """
 
     def __init__(self, directory: Path, interface_name: Callable[[int], str] = str) -> None:
         self.directory = directory
         self.is_behind = True
-        """Whether there may be gaps."""
+        """True if there may be gaps."""
         self.untidy: set[Day] = set(self.days())
-        """Days that may have rows whose files are gone."""
+        """Days whose databases may have rows of deleted files."""
         self.rows = 0
-        """Committed since the start."""
+        """Rows committed since the start."""
         self._failures = 0
         self._changed_s: float | None = None
         self._interface_name = interface_name
@@ -97,14 +98,14 @@ class IndexWriter:
         self._failed_s: float | None = None
 
     def add(self, name: str, linktype: int, offset: int, end: int, items: Sequence[Evidence]) -> None:
-        """Take note of records that were written.
+        """Add rows for consecutive records that were written to a file.
 
         Args:
-            name: Final name of their file.
-            linktype: Of their file.
-            offset: Where the first of them starts; the others follow it closely.
-            end: Where the last of them ends.
-            items: All of the same UTC day.
+            name: Final name of the file.
+            linktype: Link type of the file.
+            offset: Offset of the first record.
+            end: Offset of the byte after the last record.
+            items: The evidence in the records, all of the same UTC day.
         """
         day = day_of(items[0].timestamp_ns // 1000)
         last = self._waiting[-1] if self._waiting else None
@@ -114,12 +115,12 @@ class IndexWriter:
         else:
             self._waiting.append(_Chunk(day, name, linktype, offset, end, list(items)))
         if time.monotonic() - self._committed_s >= COMMIT_S or (
-            self._failed_s is None and self._is_more_waiting_than(COMMIT_ITEMS, COMMIT_BYTES)
+            self._failed_s is None and self._has_waiting(COMMIT_ITEMS, COMMIT_BYTES)
         ):
             self.commit()
 
     def commit(self) -> None:
-        """Bring what waits into the databases; what cannot be written waits on, as far as there is room."""
+        """Write the waiting rows to the databases; rows that cannot be written wait, within limits."""
         self._committed_s = time.monotonic()
         if not self._waiting:
             return
@@ -131,7 +132,7 @@ class IndexWriter:
                 self.is_behind |= is_behind
                 self.rows += sum(len(chunk.items) for chunk in chunks)
                 self._waiting = [chunk for chunk in self._waiting if chunk.day != day]
-        if self._is_more_waiting_than(KEPT_ITEMS, KEPT_BYTES):
+        if self._has_waiting(KEPT_ITEMS, KEPT_BYTES):
             self._waiting, self.is_behind = [], True
         if self._failed_s and not self._waiting and self._committed_s - self._failed_s >= QUIET_S:
             log.warning("the index is written again")
@@ -140,9 +141,9 @@ class IndexWriter:
     def change(
         self, day: Day, change: Callable[Concatenate[DayWriter, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> list[T]:
-        """Make a change to a day's database, whole or not at all.
+        """Change a day's database in one transaction.
 
-        Returns what the change returns, alone in a list; an empty list where it could not be made.
+        Returns a list with the result of ``change``, or an empty list if the transaction failed.
         """
         try:
             with self._open(day) as database:
@@ -155,18 +156,18 @@ class IndexWriter:
         return done
 
     def figures(self) -> IndexFigures:
-        """Say how it goes."""
+        """Return the state of the index."""
         waiting = sum(len(chunk.items) for chunk in self._waiting)
         return IndexFigures(self.rows, waiting, self._failures, self._changed_s, self.is_behind)
 
     def days(self) -> list[Day]:
-        """List the days that have a database, the oldest first; none where the directory cannot be read."""
+        """Return the days that have a database, the oldest first; none if the directory cannot be read."""
         with contextlib.suppress(EvidenceError):
             return [day for day, _ in databases(self.directory)]
         return []
 
     def forget(self, names: Collection[str]) -> None:
-        """Let nothing be found any more of files that were deleted; `tidy` deletes the rows."""
+        """Hide the rows of deleted files from searches; `tidy` deletes the rows."""
         for day in self.days():
             near = [name for name in names if day.is_near(name)]
             if near:
@@ -174,7 +175,7 @@ class IndexWriter:
                 self.untidy.add(day)
 
     def tidy(self) -> None:
-        """Delete some of the rows whose files are gone; the whole database where no file is left."""
+        """Delete some rows of deleted files, or the whole database if it has no files left."""
         if not self.untidy:
             return
         day = min(self.untidy)
@@ -188,7 +189,7 @@ class IndexWriter:
                 self._unlink(self.directory / day.file_name)
 
     def delete(self) -> None:
-        """Delete all databases; the files are left, of course."""
+        """Delete all databases; the evidence files are kept."""
         self._waiting.clear()
         for database in self._databases.values():
             database.abandon()
@@ -197,13 +198,13 @@ class IndexWriter:
             self._unlink(self.directory / day.file_name)
 
     def close(self) -> None:
-        """Commit and close all databases."""
+        """Commit waiting rows and close all databases."""
         self.commit()
         for database in self._databases.values():
             database.close()
         self._databases.clear()
 
-    def _is_more_waiting_than(self, items: int, size: int) -> bool:
+    def _has_waiting(self, items: int, size: int) -> bool:
         waiting = self._waiting
         return (
             sum(len(chunk.items) for chunk in waiting) >= items
@@ -211,7 +212,7 @@ class IndexWriter:
         )
 
     def _open(self, day: Day) -> DayWriter:
-        """Return the day's database, created where there is none; a torn or foreign one is moved aside."""
+        """Return the database of a day, created if missing; a damaged or foreign one is moved aside."""
         if day not in self._databases:
             while len(self._databases) >= OPEN_DAYS:
                 self._databases.pop(next(iter(self._databases))).close()
@@ -231,11 +232,11 @@ class IndexWriter:
         if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode in _TORN:
             self._move_aside(path, error)
         elif self._failed_s is None:
-            log.error("%s cannot be written, evidence is indexed later: %s", path, error)
+            log.error("%s cannot be written; its evidence is indexed later: %s", path, error)
         self._failed_s = time.monotonic()
 
     def _move_aside(self, path: Path, error: Exception) -> None:
-        log.warning("%s cannot be used (%s): moved to %s.bad, and built anew", path, error, path.name)
+        log.warning("%s cannot be used (%s): moved to %s.bad, and rebuilt", path, error, path.name)
         self.is_behind = True
         path.replace(path.with_name(f"{path.name}.bad"))
         self._unlink(path)
@@ -246,6 +247,6 @@ class IndexWriter:
 
 
 def _add_all(database: DayWriter, chunks: Sequence[_Chunk]) -> bool:
-    """Make the rows of all chunks; whether there are gaps before them."""
+    """Add rows for all chunks; return True if this left a gap before one of them."""
     gaps = [database.add(one.name, one.linktype, one.offset, one.items) for one in chunks]
     return any(gaps)

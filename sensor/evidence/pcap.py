@@ -1,14 +1,15 @@
-"""The classic libpcap format as evidence files use it: encoding, and a checked reader of our own files.
+"""The pcap format of evidence files: encoding, and a strict reader. Runs where evidence is written or read.
 
-Runs in the process that writes evidence and in those that look it up. Little endian, microseconds,
-version 2.4 (https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-06.html). Capture files of other
-programs are read elsewhere; here they are only recognised as foreign.
+Evidence files are classic pcap: little endian, microseconds, version 2.4
+(https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-06.html). The reader rejects every other variant;
+`sensor.files` reads the capture files of other programs.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -16,8 +17,11 @@ from sensor.errors import EvidenceError
 from sensor.model import Evidence
 
 SNAPLEN = 262_144
-"""Most bytes kept of a frame: the most that libpcap accepts. Written into every file, since libpcap cuts
-longer records to their file's snaplen, and a frame of a loopback exceeds the 65535 of old."""
+"""Maximum bytes kept of a frame, which is the maximum that libpcap accepts.
+
+It is written into every file header, because libpcap cuts longer records to the snaplen of their file.
+Frames on a loopback interface are longer than the former limit of 65535.
+"""
 
 _FILE_HEADER = struct.Struct("<IHHiIII")  # magic, version, version, zone, sigfigs, snaplen, linktype
 _RECORD_HEADER = struct.Struct("<IIII")  # seconds, microseconds, caplen, wirelen
@@ -28,44 +32,45 @@ _ZERO_CHUNK_BYTES = 1 << 20
 
 
 def file_header(linktype: int) -> bytes:
-    """Return the 24 bytes an evidence file of this link type starts with."""
+    """Return the 24-byte header of an evidence file with this link type."""
     return _FILE_HEADER.pack(0xA1B2C3D4, 2, 4, 0, 0, SNAPLEN, linktype)
 
 
 def record_header(time_us: int, caplen: int, wirelen: int) -> bytes:
-    """Return the 16 bytes in front of a frame."""
+    """Return the 16-byte header of a record."""
     return _RECORD_HEADER.pack(*divmod(time_us, 1_000_000), caplen, wirelen)
 
 
-_COMMON_HEADER = file_header(0)[:-4]  # all of it but the link type
+_COMMON_HEADER = file_header(0)[:-4]  # without the link type
 
 
-def encode(items: Sequence[Evidence]) -> tuple[bytes, list[int]]:
-    """Return the records of these pieces, joined, and for each the offset at which it ends.
+def encode(items: Sequence[Evidence]) -> bytes:
+    """Return the records of these items, one after the other.
 
-    Nanoseconds are cut to microseconds and frames to `SNAPLEN`; ``wirelen`` is kept as it is.
-    Times have to be from 1970 to 2106, which is what a record can hold.
+    Times are cut from nanoseconds to microseconds, and frames to `SNAPLEN`; ``wirelen`` is kept as it is.
+    A record can only hold times from 1970 to 2106.
     """
     pack = _RECORD_HEADER.pack
     chunks: list[bytes] = []
-    ends: list[int] = []
-    end = 0
     for item in items:
         frame = item.frame[:SNAPLEN]
-        caplen = len(frame)
         seconds, nanoseconds = divmod(item.timestamp_ns, 1_000_000_000)
-        chunks.append(pack(seconds, nanoseconds // 1000, caplen, item.wirelen))
+        chunks.append(pack(seconds, nanoseconds // 1000, len(frame), item.wirelen))
         chunks.append(frame)
-        end += _RECORD_HEADER.size + caplen
-        ends.append(end)
-    return b"".join(chunks), ends
+    return b"".join(chunks)
+
+
+def record_offsets(items: Sequence[Evidence], start: int = 0) -> list[int]:
+    """Return the offset of each item's record, and the end of the last one, if the first is at ``start``."""
+    sizes = (RECORD_HEADER_BYTES + min(len(item.frame), SNAPLEN) for item in items)
+    return list(accumulate(sizes, initial=start))
 
 
 class Record(NamedTuple):
     """One record of an evidence file."""
 
     offset: int
-    """Where the record's 16-byte header starts in its file."""
+    """Offset of the 16-byte record header in the file."""
     time_us: int
     """Microseconds since the epoch, UTC."""
     caplen: int
@@ -79,12 +84,15 @@ class Record(NamedTuple):
 
 
 class RecordReader:
-    """Reads an evidence file from its start, whole records only.
+    """Iterates over the whole records of an evidence file.
 
-    A file may end inside a record or inside its header (its writer was killed, or writes at this
-    moment), or in zeros (power was cut): iteration stops there, and ``end`` is the offset behind the
-    last whole record. Anything else that is no record raises `EvidenceError`, a foreign header already
-    on construction.
+    A file may end inside a record or inside its header (its writer was killed, or is writing right now),
+    or in zeros (after a power cut). Iteration stops there, and ``end`` is the offset of the byte after the
+    last whole record.
+
+    Raises:
+        EvidenceError: the file has another header (raised by the constructor), or something other than a
+            record before its end (raised by the iteration).
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -95,11 +103,11 @@ class RecordReader:
         self._file = file
         whole = len(header) == _FILE_HEADER.size
         self.linktype = int.from_bytes(header[len(common) :], "little") if whole else None
-        """None where the file ends inside its header."""
+        """None if the file ends inside its header."""
         self.end = len(header) if whole else 0
 
     def seek(self, offset: int) -> None:
-        """Go on with the record at this offset."""
+        """Continue with the record at this offset."""
         self._file.seek(offset)
         self.end = offset
 
@@ -109,12 +117,12 @@ class RecordReader:
             if header == _ZERO_HEADER and self._only_zeros_left():
                 return
             if header == _ZERO_HEADER or microseconds >= 1_000_000 or caplen > SNAPLEN:
-                raise EvidenceError(f"{self._file.name} is damaged: no record at byte {self.end}")
+                raise EvidenceError(f"{self._file.name} is damaged: there is no record at byte {self.end}")
             frame = self._file.read(caplen)
             if len(frame) < caplen:
                 return
             record = Record(self.end, seconds * 1_000_000 + microseconds, caplen, wirelen, frame)
-            self.end += len(header) + caplen
+            self.end = record.end
             yield record
 
     def _only_zeros_left(self) -> bool:
@@ -124,7 +132,7 @@ class RecordReader:
 
 
 def read_record(file: BinaryIO, offset: int, caplen: int) -> Record | None:
-    """Read the record at an offset; None where there is none of this caplen."""
+    """Read the record at an offset; return None if there is no record with this caplen."""
     file.seek(offset)
     data = file.read(RECORD_HEADER_BYTES + caplen)
     if len(data) < RECORD_HEADER_BYTES + caplen:
@@ -137,9 +145,10 @@ def read_record(file: BinaryIO, offset: int, caplen: int) -> Record | None:
 
 
 def first_record(path: Path) -> tuple[int, int]:
-    """Return the link type of an evidence file, and the microsecond of its first record.
+    """Return the link type of an evidence file, and the time of its first record in microseconds.
 
-    Raises `EvidenceError` where it cannot be read, or has no record.
+    Raises:
+        EvidenceError: the file cannot be read, or has no record.
     """
     try:
         with path.open("rb") as file:

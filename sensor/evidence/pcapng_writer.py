@@ -1,6 +1,6 @@
-"""The pcapng format as evidence leaves the house: every packet with its interface and a comment.
+"""The pcapng format of exported evidence: every packet with its interface and a comment.
 
-Runs where evidence is looked up. Blocks and options follow
+Runs in the API process and in ``sensor evidence export``. Blocks and options follow
 https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-03.html; little endian, one section.
 """
 
@@ -16,23 +16,25 @@ _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _END_OF_OPTIONS, _COMMENT = 0, 1
 _SHB_USER_APPLICATION, _IF_NAME = 4, 2
 _OPTION_BYTES = 65_535
-_APPLICATION = f"sensor {version('sensor')}"  # found out now: the API may not be able to read it later
+_APPLICATION = (
+    f"sensor {version('sensor')}"  # read at import, because the API process may not be able to read it later
+)
 
 
 def section_header() -> bytes:
-    """Return the block that a file starts with."""
+    """Return the first block of a file."""
     body = struct.pack("<IHHq", _BYTE_ORDER_MAGIC, 1, 0, -1)
     return _block(_SECTION_HEADER, body + _options({_SHB_USER_APPLICATION: _APPLICATION}))
 
 
 def interface_description(linktype: int, name: str) -> bytes:
-    """Return the block of an interface; times of its packets are in microseconds. The name may be empty."""
+    """Return the block of an interface, whose times are in microseconds. The name may be empty."""
     body = struct.pack("<HHI", linktype, 0, SNAPLEN)
     return _block(_INTERFACE_DESCRIPTION, body + _options({_IF_NAME: name}))
 
 
 def enhanced_packet(interface: int, time_us: int, wirelen: int, frame: bytes, comment: str) -> bytes:
-    """Return the block of a packet; interfaces are numbered in the order of their blocks, from 0."""
+    """Return the block of a packet; interfaces are numbered from 0 in the order of their blocks."""
     high, low = divmod(time_us, 1 << 32)
     body = struct.pack("<IIIII", interface, high, low, len(frame), wirelen)
     return _block(_ENHANCED_PACKET, body + _padded(frame) + _options({_COMMENT: comment}))
@@ -44,7 +46,7 @@ def _block(kind: int, body: bytes) -> bytes:
 
 
 def _options(options: dict[int, str]) -> bytes:
-    """Encode the options that have a value; text that is too long loses its end."""
+    """Encode the options that have a value; text that is too long is cut."""
     chunks = []
     for code, text in options.items():
         value = text.encode()[:_OPTION_BYTES].decode(errors="ignore").encode()

@@ -1,6 +1,6 @@
-"""What a writer that was killed left behind: files still called ``.temp``, perhaps with a torn last record.
+"""Recovery of evidence files that a killed writer left open, perhaps with a torn last record.
 
-Runs once at the start of the process that writes evidence, before anything is captured.
+Runs once when the process that writes evidence starts, before capture begins.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class Recovery(NamedTuple):
-    """A file that was left open."""
+    """The result for one file that was left open."""
 
     path: Path
-    """Its final name, which it has now; with no record in it, it was removed."""
+    """The final name, which the file has now; a file without records was removed."""
     records: int
-    """Whole records, all of which are kept."""
+    """Number of whole records; all of them are kept."""
     cut: int
-    """Bytes of a torn record, or of a torn file header, that were cut off behind them."""
+    """Bytes of a torn record or file header that were cut off after them."""
 
     def __str__(self) -> str:
         return (
@@ -32,10 +32,10 @@ class Recovery(NamedTuple):
 
 
 def recover(directory: Path) -> list[Recovery]:
-    """Finish every ``.temp`` file in the directory; the first frame of the same five minutes opens it again.
+    """Give every ``.temp`` file in the directory its final name, with only whole records.
 
-    What is not an evidence file, is damaged before its end, or cannot be finished, is left as it is
-    with a line in the log.
+    A file that is not evidence, is damaged before its end, or cannot be renamed is left as it is, with a line
+    in the log. A later frame of the same five minutes opens a finished file again.
     """
     recoveries: list[Recovery] = []
     for temp in sorted(directory.glob("*.temp")):
@@ -43,11 +43,13 @@ def recover(directory: Path) -> list[Recovery]:
         file = EvidenceFile(temp.with_suffix(""), int(name["linktype"] or LinkType.ETHERNET) if name else -1)
         try:
             if not name or not file.open():
-                log.warning("%s is foreign, damaged, or finished under its other name: left as it is", temp)
+                log.warning(
+                    "%s is left as it is: it is foreign, damaged, or also exists under its final name", temp
+                )
                 continue
             file.finish()
         except OSError as error:
-            log.error("%s cannot be recovered: %s", temp, error.strerror)  # noqa: TRY400 - the line says it all
+            log.error("%s cannot be recovered: %s", temp, error.strerror)  # noqa: TRY400 - a traceback adds nothing
             continue
         recoveries.append(Recovery(file.path, file.records, file.cut))
     return recoveries

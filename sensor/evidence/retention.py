@@ -1,8 +1,8 @@
-"""How long evidence is kept: the oldest files go when they are too old, too much, or the disk is nearly full.
+"""Retention: deletes the oldest evidence files by age, by total size, and when the disk is nearly full.
 
-Runs with the evidence writer, by a timer. Goes by names and sizes of the files and by what the file system
-says is free, never by the index. Whole files go, the oldest first, never one that is open; what is not
-an evidence file is never touched.
+Runs in the supervisor, as one of its timed chores. It relies on the names and sizes of the files and on the
+free space of the file system, never on the index. It deletes whole files, the oldest first, and never an
+open one. Other files in the directory are never touched.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import WINDOW_S, evidence_sizes
 
 DELETED_AT_ONCE = 16
-"""Files that one call deletes, at most: deleting large ones takes time."""
+"""Maximum number of files that one call deletes, because deleting large files takes time."""
 
 Reason = Literal["age", "size", "free"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-"""Which of the `Limits` a file was deleted for, the first of them where several hold."""
+"""The limits a file can be deleted for; if several apply, the first one counts."""
 
 _DAY_S = 86_400
 _GIB = 1 << 30
@@ -31,23 +31,23 @@ log = logging.getLogger(__name__)
 
 
 class Limits(NamedTuple):
-    """How much evidence a device may keep; None: any."""
+    """How much evidence a device may keep; None means no limit."""
 
     days: int | None = None
     gib: float | None = None
     free_percent: float = 0.0
-    """Of the file system, that stays free."""
+    """Share of the file system that is kept free, in percent."""
 
 
 class Deleted(NamedTuple):
-    """What was deleted for one reason, since the start."""
+    """Files and bytes deleted for one reason since the start."""
 
     files: int = 0
     bytes: int = 0
 
 
 class _Surplus(NamedTuple):
-    """A file to delete."""
+    """A file to delete, and why."""
 
     name: str
     size: int
@@ -55,32 +55,35 @@ class _Surplus(NamedTuple):
 
 
 class Retention:
-    """Deletes files of one device's directory."""
+    """Deletes evidence files from the directory of one device."""
 
-    def __init__(self, directory: Path, limits: Limits, deleted: Callable[[list[str]], object]) -> None:
-        """``deleted`` is told the names of files that are gone."""
+    def __init__(self, directory: Path, limits: Limits, on_deleted: Callable[[list[str]], object]) -> None:
+        """Watch a directory; ``on_deleted`` is called with the names of deleted files."""
         self.deleted = dict.fromkeys(REASONS, Deleted())
         self.failures = 0
-        """Times that the directory could not be looked at, or a file not deleted."""
+        """Number of times the directory could not be read or a file could not be deleted."""
         self._directory = directory
         self._limits = limits
-        self._tell = deleted
+        self._on_deleted = on_deleted
         self._warned = False
 
     def enforce(self, now_s: float) -> None:
-        """Delete the oldest files, some at a time, until the limits hold; raises nothing."""
+        """Delete the oldest files until the limits hold, at most `DELETED_AT_ONCE` per call.
+
+        Errors are logged and counted, never raised.
+        """
         try:
             surplus = list(self._surplus(now_s))
         except (OSError, EvidenceError) as error:
             self.failures += 1
-            self._warn(f"{self._directory} cannot be looked at for evidence to delete: {error}")
+            self._warn(f"{self._directory} cannot be checked for evidence to delete: {error}")
             return
         gone = [one for one in surplus if self._delete(one)]
         if gone:
-            self._tell([one.name for one in gone])
+            self._on_deleted([one.name for one in gone])
 
     def _surplus(self, now_s: float) -> Iterator[_Surplus]:
-        """Give the files to delete, the oldest first."""
+        """Yield the files to delete, the oldest first."""
         days, gib, free_percent = self._limits
         missing = _missing_bytes(self._directory, free_percent)
         if days is None and gib is None and missing <= 0:
@@ -98,7 +101,7 @@ class Retention:
         if not finished and missing > 0:
             self._warn(
                 f"less than {free_percent:g} % of the disk of {self._directory} is free, and no finished"
-                " evidence file is left to delete: make room"
+                " evidence file is left to delete: free some space"
             )
 
     def _delete(self, file: _Surplus) -> bool:
@@ -111,7 +114,7 @@ class Retention:
             return False
         files, size = self.deleted[file.reason]
         self.deleted[file.reason] = Deleted(files + 1, size + file.size)
-        log.info("%s was deleted to keep within the limits of retention", path)
+        log.info("%s was deleted: retention limit (%s)", path, file.reason)
         return True
 
     def _warn(self, message: str) -> None:
@@ -121,17 +124,17 @@ class Retention:
 
 
 def _missing_bytes(directory: Path, free_percent: float) -> float:
-    """Return how many bytes have to be freed for that part of the file system to be free."""
+    """Return how many bytes must be freed so that this share of the file system is free."""
     disk = os.statvfs(directory)
     return disk.f_frsize * (disk.f_blocks * free_percent / 100 - disk.f_bavail)
 
 
 def _sum_bytes(directory: Path, files: dict[str, tuple[int, bool]]) -> int:
-    """Return the size of all evidence, with its index."""
+    """Return the size of all evidence, including its index."""
     index = sum(path.stat().st_size for path in directory.glob("*.sqlite*"))
     return index + sum(size for size, _ in files.values())
 
 
 def _end_s(name: str) -> float:
-    """Return when the five minutes of a file were over; a name in local time is taken for one in UTC."""
+    """Return the end of a file's five minutes; a name in local time is treated as UTC."""
     return datetime.strptime(name[:12], "%Y%m%d%H%M").replace(tzinfo=UTC).timestamp() + WINDOW_S

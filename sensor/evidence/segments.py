@@ -1,4 +1,4 @@
-"""Which segment of a day's index a row belongs to. Runs with the evidence writer."""
+"""The segments of a day's index, and how rows are assigned to them. Runs with the evidence writer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class _Segment:
 
 
 class Segments:
-    """Stretches of ids that follow each other without a hole, from 0 on.
+    """Consecutive ranges of ids that cover all ids from 0 on.
 
-    A full one is ended by the first id beyond all that it has, so that rows may come in order at
-    several places at once: live, and for an older file that is indexed anew.
+    A full segment ends when an id above all of its ids arrives. Rows can therefore arrive in order at
+    several places at the same time: live, and for an older file that is reindexed.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -34,8 +34,8 @@ class Segments:
         self._current: _Segment | None = None
         self._until = 0
 
-    def take(self, id_: int) -> int:
-        """Count a row in, and return the number of its segment."""
+    def assign(self, id_: int) -> int:
+        """Count a row and return the number of its segment."""
         current = self._current
         if current is None or not current.start <= id_ < self._until:
             current = self._enter(bisect_right(self._starts, id_) - 1)
@@ -46,14 +46,14 @@ class Segments:
         current.items += 1
         return current.number
 
-    def give_back(self, number: int, items: int) -> None:
-        """Count rows of a segment out."""
+    def remove(self, number: int, items: int) -> None:
+        """Subtract deleted rows from the count of a segment."""
         segment = next(segment for segment in self._segments if segment.number == number)
         segment.items -= items
         self._touched[number] = segment
 
     def save(self) -> None:
-        """Write what has changed since the last time; part of the transaction that the rows are in."""
+        """Write the segments that have changed since the last call, in the transaction of the rows."""
         self._connection.executemany(
             "INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?)",
             [(one.number, one.start, one.newest, one.items) for one in self._touched.values()],

@@ -1,6 +1,6 @@
-"""Suppression: so many pieces of evidence a rule, flow and second, no more; a flood cannot fill the disk.
+"""Suppression: limits the evidence per rule, flow and second, so that a flood cannot fill the disk.
 
-Runs in front of the evidence writer. What is held back is counted, never silently gone.
+Runs in the process that writes evidence, before the writer. Suppressed items are counted.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from sensor.model import Evidence, rule_classes
 
 _NS = 1_000_000_000
 _SECONDS_KEPT = 4
-"""Seconds of packet time that are counted side by side: rings of several CPUs have no order between them."""
+"""Seconds of packet time counted in parallel, because the rings of different CPUs are not in order."""
 
 
 class Suppressor:
-    """Counts pieces of evidence by rule, flow and second of the packets' own time."""
+    """Counts items of evidence per rule, flow and second of packet time."""
 
     def __init__(self, limit: int) -> None:
-        """Let ``limit`` pieces of a rule, flow and second through; 0 for all."""
+        """Admit ``limit`` items per rule, flow and second; 0 admits all."""
         self.suppressed = 0
-        """Frames held back."""
+        """Frames suppressed."""
         self.matches: Counter[str] = Counter()
-        """Matches of these, by the class of their rules."""
+        """Matches in suppressed frames, by rule class."""
         self._limit = limit
         self._counts: dict[int, defaultdict[tuple[object, ...], int]] = {}
 
     def admit(self, items: Sequence[Evidence]) -> list[Evidence]:
-        """Give the pieces that may be written: those of which one match at least is below the limit.
+        """Return the items to write: those with at least one match below the limit.
 
-        A piece without a match, kept for its flow, is always written.
+        An item without matches, which is kept because of its flow, is always admitted.
         """
         if not self._limit:
             return list(items)
         admitted: list[Evidence] = []
-        held: list[Evidence] = []
+        suppressed: list[Evidence] = []
         for item in items:
-            (admitted if self._is_admitted(item) else held).append(item)
-        self.suppressed += len(held)
-        self.matches.update(rule_classes(held))
+            (admitted if self._is_admitted(item) else suppressed).append(item)
+        self.suppressed += len(suppressed)
+        self.matches.update(rule_classes(suppressed))
         return admitted
 
     def _is_admitted(self, item: Evidence) -> bool:
@@ -62,7 +62,7 @@ class Suppressor:
 
 
 def _flow(item: Evidence) -> tuple[object, ...]:
-    """Both directions of a five-tuple and VLAN are one flow."""
+    """Return a key for both directions of a five-tuple and VLAN."""
     protocol, source, sport, destination, dport = item.five_tuple
     ends = sorted(((source, sport), (destination, dport)))
     return (protocol, *ends, tuple(tci & 0x0FFF for tci in item.vlan))

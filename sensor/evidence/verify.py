@@ -1,6 +1,6 @@
-"""Files and index are held against each other. Runs in ``sensor evidence verify``; reads only.
+"""Compares the evidence files with the index. Runs in ``sensor evidence verify``; reads only.
 
-May run beside the writer: the last packets of an open file, which have no rows yet, are no fault.
+It can run beside the writer: the last packets of an open file may have no rows yet.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sensor.evidence.pcap import RecordReader
 
 
 class Verification(NamedTuple):
-    """What was found about one file or database."""
+    """The result for one file or database."""
 
     path: Path
     packets: int
-    """Packets in it that have their row, and are what that says."""
+    """Number of packets in the file that agree with their row."""
     fault: str
-    """Empty where there is none."""
+    """What is wrong; empty if nothing is."""
 
 
 def verify(directory: Path, devid: int) -> Iterator[Verification]:
-    """Look at every evidence file and every database of a device; give a verdict about each.
+    """Check every evidence file and database of a device; yield a result for each.
 
-    A file is fine when it can be read to its end, every packet in it has its row, and every row its packet.
+    A file is correct if it can be read to its end, every packet in it has a row, and every row has a packet.
     """
     with ExitStack() as stack:
         readers: list[DayReader] = []
@@ -44,7 +44,7 @@ def verify(directory: Path, devid: int) -> Iterator[Verification]:
                 yield Verification(path, 0, f"cannot be used ({error}); rebuild it: sensor evidence reindex")
                 continue
             gone = sorted(names.keys() - evidence_sizes(directory).keys())
-            fault = f"has rows of files that are gone: {', '.join(gone)}" if gone else ""
+            fault = f"has rows of deleted files: {', '.join(gone)}" if gone else ""
             yield Verification(path, 0, fault)
         for name, (_, is_open) in sorted(evidence_sizes(directory).items()):
             yield _verify_file(directory / name, readers, is_open=is_open)
@@ -53,7 +53,7 @@ def verify(directory: Path, devid: int) -> Iterator[Verification]:
 def _verify_file(path: Path, readers: list[DayReader], *, is_open: bool) -> Verification:
     packets = 0
     try:
-        # In local time, at the end of summer time, a file may have records of two days.
+        # If files are named in local time, a file at the end of summer time can have records of two days.
         rows = heapq.merge(*(reader.places(path.name) for reader in readers))
         row = next(rows, None)
         with open_evidence(path) as file:
@@ -66,9 +66,7 @@ def _verify_file(path: Path, readers: list[DayReader], *, is_open: bool) -> Veri
                 packets += 1
                 row = next(rows, None)
             if row is not None:
-                return Verification(
-                    path, packets, f"has no packet at byte {row.offset}, where the index says so"
-                )
+                return Verification(path, packets, f"has no packet at byte {row.offset}, but the index does")
             torn = 0 if is_open else file.seek(0, 2) - reader.end
     except (EvidenceError, OSError, sqlite3.Error) as error:
         return Verification(path, packets, f"cannot be read to its end: {error}")
@@ -78,4 +76,4 @@ def _verify_file(path: Path, readers: list[DayReader], *, is_open: bool) -> Veri
 def _difference(row: RecordPlace | None, place: RecordPlace) -> str:
     if row is None or row.offset > place.offset:
         return f"the packet at byte {place.offset} is not in the index"
-    return f"has another packet than the index says at byte {row.offset}"
+    return f"has a packet at byte {row.offset} that differs from the index"

@@ -1,71 +1,77 @@
-"""The one writer of evidence: every piece into the file of its five minutes. Runs in `sensor run` and `read`.
+"""The evidence writer: appends every item to the file of its five minutes.
 
-``<evidence directory>/<devid>/YYYYMMDDHHMM.pcap`` is named by the packet's own time, the minute rounded
-down to a multiple of five. Beside it may stand ``…-linktype<N>.pcap`` with frames of another link type,
-and ``…-2.pcap`` with what could not go to a file whose name a foreign or damaged one has. While a file
-is open it carries the suffix ``.temp``.
+Runs in the supervisor and in ``sensor read``. The file ``<evidence directory>/<devid>/YYYYMMDDHHMM.pcap`` is
+named after the time of its packets, in UTC unless local time is set, with the minute rounded down to a
+multiple of five. Frames with a link type other than Ethernet go to ``…-linktype<N>.pcap``. If a foreign or
+damaged file has the name, evidence goes to ``…-2.pcap``. An open file has the suffix ``.temp``.
 
-The writer is NOT a buffer (what `EvidenceWriter.write` was given is with the kernel when it returns), and
-it never waits for a disk to be flushed.
+The writer is NOT a buffer: when `EvidenceWriter.write` returns, the kernel has the data. It never waits for
+a disk to be flushed.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
 from sensor.errors import EvidenceError
 from sensor.evidence.day_writer import Gap
+from sensor.evidence.directory_lock import lock_directory
 from sensor.evidence.evidence_file import WINDOW_S, EvidenceFile, file_stem, open_file
 from sensor.evidence.index_schema import Day
 from sensor.evidence.index_writer import IndexWriter
-from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, SNAPLEN
+from sensor.evidence.pcap import FILE_HEADER_BYTES, record_offsets
 from sensor.evidence.reconcile import reconcile
 from sensor.evidence.recovery import Recovery, recover
 from sensor.model import Evidence, rule_classes
 
 MAX_OPEN_FILES = 16
-"""A capture file may touch any number of windows in any order; the one least recently written is finished."""
+"""Maximum number of open files; beyond it the least recently written one is finished.
+
+    A capture file can have packets of any number of windows, in any order.
+    """
 GRACE_S = 2
-"""How long after its end a window stays open for rings that lag."""
+"""Time a file stays open after the end of its window, in seconds, for rings that lag behind."""
 QUIET_S = 10.0
-"""How long writing has to go well after a failure until the log says so: a nearly full disk alternates."""
+"""Time without failures, after a failure, until the log reports that writing works again.
+
+    On a nearly full disk, writes fail and succeed alternately.
+    """
 
 _NS = 1_000_000_000
 _WINDOW_NS = WINDOW_S * _NS
 _WINDOWS = range((1 << 32) // WINDOW_S)
-"""Windows since the epoch that fit a record's 32-bit seconds: up to the year 2106."""
+"""Windows since the epoch that fit into the 32-bit seconds of a record: until the year 2106."""
 
 log = logging.getLogger(__name__)
 
 
 class Chunk(NamedTuple):
-    """Pieces whose records stand in a file one behind the other."""
+    """Items of evidence whose records follow each other in one file."""
 
     path: Path | None
-    """The file, by its final name; None for pieces that could not be written."""
+    """The final name of the file; None for items that could not be written."""
     offset: int
-    """Where the record of the first one starts."""
+    """Offset of the first record."""
     items: Sequence[Evidence]
 
     def offsets(self) -> list[int]:
-        """Return where each record starts, and where the last one ends."""
-        sizes = (RECORD_HEADER_BYTES + min(item.caplen, SNAPLEN) for item in self.items)
-        return list(accumulate(sizes, initial=self.offset))
+        """Return the offset of each record, and the end of the last one."""
+        return record_offsets(self.items, self.offset)
 
 
 class EvidenceWriter:
-    """Appends evidence under ``directory/devid``, alone: a lock keeps a second writer out.
+    """Appends evidence to the files under ``directory/devid``; a lock keeps a second writer out.
 
-    Creates the directory (0750; files are 0640, each less what the umask takes). Raises `EvidenceError`
-    when it cannot be written, or has a writer already.
+    Creates the directory with mode 0750, and files with mode 0640, both subject to the umask.
+
+    Raises:
+        EvidenceError: the directory cannot be written, or another process already writes there.
     """
 
     def __init__(
@@ -78,47 +84,47 @@ class EvidenceWriter:
     ) -> None:
         self.directory = directory / str(devid)
         self.written = 0
-        """Frames that are in a file, whole."""
+        """Frames that were written to a file."""
         self.write_failed = 0
-        """Frames that are in none."""
+        """Frames that could not be written."""
         self.matches_written: Counter[str] = Counter()
-        """Matches of the frames that are in a file, by the class of their rules."""
+        """Matches in written frames, by rule class."""
         self.matches_failed: Counter[str] = Counter()
-        """And of those that are in none."""
+        """Matches in frames that could not be written, by rule class."""
         self.finished = 0
-        """Files that were given their final name."""
+        """Number of files that were given their final name."""
         self._local_time = local_time
-        self._files: dict[str, EvidenceFile] = {}  # by stem, all of this run: some 0.1 MB a day
+        self._files: dict[str, EvidenceFile] = {}  # by stem, all files of this run: about 0.1 MB per day
         self._open: dict[str, EvidenceFile] = {}  # by stem, least recently written first
         self._failed_at: float | None = None
         try:
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             self.directory.mkdir(mode=0o750, exist_ok=True)
-            self._lock = _take_lock(self.directory / ".lock")
+            self._lock = lock_directory(self.directory)
             self.recovered: list[Recovery] = recover(self.directory)
-            """What the last run left open, for the caller to log, a line each."""
+            """Files that the last run left open; the caller logs one line for each."""
             self.index = IndexWriter(self.directory, interface_name)
         except OSError as error:
             raise EvidenceError(
                 f"cannot write evidence to {self.directory}: {error.strerror};"
-                " make it writable, or name another directory with --evidence"
+                " make it writable, or choose another directory with --evidence"
             ) from error
 
     @property
     def paths(self) -> list[Path]:
-        """Files that were written in this run, by their final names."""
+        """The final names of the files written in this run."""
         return sorted(file.path for file in self._files.values() if file.records)
 
     def reconcile(self) -> list[tuple[Day, Gap]]:
-        """Compare the index with the files; return what has no rows yet, for `sensor.reindex` to fill."""
+        """Compare the index with the files; return the gaps, for `sensor.reindex` to fill."""
         self.index.commit()
         return reconcile(self.index, {file.path.name for file in self._open.values()})
 
     def write(self, items: Sequence[Evidence]) -> list[Chunk]:
-        """Append the pieces, in their order, each to the file of its time and link type; say where they are.
+        """Append items in order, each to the file of its time and link type; return their places.
 
-        Each ends in ``written`` or ``write_failed``; a disk that is full or broken raises nothing, costs a
-        line in the log, and is tried again with every call.
+        Each item is counted as ``written`` or ``write_failed``. A full or broken disk raises no error: it is
+        logged once, and every call tries again.
         """
         failed_before = self.write_failed
         chunks: list[Chunk] = []
@@ -142,9 +148,9 @@ class EvidenceWriter:
 
     def _append(self, window: int, linktype: int, group: Sequence[Evidence], chunks: list[Chunk]) -> None:
         if window not in _WINDOWS:
-            raise OSError(0, "a packet's time is outside 1970 to 2106, which pcap cannot hold")
+            raise OSError(0, "the time of a packet is outside 1970 to 2106, the range of a pcap file")
         window_s = window * WINDOW_S
-        file = self._take(file_stem(window_s, linktype, local_time=self._local_time), linktype)
+        file = self._file(file_stem(window_s, linktype, local_time=self._local_time), linktype)
         file.until_s = max(file.until_s, window_s + WINDOW_S)
         offset, records_before = file.end or FILE_HEADER_BYTES, file.records
         try:
@@ -157,8 +163,8 @@ class EvidenceWriter:
                 self.index.add(file.path.name, linktype, offset, file.end, group[:written])
                 chunks.append(Chunk(file.path, offset, group[:written]))
 
-    def _take(self, stem: str, linktype: int) -> EvidenceFile:
-        """Return the open file of this stem, the most recently used from now on."""
+    def _file(self, stem: str, linktype: int) -> EvidenceFile:
+        """Return the file with this stem, open, and mark it as the most recently used."""
         if stem in self._open and self._open[stem].is_removed:
             self._finish(stem)
         if stem not in self._open:
@@ -172,9 +178,9 @@ class EvidenceWriter:
         return self._open[stem]
 
     def tick(self, now_ns: int) -> None:
-        """Finish the files whose five minutes are over, by the wall clock and whether packets come or not.
+        """Finish the files whose five minutes are over, and commit the rows of the index.
 
-        Brings the index up to the last packet, too: to be called several times a second.
+        Called several times per second with the wall-clock time, so files are finished without traffic too.
         """
         self.index.commit()
         over_s = now_ns // _NS - GRACE_S
@@ -182,7 +188,7 @@ class EvidenceWriter:
             self._finish(stem)
 
     def close(self) -> None:
-        """Finish all files and let another writer have the directory."""
+        """Finish all files, close the index and release the lock."""
         for stem in list(self._open):
             self._finish(stem)
         self.index.close()
@@ -194,8 +200,8 @@ class EvidenceWriter:
             file.finish()
             self.finished += file.records > 0
         except OSError as error:
-            log.error(  # noqa: TRY400 - the line says it all
-                "%s was removed, or cannot be finished (the next start tries again): %s",
+            log.error(  # noqa: TRY400 - a traceback adds nothing
+                "%s was removed or cannot be finished; the next start tries again: %s",
                 file.temp,
                 error.strerror,
             )
@@ -203,7 +209,7 @@ class EvidenceWriter:
     def _report_failure(self, error: OSError) -> None:
         if self._failed_at is None:
             log.error(
-                "evidence cannot be written, its frames count as write_failed: %s: %s",
+                "evidence cannot be written, frames are counted as write_failed: %s: %s",
                 error.filename or self.directory,
                 error.strerror,
             )
@@ -211,37 +217,5 @@ class EvidenceWriter:
 
     def _report_success(self, failed_at: float) -> None:
         if time.monotonic() - failed_at >= QUIET_S:
-            log.warning("evidence is written again; %d frames of this run were not", self.write_failed)
+            log.warning("evidence is written again; %d frames were not written", self.write_failed)
             self._failed_at = None
-
-
-def writing_process(directory: Path, devid: int) -> int | None:
-    """Find the process that writes evidence under ``directory/devid`` now; None where there is none."""
-    try:
-        with (directory / str(devid) / ".lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int((directory / str(devid) / ".lock").read_text())
-    except FileNotFoundError:
-        return None
-    return None
-
-
-def _take_lock(path: Path) -> int:
-    """Return the descriptor that holds the lock; its file names the process, for whoever comes second."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode=0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError as error:
-        holder = os.pread(descriptor, 20, 0).decode().strip()
-        os.close(descriptor)
-        raise EvidenceError(
-            f"process {holder} already writes evidence to {path.parent};"
-            " stop it, or give this one another --devid or --evidence"
-        ) from error
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor

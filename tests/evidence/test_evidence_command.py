@@ -126,7 +126,7 @@ def test_show_marks_the_bytes_that_were_hit(tmp_path: Path) -> None:
         "    VLAN 100",
         "    62 bytes, on 1; payload: bytes 42 to 62",
         f"    {writer.directory}/202306181200.pcap, byte 24; key 3-20230618-{(43_200_123_456 << 26) + 24}",
-        "    hit: threat 50001 SQL injection 7.1, bytes 47 to 50: .ab",
+        "    match: threat 50001 SQL injection 7.1, bytes 47 to 50: .ab",
     ]
     assert [line[4:15].strip() for line in layers.splitlines() if line[4] != " "] == [
         "Ethernet",
@@ -152,7 +152,7 @@ def test_show_what_is_not_there(kept: Kept) -> None:
     """Says so, with the exit code of evidence; a file that is gone is named."""
     done = sensor("evidence", "show", "2001-01-01T00:00:00.000001", "--evidence", kept[0])
     assert (done.returncode, done.stdout) == (6, "")
-    assert done.stderr.startswith("sensor: there is no evidence of 978307200000001")
+    assert done.stderr.startswith("sensor: there is no evidence at 978307200000001")
 
 
 def test_export_by_ending(kept: Kept, tmp_path: Path) -> None:
@@ -186,8 +186,8 @@ def test_verify_finds_what_is_wrong(tmp_path: Path) -> None:
     assert done.returncode == 6
     assert done.stdout.splitlines() == [
         f"{writer.directory / names[0]} the packet at byte 414 is not in the index",
-        f"{writer.directory / names[1]} has no packet at byte 336, where the index says so",
-        f"{writer.directory / names[2]} has another packet than the index says at byte 24",
+        f"{writer.directory / names[1]} has no packet at byte 336, but the index does",
+        f"{writer.directory / names[2]} has a packet at byte 24 that differs from the index",
         f"{writer.directory / names[3]} cannot be read to its end: {writer.directory / names[3]} is not an"
         " evidence file; move it out of the evidence directory",
         "4 files, 9 packets, 4 faults",

@@ -69,7 +69,7 @@ def test_disk_that_fills_up_and_gets_room_again(tmp_path: Path) -> None:
     assert tcpdump_count(path) == len(result["kept"]) > 400
     assert capinfos_counts([path]) == [len(result["kept"])]
     failed, resumed = (line for line in result["lines"] if line.startswith("evidence"))
-    assert failed.startswith("evidence cannot be written, its frames count as write_failed: ")
+    assert failed.startswith("evidence cannot be written, frames are counted as write_failed: ")
     assert failed.endswith("202306181200.pcap.temp: No space left on device")
     assert resumed.startswith("evidence is written again")
     # The index had no room either; a start with more of it finds what has no rows.
@@ -142,7 +142,7 @@ def test_directory_removed_while_writing(
         writer.write([item(2)])
     assert numbers_in(writer.paths[0]) == [2]
     assert "evidence cannot be written" in caplog.text
-    assert "evidence is written again; 1 frames of this run were not" in caplog.text
+    assert "evidence is written again; 1 frames were not written" in caplog.text
 
 
 def test_tail_that_cannot_be_cut_is_overwritten_or_recovered(

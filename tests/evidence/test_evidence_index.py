@@ -263,7 +263,7 @@ def test_directory_that_cannot_be_read_costs_no_rows(
         writer.directory.write_text("no directory")
         assert writer.reconcile() == []
         assert writer.index.is_behind
-        assert "cannot be read: Not a directory; the index is not compared with it" in caplog.text
+        assert "cannot be read: Not a directory; the index was not compared with the files" in caplog.text
         writer.directory.unlink()
         elsewhere.rename(writer.directory)
         assert writer.reconcile() == []

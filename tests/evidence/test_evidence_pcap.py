@@ -11,7 +11,7 @@ import pytest
 from evidence_samples import FILE_HEADER_BYTES, NOON_S, NS, RECORD_HEADER_BYTES, item, number_of
 
 from sensor.errors import EvidenceError
-from sensor.evidence.pcap import SNAPLEN, Record, RecordReader, encode, file_header
+from sensor.evidence.pcap import SNAPLEN, Record, RecordReader, encode, file_header, record_offsets
 from sensor.model import LinkType
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "evidence_example.json"
@@ -32,7 +32,7 @@ def read(content: bytes) -> tuple[list[Record], int]:
 
 def sample(count: int = 3) -> bytes:
     """A whole file of records of 78 bytes."""
-    return file_header(LinkType.ETHERNET) + encode([item(number) for number in range(count)])[0]
+    return file_header(LinkType.ETHERNET) + encode([item(number) for number in range(count)])
 
 
 def test_header_is_classic_little_endian_pcap() -> None:
@@ -44,12 +44,12 @@ def test_header_is_classic_little_endian_pcap() -> None:
 def test_records_come_back_as_they_went_in() -> None:
     """Time, caplen, wirelen and every byte of the frame survive, and offsets lead to the records."""
     items = [item(number, NOON_S * NS + number * 1_000, caplen=62 + number) for number in range(3)]
-    records, ends = encode(items)
-    content = file_header(LinkType.ETHERNET) + records
+    content = file_header(LinkType.ETHERNET) + encode(items)
     decoded, end = read(content)
     assert [record.frame for record in decoded] == [each.frame for each in items]
     assert [record.time_us for record in decoded] == [NOON_S * 1_000_000 + number for number in range(3)]
-    assert [record.offset for record in decoded] == [FILE_HEADER_BYTES + start for start in [0, *ends[:-1]]]
+    assert [*(record.offset for record in decoded), end] == record_offsets(items, FILE_HEADER_BYTES)
+    assert [record.end for record in decoded] == record_offsets(items, FILE_HEADER_BYTES)[1:]
     assert end == len(content)
 
 
@@ -59,26 +59,26 @@ def test_record_header_equals_a_real_one() -> None:
         pytest.skip(f"{REFERENCE} is not here")
     answer = json.loads(REFERENCE.read_text())["response"][0]
     time_ns = answer["time_sec"] * NS + answer["time_usec"] * 1_000 + 999
-    records, _ = encode([item(time_ns=time_ns, caplen=answer["caplen"], wirelen=answer["pktlen"])])
+    records = encode([item(time_ns=time_ns, caplen=answer["caplen"], wirelen=answer["pktlen"])])
     assert records[:RECORD_HEADER_BYTES].hex() == answer["pkthdr"]
 
 
 @pytest.mark.parametrize("nanoseconds", [0, 1, 999, 1_000, 999_999_999])
 def test_nanoseconds_are_cut_not_rounded(nanoseconds: int) -> None:
     """A time is cut to its microsecond, so that it never slips into the next second or window."""
-    records, _ = encode([item(time_ns=NOON_S * NS + nanoseconds)])
+    records = encode([item(time_ns=NOON_S * NS + nanoseconds)])
     assert struct.unpack_from("<II", records) == (NOON_S, nanoseconds // 1000)
 
 
 def test_wirelen_of_a_cut_frame_is_kept() -> None:
     """A frame of which the capture kept less than was on the wire says so."""
-    decoded, _ = read(file_header(LinkType.ETHERNET) + encode([item(caplen=96, wirelen=1514)])[0])
+    decoded, _ = read(file_header(LinkType.ETHERNET) + encode([item(caplen=96, wirelen=1514)]))
     assert [(record.caplen, record.wirelen) for record in decoded] == [(96, 1514)]
 
 
 def test_frame_beyond_snaplen_is_cut_to_it() -> None:
     """A frame longer than any reader accepts is stored up to the snaplen, with its real length beside it."""
-    decoded, _ = read(file_header(LinkType.ETHERNET) + encode([item(caplen=SNAPLEN + 1)])[0])
+    decoded, _ = read(file_header(LinkType.ETHERNET) + encode([item(caplen=SNAPLEN + 1)]))
     assert [(record.caplen, record.wirelen) for record in decoded] == [(SNAPLEN, SNAPLEN + 1)]
 
 
@@ -120,7 +120,7 @@ def test_damage_before_the_end_is_an_error(header: bytes) -> None:
     content[second : second + RECORD_HEADER_BYTES] = header
     reader = iter(RecordReader(named(bytes(content))))
     assert number_of(next(reader)) == 0
-    with pytest.raises(EvidenceError, match=f"sample.pcap is damaged: no record at byte {second}"):
+    with pytest.raises(EvidenceError, match=f"sample.pcap is damaged: there is no record at byte {second}"):
         next(reader)
 
 

@@ -25,7 +25,7 @@ from sensor.evidence.pcap import encode, file_header
 from sensor.model import LinkType
 
 KILLED_WRITER = Path(__file__).with_name("evidence_killed_writer.py")
-WHOLE = file_header(LinkType.ETHERNET) + encode([item(number) for number in range(3)])[0]
+WHOLE = file_header(LinkType.ETHERNET) + encode([item(number) for number in range(3)])
 RECORD_BYTES = (len(WHOLE) - FILE_HEADER_BYTES) // 3
 
 
@@ -110,7 +110,7 @@ def test_foreign_temp_file_is_left_alone(
     with writing(tmp_path) as writer:
         assert writer.recovered == []
     assert path.read_bytes() == content
-    assert f"{path} is foreign, damaged, or finished under its other name" in caplog.text
+    assert f"{path} is left as it is: it is foreign, damaged, or also exists" in caplog.text
 
 
 def test_file_open_and_finished_at_once_is_left_alone(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_time_that_pcap_cannot_hold_is_counted(
         writer.write([item(0), item(1, time_ns), item(2)])
     assert (writer.written, writer.write_failed) == (2, 1)
     assert numbers_in(writer.paths[0]) == [0, 2]
-    assert "time is outside 1970 to 2106" in caplog.text
+    assert "time of a packet is outside 1970 to 2106" in caplog.text
 
 
 def test_second_writer_is_refused(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_final_name_taken_while_writing(tmp_path: Path, caplog: pytest.LogCaptur
         in_the_way.write_bytes(b"Dear diary")
     assert in_the_way.read_bytes() == b"Dear diary"
     assert numbers_in(tmp_path / str(DEVID) / "202306181200.pcap.temp") == [0]
-    assert "202306181200.pcap.temp was removed, or cannot be finished" in caplog.text
+    assert "202306181200.pcap.temp was removed or cannot be finished" in caplog.text
 
 
 def test_removed_file_is_created_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
