@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bench.outcome import counters_table, evidence_table, missing, wrong_sums
 from sensor.bench.private_network import private_network, veth_pair
-from sensor.bench.tied import tied
+from sensor.process.tied import tied
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.counters import Counters

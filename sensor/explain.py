@@ -1,6 +1,6 @@
 """``sensor rules explain``: what the pipeline does with each frame of a capture file, and why.
 
-Needs neither root nor BCC. It watches the pipeline itself, which gets the frames one by one.
+Needs neither root nor BCC. The frames go through the real pipeline one by one, which is observed.
 """
 
 from __future__ import annotations
@@ -30,56 +30,57 @@ _WITHOUT_PAYLOAD = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """What became of one frame."""
+    """The outcome of one frame."""
 
     number: int
-    """Position in the file, from 1."""
+    """Position of the frame in the file, from 1."""
     timestamp_ns: int
     five_tuple: FiveTuple | None
-    """None where there is no IP header."""
+    """None if there is no IP header."""
     payload: bytes
     is_http: bool
     untried: str | None
-    """Why no rule was tried on it; None where rules were."""
+    """Why no rule was tried; None if rules were tried."""
     was_cut: bool
-    """Whether its scan was broken off for its cost, so that there may be more hits."""
-    hits: tuple[Match, ...]
-    """All hits, in the order of the rules."""
+    """True if the scan was cut for its cost, so that more rules may match."""
+    matches: tuple[Match, ...]
+    """All matches, in the order of the rules."""
     counted: tuple[Match, ...]
-    """Those of them that the profile counts."""
+    """The matches that the profile counts."""
     rules: tuple[Rule, ...]
     profile: Profile
 
     def outcomes(self) -> Iterator[tuple[Rule, Match | Obstacle | None]]:
-        """Give for each rule its match, why its regex was not looked for, or None where that did not hit."""
+        """Yield each rule with its match, the reason its regex was not searched for, or None for no match."""
         if self.five_tuple is None or self.untried:
             return
         subject = Specimen(
             self.payload, self.five_tuple.protocol, self.five_tuple.sport, self.five_tuple.dport
         )
-        hits = {hit.rule.rule_id: hit for hit in self.hits}
+        matches = {match.rule.rule_id: match for match in self.matches}
         for rule in self.rules:
-            yield rule, hits.get(rule.rule_id) or obstacle(rule, subject, self.profile)
+            yield rule, matches.get(rule.rule_id) or obstacle(rule, subject, self.profile)
 
 
 def explain(path: Path, rules: Iterable[Rule], profile_name: str) -> Iterator[Explanation]:
     """Explain every frame of a capture file, in order.
 
     Raises:
-        CaptureFileError: The file cannot be read; whole frames before the fault have been explained.
+        CaptureFileError: The file cannot be read or ends early; the frames before that have been explained.
     """
     profile = PROFILES[profile_name]
     with CaptureFile(path) as file:
-        pipeline = Pipeline((), "any", profile_name, live=False)
-        pipeline.matcher = matcher = _WatchedMatcher(rules, profile.http)
+        matcher = _ObservedMatcher(rules, profile.http)
+        pipeline = Pipeline(matcher, "any", profile_name, live=False)
         for number, frame in enumerate(file.batches(max_frames=1), 1):
             yield _explain(frame, number, pipeline, matcher, profile)
 
 
-class _WatchedMatcher(Matcher):
-    """A matcher that remembers what it found, and whether it was asked."""
+class _ObservedMatcher(Matcher):
+    """A matcher that remembers its last result."""
 
     found: tuple[Match, ...] | None = None
+    """None if it was given no payload."""
 
     def match_each(self, buffer: memoryview, payloads: Payloads) -> list[tuple[int, tuple[Match, ...]]]:
         results = super().match_each(buffer, payloads)
@@ -89,7 +90,7 @@ class _WatchedMatcher(Matcher):
 
 
 def _explain(
-    frame: FrameBatch, number: int, pipeline: Pipeline, matcher: _WatchedMatcher, profile: Profile
+    frame: FrameBatch, number: int, pipeline: Pipeline, matcher: _ObservedMatcher, profile: Profile
 ) -> Explanation:
     packet = decode(frame)
     matcher.found, cut_before = None, matcher.cut
@@ -118,9 +119,9 @@ def _why_untried(packet: PacketBatch, payload: bytes, profile: Profile) -> str:
         return "no payload"
     if profile.longest is not None and len(payload) > profile.longest:
         return f"longer than {profile.longest} bytes"
-    named = ", or all classes have named it" if profile.once else ""
+    named = ", or every class has matched in it" if profile.once else ""
     http = ", and not HTTP" if profile.http_at_any_depth else ""
-    return f"behind the first {profile.depth} packets of its flow{http}{named}"
+    return f"after the first {profile.depth} packets of its flow{http}{named}"
 
 
 def _five_tuple(frame: FrameBatch, packet: PacketBatch) -> FiveTuple | None:

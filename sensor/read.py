@@ -1,4 +1,4 @@
-"""``sensor read``: capture files through the same decode, match and evidence code as live frames.
+"""``sensor read``: match capture files with the same code that matches live frames.
 
 Needs neither root nor BCC.
 """
@@ -26,63 +26,45 @@ log = logging.getLogger(__name__)
 
 Emit = Callable[[list[Evidence]], None]
 Progress = Callable[[int], None]
-"""Takes the bytes read since the last call."""
+"""Called with the number of bytes read since the last call."""
 
 
 def read(
     paths: Iterable[Path], settings: Settings, evidence: Path | None, emit: Emit, progress: Progress
 ) -> None:
-    """Match every frame of the files, in order; keep the hits in ``evidence`` where that is given.
+    """Match every frame of the files, in order; write the evidence to the directory ``evidence``, if given.
 
-    Files that are missing or foreign are refused before any is read.
+    All files are checked before the first one is read. ``emit`` is called with the evidence of each batch.
 
     Raises:
         RulesError: A rule is wrong.
-        CaptureFileError: A file cannot be read; whole frames before the fault have been handled.
+        CaptureFileError: A file is missing, damaged, or no capture file; frames before the fault are done.
         EvidenceError: Evidence cannot be written, or some could not be.
     """
     files = list(paths)
     for path in files:
-        if not path.is_fifo():  # what is read of a pipe is gone
+        if not path.is_fifo():  # bytes read from a pipe could not be read again
             CaptureFile(path).close()
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     networks = Networks(settings.networks_include, settings.networks_exclude)
-    pipeline = Pipeline((), settings.keep, settings.profile, live=False, networks=networks)
-    pipeline.matcher = ready.matcher
+    pipeline = Pipeline(ready.matcher, settings.keep, settings.profile, live=False, networks=networks)
     suppressor = Suppressor(settings.suppress_above)
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     for recovery in writer.recovered if writer else ():
         log.warning("%s", recovery)
     if writer and writer.reconcile():
-        log.warning("evidence of earlier runs is not wholly indexed: sensor evidence reindex does that")
+        log.warning("some evidence of earlier runs is not indexed; index it with: sensor evidence reindex")
     try:
         with closing(writer) if writer else nullcontext():
             for path in files:
                 with CaptureFile(path) as file:
                     _read_file(file, pipeline, suppressor, writer, emit, progress)
     finally:
-        counters = _report(pipeline, suppressor, writer)
+        counters = _log_counters(pipeline, suppressor, writer)
     if counters.write_failed:
         raise EvidenceError(
             f"{counters.write_failed} matched frames could not be written to {evidence}; see the log"
         )
-
-
-def _report(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWriter | None) -> Counters:
-    counters = Counters(
-        read=pipeline.read,
-        undecodable=pipeline.undecodable,
-        unmatched=pipeline.unmatched,
-        matched=pipeline.matched,
-        suppressed=suppressor.suppressed,
-        written=writer.written if writer else 0,
-        write_failed=writer.write_failed if writer else 0,
-        cut=pipeline.matcher.cut,
-    )
-    for path in writer.paths if writer else ():
-        log.info("evidence: %s", path)
-    log.info("counters: %s", counters.as_json())
-    return counters
 
 
 def _read_file(
@@ -101,3 +83,20 @@ def _read_file(
         emit(items)
         progress(file.position_bytes - position)
         position = file.position_bytes
+
+
+def _log_counters(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWriter | None) -> Counters:
+    counters = Counters(
+        read=pipeline.read,
+        undecodable=pipeline.undecodable,
+        unmatched=pipeline.unmatched,
+        matched=pipeline.matched,
+        suppressed=suppressor.suppressed,
+        written=writer.written if writer else 0,
+        write_failed=writer.write_failed if writer else 0,
+        cut=pipeline.matcher.cut,
+    )
+    for path in writer.paths if writer else ():
+        log.info("evidence: %s", path)
+    log.info("counters: %s", counters.as_json())
+    return counters

@@ -58,7 +58,7 @@ def kept(
     """Return which packets are kept, by number, and the rules they match."""
     packets = list(packets)
     one = batch(packets, seconds)
-    found = Pipeline(rules, keep, profile, **options).process(one)
+    found = Pipeline(Matcher(rules, PROFILES[profile].http), keep, profile, **options).process(one)
     times = one.timestamp_ns.tolist()
     return [
         (times.index(item.timestamp_ns), [match.rule.rule_id for match in item.matches]) for item in found
@@ -188,7 +188,7 @@ def test_evidence_describes_the_frame() -> None:
         frames.IPV4, frames.ipv4(frames.TCP, frames.tcp(b"an attack", sport=1000, dport=80)), (0x88A8, 0x8100)
     )
     one = replace(batch([frame], [5]), wirelen=np.array([9000]), interface=np.array([7]))
-    [item] = Pipeline(RULES, "any").process(one)
+    [item] = Pipeline(Matcher(RULES), "any").process(one)
     assert (item.frame, item.payload, item.wirelen, item.timestamp_ns) == (
         frame,
         b"an attack",
@@ -204,7 +204,7 @@ def test_evidence_describes_the_frame() -> None:
 def test_the_counters_add_up() -> None:
     """Every frame ends in exactly one bucket: a corpus of all header combinations, cut at every byte."""
     corpus = [frame for _, frame in frames.truncations(frames.corpus())]
-    pipeline = Pipeline([Rule(1, "service", "T", "N", "GET /")], "any")
+    pipeline = Pipeline(Matcher([Rule(1, "service", "T", "N", "GET /")]), "any")
     evidence = pipeline.process(frames.batch_of(corpus))
     assert pipeline.read == len(corpus)
     assert pipeline.read == pipeline.undecodable + pipeline.unmatched + pipeline.matched
@@ -219,7 +219,7 @@ def test_batches_may_be_cut_anywhere() -> None:
     ]
 
     def evidence(size: int) -> list[Evidence]:
-        pipeline = Pipeline(RULES, "flow", "ly_probe")
+        pipeline = Pipeline(Matcher(RULES, PROFILES["ly_probe"].http), "flow", "ly_probe")
         parts = [range(start, min(start + size, 100)) for start in range(0, 100, size)]
         return [item for part in parts for item in pipeline.process(batch([packets[n] for n in part], part))]
 
@@ -241,8 +241,7 @@ def ly_probes_rules(profile: str) -> Matcher:
 
 def read(name: str, keep: Keep, profile: str) -> list[Evidence]:
     """Return what the sensor keeps of one of ly_probe's captures with ly_probe's rules."""
-    pipeline = Pipeline((), keep, profile, live=False)
-    pipeline.matcher = ly_probes_rules(profile)
+    pipeline = Pipeline(ly_probes_rules(profile), keep, profile, live=False)
     with CaptureFile(REFERENCE / "pcap" / name) as file:
         return [item for one in file.batches() for item in pipeline.process(one)]
 

@@ -23,6 +23,7 @@ from sensor.live import reindexer
 from sensor.live.upkeep import Upkeep
 from sensor.pipeline import Pipeline
 from sensor.reindex import reindex
+from sensor.rules.engine.matcher import Matcher
 from sensor.rules.files.load import load_rules
 
 DEVID = 3
@@ -34,7 +35,7 @@ def settings(few_rules: Path, tmp_path: Path) -> Settings:
     """A few rules, and evidence of the demo's traffic, indexed as it was written."""
     settings = Settings(rules=few_rules, evidence=tmp_path / "evidence", retain_free_percent=0)
     write_capture(tmp_path / "capture.pcap", mix.demo(seed=1).frames)
-    pipeline = Pipeline(load_rules(few_rules), "any", live=False)
+    pipeline = Pipeline(Matcher(load_rules(few_rules)), "any", live=False)
     with (
         closing(EvidenceWriter(settings.evidence, DEVID)) as writer,
         CaptureFile(tmp_path / "capture.pcap") as capture,
@@ -96,7 +97,7 @@ def test_lost_index_is_built_anew_beside_the_writing(settings: Settings, writer:
 
 def evidence_of_now(settings: Settings):
     """A piece that is newer than all others."""
-    pipeline = Pipeline(load_rules(settings.rules), "any", live=False)
+    pipeline = Pipeline(Matcher(load_rules(settings.rules)), "any", live=False)
     with CaptureFile(settings.evidence.parent / "capture.pcap") as capture:
         items = [item for batch in capture.batches() for item in pipeline.process(batch)]
     return items[-1]._replace(timestamp_ns=items[-1].timestamp_ns + 3_600_000_000_000)

@@ -24,6 +24,7 @@ from tunnels import (
 from sensor.decode import decode
 from sensor.model import Evidence, Rule
 from sensor.pipeline import Pipeline
+from sensor.rules.engine.matcher import Matcher
 
 WEB = Rule(1, "service", "Web", "Request", "^GET /", protocol=TCP, port=80)
 NAMES = Rule(2, "service", "Names", "Question", "^GET /", protocol=UDP, port=53)
@@ -42,7 +43,7 @@ TUNNELLED = [[name] for name in TUNNELS] + [
 
 def evidence(frames: Iterable[bytes], *rules: Rule) -> list[Evidence]:
     """Run frames through the pipeline."""
-    return Pipeline(rules, "any").process(batch_of(frames, gap=b"\xff"))
+    return Pipeline(Matcher(rules), "any").process(batch_of(frames, gap=b"\xff"))
 
 
 @pytest.mark.parametrize("names", TUNNELLED, ids=", ".join)
@@ -63,7 +64,7 @@ IN_DATAGRAMS = {name for name in TUNNELS if name.startswith(("vxlan", "geneve"))
 
 def test_a_third_tunnel_is_not_entered() -> None:
     """It counts as undecodable, whatever it is; in a datagram it is that datagram's payload."""
-    pipeline = Pipeline([ANY], "any")
+    pipeline = Pipeline(Matcher([ANY]), "any")
     frames = [ethernet(*tunnelled(["gre", "ip in ipv4", name], *TCP_INSIDE[1:])) for name in TUNNELS]
     kept = pipeline.process(batch_of(frames))
     assert len(kept) == len(IN_DATAGRAMS)
@@ -73,7 +74,7 @@ def test_a_third_tunnel_is_not_entered() -> None:
 
 def test_garbage_inside_is_undecodable() -> None:
     """A tunnel's header with nonsense behind it is not taken for a payload."""
-    pipeline = Pipeline([ANY], "any")
+    pipeline = Pipeline(Matcher([ANY]), "any")
     names = TUNNELS.keys() - IN_DATAGRAMS - {"mpls"}
     frames = [ethernet(*tunnelled([name], IPV4, b"\xff" * 20 + PAYLOAD)) for name in names]
     assert pipeline.process(batch_of(frames)) == []
@@ -131,7 +132,7 @@ def test_flows_are_those_inside() -> None:
         *(ethernet(*tunnelled(["vxlan"], IPV4, packet)) for packet in (there, back, there, other)),
         ethernet(*tunnelled(["vxlan"], IPV4, there), (0x8100,)),
     ]
-    kept = Pipeline([ANY], "flow").process(batch_of(frames))
+    kept = Pipeline(Matcher([ANY]), "flow").process(batch_of(frames))
     assert [item.frame for item in kept] == [frames[0], frames[1], frames[3], frames[4]]
 
 

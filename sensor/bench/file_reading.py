@@ -1,4 +1,4 @@
-"""``sensor bench read``: what ``sensor read`` spends on a frame of a capture file, its start apart."""
+"""The cost per frame of reading a capture file, start-up excluded. Runs in ``sensor bench read``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ REPEATS, QUICK_REPEATS = 7, 3
 
 
 def measure(path: Path, settings: Settings, *, quick: bool) -> dict[str, Any]:
-    """Read the file some times, from memory after the first, and match every frame; nothing is written.
+    """Read the file and match every frame several times; nothing is written.
+
+    A first pass, which is not measured, brings the file into the page cache.
 
     Raises:
-        CaptureFileError: The file cannot be read.
-        RulesError: A rule is wrong.
+        CaptureFileError: the file cannot be read.
+        RulesError: a rule is wrong.
     """
     matcher = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient).matcher
     where = machine()
@@ -48,10 +50,9 @@ def measure(path: Path, settings: Settings, *, quick: bool) -> dict[str, Any]:
 
 
 def _read(path: Path, settings: Settings, matcher: Matcher) -> tuple[Pipeline, float, float]:
-    """Read it once; the pipeline with its counts, and the seconds in user mode and on the clock."""
+    """Read the file once; return the pipeline with its counts, the user CPU seconds and the wall seconds."""
     networks = Networks(settings.networks_include, settings.networks_exclude)
-    pipeline = Pipeline((), settings.keep, settings.profile, live=False, networks=networks)
-    pipeline.matcher = matcher
+    pipeline = Pipeline(matcher, settings.keep, settings.profile, live=False, networks=networks)
     with CaptureFile(path) as file:
         user_s, start_s = _user_s(), time.monotonic()
         for batch in file.batches():

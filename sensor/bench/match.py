@@ -1,10 +1,10 @@
-"""``sensor bench match``: CPU time a candidate of 400 bytes, in one process and without a kernel.
+"""The CPU time per candidate of 400 bytes, in one process and without a kernel program.
 
-Each figure is the least of many rounds over a batch: other programs only add. ``default_us`` and
-``thorough_us`` are the whole pipeline, decoding, flows and evidence included; ``decode_us`` and
-``match_us`` are two parts of it. ``live_us`` is the default profile where the kernel has counted the
-packets of flows already, as it has for live frames. ``re_us`` and ``pcre2_us`` are what the rivals of
-``match_us`` take, every rule for itself.
+Each figure is the least of many rounds over a batch, as other programs only add time. ``default_us``
+and ``thorough_us`` are the whole pipeline, with decoding, flows and evidence; ``decode_us`` and
+``match_us`` are two parts of it. ``live_us`` is the default profile on frames whose flows the kernel has
+counted, as it does live. ``re_us`` and ``pcre2_us`` are the baselines of ``match_us``, one rule after the
+other. Runs in ``sensor bench match``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sensor.model import FrameBatch, Rule
 from sensor.pipeline import Pipeline
 from sensor.protocols import TCP
 from sensor.rules.engine.http_payload import RFC9110
-from sensor.rules.engine.matcher import Payloads
+from sensor.rules.engine.matcher import Matcher, Payloads
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.load import load_rules
 
@@ -36,33 +36,33 @@ SIZE = 400
 BATCH = 1000
 ROUNDS = 31
 VARIANTS = 10
-"""Rules in the larger set for each of the smaller one."""
+"""Rules in the larger set for each rule of the smaller set."""
 SERVER_PORT, FIRST_CLIENT_PORT = 80, 40_000
 WORD = re.compile(r"(?<![\\\[A-Za-z:])[A-Za-z]{4,}(?![\]-])")
 
 
 def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
-    """Measure these rules, and unless ``quick`` ten times as many; ``step`` is told what comes next.
+    """Measure a set of rules, and unless ``quick`` ten times as many.
 
     Raises:
-        RulesError: A rule is wrong.
+        RulesError: a rule is wrong.
     """
     where = machine()
     loaded = list(load_rules(rules))
     sets = [loaded]
     if not quick:
         sets.append([one for rule in loaded for one in variants(rule, VARIANTS)])
-    found = []
-    for some in sets:
-        step(f"compiling {len(some)} rules")
-        found.append(_measure(some, step))
-    step("matching every rule for itself, by re and PCRE2")
-    _add_rivals(found[0]["payloads"], Baselines(loaded))
-    return {"machine": where, "payload_bytes": SIZE, "sets": found}
+    results = []
+    for rule_set in sets:
+        step(f"compiling {len(rule_set)} rules")
+        results.append(_measure(rule_set, step))
+    step("searching each rule with re and PCRE2")
+    _add_baselines(results[0]["payloads"], Baselines(loaded))
+    return {"machine": where, "payload_bytes": SIZE, "sets": results}
 
 
 def variants(rule: Rule, times: int) -> Iterable[Rule]:
-    """Yield the rule, and rules like it that look for other words of the same length."""
+    """Yield the rule, and similar rules that look for other words of the same length."""
     yield rule
     for step in range(1, times):
         regex = WORD.sub(lambda word, step=step: _rotated(word[0], step), rule.regex)  # type: ignore[misc]
@@ -77,9 +77,9 @@ def _rotated(word: str, step: int) -> str:
 
 
 def _measure(rules: list[Rule], step: Step) -> dict[str, Any]:
-    """Measure one set of rules over all kinds of payload."""
+    """Measure a set of rules with each kind of payload."""
     start = time.process_time()
-    pipeline = Pipeline(rules, "any")
+    pipeline = Pipeline(Matcher(rules), "any")
     compile_s = time.process_time() - start
     step(f"matching {len(rules)} rules")
     return {
@@ -91,7 +91,7 @@ def _measure(rules: list[Rule], step: Step) -> dict[str, Any]:
 
 
 def costs(pipeline: Pipeline, payload: bytes) -> dict[str, float]:
-    """Return microseconds a candidate of this payload, by profile, and how many rules match it."""
+    """Return the number of rules that match a payload, and its cost in microseconds per candidate."""
     batch = batch_of(payload)
     figures = {"matches": float(len(pipeline.matcher.match(payload, TCP, FIRST_CLIENT_PORT, SERVER_PORT)))}
     figures["decode_us"] = least_us(lambda: decode(batch))
@@ -105,10 +105,10 @@ def costs(pipeline: Pipeline, payload: bytes) -> dict[str, float]:
     return figures
 
 
-def _add_rivals(costs_by_payload: dict[str, dict[str, float]], rivals: Baselines) -> None:
+def _add_baselines(costs_by_payload: dict[str, dict[str, float]], baselines: Baselines) -> None:
     for kind, payload in payloads().items():
         figures = costs_by_payload[kind]
-        for name, cost_us in rivals.costs_us(payload, is_http=RFC9110.matches(payload)).items():
+        for name, cost_us in baselines.costs_us(payload, is_http=RFC9110.matches(payload)).items():
             figures[f"{name}_us"] = cost_us
             figures[f"ratio_to_{name}"] = round(figures["match_us"] / cost_us, 6)
 
@@ -123,15 +123,14 @@ def _match_us(pipeline: Pipeline, batch: FrameBatch) -> float:
 
 
 def _pipeline_us(pipeline: Pipeline, profile: str, batch: FrameBatch) -> float:
-    """Measure a pipeline of this profile; in the default one each round is of new flows' first packets."""
-    one = Pipeline((), "any", profile)
-    one.matcher = pipeline.matcher
+    """Measure a pipeline; with the default profile each round has the first packets of new flows."""
+    one = Pipeline(pipeline.matcher, "any", profile)
     depth = PROFILES[profile].depth or ROUNDS
     return least_us(lambda: one.process(batch), min(ROUNDS, depth))
 
 
 def least_us(work: Callable[[], object], rounds: int = ROUNDS) -> float:
-    """Return the least CPU time of several rounds, in microseconds a frame of a batch."""
+    """Return the least CPU time of several rounds, in microseconds per frame of a batch."""
     least = float("inf")
     for _ in range(rounds):
         start = time.process_time()
@@ -141,7 +140,7 @@ def least_us(work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 
 def payloads() -> dict[str, bytes]:
-    """Return payloads of 400 bytes: those that no rule hits, and one that a rule of either set does."""
+    """Return payloads of 400 bytes: some that no rule matches, and one that a rule of each set matches."""
     rng = random.Random(400)  # noqa: S311 - the same at each call
     request = (
         b"GET /static/app/8f3a2.js?v=12&lang=en HTTP/1.1\r\nHost: www.example.com\r\nAccept: */*\r\n"
@@ -159,7 +158,7 @@ def payloads() -> dict[str, bytes]:
 
 
 def batch_of(payload: bytes) -> FrameBatch:
-    """Return a batch of frames with this payload, each of a flow of its own."""
+    """Return a batch of frames with this payload, each in a flow of its own."""
     segments = [
         probe_frames.tcp(payload, SERVER_PORT, sport=FIRST_CLIENT_PORT + number) for number in range(BATCH)
     ]

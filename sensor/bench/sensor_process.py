@@ -1,4 +1,7 @@
-"""The sensor under test: ``sensor run`` as a process of its own, with what it spends and what it counts."""
+"""The sensor under test: a ``sensor run`` of its own, its CPU time and its counters.
+
+Runs in ``sensor bench replay``.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,27 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from sensor.bench.machine import process_s, pss_mib
-from sensor.bench.tied import tied
 from sensor.counters import Counters
 from sensor.errors import SensorError
+from sensor.process.tied import tied
 
 SAMPLE_S = 0.005
 _READY, _COUNTERS = "capturing on", "counters: "
-_MOST_DRAIN_S = 120
+_STOP_TIMEOUT_S = 120
 
 
-class Ended(NamedTuple):
-    """What a sensor had to say when it was told to end."""
+class FinalCounts(NamedTuple):
+    """The counters and costs of a sensor that has stopped."""
 
     counters: Counters
     lag_s: float
-    """From the signal until all that waited in the rings was matched and written."""
+    """Time from the signal until everything waiting in the rings was matched and written."""
     cpu_s: dict[str, float]
-    """Since it captured, of the workers and of the supervisor."""
+    """CPU time of the workers and of the supervisor since the capture began."""
 
 
 class SensorUnderTest:
-    """A sensor that captures."""
+    """A running sensor."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: list[str]) -> None:
         self._process, self._log = process, log
@@ -43,30 +46,31 @@ class SensorUnderTest:
 
     @property
     def memory_mib(self) -> dict[str, float]:
-        """Proportional set sizes (smaps_rollup, proc(5)), of the workers and of the supervisor."""
+        """The proportional set sizes of the workers and of the supervisor (smaps_rollup, proc(5))."""
         return {"workers": sum(map(pss_mib, self._workers)), "supervisor": pss_mib(self._process.pid)}
 
-    def end(self) -> Ended:
-        """Tell it to end, and read what it counted.
+    def stop(self) -> FinalCounts:
+        """Stop the sensor, and read its counters.
 
         Raises:
-            SensorError: It failed, or takes minutes to match what waits.
+            SensorError: the sensor failed, or needs minutes to match the waiting frames.
         """
-        told_s = time.monotonic()
+        signalled_s = time.monotonic()
         self._process.send_signal(signal.SIGINT)
-        line = self._counters_line(told_s + _MOST_DRAIN_S)
-        lag_s = time.monotonic() - told_s
+        line = self._counters_line(signalled_s + _STOP_TIMEOUT_S)
+        lag_s = time.monotonic() - signalled_s
         supervisor_s = process_s(self._process.pid) - self._start_s
-        self._process.communicate(timeout=_MOST_DRAIN_S)
+        self._process.communicate(timeout=_STOP_TIMEOUT_S)
         counters = Counters(**json.loads(line.partition(_COUNTERS)[2]))
-        return Ended(counters, lag_s, {"workers": sum(self._workers.values()), "supervisor": supervisor_s})
+        cpu_s = {"workers": sum(self._workers.values()), "supervisor": supervisor_s}
+        return FinalCounts(counters, lag_s, cpu_s)
 
     def _counters_line(self, deadline_s: float) -> str:
-        """Follow the log to the final counters, and the workers' CPU time to their end."""
+        """Return the log line with the final counters; note the workers' CPU time until they end."""
         log, unread = _log_of(self._process), b""
         while time.monotonic() < deadline_s:
             for pid in self._workers:
-                with suppress(OSError):  # it has ended
+                with suppress(OSError):  # the worker has ended
                     self._workers[pid] = process_s(pid)
             if not select.select([log], [], [], SAMPLE_S)[0]:
                 continue
@@ -77,18 +81,18 @@ class SensorUnderTest:
                 if _COUNTERS in line:
                     return line
             if not data:
-                raise SensorError(f"the sensor ended before its counters: {self._log[-1:]}")
-        raise SensorError(f"the sensor did not match what waited within {_MOST_DRAIN_S} s")
+                raise SensorError(f"the sensor ended without logging its counters: {self._log[-1:]}")
+        raise SensorError(f"the sensor did not stop within {_STOP_TIMEOUT_S} s: too many frames were waiting")
 
 
 @contextmanager
 def capturing(sensor: Sequence[str], mirror: str, evidence: Path, workers: int) -> Iterator[SensorUnderTest]:
-    """Start it, without API, and wait until it captures; it is killed if still there in the end.
+    """Start a sensor without API, and yield it once it captures; kill it if it still runs at the end.
 
-    ``sensor`` is the command up to ``run``; settings that are not given come from ``SENSOR_*`` variables.
+    ``sensor`` is the command up to ``run``; all other settings come from ``SENSOR_*`` variables.
 
     Raises:
-        SensorError: It did not start.
+        SensorError: the sensor did not start.
     """
     flags = ("-i", mirror, "--evidence", str(evidence), "--action", "drop", "--no-api")
     environment = {**os.environ, "SENSOR_WORKERS": str(workers)}
@@ -106,12 +110,12 @@ def _until_ready(process: subprocess.Popen[bytes]) -> list[str]:
         log.append(line.decode(errors="replace").rstrip())
         if _READY in log[-1]:
             return log
-    raise SensorError(f"the sensor did not start: {log[-1] if log else 'it said nothing'}")
+    raise SensorError(f"the sensor did not start: {log[-1] if log else 'it logged nothing'}")
 
 
 def _log_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
     if process.stderr is None:
-        raise ValueError("started without a pipe")
+        raise ValueError("the process was started without a pipe for its log")
     return process.stderr
 
 

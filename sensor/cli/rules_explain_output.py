@@ -1,4 +1,4 @@
-"""What ``sensor rules explain`` prints: a packet in a few lines, or rule by rule."""
+"""Output of ``sensor rules explain``: a packet in a few lines, or rule by rule."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from sensor.rules.files.describe import hit_object, hit_words
 from sensor.rules.obstacles import Obstacle
 from sensor.text import endpoint
 
-_NO_HIT = "no hit"
+_NO_MATCH = "no hit"
+"""The outcome as JSON has it; text says *no match*."""
 
 
 class Totals:
-    """What the packets of a file came to."""
+    """Sums over the packets of a file."""
 
     def __init__(self) -> None:
-        self._packets = self._tried = self._hits = self._counted = 0
+        self._packets = self._tried = self._matches = self._counted = 0
         self._rules: set[int] = set()
 
     def add(self, explanation: Explanation) -> None:
         """Add a packet."""
         self._packets += 1
         self._tried += explanation.untried is None
-        self._hits += len(explanation.hits)
+        self._matches += len(explanation.matches)
         self._counted += len(explanation.counted)
-        self._rules.update(hit.rule.rule_id for hit in explanation.hits)
+        self._rules.update(match.rule.rule_id for match in explanation.matches)
 
     def __str__(self) -> str:
-        uncounted = f", {self._hits - self._counted} of them not counted" * (self._hits > self._counted)
+        uncounted = f", {self._matches - self._counted} of them not counted" * (self._matches > self._counted)
         return (
             f"packets: {self._packets}, with rules tried: {self._tried}, "
-            f"hits: {self._hits}{uncounted}, rules that hit: {len(self._rules)}"
+            f"matches: {self._matches}{uncounted}, rules that matched: {len(self._rules)}"
         )
 
 
 def explanation_object(explanation: Explanation) -> dict[str, Any]:
-    """Return a packet's story, ready for JSON."""
+    """Return the explanation of a packet, ready for JSON."""
     five_tuple = explanation.five_tuple
     return {
         "packet": explanation.number,
@@ -55,43 +56,44 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
         "untried": explanation.untried,
         "was_cut": explanation.was_cut,
         "hits": [
-            {**hit_object(hit, explanation.payload), "counted": hit in explanation.counted}
-            for hit in explanation.hits
+            {**hit_object(match, explanation.payload), "counted": match in explanation.counted}
+            for match in explanation.matches
         ],
         "outcomes": dict(_outcomes(explanation)),
     }
 
 
 def outcome_objects(explanation: Explanation) -> list[dict[str, Any]]:
-    """Return what became of each rule, ready for JSON."""
+    """Return the outcome of each rule, ready for JSON."""
     return [{"rule": rule.rule_id, "outcome": _outcome(outcome)} for rule, outcome in explanation.outcomes()]
 
 
 def packet_lines(explanation: Explanation) -> Iterator[str]:
-    """Tell a packet's story in a few lines: the hits, and how many rules did not hit and why."""
+    """Explain a packet in a few lines: its matches, and how many rules did not match and why."""
     yield _headline(explanation)
-    for hit in explanation.hits:
-        rule = hit.rule
-        counted = "" if hit in explanation.counted else " (not counted: its class has named the flow)"
+    for match in explanation.matches:
+        rule = match.rule
+        counted = "" if match in explanation.counted else " (not counted: its class has matched in this flow)"
         yield (
-            f"    hit: {rule.rule_class} {rule.rule_id} {rule.name}, "
-            f"{hit_words(hit, explanation.payload)}{counted}"
+            f"    match: {rule.rule_class} {rule.rule_id} {rule.name}, "
+            f"{hit_words(match, explanation.payload)}{counted}"
         )
     outcomes = _outcomes(explanation)
     if not outcomes:
         return
-    missed = outcomes.pop(_NO_HIT, 0)
+    unmatched = outcomes.pop(_NO_MATCH, 0)
     untried = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.most_common())
-    yield f"    no hit: {missed} rules" + (f"; not tried: {untried}" if untried else "")
+    yield f"    no match: {unmatched} rules" + (f"; not tried: {untried}" if untried else "")
 
 
 def rule_lines(explanation: Explanation) -> Iterator[str]:
-    """Tell a packet's story rule by rule."""
+    """Explain a packet rule by rule."""
     yield _headline(explanation)
     for rule, outcome in explanation.outcomes():
-        shown = _outcome(outcome)
         if isinstance(outcome, Match):
-            shown = f"hit, {hit_words(outcome, explanation.payload)}"
+            shown = f"match, {hit_words(outcome, explanation.payload)}"
+        else:
+            shown = outcome.value if outcome else "no match"
         yield f"    {rule.rule_class} {rule.rule_id} {rule.name}: {shown}"
 
 
@@ -106,12 +108,12 @@ def _headline(explanation: Explanation) -> str:
     if explanation.untried:
         line += f"no rule is tried: {explanation.untried}"
     elif explanation.was_cut:
-        line += "cut short: its scan cost too much"
+        line += "cut: its scan took too long"
     return line.rstrip()
 
 
 def _outcomes(explanation: Explanation) -> Counter[str]:
-    """Count the rules that did not hit, by why."""
+    """Count the rules that did not match, by outcome."""
     outcomes = explanation.outcomes()
     return Counter(_outcome(outcome) for _, outcome in outcomes if not isinstance(outcome, Match))
 
@@ -119,4 +121,4 @@ def _outcomes(explanation: Explanation) -> Counter[str]:
 def _outcome(outcome: Match | Obstacle | None) -> str:
     if isinstance(outcome, Match):
         return "hit"
-    return outcome.value if outcome else _NO_HIT
+    return outcome.value if outcome else _NO_MATCH

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import requires, version
 
+from sensor import DISTRIBUTION
 from sensor.capture.compiler import bcc_version
 from sensor.errors import KernelError
 from sensor.finding import Finding
@@ -29,7 +30,7 @@ def software_findings() -> Iterator[Finding]:
 
 def hyperscan_finding(found: str) -> Finding:
     """Compare a version with the one that sensor is tested with: others miss hits without a word."""
-    pinned = next(one for one in requires("sensor") or () if re.match(r"hyperscan\b", one))
+    pinned = next(one for one in requires(DISTRIBUTION) or () if re.match(r"hyperscan\b", one))
     tested = pinned.partition("==")[2].partition(";")[0].strip()
     if found == tested:
         return Finding(level="ok", check="hyperscan", what=f"Hyperscan {found}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from importlib.metadata import version
 
+from sensor import DISTRIBUTION
 from sensor.evidence.pcap import SNAPLEN
 
 _SECTION_HEADER, _INTERFACE_DESCRIPTION, _ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
@@ -16,9 +17,7 @@ _BYTE_ORDER_MAGIC = 0x1A2B3C4D
 _END_OF_OPTIONS, _COMMENT = 0, 1
 _SHB_USER_APPLICATION, _IF_NAME = 4, 2
 _OPTION_BYTES = 65_535
-_APPLICATION = (
-    f"sensor {version('sensor')}"  # read at import, because the API process may not be able to read it later
-)
+_APPLICATION = f"sensor {version(DISTRIBUTION)}"  # read at import; the API process may not be able to later
 
 
 def section_header() -> bytes:

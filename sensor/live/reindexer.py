@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from sensor.config.settings import Settings
@@ -19,6 +18,7 @@ from sensor.evidence.day_writer import Gap
 from sensor.evidence.index_schema import Day
 from sensor.evidence.reconcile import fill
 from sensor.evidence.writer import EvidenceWriter
+from sensor.process.child import FunctionProcess, finish
 from sensor.reindex import Part, Rematcher
 
 TURN_S = 0.02
@@ -38,7 +38,7 @@ class Reindexer:
     def __init__(self, settings: Settings, writer: EvidenceWriter) -> None:
         self._settings = settings
         self._writer = writer
-        self._child: BaseProcess | None = None
+        self._child: FunctionProcess | None = None
         self._connection: Connection | None = None
         self._next_s = 0.0
         self.remaining_bytes = 0
@@ -65,9 +65,7 @@ class Reindexer:
         """Stop the child; the gaps it has not filled are left for the next start."""
         if self._child and self._connection:
             self._connection.close()
-            self._child.terminate()
-            self._child.join()
-            self._child.close()
+            finish(self._child)
         self._child = self._connection = None
 
     def _start(self, gaps: Sequence[tuple[Day, Gap]]) -> None:
@@ -76,13 +74,8 @@ class Reindexer:
         log.info("rebuilding the index for %d bytes of evidence in %d gaps", size, len(gaps))
         context = multiprocessing.get_context("spawn")  # a fork would copy the rings and XDP programs
         self._connection, theirs = context.Pipe(duplex=False)
-        self._child = context.Process(
-            target=_run_child,
-            args=(theirs, self._settings, self._writer.directory, gaps),
-            name="reindex",
-            daemon=True,
-        )
-        self._child.start()
+        arguments = (theirs, self._settings, self._writer.directory, gaps)
+        self._child = FunctionProcess(_run_child, arguments, "reindex", context)
         theirs.close()
 
     def _receive(self, connection: Connection) -> None:

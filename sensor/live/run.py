@@ -1,7 +1,7 @@
-"""``sensor run``: the supervisor; loads and attaches the program, starts the workers, writes evidence.
+"""``sensor run``: start the supervisor and its workers, attach the program, capture, and stop in order.
 
-One loop: what the workers report, and between two reports whatever time asks for. Rotation,
-status and signals therefore never wait behind the traffic for longer than a batch.
+Runs in the supervisor. Its one loop handles the workers' reports, and between two of them does what is due:
+upkeep, status and signals never wait behind the traffic for longer than a batch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from sensor import abi
 from sensor.capture.attachment import (
     Interface,
     attached,
+    check_interface,
     find_interface,
     is_attached,
     needs_frags,
-    ready_interface,
 )
 from sensor.capture.clock import WallClock
 from sensor.capture.program import check_privileges
@@ -32,16 +32,18 @@ from sensor.live.reload import Reloader
 from sensor.live.service_manager import Notifier
 from sensor.live.status_line import StatusLine
 from sensor.live.supervisor import Supervisor
-from sensor.process.capabilities import keep_capabilities_from_programs
+from sensor.process.prctl import clear_ambient_capabilities
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.ready import make_ready
 
 WAIT_S = 0.05
-"""Bounds what time asks for, and how long a signal may go unnoticed."""
-ROTATION_NS = 200_000_000
+"""Longest wait for reports; it bounds the delay of timers and signals."""
+UPKEEP_NS = 200_000_000
+"""Period of reloads, event sender, evidence upkeep and metrics."""
 CHECK_NS = 1_000_000_000
+"""Period of checks: child processes, clock and interfaces."""
 STATUS_NS, DRAWN_STATUS_NS = 2_000_000_000, 1_000_000_000
-"""Between two lines of status for a service manager, and on a terminal."""
+"""Period of status lines for a service manager, and on a terminal."""
 CLOCK_JUMP_NS = 1_000_000_000
 
 log = logging.getLogger(__name__)
@@ -50,55 +52,56 @@ ShowStatus = Callable[[str], None]
 
 
 def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) -> None:
-    """Capture until a signal, the set duration, or an interface that goes away; log the final counters.
+    """Capture until a signal arrives, the duration is over, or an interface is lost; log the final counters.
 
-    Everything that can be refused is tried before the program is attached. ``as_json`` prints the matches.
+    Everything that can fail is tried before the program is attached. ``as_json`` prints matches as JSON;
+    ``show_status`` draws the status line on a terminal.
 
     Raises:
-        SettingsError: No interface was named, or a receiver of events that cannot be used.
+        SettingsError: No interface is named, or a receiver of events cannot be used.
         RulesError: A rule is wrong.
         PrivilegeError: Root or a capability is missing.
-        InterfaceError: An interface is not ready, or went away.
-        KernelError: The kernel refused program, map or ring.
+        InterfaceError: An interface is not ready, or was lost.
+        KernelError: The kernel refused the program, a map or a ring.
         EvidenceError: Evidence cannot be written, or some could not be.
-        SensorError: Metrics cannot be served where they are to be, or no worker stays alive.
+        SensorError: Metrics cannot be served at their address, or workers die as soon as they are started.
     """
     if not settings.interface:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
     check_privileges()
-    keep_capabilities_from_programs()
+    clear_ambient_capabilities()
     names = tuple(dict.fromkeys(settings.interface))
     frags = any(needs_frags(name, settings.mode) for name in names)
-    interfaces = [ready_interface(name, settings.mode, frags=frags) for name in names]
+    interfaces = [check_interface(name, settings.mode, frags=frags) for name in names]
     started_s = time.monotonic()
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     load_s = time.monotonic() - started_s
     with ExitStack() as stack:
         notifier = stack.enter_context(closing(Notifier()))
         events = stack.enter_context(closing(EventSender(settings, as_json=as_json)))
-        capture = Supervisor(settings, ready, interfaces, events, stack, frags=frags)
-        capture.reloader.loads.succeeded(load_s)
-        stop = _handle_signals(settings.duration, capture.reloader, events)
-        capture.take(capture.crew.until_up())
+        supervisor = Supervisor(settings, ready, interfaces, events, stack, frags=frags)
+        supervisor.reloader.loads.succeeded(load_s)
+        stop = _handle_signals(settings.duration, supervisor.reloader, events)
+        supervisor.handle(supervisor.workers.until_started())
         with ExitStack() as attachments:
             for interface in interfaces:
-                link_fd = attachments.enter_context(attached(capture.program.fd, interface, settings.mode))
-                capture.link_fds.append(link_fd)
+                link_fd = attachments.enter_context(attached(supervisor.program.fd, interface, settings.mode))
+                supervisor.link_fds.append(link_fd)
             log.info(
                 "capturing on %s (%s mode, %s) with %d rules",
                 ", ".join(names),
                 settings.mode,
-                "1 worker" if len(capture.crew) == 1 else f"{len(capture.crew)} workers",
+                "1 worker" if len(supervisor.workers) == 1 else f"{len(supervisor.workers)} workers",
                 len(ready.rules),
             )
             notifier.ready()
-            gone = _loop(capture, interfaces, stop, notifier, show_status)
+            gone = _loop(supervisor, interfaces, stop, notifier, show_status)
         notifier.stopping()
-        capture.publish("draining")
-        capture.take(capture.crew.drain())  # detached: what is in the rings is all there will be
-        counters = replace(capture.counters(), in_ring=capture.rings.waiting())
-        capture.publish("draining")
-    for path in capture.writer.paths:
+        supervisor.publish("draining")
+        supervisor.handle(supervisor.workers.drain())  # the program is detached: no more frames arrive
+        counters = replace(supervisor.counters(), in_ring=supervisor.rings.waiting())
+        supervisor.publish("draining")
+    for path in supervisor.writer.paths:
         log.info("evidence: %s", path)
     log.info("counters: %s", counters.as_json())
     if gone:
@@ -109,88 +112,11 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
         )
 
 
-class _Every:
-    """A timer that is asked."""
-
-    def __init__(self, period_ns: int) -> None:
-        self._period_ns = period_ns
-        self._due_ns = time.monotonic_ns() + period_ns
-
-    def is_due(self) -> bool:
-        now_ns = time.monotonic_ns()
-        if now_ns < self._due_ns:
-            return False
-        self._due_ns = now_ns + self._period_ns
-        return True
-
-
-def _loop(
-    capture: Supervisor,
-    interfaces: list[Interface],
-    stop: Callable[[], bool],
-    notifier: Notifier,
-    show_status: ShowStatus | None,
-) -> InterfaceError | None:
-    """Capture until told to stop (None), or until an interface is lost (the error to end with)."""
-    rotation, check, clock = _Every(ROTATION_NS), _Every(CHECK_NS), WallClock()
-    status, line = _Every(DRAWN_STATUS_NS if show_status else STATUS_NS), StatusLine()
-    while not stop():
-        capture.take(capture.crew.receive(WAIT_S))
-        notifier.alive()
-        if rotation.is_due():
-            capture.reload()
-            notifier.reloading(capture.reloader.is_loading)
-            capture.events.tick()
-            capture.upkeep.tick(time.time_ns())
-            capture.publish("capturing")
-        if status.is_due():
-            text = line(capture.counters(), capture.program.counters()[abi.Counter.SEEN][1])
-            notifier.status(text)
-            if show_status:
-                show_status(text)
-        if check.is_due():
-            if capture.api:
-                capture.api.tick()
-            if capture.exporter:
-                capture.exporter.tick()
-            capture.clock_jumps += _watch_clock(clock)
-            try:
-                interfaces = list(map(_still_there, interfaces, capture.link_fds))
-            except InterfaceError as error:
-                return error
-    return None
-
-
-def _watch_clock(clock: WallClock) -> bool:
-    """Whether it jumped."""
-    moved_ns = clock.remeasure()
-    if abs(moved_ns) <= CLOCK_JUMP_NS:
-        return False
-    log.warning("the wall clock jumped by %+.3f s; evidence follows it", moved_ns / 1e9)
-    return True
-
-
-def _still_there(before: Interface, link_fd: int) -> Interface:
-    """The interface as it is now.
-
-    Raises:
-        InterfaceError: It is gone, another one has taken its name, or the program was taken off it: nothing
-            is captured there any more.
-    """
-    now = find_interface(before.name)
-    if now.index != before.index:
-        raise InterfaceError(f"{before.name}: was removed and created anew; start sensor again")
-    if not is_attached(link_fd):
-        raise InterfaceError(f"{before.name}: somebody has detached the program; start sensor again")
-    if now.has_carrier != before.has_carrier:
-        log.warning("%s: carrier %s", now.name, "is back" if now.has_carrier else "lost, nothing arrives")
-    return now
-
-
 def _handle_signals(duration_s: float | None, reloader: Reloader, events: EventSender) -> Callable[[], bool]:
-    """At SIGHUP reload and reopen; give a question that turns true at SIGINT, SIGTERM, or after the duration.
+    """Handle signals; return a function that returns True after SIGINT, SIGTERM, or the duration.
 
-    The handlers stay to the end of the process: no second signal may break off the closing of files.
+    SIGHUP reloads the rules and reopens event files. The handlers stay until the process ends, so that a
+    second signal does not interrupt the closing of files.
     """
     deadline_ns = time.monotonic_ns() + int(duration_s * 1e9) if duration_s else None
     received: list[int] = []
@@ -205,3 +131,81 @@ def _handle_signals(duration_s: float | None, reloader: Reloader, events: EventS
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, note)
     return lambda: bool(received) or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns)
+
+
+def _loop(
+    supervisor: Supervisor,
+    interfaces: list[Interface],
+    stop: Callable[[], bool],
+    notifier: Notifier,
+    show_status: ShowStatus | None,
+) -> InterfaceError | None:
+    """Capture until ``stop`` returns True; return the error if an interface was lost instead."""
+    upkeep, check, clock = _Timer(UPKEEP_NS), _Timer(CHECK_NS), WallClock()
+    status, line = _Timer(DRAWN_STATUS_NS if show_status else STATUS_NS), StatusLine()
+    while not stop():
+        supervisor.handle(supervisor.workers.receive(WAIT_S))
+        notifier.alive()
+        if upkeep.is_due():
+            supervisor.reload()
+            notifier.reloading(supervisor.reloader.is_loading)
+            supervisor.events.tick()
+            supervisor.upkeep.tick(time.time_ns())
+            supervisor.publish("capturing")
+        if status.is_due():
+            text = line(supervisor.counters(), supervisor.program.counters()[abi.Counter.SEEN][1])
+            notifier.status(text)
+            if show_status:
+                show_status(text)
+        if check.is_due():
+            if supervisor.api:
+                supervisor.api.tick()
+            if supervisor.exporter:
+                supervisor.exporter.tick()
+            supervisor.clock_jumps += _watch_clock(clock)
+            try:
+                interfaces = list(map(_recheck, interfaces, supervisor.link_fds))
+            except InterfaceError as error:
+                return error
+    return None
+
+
+def _watch_clock(clock: WallClock) -> bool:
+    """Return True if the wall clock was set since the last call; evidence has the new time from then on."""
+    moved_ns = clock.remeasure()
+    if abs(moved_ns) <= CLOCK_JUMP_NS:
+        return False
+    log.warning("the wall clock jumped by %+.3f s; evidence has the new time from now on", moved_ns / 1e9)
+    return True
+
+
+def _recheck(before: Interface, link_fd: int) -> Interface:
+    """Return the interface as it is now.
+
+    Raises:
+        InterfaceError: It was removed, another one has its name, or the program was detached from it: nothing
+            is captured there any more.
+    """
+    now = find_interface(before.name)
+    if now.index != before.index:
+        raise InterfaceError(f"{before.name}: was removed and created again; restart sensor")
+    if not is_attached(link_fd):
+        raise InterfaceError(f"{before.name}: the XDP program was detached; restart sensor")
+    if now.has_carrier != before.has_carrier:
+        log.warning("%s: carrier %s", now.name, "restored" if now.has_carrier else "lost, no frames arrive")
+    return now
+
+
+class _Timer:
+    """A periodic timer that is polled."""
+
+    def __init__(self, period_ns: int) -> None:
+        self._period_ns = period_ns
+        self._due_ns = time.monotonic_ns() + period_ns
+
+    def is_due(self) -> bool:
+        now_ns = time.monotonic_ns()
+        if now_ns < self._due_ns:
+            return False
+        self._due_ns = now_ns + self._period_ns
+        return True

@@ -1,4 +1,4 @@
-"""How a running sensor does, in a line: for the terminal of ``sensor run``, and for ``systemctl status``."""
+"""The status line on the terminal of ``sensor run`` and in ``systemctl status``. Runs in the supervisor."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sensor.counters import Counters
 
 
 class StatusLine:
-    """Rates since the last call, totals of what must not be overlooked."""
+    """Rates since the last call, and totals since the start."""
 
     def __init__(self) -> None:
         self._before = (time.monotonic(), Counters(), 0)
 
     def __call__(self, counters: Counters, seen_bytes: int) -> str:
-        """Return it."""
+        """Return the line; ``seen_bytes`` is the total of all frames seen."""
         now = time.monotonic()
         then, before, bytes_before = self._before
         self._before = (now, counters, seen_bytes)

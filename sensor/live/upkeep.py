@@ -1,4 +1,4 @@
-"""What evidence needs beside the writing: finished files, index, retention. By a timer of ``sensor run``."""
+"""Upkeep of the evidence: finish files, complete the index, enforce retention. Runs in the supervisor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RETENTION_S = 2.0
 
 
 class Upkeep:
-    """The chores of one evidence writer, in its process."""
+    """Timed chores for the evidence of one writer."""
 
     def __init__(self, settings: Settings, writer: EvidenceWriter) -> None:
         self._writer = writer
@@ -23,7 +23,7 @@ class Upkeep:
         self._retention_s = time.monotonic()
 
     def tick(self, now_ns: int) -> None:
-        """Do what time asks for; to be called several times a second with the wall clock's time."""
+        """Do what is due; call this several times per second with the wall-clock time."""
         self._writer.tick(now_ns)
         self.reindexer.tick()
         self._writer.index.tidy()
@@ -32,5 +32,5 @@ class Upkeep:
             self.retention.enforce(now_ns / 1e9)
 
     def close(self) -> None:
-        """End what runs in the background."""
+        """Stop the reindexer."""
         self.reindexer.close()

@@ -1,1 +1,1 @@
-"""What a process does about itself or its children: rights, restarts, an end with the parent."""
+"""A process and its children: privileges, process names, restarts, and ending with the parent."""

@@ -1,19 +1,17 @@
-"""Giving up root: the API reads other people's traffic and talks to strangers. Runs in `sensor serve`."""
+"""Dropping root privileges: the API answers untrusted clients. Runs in `sensor serve`."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 from pathlib import Path
 
 from sensor.errors import EvidenceError, PrivilegeError, SettingsError
-
-_PR_SET_NO_NEW_PRIVS = 38
+from sensor.process.prctl import forbid_new_privileges
 
 
 def find_account(user: str) -> pwd.struct_passwd:
-    """Look up whom the API is to run as.
+    """Look up the user that the API switches to.
 
     Raises:
         SettingsError: There is no such user, or it is root.
@@ -28,21 +26,22 @@ def find_account(user: str) -> pwd.struct_passwd:
 
 
 def drop_privileges(user: str, evidence: Path) -> None:
-    """Become that user for good, with the group of the evidence directory and no other.
+    """Switch to a user for good, with no group but its own and that of the evidence directory.
 
-    The group is what lets it read evidence (files are 0640). Nothing happens where this is not root.
+    Evidence is readable through the group of its directory (files are 0640). If this process is not
+    root, it keeps its user and only checks that it can read the directory.
 
     Raises:
         SettingsError: There is no such user, or it is root.
-        EvidenceError: The evidence directory cannot be read with that.
-        PrivilegeError: The kernel refuses.
+        EvidenceError: That user cannot read the evidence directory.
+        PrivilegeError: The kernel refuses the switch.
     """
     if os.geteuid() == 0:
         _become(user, evidence)
     if not os.access(evidence, os.R_OK | os.X_OK):
         raise EvidenceError(
-            f"{evidence}: {user} may not read it, or not pass what is above it;"
-            " let the group of the directory in (chmod g+rxs), or start this as its owner"
+            f"{evidence}: {user} cannot read it, or cannot enter a directory above it;"
+            " give its group access (chmod g+rxs), or start this as its owner"
         )
 
 
@@ -52,7 +51,6 @@ def _become(user: str, evidence: Path) -> None:
         os.setgroups([evidence.stat().st_gid])
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+        forbid_new_privileges()
     except OSError as error:
-        raise PrivilegeError(f"cannot become {user}: {error.strerror}") from error
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise PrivilegeError(f"cannot give up privileges: {os.strerror(ctypes.get_errno())}")
+        raise PrivilegeError(f"cannot switch to user {user}: {error.strerror}") from error

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from sensor import DISTRIBUTION
 from sensor.capture.program import KernelPlan
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.matcher import Matcher
@@ -29,7 +30,7 @@ from sensor.rules.prefilter.plan import Plan, demands
 KEPT = 8
 """Rule sets that are kept, the latest ones."""
 
-_PACKAGES = ("hyperscan", "google-re2", "numpy", "sensor")
+_PACKAGES = ("hyperscan", "google-re2", "numpy", DISTRIBUTION)
 _SUFFIX = ".rules"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 

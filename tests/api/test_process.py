@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from api_samples import addresses, environment, keep, piece
+from api_samples import addresses, environment, keep, evidence_item
 from click.testing import CliRunner
 from processes import is_running, wait_until
 
 from sensor.cli import cli
 from sensor.cli.serve import serve_command
-from sensor.config.settings import Settings, load_settings
+from sensor.config.loading import load_settings
+from sensor.config.settings import Settings
 from sensor.live.api_process import SETTINGS, flags
 
 
@@ -34,7 +35,7 @@ class Parent(NamedTuple):
 @contextmanager
 def parent(directory: Path) -> Iterator[Parent]:
     """Start one over a piece of evidence, and wait until its API answers."""
-    evidence = keep(directory / "evidence", [piece(0)])
+    evidence = keep(directory / "evidence", [evidence_item(0)])
     log = directory / "log"
     program = [sys.executable, Path(__file__).with_name("api_parent.py"), evidence]
     with (
@@ -85,7 +86,7 @@ def test_it_is_started_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -
         config.write_text("no settings any more")
         os.kill(running.api, signal.SIGKILL)
         wait_until(lambda: len(addresses(running.log)) == 2)
-        assert "the API ended (exit code -9), capture goes on" in running.log.read_text()
+        assert "the API died (exit code -9); capture continues" in running.log.read_text()
         answer = httpx.get(f"{addresses(running.log)[1]}/api/v1/status", trust_env=False)
         assert answer.json()["devices"][0]["pieces"] == 1
 

@@ -24,8 +24,8 @@ from tunnels import tunnel_corpus
 
 from sensor.bench.traffic import mix
 from sensor.capture.program import Options, Program
-from sensor.config.settings import OWN_RULES, Settings
-from sensor.live.supervisor import options_of, plan_of
+from sensor.config.settings import BUNDLED_RULES, Settings
+from sensor.live.program_options import options_of, plan_of
 from sensor.model import Rule
 from sensor.pipeline import Pipeline
 from sensor.rules.engine.matcher import Matcher
@@ -70,9 +70,7 @@ def matcher_of(rules: Rules) -> Matcher:
 def pipeline_of(rules: Rules, settings: Settings) -> Pipeline:
     """What stands behind the ring; it knows no flow yet."""
     networks = Networks(settings.networks_include, settings.networks_exclude)
-    pipeline = Pipeline((), settings.keep, settings.profile, networks=networks)
-    pipeline.matcher = matcher_of(rules)
-    return pipeline
+    return Pipeline(matcher_of(rules), settings.keep, settings.profile, networks=networks)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +169,7 @@ def traffic() -> list[bytes]:
 def test_our_own_rules(without: Without, cpu: int, settings: dict[str, Any], count: int, seed: int) -> None:
     """Real traffic; payloads made from every rule, in headers of all kinds, cut up, and in long flows."""
     chosen = Settings(**settings)
-    rules = rules_in(OWN_RULES)
+    rules = rules_in(BUNDLED_RULES)
     each = -(-count // len(rules))
     frames = chain(traffic(), drawn(rules, each, chosen.profile, seed))
     outcome = compare(rules, chosen, frames, without, cpu)

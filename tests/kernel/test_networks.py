@@ -15,6 +15,7 @@ from sensor import abi
 from sensor.capture.program import Options, Program
 from sensor.model import Rule
 from sensor.pipeline import Pipeline
+from sensor.rules.engine.matcher import Matcher
 from sensor.rules.prefilter.networks import Networks
 
 pytestmark = pytest.mark.kernel(alone=False)
@@ -87,7 +88,7 @@ def test_kernel_and_user_space_look_at_the_same(includes: int, excludes: int) ->
 
     def kept(options: Options, watched: Networks) -> tuple[list[bytes], int]:
         with one_cpu() as cpu, closing(Bench(Program(PASS_ALL, options), cpu)) as bench:
-            pipeline = Pipeline([RULE], "any", "thorough", networks=watched)
+            pipeline = Pipeline(Matcher([RULE]), "any", "thorough", networks=watched)
             frames = [item.frame for item in bench.kept(sent, pipeline, counted=True)]
             return frames, bench.program.counters()[abi.Counter.IGNORED_NETWORK][0]
 

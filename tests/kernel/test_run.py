@@ -22,7 +22,7 @@ from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.capture.attachment import attached, find_interface
 from sensor.capture.program import Program
-from sensor.config.settings import OWN_RULES
+from sensor.config.settings import BUNDLED_RULES
 from sensor.counters import Counters
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
@@ -90,7 +90,7 @@ def test_all_of_our_rules_give_the_same_evidence(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole rule set as it is shipped, over traffic with attacks in it."""
-    monkeypatch.setenv("SENSOR_RULES", str(OWN_RULES))
+    monkeypatch.setenv("SENSOR_RULES", str(BUNDLED_RULES))
     compare_wire_and_file(network, tmp_path, generated_traffic(tmp_path), "any")
 
 
@@ -279,7 +279,7 @@ def test_a_program_that_is_detached(network: Network, tmp_path: Path) -> None:
         [link_id] = [re.findall(r"link_id:\s(\d+)", info)[0] for info in infos if "link_type:\txdp" in info]
         subprocess.run(["bpftool", "link", "detach", "id", link_id], check=True)
         assert run.wait() == 4
-    assert f"{network[0]}: somebody has detached the program" in run.log[-1]
+    assert f"{network[0]}: the XDP program was detached" in run.log[-1]
     assert_law(run)
 
 

@@ -46,9 +46,9 @@ def test_a_packet_is_a_few_lines(rules: Path) -> None:
     assert lines[3].startswith("4  TCP 10.0.0.1:")
     assert lines[3].endswith(" > 10.0.0.2:80  49 bytes of HTTP")
     assert lines[4:] == [
-        '    hit: threat 51001 SQL injection, bytes 13-27 "union%20select"',
-        "    no hit: 3 rules; not tried: another transport 1, no body 1",
-        "packets: 4, with rules tried: 1, hits: 1, rules that hit: 1",
+        '    match: threat 51001 SQL injection, bytes 13-27 "union%20select"',
+        "    no match: 3 rules; not tried: another transport 1, no body 1",
+        "packets: 4, with rules tried: 1, matches: 1, rules that matched: 1",
     ]
 
 
@@ -57,12 +57,12 @@ def test_one_packet_rule_by_rule(rules: Path) -> None:
     path = web(rules, ATTACK)
     done = sensor("rules", "explain", path, "--packet", 4)
     assert done.out.splitlines()[1:] == [
-        "    service 10001 SSH: no hit",
+        "    service 10001 SSH: no match",
         "    service 10002 DNS: another transport",
-        "    midware 41001 nginx: no hit",
-        '    threat 51001 SQL injection: hit, bytes 13-27 "union%20select"',
+        "    midware 41001 nginx: no match",
+        '    threat 51001 SQL injection: match, bytes 13-27 "union%20select"',
         "    threat 51002 SQL in a form: no body",
-        "    threat 51003 Plain: no hit",
+        "    threat 51003 Plain: no match",
     ]
     [found] = sensor("rules", "explain", path, "--packet", 4, "--json").objects
     outcomes = {rule["rule"]: rule["outcome"] for rule in found["rules"]}
@@ -114,9 +114,9 @@ def test_packets_deep_in_a_flow(rules: Path) -> None:
     """What is behind the profile's limit is not tried, but for HTTP; `thorough` has none."""
     path = web(rules, *[b"SSH-2.0-x"] * 33, ATTACK)
     untried = [packet["untried"] for packet in objects(path)][3:]
-    assert untried == [None] * 32 + ["behind the first 32 packets of its flow, and not HTTP", None]
+    assert untried == [None] * 32 + ["after the first 32 packets of its flow, and not HTTP", None]
     assert [packet["untried"] for packet in objects(path, "--profile", "thorough")][3:] == [None] * 34
-    limit = "behind the first 10 packets of its flow, or all classes have named it"
+    limit = "after the first 10 packets of its flow, or every class has matched in it"
     untried = [packet["untried"] for packet in objects(path, "--profile", "ly_probe")][3:]
     assert untried == [None] * 10 + [limit] * 24
 
@@ -137,8 +137,8 @@ def test_hits_that_the_profile_does_not_count(rules: Path) -> None:
     hits = [hit for packet in objects(path, "--profile", "ly_probe") for hit in packet["hits"]]
     assert [(hit["version"], hit["counted"]) for hit in hits] == [("2.0", True), ("1.5", False)]
     done = sensor("rules", "explain", path, "--profile", "ly_probe")
-    assert "(not counted: its class has named the flow)" in done.out.splitlines()[-3]
-    assert done.out.endswith("hits: 2, 1 of them not counted, rules that hit: 1\n")
+    assert "(not counted: its class has matched in this flow)" in done.out.splitlines()[-3]
+    assert done.out.endswith("matches: 2, 1 of them not counted, rules that matched: 1\n")
 
 
 def test_payloads_too_long_for_the_profile(rules: Path) -> None:
