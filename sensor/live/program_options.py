@@ -1,0 +1,37 @@
+"""What the kernel is asked to do: plan and options of the XDP program, from rules and settings.
+
+Runs in the supervisor, and in the commands that try or measure the program.
+"""
+
+from __future__ import annotations
+
+from sensor.capture.program import KernelPlan, Options
+from sensor.config.settings import Keep, Settings
+from sensor.rules.engine.http_payload import HttpReading
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.prefilter.emit import kernel_plan
+from sensor.rules.prefilter.plan import Plan
+
+
+def plan_of(rules_plan: KernelPlan, http: HttpReading, keep: Keep) -> KernelPlan:
+    """Return the plan of the rules; if flows are kept, a plan that passes every payload."""
+    return kernel_plan(Plan.pass_all(), http) if keep == "flow" else rules_plan
+
+
+def options_of(settings: Settings, *, frags: bool) -> Options:
+    """Return the options that settings imply; ``frags``: a frame may be spread over several buffers."""
+    profile = PROFILES[settings.profile]
+    return Options(
+        snaplen=settings.snaplen,
+        action=settings.action,
+        flows=settings.flows,
+        depth=profile.depth,
+        http_at_any_depth=profile.http_at_any_depth,
+        longest=profile.longest,
+        flow_has_tos=profile.flow_has_tos,
+        idle_s=profile.idle_s,
+        life_s=profile.life_s,
+        include=settings.networks_include,
+        exclude=settings.networks_exclude,
+        multi_buffer=frags,
+    )
