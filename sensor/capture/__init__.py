@@ -1,1 +1,1 @@
-"""Frames from the wire, through XDP and the perf ring, and from capture files."""
+"""Capture from network interfaces: the kernel program, its attachment, perf rings, flow table and NIC."""

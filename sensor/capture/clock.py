@@ -1,7 +1,7 @@
-"""The offset between the kernel's monotonic clock and wall time; used where rings are read.
+"""The offset between the kernel's monotonic clock and wall time. Runs in the processes that read rings.
 
-``bpf_ktime_get_ns()`` is CLOCK_MONOTONIC, evidence is keyed by wall time, and NTP slews one
-against the other: the offset is measured anew while running.
+Frames carry the time of ``bpf_ktime_get_ns()`` (CLOCK_MONOTONIC), and evidence has wall time. NTP slews one
+clock against the other, so the offset is measured again and again.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ _TRIES = 5
 
 
 class WallClock:
-    """Turns monotonic nanoseconds into nanoseconds since the epoch."""
+    """Converts monotonic nanoseconds to nanoseconds since the epoch."""
 
     offset_ns: int
-    """Wall time minus monotonic time, as last measured."""
+    """Wall time minus monotonic time, when it was last measured."""
 
     def __init__(self) -> None:
         self.offset_ns = _measure_ns()
 
     def remeasure(self) -> int:
-        """Measure again; by how many nanoseconds wall time moved against monotonic time since."""
+        """Measure the offset again, and return by how many nanoseconds it has changed."""
         before = self.offset_ns
         self.offset_ns = _measure_ns()
         return self.offset_ns - before
 
 
 def _measure_ns() -> int:
-    """Of a few brackets the shortest counts: in the others this process may have been scheduled away."""
+    """Return the offset by the shortest of some measurements: longer ones were interrupted."""
     brackets = []
     for _ in range(_TRIES):
         before = time.monotonic_ns()

@@ -1,7 +1,7 @@
-"""The kernel's table of flows as user space sees it: keys, look-ups, verdicts; runs in the supervisor.
+"""The kernel's table of flows, seen from user space: keys, look-ups, verdicts. Runs in the supervisor.
 
-The table is an array map of `abi.FLOW_SET`, mapped into memory; ``bpf/flow.h`` says how it is shared.
-What user space decides about a flow stands in words that the kernel only reads.
+The table is an array map of `abi.FLOW_SET`, mapped into memory; ``bpf/flow.h`` describes how it is shared.
+User space writes its verdicts into words that the kernel only reads.
 """
 
 from __future__ import annotations
@@ -44,9 +44,15 @@ def flow_key(
 ) -> FlowKey:
     """Return the key of a packet's flow, the same for both directions.
 
-    ``service`` is the type of service, where that tells flows apart (`Options.flow_has_tos`): one
-    that is not 0 belongs to one direction alone. ``vlans`` are the tags, outer first. Fragments
-    behind the first, and protocols without ports, have ports 0.
+    Args:
+        protocol: IP protocol number.
+        source: Source address.
+        destination: Destination address.
+        sport: Source port; 0 for later fragments, and for protocols without ports.
+        dport: Destination port, likewise.
+        vlans: VLAN tags, outer first.
+        service: Type of service, if it is part of the key (`Options.flow_has_tos`). If it is not 0, each
+            direction is a flow of its own.
     """
     service &= _TOS_SERVICE
     if not service and _endpoint(source, sport) > _endpoint(destination, dport):
@@ -61,7 +67,7 @@ def flow_key(
 
 
 def _endpoint(address: IpAddress, port: int) -> tuple[int, ...]:
-    """Return what an endpoint's place in the key goes by: the words that its bytes make in memory."""
+    """Return the numbers by which endpoints are ordered in a key: address and port as words in memory."""
     packed = address.packed
     words = [packed[i : i + 8] for i in range(0, len(packed), 8)] + [port.to_bytes(2, "big")]
     return tuple(int.from_bytes(word, sys.byteorder) for word in words)
@@ -71,31 +77,38 @@ class KernelFlow(NamedTuple):
     """What the kernel remembers of a flow."""
 
     packets: int
-    """With payload, counted so far."""
+    """Number of packets with payload so far."""
     born_jiffies: int
+    """Time of the first packet, in jiffies."""
     last_jiffies: int
-    """When it began, and was last seen: 64 bits of the kernel's ticks, and the lower 32."""
+    """Time of the last packet, in jiffies: the lower 32 bits."""
     verdict: abi.Verdict
 
 
 class _Place(NamedTuple):
+    """The place of a flow in the table, and its version."""
+
     set: int
     way: int
     version: int
 
 
 class KernelFlows:
-    """A table for some number of flows."""
+    """The table of flows."""
 
     def __init__(self, flows: int) -> None:
-        """Create the map, for as many flows and up to seven more; `OSError` where the kernel refuses."""
+        """Create the map, with room for ``flows`` flows, rounded up to whole sets.
+
+        Raises:
+            OSError: The kernel refused.
+        """
         self.sets = -(-flows // abi.FLOW_WAYS)
         self.seeds = [secrets.randbits(64) for _ in range(_SEEDS)]
-        """Drawn for every table: nobody outside can make flows meet."""
+        """Random numbers, drawn for each table, so that an attacker cannot cause collisions."""
         self.fd = maps.create_array("flows", BPF_MAP_TYPE_ARRAY, abi.FLOW_SET, self.sets, BPF_F_MMAPABLE)
 
     def hash(self, key: FlowKey) -> int:
-        """Return 32 bits, as ``hash_of()`` in ``bpf/flow_key.h``."""
+        """Return the hash of a key, 32 bits, like ``hash_of()`` in ``bpf/flow_key.h``."""
         raw = key.tobytes()
         words = [int.from_bytes(raw[i : i + 8], sys.byteorder) for i in (40, 32, 0, 8, 16, 24)]
         if key["ip_version"][0] == 4:
@@ -108,7 +121,7 @@ class KernelFlows:
         return self.seeds[0] + self.seeds[1] * mixed >> 32 & _U32
 
     def find(self, key: FlowKey) -> KernelFlow | None:
-        """Return what is remembered of a flow; None: nothing, or it is being written just now."""
+        """Return what the kernel remembers of a flow, or None if it does not or is just writing it."""
         place = self._place(key)
         if place is None:
             return None
@@ -123,10 +136,15 @@ class KernelFlows:
         return seen if found["version"] == place.version else None
 
     def set_verdict(self, key: FlowKey, verdict: abi.Verdict, *, frames: int = 0, until_ns: int = 0) -> bool:
-        """Decide about a flow; whether it is remembered still.
+        """Set the verdict on a flow. Return True if the kernel remembers the flow.
 
-        Of a flow to follow, every frame is a candidate, up to so many of them and until a monotonic
-        time. The verdict ends with the flow: when it is over, or was forgotten.
+        The verdict ends with the flow, when that is over or forgotten.
+
+        Args:
+            key: Key of the flow.
+            verdict: The verdict. ``FOLLOW`` makes every frame of the flow a candidate.
+            frames: Largest number of frames to follow.
+            until_ns: Monotonic time at which following ends.
         """
         place = self._place(key)
         if place is None:
@@ -134,7 +152,7 @@ class KernelFlows:
         flow = self._table["flows"][place.set, place.way]
         flow["follow_until_ns"] = until_ns
         flow["follow_end"] = _number(flow["followed"], place) + frames & _U32
-        # One store, and the last: from here on the kernel heeds what stands above.
+        # A single store, and the last one: from now on the kernel uses the fields above.
         self._verdicts[place.set, place.way] = place.version << 32 | verdict
         return bool(flow["version"] == place.version)
 
@@ -150,20 +168,20 @@ class KernelFlows:
 
     @cached_property
     def _table(self) -> NDArray[np.void]:
-        """The map itself, shape (sets,); its pages come to this process when it is first asked for."""
+        """The map itself, shape (sets,). It is mapped into this process on first use."""
         return np.frombuffer(mmap.mmap(self.fd, self.sets * abi.FLOW_SET.itemsize), abi.FLOW_SET)
 
     @cached_property
     def _verdicts(self) -> NDArray[np.uint64]:
-        """Number and version of every way's verdict as one word, shape (sets, ways)."""
+        """Number and version of each way's verdict as one word, shape (sets, ways)."""
         return self._table["flows"]["verdict"].view(np.uint64)
 
     def close(self) -> None:
-        """Free it; it lives on while a program uses it."""
+        """Close the map. The kernel keeps it as long as a program uses it."""
         os.close(self.fd)
 
 
 def _number(versioned: Any, place: _Place) -> int:
-    """Return a number that the kernel or user space keeps of a flow; 0 where it is another flow's."""
+    """Return a number kept for a flow, or 0 if it was written for another flow."""
     number, version = versioned.tolist()
     return int(number) if version == place.version else 0

@@ -1,4 +1,4 @@
-"""Network interfaces as the kernel describes them; runs in the supervisor."""
+"""Network interfaces as the kernel describes them. Runs in the supervisor and in ``sensor doctor``."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from sensor.errors import InterfaceError
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What rtnetlink says of an interface, and its driver of itself."""
+    """An interface, as rtnetlink and its driver describe it."""
 
     name: str
     index: int
     has_carrier: bool
     mtu: int
     xdp_program_id: int | None
-    """The program attached now, whoever attached it."""
+    """ID of the XDP program attached to it, by this or another process; None: there is none."""
     peer: str | None
-    """The other end of a veth pair, where it is in this network namespace."""
+    """Name of the other end of a veth pair, if it is in this network namespace."""
     nic: Nic
 
 
 def find_interface(name: str) -> Interface:
-    """Look an interface up.
+    """Return the interface of this name.
 
     Raises:
-        InterfaceError: There is none of this name.
+        InterfaceError: There is no such interface.
     """
     with IPRoute() as netlink:
         links = {link.get_attr("IFLA_IFNAME"): link for link in netlink.get_links()}
@@ -53,11 +53,11 @@ def find_interface(name: str) -> Interface:
 
 
 def find_peer(interface: Interface) -> Interface | None:
-    """Look the other end of a veth pair up; None where there is none in this network namespace."""
+    """Return the other end of a veth pair, or None if there is none in this network namespace."""
     return find_interface(interface.peer) if interface.peer else None
 
 
 def default_workers(interfaces: Sequence[Interface], online_cpus: int) -> int:
-    """How many processes can be kept busy: one for each CPU that a receive queue can run on, at least one."""
+    """Return how many workers can be kept busy: one per CPU that a receive queue can run on, at least one."""
     queues = sum(interface.nic.receive_queues for interface in interfaces)
     return max(1, min(online_cpus, queues))

@@ -1,6 +1,6 @@
-"""On which CPUs the interrupts of a NIC's receive queues run; read in ``sensor doctor``.
+"""The CPUs on which the interrupts of a NIC's receive queues run. Runs in ``sensor doctor``.
 
-As Documentation/core-api/irq/irq-affinity.rst and ABI/testing/sysfs-kernel-irq describe it, by any user.
+Any user may read them (Documentation/core-api/irq/irq-affinity.rst, ABI/testing/sysfs-kernel-irq).
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from sensor.capture.cpus import parse_cpu_list
 from sensor.capture.interface import Interface
 
 _RECEIVES = re.compile(r"rx|input|comp\d", re.IGNORECASE)
-"""In names such as ``ixgbe``'s ``eth1-TxRx-0``, ``virtio2-input.0``, ``mlx5_comp0@pci:0000:01:00.0``."""
+"""Matches names of receive interrupts: ``eth1-TxRx-0`` (ixgbe), ``virtio2-input.0``,
+``mlx5_comp0@pci:0000:01:00.0``."""
 
 
 def receive_interrupts(interface: Interface) -> dict[int, list[int]]:
-    """Return the CPUs that each of the receive interrupts runs on, by its number.
+    """Return the CPUs of each receive interrupt, by the number of the interrupt.
 
-    Empty where there are none, or the driver gives them names that are not known here.
+    Empty if there are none, or the driver gives them unknown names.
     """
     device = interface.nic.device
     if device is None:
         return {}
     device = device.resolve()
-    places = (device, device.parent)  # a virtio device is below the PCI device with its interrupts
-    numbers = [int(file.name) for place in places for file in (place / "msi_irqs").glob("*")]
+    directories = (device, device.parent)  # the parent of a virtio device, a PCI device, has its interrupts
+    numbers = [int(file.name) for directory in directories for file in (directory / "msi_irqs").glob("*")]
     return {number: _cpus(number) for number in sorted(numbers) if _receives(number, interface.name)}
 
 

@@ -1,11 +1,10 @@
-"""What a driver and its NIC can do, do by themselves, and lose before XDP.
+"""A NIC and its driver: features, offloads, queues, and the frames they count as received or lost.
 
-Runs in the supervisor, and in ``sensor doctor``.
+Runs in the supervisor, in the exporter and in ``sensor doctor``.
 
-Features, channels and statistics come from the ethtool ioctl (linux/ethtool.h), XDP features from the
-generic netlink family ``netdev`` (Linux 6.3, Documentation/netlink/specs/netdev.yaml), the rest from
-rtnetlink. All of it may be read by any user, and is of the calling thread's network namespace, which
-``/sys/class/net`` need not be.
+Offloads, channels and statistics come from the ethtool ioctl (linux/ethtool.h), everything else from
+rtnetlink. Any user may read them. They describe the network namespace of the calling thread;
+``/sys/class/net`` may describe another one.
 """
 
 from __future__ import annotations
@@ -20,10 +19,8 @@ from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
 from pyroute2.ethtool.ioctl import IoctlEthtool, NoSuchDevice, NotSupportedError
-from pyroute2.netlink import NLM_F_REQUEST, genlmsg
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.generic import AsyncGenericNetlinkSocket, GenericNetlinkSocket
 
+from sensor.capture.xdp_features import read_xdp_features
 from sensor.errors import InterfaceError
 
 _OFFLOADS = {
@@ -33,12 +30,7 @@ _OFFLOADS = {
     "rx-vlan-stag-hw-parse": "rx-vlan-stag-hw-parse",
     "txvlan": "tx-vlan-hw-insert",
 }
-"""What ``ethtool -K`` calls an offload, and what the kernel does."""
-
-_NETDEV_FAMILY = "netdev"
-_NETDEV_CMD_DEV_GET = 1
-_XDP_ACT_BASIC = 1 << 0
-_XDP_ACT_RX_SG = 1 << 5
+"""The kernel's name of each offload, by its name in ``ethtool -K``."""
 
 _LOSSES = (
     "rx_dropped",
@@ -55,52 +47,53 @@ _XDP_LOSS = re.compile(r"^(?!tx).*xdp.*(drop|err|abort|exception|invalid)")
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A driver, and how it is set up."""
+    """A NIC: its driver, and how it is set up."""
 
     driver: str | None
-    """The kernel's name for it: ``ixgbe``, ``veth``; None for the loopback."""
+    """The kernel's name of the driver, such as ``ixgbe`` or ``veth``; None for the loopback interface."""
     device: Path | None
-    """Where sysfs describes what the interface belongs to; None for a virtual one."""
+    """Directory of the device in sysfs; None for a virtual interface."""
     native_xdp: bool | None
-    """None: the kernel does not say (before 6.3), an attempt will."""
+    """True if the driver has native XDP; None if the kernel does not report it (before Linux 6.3)."""
     xdp_frags: bool
-    """It gives XDP frames of more than one buffer, to a program loaded with ``BPF_F_XDP_HAS_FRAGS``."""
+    """True if it passes frames of several buffers, to programs loaded with ``BPF_F_XDP_HAS_FRAGS``."""
     offloads: frozenset[str]
-    """Those of LRO, GRO and VLAN offloads that are on, in the words of ``ethtool -K``."""
+    """The LRO, GRO and VLAN offloads that are on, by their names in ``ethtool -K``."""
     fixed: frozenset[str]
-    """Those of them that cannot be turned off."""
+    """The active offloads that cannot be turned off."""
     receive_queues: int
     transmit_queues: int
     receive_queues_max: int
-    """As many as ``ethtool -L`` can make them."""
+    """The most receive queues that ``ethtool -L`` can set."""
     channels: str
-    """What ``ethtool -L`` calls them: ``combined`` or ``rx``."""
+    """The name of the receive queues in ``ethtool -L``: ``combined`` or ``rx``."""
     ring_frames: int
-    """Frames that a receive queue holds, and at most could; 0 where the driver does not say."""
+    """Number of frames that a receive queue holds; 0 if the driver does not report it."""
     ring_frames_max: int
+    """Largest possible value of ``ring_frames``; 0 if the driver does not report it."""
 
 
 def read_nic(link: Any) -> Nic:
-    """Ask driver and kernel about a link of rtnetlink's.
+    """Return the NIC of a link, an rtnetlink message.
 
     Raises:
-        InterfaceError: It went away meanwhile.
+        InterfaceError: The interface is gone.
     """
     name = link.get_attr("IFLA_IFNAME")
-    xdp = _xdp_features(link["index"])
+    xdp = read_xdp_features(link["index"])
     with _ethtool(name) as ethtool:
         features = ethtool.get_features()
         queues = _queues(ethtool, link)
         ring_frames, ring_frames_max = _ring_frames(ethtool)
     on = {word for word, feature in _OFFLOADS.items() if feature in features and features.is_active(feature)}
-    can_change = {word for word in on if features.is_available(_OFFLOADS[word])}
+    changeable = {word for word in on if features.is_available(_OFFLOADS[word])}
     return Nic(
         driver=_driver(link),
         device=_device(link),
-        native_xdp=None if xdp is None else bool(xdp & _XDP_ACT_BASIC),
-        xdp_frags=bool((xdp or 0) & _XDP_ACT_RX_SG),
+        native_xdp=None if xdp is None else xdp.native,
+        xdp_frags=xdp is not None and xdp.frags,
         offloads=frozenset(on),
-        fixed=frozenset(on - can_change),
+        fixed=frozenset(on - changeable),
         receive_queues=queues.receive,
         transmit_queues=queues.transmit,
         receive_queues_max=queues.receive_max,
@@ -111,14 +104,15 @@ def read_nic(link: Any) -> Nic:
 
 
 def nic_counters(name: str) -> dict[str, int]:
-    """Frames that were lost before XDP saw them, or by the driver around XDP, since the driver was loaded.
+    """Return counters of frames lost before XDP saw them, or by the driver's XDP code.
 
-    Keys are the kernel's names: of ``rtnl_link_stats64`` (linux/if_link.h), and those of the driver's own
-    statistics that speak of XDP. Not all of it is loss: ``rx_dropped`` counts also what the host's stack had
-    no use for, and drivers count what a program drops on purpose.
+    They count from the moment the driver was loaded. Keys are the names in ``rtnl_link_stats64``
+    (linux/if_link.h), and of the driver's own statistics about XDP. Not everything in them is a loss:
+    ``rx_dropped`` includes frames that the host's network stack had no use for, and drivers include frames
+    that a program drops on purpose.
 
     Raises:
-        InterfaceError: There is no interface of this name.
+        InterfaceError: There is no such interface.
     """
     counted = _link(name).get_attr("IFLA_STATS64")
     losses = {key: int(counted[key]) for key in _LOSSES}
@@ -128,7 +122,7 @@ def nic_counters(name: str) -> dict[str, int]:
 
 
 class Received(NamedTuple):
-    """What an interface has received since it was made, as its driver counts."""
+    """Counts of an interface since it was created, by its driver."""
 
     frames: int
     bytes: int
@@ -136,10 +130,10 @@ class Received(NamedTuple):
 
 
 def received(name: str) -> Received:
-    """Ask what an interface has received, whatever became of it.
+    """Return what an interface has received in total.
 
     Raises:
-        InterfaceError: There is no interface of this name.
+        InterfaceError: There is no such interface.
     """
     link = _link(name)
     counted = link.get_attr("IFLA_STATS64")
@@ -156,20 +150,20 @@ def _link(name: str) -> Any:
 
 @contextmanager
 def _ethtool(name: str) -> Iterator[IoctlEthtool]:
-    """Ask an interface by ioctl, which may go away between two questions."""
+    """Open an interface for ethtool ioctls; it may be removed between two of them."""
     with closing(IoctlEthtool(name)) as ethtool:
         try:
             yield ethtool
         except NoSuchDevice as error:
             raise _gone(name) from error
-        except OSError as error:  # what pyroute2 makes no NoSuchDevice of
+        except OSError as error:  # pyroute2 does not raise NoSuchDevice everywhere
             if error.errno != errno.ENODEV:
                 raise
             raise _gone(name) from error
 
 
 def _gone(name: str) -> InterfaceError:
-    return InterfaceError(f"{name}: there is no such interface any more; see what is there: ip link")
+    return InterfaceError(f"{name}: there is no such interface any more; list the interfaces: ip link")
 
 
 def _device(link: Any) -> Path | None:
@@ -178,7 +172,7 @@ def _device(link: Any) -> Path | None:
 
 
 def _driver(link: Any) -> str | None:
-    """The driver's name: by kind for virtual devices, else by the bus that the device is on."""
+    """Return the driver's name: the kind of a virtual device, else the driver on the device's bus."""
     info = link.get_attr("IFLA_LINKINFO")
     kind: str | None = info.get_attr("IFLA_INFO_KIND") if info else None
     device = _device(link)
@@ -196,7 +190,7 @@ class _Queues(NamedTuple):
 
 
 def _queues(ethtool: IoctlEthtool, link: Any) -> _Queues:
-    """Queues in use, to receive and to transmit; those allocated where the driver has no channels."""
+    """Return the numbers of queues in use, or of those allocated if the driver has no channels."""
     try:
         channels = ethtool.get_channels()
     except NotSupportedError:
@@ -218,40 +212,3 @@ def _ring_frames(ethtool: IoctlEthtool) -> tuple[int, int]:
     except NotSupportedError:
         return 0, 0
     return rings.rx, rings.rx_max
-
-
-class _DeviceMessage(genlmsg):  # type: ignore[misc]
-    """``netdev``'s description of a device; its attributes are numbered by their order."""
-
-    nla_map = (
-        ("NETDEV_A_DEV_UNSPEC", "none"),
-        ("NETDEV_A_DEV_IFINDEX", "uint32"),
-        ("NETDEV_A_DEV_PAD", "none"),
-        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
-    )
-
-
-class _AsyncNetdev(AsyncGenericNetlinkSocket):  # type: ignore[misc]
-    module_err_level = "debug"  # an older kernel is no error
-
-
-class _Netdev(GenericNetlinkSocket):  # type: ignore[misc]
-    async_class = _AsyncNetdev
-
-
-def _xdp_features(index: int) -> int | None:
-    """``NETDEV_XDP_ACT_*`` of a device (linux/netdev.h); None where the kernel does not tell."""
-    request = _DeviceMessage()
-    request["cmd"] = _NETDEV_CMD_DEV_GET
-    request["version"] = 1
-    request["attrs"] = [("NETDEV_A_DEV_IFINDEX", index)]
-    with _Netdev() as netdev:
-        try:
-            netdev.bind(_NETDEV_FAMILY, _DeviceMessage)
-            [device] = netdev.nlm_request(request, msg_type=netdev.prid, msg_flags=NLM_F_REQUEST)
-        except NetlinkError as error:
-            if error.code in (errno.ENOENT, errno.ENODEV):
-                return None
-            raise
-    features: int | None = device.get_attr("NETDEV_A_DEV_XDP_FEATURES")
-    return features

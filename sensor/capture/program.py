@@ -219,7 +219,7 @@ class Program:
         return self._shared.flows.find(key)
 
     def set_verdict(self, key: FlowKey, verdict: abi.Verdict, *, frames: int = 0, until_ns: int = 0) -> bool:
-        """Set the verdict on a flow. Return True if the kernel remembers it, see `KernelFlows.set_verdict`."""
+        """Set the verdict on a flow, see `KernelFlows.set_verdict`."""
         remembered = self._shared.flows.set_verdict(key, verdict, frames=frames, until_ns=until_ns)
         if remembered and verdict == abi.Verdict.FOLLOW:
             self._shared.follow(until_ns)

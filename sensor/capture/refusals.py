@@ -1,7 +1,7 @@
-"""What keeps XDP from seeing an interface's frames as they came, and the command that mends it.
+"""Reasons not to attach to an interface, or that hide parts of its frames, and the commands that fix them.
 
-Runs in the supervisor, before anything is attached, and in ``sensor doctor``. Limits and habits of drivers
-were read in their sources, those of veth also tried; what is not known here, the attempt to attach finds out.
+Runs in the supervisor before it attaches anything, and in ``sensor doctor``. The limits of the drivers are
+from their sources; those of veth are also tested. Anything not covered here shows when attaching fails.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _SINGLE_BUFFER_MTU = {
     "veth": 3506,
     "virtio_net": 3506,
 }
-"""Largest MTU whose frames a driver puts into one buffer for XDP, with pages of 4 KiB (veth: the peer's)."""
+"""Largest MTU at which a driver puts every frame into one buffer for XDP, with pages of 4 KiB. For veth it is
+the MTU of the peer."""
 
-_TURN_GRO_HW_OFF = {"bnxt_en", "qede", "virtio_net"}
-"""Drivers that turn it off by themselves when a program is attached."""
+_DISABLE_GRO_HW = {"bnxt_en", "qede", "virtio_net"}
+"""Drivers that turn GRO in hardware off by themselves when a program is attached."""
 
-
-_GENERIC = "accept the slower --mode generic"
+_USE_GENERIC = "use the slower --mode generic"
 
 
 def refusals(interface: Interface, mode: Mode, *, frags: bool = False) -> Iterator[Finding]:
-    """Say all that keeps a program from being attached, or from seeing frames as they came.
+    """Find everything that keeps a program from being attached, or from seeing frames unchanged.
 
-    Driver, MTU and merged frames matter in native mode only: for generic mode the kernel turns LRO and
-    GRO in hardware off by itself, and gives the program frames of any size. Stripped tags matter in both.
+    Driver, MTU and merged frames matter in native mode only: in generic mode the kernel itself turns LRO and
+    GRO in hardware off, and passes frames of any size. Stripped tags matter in both modes.
 
     Args:
-        interface: To attach to.
-        mode: To attach in.
-        frags: The program takes frames of several buffers: it was loaded with ``BPF_F_XDP_HAS_FRAGS``.
+        interface: Interface to attach to.
+        mode: Mode to attach in.
+        frags: True if the program was loaded with ``BPF_F_XDP_HAS_FRAGS``, to read frames of several buffers.
     """
     if not interface.has_carrier:
         yield Finding(
@@ -54,11 +54,11 @@ def refusals(interface: Interface, mode: Mode, *, frags: bool = False) -> Iterat
             subject=interface.name,
             what="no carrier",
             why="nothing can be captured",
-            advice="plug the cable in or bring it up",
+            advice="connect the cable, or bring the interface up",
             command=f"ip link set {interface.name} up",
             is_safe=True,
         )
-    yield from occupied(interface)
+    yield from attached_program(interface)
     if mode == "native":
         yield from _merged_frames(interface)
         if interface.nic.native_xdp is False:
@@ -69,14 +69,14 @@ def refusals(interface: Interface, mode: Mode, *, frags: bool = False) -> Iterat
 
 
 def hidden_tags(interface: Interface) -> Iterator[Finding]:
-    """Say whose VLAN tags will be missing although nothing can, or need, be done about it."""
+    """Find VLAN tags that evidence will lack, where that is no reason to refuse the interface."""
     nic = interface.nic
     if nic.fixed.intersection(_stripping(interface)):
         yield Finding(
             level="warning",
             check="tags",
             subject=interface.name,
-            what=f"{nic.driver} strips VLAN tags and cannot do otherwise",
+            what=f"{nic.driver} always strips VLAN tags before XDP",
             why="evidence will lack them",
         )
     peer = find_peer(interface)
@@ -85,16 +85,16 @@ def hidden_tags(interface: Interface) -> Iterator[Finding]:
             level="note",
             check="tags",
             subject=interface.name,
-            what=f"VLAN tags that this host itself puts on frames to {peer.name} (VLAN devices, bridges, tc) "
-            "are not in the frames",
-            why="they are not seen",
-            advice="where they matter",
+            what=f"VLAN tags that this host itself adds to frames on {peer.name} (VLAN devices, bridges, tc) "
+            "are not part of the frames",
+            why="sensor does not see them",
+            advice="if they matter, turn that off",
             command=f"ethtool -K {peer.name} txvlan off",
         )
 
 
-def occupied(interface: Interface) -> Iterator[Finding]:
-    """Say that a program is attached already."""
+def attached_program(interface: Interface) -> Iterator[Finding]:
+    """Find a program that is attached already."""
     program = interface.xdp_program_id
     if program is not None:
         yield Finding(
@@ -102,27 +102,28 @@ def occupied(interface: Interface) -> Iterator[Finding]:
             check="attached",
             subject=interface.name,
             what=f"XDP program {program} is attached already (another sensor?)",
-            why="there is no place for another",
-            advice="end the process that attached it (bpftool link show), or remove it where there is none",
+            why="no other can be attached",
+            advice="end the process that attached it (bpftool link show), "
+            "or detach the program if there is none",
             command=f"ip link set {interface.name} xdp off",
         )
 
 
 def _merged_frames(interface: Interface) -> Iterator[Finding]:
-    """LRO and GRO in hardware make one frame of several: drivers refuse XDP, or show it what never was."""
+    """Find LRO and GRO in hardware: drivers with them refuse XDP, or give it frames merged from several."""
     name, nic = interface.name, interface.nic
     for offload in ("lro", "rx-gro-hw"):
         is_fixed = offload in nic.fixed
-        ends_by_itself = offload != "lro" and nic.driver in _TURN_GRO_HW_OFF
-        if offload not in nic.offloads or (ends_by_itself and not is_fixed):
+        is_automatic = offload != "lro" and nic.driver in _DISABLE_GRO_HW
+        if offload not in nic.offloads or (is_automatic and not is_fixed):
             continue
         yield Finding(
             level="error",
             check="merging",
             subject=name,
             what=f"{offload} is on{f', and {nic.driver} cannot turn it off' if is_fixed else ''}",
-            why="the NIC merges frames before XDP would see them",
-            advice=_GENERIC if is_fixed else "turn it off",
+            why="the NIC merges frames before XDP sees them",
+            advice=_USE_GENERIC if is_fixed else "turn it off",
             command="" if is_fixed else f"ethtool -K {name} {offload} off",
             is_safe=not is_fixed,
         )
@@ -131,15 +132,15 @@ def _merged_frames(interface: Interface) -> Iterator[Finding]:
 def _no_native_xdp(interface: Interface) -> Finding:
     name, nic = interface.name, interface.nic
     peer = find_peer(interface)
-    if peer and peer.nic.transmit_queues > nic.receive_queues:  # the one thing that veth wants
+    if peer and peer.nic.transmit_queues > nic.receive_queues:  # the only condition of veth
         return Finding(
             level="error",
             check="driver",
             subject=name,
-            what=f"its peer {peer.name} sends on {peer.nic.transmit_queues} queues and {name} receives on "
-            f"{nic.receive_queues}",
-            why="veth has no native XDP",
-            advice="use as many",
+            what=f"its peer {peer.name} transmits on {peer.nic.transmit_queues} queues, "
+            f"but {name} receives on {nic.receive_queues}",
+            why="veth does not allow native XDP",
+            advice="use no more for transmission",
             command=f"ethtool -L {peer.name} tx {nic.receive_queues}",
         )
     driver = f"the driver {nic.driver}" if nic.driver else "this kind of interface"
@@ -148,8 +149,8 @@ def _no_native_xdp(interface: Interface) -> Finding:
         check="driver",
         subject=name,
         what=f"{driver} has no native XDP",
-        why="no program can run in it",
-        advice=_GENERIC,
+        why="the program cannot run in native mode",
+        advice=_USE_GENERIC,
     )
 
 
@@ -163,16 +164,16 @@ def _large_mtu(interface: Interface) -> Iterator[Finding]:
             level="error",
             check="mtu",
             subject=interface.name,
-            what=f"{whose} {sender.mtu}, and frames above {limit} do not fit into the one buffer "
+            what=f"{whose} {sender.mtu}, and frames above {limit} do not fit into the single buffer "
             f"that {driver} gives XDP",
-            why="it refuses the program",
-            advice=f"{_GENERIC}, or lower it",
+            why="the driver refuses the program",
+            advice=f"{_USE_GENERIC}, or lower the MTU",
             command=f"ip link set {sender.name} mtu {limit}",
         )
 
 
 def _stripping(interface: Interface) -> list[str]:
-    """Offloads that take VLAN tags off; veth only has them in name."""
+    """Return the active offloads that strip VLAN tags. On veth they have no effect."""
     if interface.nic.driver == "veth":
         return []
     return sorted(interface.nic.offloads & {"rxvlan", "rx-vlan-stag-hw-parse"})
@@ -188,7 +189,7 @@ def _stripped_tags(interface: Interface) -> Iterator[Finding]:
             check="tags",
             subject=name,
             what=f"{' and '.join(on)} is on",
-            why="the NIC strips VLAN tags and evidence would lack them",
+            why="the NIC strips VLAN tags before XDP, and evidence would lack them",
             advice="turn it off",
             command=f"ethtool -K {name} {switches}",
             is_safe=True,

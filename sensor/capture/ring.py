@@ -1,8 +1,10 @@
-"""Mapped perf rings to batches of frames; the rings are opened in the supervisor and read in the workers.
+"""Perf rings: the memory in which the kernel submits frames, one ring per CPU.
 
-The kernel writes records at ``data_head``, we read at ``data_tail``; ``data_head`` is loaded before
-the data behind it, and ``data_tail`` stored after (linux/perf_event.h), by the C library's
-acquire and release. Rings are per CPU: there is no order between them.
+The supervisor opens the rings, and the workers read them.
+
+The kernel writes records at ``data_head``, and we read them at ``data_tail``. ``data_head`` is loaded
+before the records are read, and ``data_tail`` is stored after that (linux/perf_event.h), with acquire and
+release in C. There is no order between frames of different rings.
 """
 
 from __future__ import annotations
@@ -31,31 +33,36 @@ from sensor.errors import KernelError
 from sensor.model import FrameBatch
 
 BATCH_BYTES = 1 << 22
-"""Most bytes of records in a batch: what reload, clock and signals may have to wait behind. Every batch
-has a cost of its own: a frame of 4 MiB costs four fifths of one of 1 MiB."""
-MOST_OF_RING = 4
-"""A batch is at most this part of the ring: the kernel writes on while it is worked on."""
+"""Largest number of record bytes in a batch. Reloads, the clock and signals may have to wait for a batch. But
+each batch has a fixed cost: a frame in a batch of 4 MiB costs four fifths of one in a batch of 1 MiB."""
+BATCHES_PER_RING = 4
+"""A batch takes at most this fraction of a ring, so that the kernel can go on writing meanwhile."""
 BATCH_FRAMES = 1 << 13
+"""Largest number of frames in a batch."""
 
 _HEAD, _TAIL = 1024, 1032
 _PERF_EVENT_IOC_ENABLE = 0x2400
 _RECORD_SAMPLE = 9
-_RAW_HEADER = 12  # struct perf_event_header, then u32, the size of what the program submitted
+_RAW_HEADER = 12  # struct perf_event_header, and the size of the data as a u32
 
 
 class PerfRing:
-    """The ring of one CPU: an event, and this process's mapping of its buffer.
+    """The ring of one CPU: a perf event, and this process's mapping of its buffer.
 
-    The buffer lives as long as any process maps it. A mapping is not inherited: a child maps the
-    event anew (`mapped_anew`) and must not let go of what it got from its parent, or it would
-    unmap whatever stands at that address by then.
+    The buffer lives as long as any process maps it. A child process does not inherit the mapping: it must
+    map the event again (`remap`), and must keep the object it inherited, because deleting that would unmap
+    whatever is at its address by then.
     """
 
     def __init__(self, cpu: int, size_bytes: int) -> None:
-        """Open and map it; ``size_bytes`` is a power of two of pages.
+        """Open and map a ring.
+
+        Args:
+            cpu: CPU whose frames it gets.
+            size_bytes: Size of the buffer: pages, and their number a power of two.
 
         Raises:
-            KernelError: The kernel refused, most often for want of lockable memory.
+            KernelError: The kernel refused, usually because too little memory may be locked.
         """
         attr = PerfEventAttr(
             type=PERF_TYPE_SOFTWARE,
@@ -77,8 +84,8 @@ class PerfRing:
             raise
         ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
 
-    def mapped_anew(self) -> PerfRing:
-        """Return the same ring for a child process that was forked since.
+    def remap(self) -> PerfRing:
+        """Return this ring, mapped again in a child process.
 
         Raises:
             KernelError: The kernel refused.
@@ -89,13 +96,13 @@ class PerfRing:
 
     def _map_event(self, cpu: int, fd: int, size_bytes: int) -> None:
         self.cpu, self.fd, self._size = cpu, fd, size_bytes
-        self._batch_bytes = min(BATCH_BYTES, size_bytes // MOST_OF_RING)
+        self._batch_bytes = min(BATCH_BYTES, size_bytes // BATCHES_PER_RING)
         try:
             self._map = mmap.mmap(fd, mmap.PAGESIZE + size_bytes)
         except OSError as error:
             raise KernelError(
                 f"CPU {cpu}: a ring of {size_bytes >> 20} MiB cannot be mapped: {error.strerror}; "
-                "make it smaller with --ring-mib, or raise the memlock limit: ulimit -l unlimited"
+                "use a smaller one (--ring-mib), or raise the memlock limit: ulimit -l unlimited"
             ) from error
         whole = memoryview(self._map)
         self._data = whole[mmap.PAGESIZE :]
@@ -103,15 +110,15 @@ class PerfRing:
         self._tail_address = native.address(whole) + _TAIL
         self._data_address = native.address(self._data)
         self.next_tail = self.tail
-        """Where the tail will be once the batch that was read last is released."""
+        """The tail once the last batch is released."""
 
     @property
     def tail(self) -> int:
-        """Bytes that have been given back to the kernel since the ring was opened."""
+        """Number of bytes given back to the kernel since the ring was opened."""
         return native.load_acquire(self._tail_address)
 
     def read(self, clock: WallClock) -> FrameBatch | None:
-        """The oldest frames not yet read, or None when there are none. `release` before the next read."""
+        """Return the oldest unread frames, or None if there are none. Call `release` before the next read."""
         head = native.load_acquire(self._head_address)
         tail = self.tail
         if head == tail:
@@ -122,21 +129,21 @@ class PerfRing:
             self._data_address, first, limit, self._size, abi.FRAME_META, BATCH_FRAMES
         )
         if end == first:
-            return self._read_over_the_edge(tail, first, clock)
+            return self._read_wrapped(tail, first, clock)
         self.next_tail = tail + (end - first)
         return _frames(self._data, raw, meta, clock)
 
     def release(self) -> None:
-        """Give the last batch's bytes back to the kernel; its frames are gone."""
+        """Give the last batch back to the kernel. Its frames must not be used any more."""
         native.store_release(self._tail_address, self.next_tail)
 
     def release_up_to(self, tail: int) -> None:
-        """Give back what another process has read, and told so, but not released."""
+        """Give back what another process has read and reported, but not released."""
         if self.tail < tail:
             native.store_release(self._tail_address, tail)
 
     def waiting(self) -> int:
-        """Frames submitted and not yet read. Walks them: meant for when nothing is submitted any more."""
+        """Count the unread frames. This walks all records; call it when nothing is submitted any more."""
         position, head = self.tail, native.load_acquire(self._head_address)
         words = self._data.cast("Q")
         samples = 0
@@ -148,24 +155,24 @@ class PerfRing:
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that have not been given back to the kernel."""
+        """Number of bytes not yet given back to the kernel."""
         return native.load_acquire(self._head_address) - self.tail
 
     def fill(self) -> float:
-        """The share of the ring that is taken, 0 to 1."""
+        """Return the used share of the ring, 0 to 1."""
         return self.waiting_bytes / self._size
 
     @property
     def size_bytes(self) -> int:
-        """Of its buffer."""
+        """Size of the buffer."""
         return self._size
 
     def close(self) -> None:
-        """Close the event; the mapping goes with the last batch that stands in it."""
+        """Close the event. The mapping ends with the last batch that refers to it."""
         os.close(self.fd)
 
-    def _read_over_the_edge(self, tail: int, first: int, clock: WallClock) -> FrameBatch:
-        """The one record that begins at the ring's end and goes on at its start, copied together."""
+    def _read_wrapped(self, tail: int, first: int, clock: WallClock) -> FrameBatch:
+        """Return the record that wraps around from the end of the ring to its start, as a copy."""
         size = int.from_bytes(self._data[first + 6 : first + 8], "little")
         record = memoryview(bytes(self._data[first:]) + bytes(self._data[: first + size - self._size]))
         self.next_tail = tail + size
@@ -189,7 +196,7 @@ def _frames(
 
 
 class RingSet:
-    """The rings that one process reads, in turn."""
+    """The rings that one process reads in turn."""
 
     def __init__(self, rings: Iterable[PerfRing]) -> None:
         self.rings = list(rings)
@@ -200,15 +207,15 @@ class RingSet:
 
     @classmethod
     def open(cls, size_bytes: int) -> RingSet:
-        """Open a ring on every CPU that is online.
+        """Open a ring for every online CPU.
 
         Raises:
-            KernelError: A ring was refused.
+            KernelError: The kernel refused a ring.
         """
         rings: list[PerfRing] = []
         try:
             for cpu in online_cpus():
-                rings.append(PerfRing(cpu, size_bytes))  # noqa: PERF401 - those before are closed on failure
+                rings.append(PerfRing(cpu, size_bytes))  # noqa: PERF401 - on failure, the rings so far are closed
         except BaseException:
             for ring in rings:
                 ring.close()
@@ -216,7 +223,7 @@ class RingSet:
         return cls(rings)
 
     def batches(self) -> Iterator[FrameBatch]:
-        """One batch of each ring that has any; each is valid until the next is asked for."""
+        """Yield one batch of each ring that has frames. A batch is valid until the next one is requested."""
         for ring in self.rings:
             batch = ring.read(self.clock)
             if batch is None:
@@ -226,11 +233,11 @@ class RingSet:
             ring.release()
 
     def wait(self, timeout_ms: int) -> None:
-        """Return when a ring is an eighth full, or after the time-out."""
+        """Wait until a ring is an eighth full, or the timeout has passed."""
         self._poll.poll(timeout_ms)
 
     def waiting(self) -> int:
-        """Frames in all rings; see `PerfRing.waiting`."""
+        """Count the unread frames of all rings, see `PerfRing.waiting`."""
         return sum(ring.waiting() for ring in self.rings)
 
     def close(self) -> None:

@@ -54,29 +54,33 @@ def _call(name: str, *arguments: Any) -> int:
 
 
 def bpf(command: int, attr: ctypes.Structure) -> int:
-    """Run a command of bpf(2); what it returns, most often a file descriptor."""
+    """Run a command of bpf(2) and return its result, usually a file descriptor."""
     return _call("bpf", command, ctypes.byref(attr), ctypes.sizeof(attr))
 
 
 def link_create_xdp(prog_fd: int, ifindex: int, flags: int) -> int:
-    """Attach a program to an interface by a BPF link; the kernel detaches it when the last fd is closed."""
+    """Attach a program to an interface and return the fd of the BPF link.
+
+    The kernel detaches the program when the last fd of the link is closed.
+    """
     return bpf(BPF_LINK_CREATE, LinkCreateAttr(prog_fd, ifindex, BPF_XDP, flags))
 
 
 def link_update(link_fd: int, prog_fd: int) -> None:
-    """Put another program in the place of a link's: every frame meets the old one or the new one."""
+    """Replace the program of a link. Every frame meets either the old program or the new one."""
     bpf(BPF_LINK_UPDATE, LinkUpdateAttr(link_fd, prog_fd))
 
 
 def link_detach(link_fd: int) -> None:
-    """Detach a link's program now (Linux 5.9), whoever else has the link open."""
+    """Detach the program of a link now (Linux 5.9), even if other processes have the link open."""
     bpf(BPF_LINK_DETACH, LinkDetachAttr(link_fd))
 
 
 def xdp_load(name: str, code: bytes, flags: int) -> int:
-    """Load an XDP program (GPL) of eBPF instructions; its fd.
+    """Load an XDP program (GPL), given as eBPF instructions, and return its fd.
 
-    Raises `OSError`; where the verifier refuses, the end of its log is the error's ``filename``.
+    Raises:
+        OSError: The kernel refused. If the verifier did, the end of its log is the error's ``filename``.
     """
     instructions = ctypes.create_string_buffer(code, len(code))
     license_text = ctypes.create_string_buffer(b"GPL")
@@ -101,19 +105,23 @@ def xdp_load(name: str, code: bytes, flags: int) -> int:
 
 
 def prog_test_run(prog_fd: int, frame: bytes, repeat: int = 1) -> int:
-    """Run an XDP program over ``frame`` (14 bytes or more); its last action (``BPF_PROG_TEST_RUN``)."""
+    """Run an XDP program on a frame and return its last action (``BPF_PROG_TEST_RUN``).
+
+    The frame must have at least 14 bytes.
+    """
     return int(_test_run(prog_fd, frame, repeat=repeat).retval)
 
 
 def prog_time_ns(prog_fd: int, frame: bytes, repeat: int) -> int:
-    """Run an XDP program so many times over ``frame``; the nanoseconds that one run takes."""
+    """Run an XDP program ``repeat`` times on a frame, and return the nanoseconds of one run."""
     return int(_test_run(prog_fd, frame, repeat=repeat).duration)
 
 
 def prog_send(prog_fd: int, frame: bytes, count: int) -> None:
-    """Let an XDP program send ``frame`` so many times for real, as it says (Linux 5.18 and newer).
+    """Run an XDP program ``count`` times on a frame, and carry out its actions (Linux 5.18 and newer).
 
-    Its changes of the frame may be there the next time. Takes some ten milliseconds more than the sending.
+    The program's changes of the frame may still be in it at the next run. The call takes some ten
+    milliseconds more than the sending itself.
     """
     flags, batch_size = BPF_F_TEST_XDP_LIVE_FRAMES, _LIVE_BATCH
     _test_run(prog_fd, frame, repeat=count, flags=flags, batch_size=batch_size)
@@ -129,28 +137,28 @@ def _test_run(prog_fd: int, frame: bytes, **options: int) -> TestRunAttr:
 
 
 def perf_event_open(attr: PerfEventAttr, cpu: int) -> int:
-    """Open a perf event for all processes on one CPU; its fd (perf_event_open(2))."""
+    """Open a perf event for all processes on one CPU, and return its fd (perf_event_open(2))."""
     return _call("perf_event_open", ctypes.byref(attr), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
 
 
 def clock_is_synchronised() -> bool | None:
-    """Whether somebody keeps the wall clock right: a time service tells the kernel so (adjtimex(2)).
+    """Return True if a time service keeps the wall clock synchronised, as it tells the kernel (adjtimex(2)).
 
-    None where this process may not ask, as in services that are kept from the clock.
+    None if this process may not ask, as in a service without access to the clock.
     """
-    state = int(_libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))  # all zeroes: nothing is set
+    state = int(_libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))  # all zeroes: read only
     return None if state < 0 else state != _TIME_ERROR
 
 
 def unshare(flags: int) -> None:
-    """Leave shared namespaces by unshare(2): ``os.unshare`` exists from Python 3.12 on only."""
+    """Leave shared namespaces with unshare(2); ``os.unshare`` needs Python 3.12."""
     if _libc.unshare(flags) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
 def setns(fd: int, flags: int) -> None:
-    """Enter a namespace by setns(2): ``os.setns`` exists from Python 3.12 on only."""
+    """Enter a namespace with setns(2); ``os.setns`` needs Python 3.12."""
     if _libc.setns(fd, flags) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

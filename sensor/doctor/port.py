@@ -10,7 +10,7 @@ from sensor.capture.attachment import needs_frags
 from sensor.capture.cpus import online_cpus
 from sensor.capture.interface import Interface, find_interface
 from sensor.capture.interrupts import receive_interrupts
-from sensor.capture.refusals import hidden_tags, occupied, refusals
+from sensor.capture.refusals import hidden_tags, attached_program, refusals
 from sensor.config.settings import Settings
 from sensor.doctor.running import has_attached
 from sensor.errors import InterfaceError
@@ -62,7 +62,7 @@ def _one(interface: Interface, settings: Settings, running: int | None, *, frags
     is_ours = bool(running and program and has_attached(running, program))
     in_the_way = list(refusals(interface, settings.mode, frags=frags))
     if is_ours:
-        in_the_way = [one for one in in_the_way if one not in occupied(interface)]
+        in_the_way = [one for one in in_the_way if one not in attached_program(interface)]
         yield Finding(
             level="ok",
             check="attached",

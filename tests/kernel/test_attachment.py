@@ -19,8 +19,8 @@ from live import PASS_ALL, SENSOR, Run, running, wait_until_received
 from pyroute2 import IPRoute
 
 from sensor.bench.private_network import private_network, veth_pair
-from sensor.capture import nic
-from sensor.capture.attachment import Mode, attached, find_interface, ready_interface
+from sensor.capture import xdp_features
+from sensor.capture.attachment import Mode, attached, find_interface, check_interface
 from sensor.capture.interface import Interface, default_workers
 from sensor.capture.nic import nic_counters, read_nic
 from sensor.capture.program import Program
@@ -153,12 +153,12 @@ def test_drivers_without_native_xdp(program: Program, kind: str) -> None:
     sh("ip link set dut up")
     interface = find_interface("dut")
     assert only_refusal(interface) == (
-        f"dut: the driver {kind} has no native XDP, so no program can run in it; "
-        "accept the slower --mode generic"
+        f"dut: the driver {kind} has no native XDP, so the program cannot run in native mode; "
+        "use the slower --mode generic"
     )
     with pytest.raises(InterfaceError, match="--mode generic"), attached(program.fd, interface, "native"):
         pass
-    with attached(program.fd, ready_interface("dut", "generic"), "generic"):
+    with attached(program.fd, check_interface("dut", "generic"), "generic"):
         assert find_interface("dut").xdp_program_id
 
 
@@ -166,8 +166,8 @@ def test_a_kernel_that_does_not_tell_what_drivers_can(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before 6.3 there is nobody to ask: nothing is refused beforehand, the attempt finds out."""
-    monkeypatch.setattr(nic, "_NETDEV_FAMILY", "nosuch")
-    able, unable = ready_interface("mirror", "native"), ready_interface("lo", "native")
+    monkeypatch.setattr(xdp_features, "_FAMILY", "nosuch")
+    able, unable = check_interface("mirror", "native"), check_interface("lo", "native")
     assert able.nic.native_xdp is unable.nic.native_xdp is None
     assert not able.nic.xdp_frags
     with attached(program.fd, able, "native"):
@@ -231,7 +231,7 @@ def test_stripped_tags(mode: Mode) -> None:
     fixed = as_if("hv_netvsc", tags, fixed=tags)
     assert not list(refusals(fixed, mode))
     assert list(map(str, hidden_tags(fixed))) == [
-        "mirror: hv_netvsc strips VLAN tags and cannot do otherwise, so evidence will lack them"
+        "mirror: hv_netvsc always strips VLAN tags before XDP, so evidence will lack them"
     ]
 
 
