@@ -1,1 +1,1 @@
-"""Grafana dashboards as code; ``python -m dashboards`` writes their JSON for the monitoring role."""
+"""Grafana dashboards as code; ``python -m dashboards`` writes their JSON into the monitoring role."""

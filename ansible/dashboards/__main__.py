@@ -1,4 +1,4 @@
-"""Write the dashboards' JSON to where the monitoring role takes it from."""
+"""Write the dashboards' JSON into the files of the monitoring role."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DASHBOARDS = {"throughput": throughput.make, "evidence": evidence.make, "fleet":
 
 
 def write(directory: Path) -> None:
-    """Write ``<name>.json`` for each."""
+    """Write ``<name>.json`` for each dashboard."""
     for name, make in DASHBOARDS.items():
         text = JSONEncoder(sort_keys=True, indent=2).encode(make().build())
         (directory / f"{name}.json").write_text(text + "\n", encoding="utf-8")

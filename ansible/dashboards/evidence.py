@@ -1,4 +1,4 @@
-"""*Evidence*: what is found, by class, rule, host and interface, and the disk that holds it."""
+"""*Evidence*: matches by class, rule, host and interface; the events; the disk and the index."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from grafana_foundation_sdk.builders import dashboard
 
 from dashboards.parts import (
     BYTES,
-    BYTES_A_SECOND,
-    FRAMES_A_SECOND,
+    BYTES_PER_SECOND,
+    FRAMES_PER_SECOND,
     HOST,
     INTERFACE,
     MATCHES,
     SECONDS,
     SHARE,
     AnyPanel,
-    board,
     by,
+    empty_dashboard,
     lines,
     rows,
 )
@@ -23,15 +23,15 @@ from dashboards.parts import (
 
 def make() -> dashboard.Dashboard:
     """Return the dashboard."""
-    made = board(
+    result = empty_dashboard(
         "Sensor: evidence",
         "sensor-evidence",
-        "What is found, and where it is kept.",
+        "What the rules match, and how it is stored.",
         interfaces=True,
     )
     for panel in (*_found(), *_kept()):
-        made = made.with_panel(panel)
-    return made
+        result = result.with_panel(panel)
+    return result
 
 
 def _found() -> tuple[AnyPanel, ...]:
@@ -39,16 +39,16 @@ def _found() -> tuple[AnyPanel, ...]:
     return (
         lines(
             "Matches, by class",
-            "Matches a second by class of rule; flow: frames kept for their flow alone.",
-            FRAMES_A_SECOND,
+            "Matches per second, by class of the rule; flow: frames kept only for their flow.",
+            FRAMES_PER_SECOND,
             {"{{rule_class}}": by("rule_class", "matches")},
             stacked=True,
         ),
         lines(
             "Matches not kept, by class",
-            "suppressed: their frames are more of a rule and flow in a second than is kept; write_failed: "
-            "the disk refused them.",
-            FRAMES_A_SECOND,
+            "Matches per second whose frames were not stored. suppressed: above the limit per rule, flow and "
+            "second (suppress_above); write_failed: writing to the disk failed.",
+            FRAMES_PER_SECOND,
             {
                 "{{outcome}} {{rule_class}}": by(
                     "outcome, rule_class", "evidence_matches", f'{HOST},outcome!="written"'
@@ -57,16 +57,16 @@ def _found() -> tuple[AnyPanel, ...]:
             stacked=True,
         ),
         rows(
-            "Rules that hit most",
-            "Twenty rules in the time shown. Of each host the 200 that hit first are told apart; the rest "
-            "is other.",
+            "Rules with the most matches",
+            "The top 20 rules in the time range. Each host counts the first 200 rules that match one by one, "
+            "the rest as other.",
             MATCHES,
             {"Matches": f"topk(20, {by_rule} > 0)"},
             width=12,
         ),
         rows(
             "Threats, by rule and host",
-            "Threat rules that hit in the time shown.",
+            "The top 20 threat rules in the time range, by host.",
             MATCHES,
             {
                 "Matches": "topk(20, sum by (instance, rule, name) (increase(sensor_rule_matches_total"
@@ -76,8 +76,8 @@ def _found() -> tuple[AnyPanel, ...]:
         ),
         rows(
             "Top talkers",
-            "Addresses that sent most matched frames in the time shown. Each host tells 50 apart, those that "
-            "send most at the time; for all others, ask the evidence itself.",
+            "The 20 addresses that sent the most matched frames in the time range. Each host counts its 50 "
+            "current top talkers one by one; for other addresses, search the evidence.",
             MATCHES,
             {
                 "Frames": "topk(20, sum by (address) (increase(sensor_talker_matched_frames_total"
@@ -86,23 +86,23 @@ def _found() -> tuple[AnyPanel, ...]:
             width=12,
         ),
         lines(
-            "Matched frames of senders that are not told apart",
-            "What the table of talkers does not have. A rise without a talker that explains it: many "
+            "Matched frames from other addresses",
+            "Matched frames per second from addresses that are not among the top talkers. A rise means many "
             "senders, or forged addresses.",
-            FRAMES_A_SECOND,
+            FRAMES_PER_SECOND,
             {"{{instance}}": by("instance", "talker_matched_frames", f'{HOST},address="other"')},
         ),
         lines(
             "Matched frames, by interface",
-            "Frames a second that became evidence.",
-            FRAMES_A_SECOND,
+            "Frames per second that a rule matched.",
+            FRAMES_PER_SECOND,
             {"{{instance}} {{interface}}": by("instance, interface", "matched_frames", INTERFACE)},
         ),
         lines(
-            "What became of matched frames",
-            "written: in a file; suppressed: more of a rule and flow in a second than is kept; "
-            "write_failed: the disk refused.",
-            FRAMES_A_SECOND,
+            "Matched frames, by outcome",
+            "Frames per second. written: stored in a file; suppressed: above the limit per rule, flow and "
+            "second; write_failed: writing to the disk failed.",
+            FRAMES_PER_SECOND,
             {"{{outcome}}": by("outcome", "evidence_frames")},
         ),
     )
@@ -112,22 +112,22 @@ def _kept() -> tuple[AnyPanel, ...]:
     return (
         lines(
             "Events sent, by receiver",
-            "Events a second, and those lost: the receiver was away, or too slow.",
-            FRAMES_A_SECOND,
+            "Events per second sent, and lost because the receiver was unreachable or too slow.",
+            FRAMES_PER_SECOND,
             {
                 "{{instance}} {{receiver}} sent": by("instance, receiver", "events_sent"),
                 "{{instance}} {{receiver}} lost": by("instance, receiver", "events_lost"),
             },
         ),
         lines(
-            "Events that wait, by receiver",
-            "Events for which a receiver had no time yet.",
+            "Events waiting, by receiver",
+            "Events in the queue of each receiver.",
             MATCHES,
             {"{{instance}} {{receiver}}": f"sensor_events_waiting{{{HOST}}}"},
         ),
         lines(
-            "Free on the evidence's disk",
-            "Share of the file system that is free.",
+            "Free disk space for evidence",
+            "Free share of the file system with the evidence.",
             SHARE,
             {
                 "{{instance}}": " / ".join(
@@ -137,25 +137,26 @@ def _kept() -> tuple[AnyPanel, ...]:
         ),
         lines(
             "Size of the evidence",
-            "All evidence files of the sensor, without their index.",
+            "Size of all evidence files of the sensor, without the index.",
             BYTES,
             {"{{instance}}": f"sensor_evidence_size_bytes{{{HOST}}}"},
         ),
         lines(
-            "How far the evidence reaches back",
-            "Age of the oldest file.",
+            "Age of the oldest evidence",
+            "How far the evidence files go back.",
             SECONDS,
             {"{{instance}}": f"time() - sensor_evidence_oldest_timestamp_seconds{{{HOST}}}"},
         ),
         lines(
             "Deleted by retention, by reason",
-            "Bytes a second; age, size, free: retain_days, retain_gib, retain_free_percent.",
-            BYTES_A_SECOND,
+            "Bytes per second, by the setting that caused it. age: retain_days; size: retain_gib; free: "
+            "retain_free_percent.",
+            BYTES_PER_SECOND,
             {"{{instance}} {{reason}}": by("instance, reason", "retention_deleted_bytes")},
         ),
         lines(
             "Index",
-            "Packets a second that came into the index, and those that wait for it: not found yet.",
+            "Rows added to the index per second, and rows waiting: searches do not find these yet.",
             MATCHES,
             {
                 "{{instance}} rows/s": by("instance", "index_rows"),
@@ -163,14 +164,14 @@ def _kept() -> tuple[AnyPanel, ...]:
             },
         ),
         lines(
-            "To be indexed anew",
-            "Bytes of evidence files whose packets are not in the index: after a kill, or when it was lost.",
+            "Evidence to be reindexed",
+            "Bytes of evidence files that the index does not cover, after a crash or the loss of the index.",
             BYTES,
             {"{{instance}}": f"sensor_reindex_remaining_bytes{{{HOST}}}"},
         ),
         lines(
             "Evidence files",
-            "Files on disk, and those finished since the start.",
+            "Files on disk, and files finished since the start.",
             MATCHES,
             {
                 "{{instance}} on disk": f"sensor_evidence_files{{{HOST}}}",

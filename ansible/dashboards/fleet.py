@@ -1,20 +1,31 @@
-"""*Fleet*: all hosts side by side, the worst first."""
+"""*Fleet*: all hosts side by side, worst first."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
-from dashboards.parts import BITS_A_SECOND, FRAMES, HOST, SECONDS, SHARE, AnyPanel, board, lines, rows, stats
+from dashboards.parts import (
+    BITS_PER_SECOND,
+    FRAMES,
+    HOST,
+    SECONDS,
+    SHARE,
+    AnyPanel,
+    empty_dashboard,
+    lines,
+    rows,
+    stats,
+)
 
 
 def each(expression: str) -> str:
-    """Return it by host."""
+    """Return the sum of an expression by host."""
     return f"sum by (instance) ({expression})"
 
 
 WORST = {
     "Lost since the start": each(f"sensor_submit_failed_frames_total{{{HOST}}}"),
-    "Refused by the disk": each(f'sensor_evidence_frames_total{{{HOST},outcome="write_failed"}}'),
+    "Not written to disk": each(f'sensor_evidence_frames_total{{{HOST},outcome="write_failed"}}'),
     "Frames/s": each(f"instance:sensor_seen_frames:rate1m{{{HOST}}}"),
     "Matched/s": each(f"instance:sensor_matched_frames:rate1m{{{HOST}}}"),
     "Worker restarts": each(f"sensor_worker_restarts_total{{{HOST}}}"),
@@ -25,17 +36,17 @@ WORST = {
 
 def make() -> dashboard.Dashboard:
     """Return the dashboard."""
-    made = board("Sensor: fleet", "sensor-fleet", "All hosts, the worst first.")
+    result = empty_dashboard("Sensor: fleet", "sensor-fleet", "All hosts, worst first.")
     for panel in (*_now(), *_over_time()):
-        made = made.with_panel(panel)
-    return made
+        result = result.with_panel(panel)
+    return result
 
 
 def _now() -> tuple[AnyPanel, ...]:
     return (
         stats(
             "Sensors",
-            "Those that answer, and those that do not.",
+            "Sensors that Prometheus reaches, and sensors that it does not.",
             FRAMES,
             {
                 "answer": f'sum(up{{job="sensor",{HOST}}})',
@@ -44,14 +55,14 @@ def _now() -> tuple[AnyPanel, ...]:
             steps={None: "blue"},
         ),
         rows(
-            "Hosts, the worst first",
-            "Frames lost since the start put a host on top.",
+            "Hosts, worst first",
+            "Sorted by frames lost to full rings since the start.",
             FRAMES,
             WORST,
         ),
         rows(
             "Versions and rules",
-            "What runs where; hosts with another digest have other rules.",
+            "Version and rule set of each host; hosts with different digests have different rules.",
             FRAMES,
             {
                 "Rules": f"sum by (instance, digest) (sensor_rules_info{{{HOST}}}"
@@ -66,27 +77,27 @@ def _over_time() -> tuple[AnyPanel, ...]:
     return (
         lines(
             "Lost",
-            "Share of frames lost at any stage: NIC, ring, disk. The twelve worst hosts.",
+            "Share of frames lost at any stage (NIC, ring, disk), for the 12 worst hosts.",
             SHARE,
             {"{{instance}}": f"topk(12, instance:sensor_loss:ratio_rate1m{{{HOST}}})"},
             limit=0.000001,
         ),
         lines(
             "Offered",
-            "What XDP saw.",
-            BITS_A_SECOND,
+            "Traffic that XDP saw, in bits per second.",
+            BITS_PER_SECOND,
             {"{{instance}}": f"instance:sensor_seen_bits:rate1m{{{HOST}}}"},
         ),
         lines(
             "Fullest ring",
-            "Of each host, the share of its fullest ring that is taken.",
+            "Fill of the fullest ring of each host. A full ring loses frames.",
             SHARE,
             {"{{instance}}": f"max by (instance) (sensor_ring_fill_ratio{{{HOST}}})"},
             limit=0.75,
         ),
         lines(
-            "Running for",
-            "Time since the start; a fall is a restart.",
+            "Uptime",
+            "Time since the sensor started; a drop to 0 is a restart.",
             SECONDS,
             {"{{instance}}": f"time() - sensor_start_timestamp_seconds{{{HOST}}}"},
         ),

@@ -1,4 +1,4 @@
-"""What the dashboards share: variables, queries, and panels with a description and a unit each."""
+"""The parts that the dashboards share: variables, queries, and panels with a description and a unit."""
 
 from __future__ import annotations
 
@@ -28,19 +28,18 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-FRAMES_A_SECOND, BITS_A_SECOND, SHARE, SECONDS = "pps", "bps", "percentunit", "s"
-FRAMES, BYTES, BYTES_A_SECOND, MATCHES = "locale", "bytes", "binBps", "locale"
+FRAMES_PER_SECOND, BITS_PER_SECOND, SHARE, SECONDS = "pps", "bps", "percentunit", "s"
+FRAMES, BYTES, BYTES_PER_SECOND, MATCHES = "locale", "bytes", "binBps", "locale"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 HOST = 'instance=~"$host"'
 INTERFACE = 'instance=~"$host",interface=~"$interface"'
 
 Targets = dict[str, str]
-"""Expressions by the legend of their series, which may name labels: ``{{cpu}}``."""
-
+"""PromQL expressions by the legend of their series, which may contain labels: ``{{cpu}}``."""
 
 AnyPanel = Builder[models.Panel]
 Steps = dict[float | None, str]
-"""Colours by the value they begin at; None: from the lowest on."""
+"""Colours by the lowest value they are for; None: from the bottom."""
 
 
 class _Panel(Protocol):
@@ -58,13 +57,15 @@ Panel = TypeVar("Panel", bound=_Panel)
 
 
 def by(labels: str, counter: str, conditions: str = HOST) -> str:
-    """Return the rate of a counter by some labels."""
+    """Return an expression for the rate of a counter, summed by labels."""
     return f"sum by ({labels}) (rate(sensor_{counter}_total{{{conditions}}}[$__rate_interval]))"
 
 
-def board(title: str, uid: str, description: str, *, interfaces: bool = False) -> dashboard.Dashboard:
-    """Return a dashboard without panels, with variables for the data source, hosts, and interfaces."""
-    made = (
+def empty_dashboard(
+    title: str, uid: str, description: str, *, interfaces: bool = False
+) -> dashboard.Dashboard:
+    """Return a dashboard without panels, with variables for data source, host and, if asked, interface."""
+    result = (
         dashboard.Dashboard(title)
         .uid(uid)
         .description(description)
@@ -77,8 +78,8 @@ def board(title: str, uid: str, description: str, *, interfaces: bool = False) -
     )
     if interfaces:
         query = 'label_values(sensor_interface_carrier{instance=~"$host"}, interface)'
-        made = made.with_variable(_labels("interface", "Interface", query))
-    return made
+        result = result.with_variable(_labels("interface", "Interface", query))
+    return result
 
 
 def _labels(name: str, label: str, query: str) -> dashboard.QueryVariable:
@@ -98,7 +99,7 @@ def _labels(name: str, label: str, query: str) -> dashboard.QueryVariable:
 def stats(
     title: str, description: str, unit: str, targets: Targets, *, steps: Steps, width: int = 24
 ) -> stat.Panel:
-    """One large number for each series; ``steps`` are colours by the value they begin at."""
+    """Return a panel with one large number per series."""
     panel = (
         stat.Panel()
         .color_mode(BigValueColorMode.BACKGROUND)
@@ -111,7 +112,7 @@ def stats(
 
 
 def bars(title: str, description: str, unit: str, targets: Targets, *, width: int = 12) -> bargauge.Panel:
-    """A bar for each series, as it is now."""
+    """Return a panel with one bar per series, showing current values."""
     panel = (
         bargauge.Panel()
         .orientation(VizOrientation.HORIZONTAL)
@@ -132,7 +133,7 @@ def lines(
     limit: float | None = None,
     width: int = 12,
 ) -> timeseries.Panel:
-    """Lines over time; above ``limit`` the ground turns red."""
+    """Return a panel with lines over time; the area above ``limit`` is red."""
     legend = common.VizLegendOptions().display_mode(LegendDisplayMode.TABLE).placement(LegendPlacement.BOTTOM)
     tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
     panel = (
@@ -150,7 +151,7 @@ def lines(
 
 
 def rows(title: str, description: str, unit: str, targets: Targets, *, width: int = 24) -> table.Panel:
-    """A row for each set of labels, a column for each target; the first column of numbers is sorted by."""
+    """Return a table with a row per set of labels and a column per target, sorted by the first target."""
     names = [chr(ord("A") + number) for number in range(len(targets))]
     renamed = {f"Value #{name}": legend for name, legend in zip(names, targets, strict=True)}
     if len(targets) == 1:
@@ -170,7 +171,7 @@ def rows(title: str, description: str, unit: str, targets: Targets, *, width: in
 
 
 def thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
-    """Return colours by the value they begin at; None: from the lowest on."""
+    """Return Grafana's thresholds for these steps."""
     found = [Threshold(value=value, color=color) for value, color in steps.items()]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(found)
 

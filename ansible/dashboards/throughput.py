@@ -1,13 +1,13 @@
-"""*Loss and throughput*: whether the sums hold, where frames go, and what is lost on the way."""
+"""*Loss and throughput*: the law of the counters, where frames go, and where they are lost."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
 from dashboards.parts import (
-    BITS_A_SECOND,
+    BITS_PER_SECOND,
     FRAMES,
-    FRAMES_A_SECOND,
+    FRAMES_PER_SECOND,
     HOST,
     INTERFACE,
     SECONDS,
@@ -15,23 +15,23 @@ from dashboards.parts import (
     AnyPanel,
     Steps,
     bars,
-    board,
     by,
+    empty_dashboard,
     lines,
     stats,
 )
 
 LINKED_FRAMES = 64
-"""Frames that may be between two of a CPU's counts while these are read."""
+"""Tolerance for frames that are being counted while the counters are read."""
 
 
 def total(*names: str) -> str:
-    """Return the sum of counters over all CPUs and interfaces, since the start."""
+    """Return an expression for counters since the start, summed over all CPUs and interfaces."""
     return " + ".join(f"sum(sensor_{name}{{{HOST}}})" for name in names)
 
 
 def outcome(name: str) -> str:
-    """Return the frames of evidence that came to this."""
+    """Return an expression for the matched frames with an outcome."""
     return f'sum(sensor_evidence_frames_total{{{HOST},outcome="{name}"}})'
 
 
@@ -51,7 +51,7 @@ LOST: Steps = {None: "green", 1: "red"}
 WAY = {
     "received by the NIC": f"sum(sensor_interface_received_frames_total{{{HOST}}})",
     "seen by XDP": total("seen_frames_total"),
-    "ignored: no rule can hit": total("ignored_frames_total"),
+    "ignored: no rule can match": total("ignored_frames_total"),
     "candidates lost: ring full": total("submit_failed_frames_total"),
     "candidates submitted": total("submitted_frames_total"),
     "undecodable": total("undecodable_frames_total"),
@@ -65,36 +65,36 @@ WAY = {
 
 def make() -> dashboard.Dashboard:
     """Return the dashboard."""
-    made = board(
+    result = empty_dashboard(
         "Sensor: loss and throughput",
         "sensor-throughput",
-        "Whether every frame is accounted for, where frames go, and what is lost.",
+        "The law of the counters, where frames go, and where they are lost.",
         interfaces=True,
     )
     for panel in (*_law(), *_throughput(), *_capacity()):
-        made = made.with_panel(panel)
-    return made
+        result = result.with_panel(panel)
+    return result
 
 
 def _law() -> tuple[AnyPanel, ...]:
     return (
         stats(
             "The law of the counters",
-            "Each line of the law as left side minus right side, since the start: 0, but for frames that are "
-            "counted at this moment. Anything else is a bug worth reporting.",
+            "Left side minus right side of each equation, since the start: 0, except for the few frames that "
+            "are being counted right now. Anything else is a bug: please report it.",
             FRAMES,
             LAW,
             steps=BALANCED,
         ),
         bars(
             "Where frames go",
-            "From NIC to evidence, frames since the start. A NIC receives before the sensor starts, too.",
+            "Frames since the start, from NIC to evidence. The NIC also counts frames from before the start.",
             FRAMES,
             WAY,
         ),
         lines(
             "Lost",
-            "Share of frames lost at each stage. Absent where nothing arrives.",
+            "Share of frames lost at each stage; absent while nothing arrives.",
             SHARE,
             {
                 "{{instance}} overall": f"instance:sensor_loss:ratio_rate1m{{{HOST}}}",
@@ -107,7 +107,7 @@ def _law() -> tuple[AnyPanel, ...]:
         ),
         stats(
             "Lost since the start",
-            "Frames, exact: full rings, refused writes, and scans broken off for their cost.",
+            "Exact numbers: frames lost to full rings, frames not written, and scans stopped for their cost.",
             FRAMES,
             {
                 "ring full": total("submit_failed_frames_total"),
@@ -123,18 +123,18 @@ def _throughput() -> tuple[AnyPanel, ...]:
     stages = {"offered": "seen", "ignored": "ignored", "candidates": "submitted", "matched": "matched"}
     return (
         lines(
-            "Bits a second",
-            "What XDP saw, what no rule can hit, what went to the workers, what matched.",
-            BITS_A_SECOND,
+            "Bits per second",
+            "offered: seen by XDP; ignored: no rule can match; candidates: sent to the workers; matched.",
+            BITS_PER_SECOND,
             {
                 f"{{{{instance}}}} {word}": f"instance:sensor_{name}_bits:rate1m{{{HOST}}}"
                 for word, name in stages.items()
             },
         ),
         lines(
-            "Frames a second",
-            "What XDP saw, what no rule can hit, what went to the workers, what matched.",
-            FRAMES_A_SECOND,
+            "Frames per second",
+            "offered: seen by XDP; ignored: no rule can match; candidates: sent to the workers; matched.",
+            FRAMES_PER_SECOND,
             {
                 f"{{{{instance}}}} {word}": f"instance:sensor_{name}_frames:rate1m{{{HOST}}}"
                 for word, name in stages.items()
@@ -142,15 +142,15 @@ def _throughput() -> tuple[AnyPanel, ...]:
         ),
         lines(
             "Ignored, by reason",
-            "Frames that no rule can hit.",
-            FRAMES_A_SECOND,
+            "Frames per second that no rule can match, by the prefilter's reason.",
+            FRAMES_PER_SECOND,
             {"{{reason}}": by("reason", "ignored_frames")},
             stacked=True,
         ),
         lines(
             "Received, by interface",
-            "What each NIC received, whatever became of it.",
-            BITS_A_SECOND,
+            "Everything each NIC received, in bits per second.",
+            BITS_PER_SECOND,
             {
                 "{{instance}} {{interface}}": (
                     f"instance_interface:sensor_interface_received_bits:rate1m{{{INTERFACE}}}"
@@ -159,22 +159,22 @@ def _throughput() -> tuple[AnyPanel, ...]:
         ),
         lines(
             "Seen, by interface",
-            "What the sensor saw of each, candidates or not.",
-            FRAMES_A_SECOND,
+            "Frames per second that the sensor saw on each interface, candidates or not.",
+            FRAMES_PER_SECOND,
             {"{{instance}} {{interface}}": by("instance, interface", "seen_frames", INTERFACE)},
         ),
         lines(
             "Lost to full rings, by interface",
-            "Candidates that came by this interface and found their CPU's ring full.",
-            FRAMES_A_SECOND,
+            "Candidates per second from this interface that were lost because their CPU's ring was full.",
+            FRAMES_PER_SECOND,
             {"{{instance}} {{interface}}": by("instance, interface", "submit_failed_frames", INTERFACE)},
             limit=0.000001,
         ),
         lines(
             "Lost before XDP, by interface",
-            "By the kernel's and the driver's names. rx_dropped counts also what the host had no use for; "
-            "one loss may stand under several names.",
-            FRAMES_A_SECOND,
+            "Frames per second, by the counters of kernel and driver. rx_dropped also counts frames that the "
+            "host had no use for; several counters may count the same frame.",
+            FRAMES_PER_SECOND,
             {
                 "{{instance}} {{interface}} {{kind}}": (
                     f"rate(sensor_interface_lost_frames_total{{{INTERFACE}}}[$__rate_interval])"
@@ -183,8 +183,8 @@ def _throughput() -> tuple[AnyPanel, ...]:
         ),
         lines(
             "Seen, by CPU",
-            "How receiving is spread; a CPU far above the others is a NIC whose hashing does not help.",
-            FRAMES_A_SECOND,
+            "How the NIC spreads traffic over the CPUs. One CPU far above the others: it spreads it badly.",
+            FRAMES_PER_SECOND,
             {
                 "{{instance}} CPU {{cpu}}": (
                     f"sum by (instance, cpu) (rate(sensor_seen_frames_total{{{HOST}}}[$__rate_interval]))"
@@ -198,16 +198,16 @@ def _capacity() -> tuple[AnyPanel, ...]:
     return (
         lines(
             "Ring, by CPU",
-            "Share of the ring that is taken. A full ring loses frames.",
+            "Fill of each ring. A full ring loses frames.",
             SHARE,
             {"{{instance}} CPU {{cpu}}": f"sensor_ring_fill_ratio{{{HOST}}}"},
             limit=0.75,
         ),
         lines(
             "Softnet, by CPU",
-            "Frames the kernel's backlog dropped (generic mode, and the host's own stack), and rounds of "
-            "receiving that ended with work left. Of the whole host, not of the sensor alone.",
-            FRAMES_A_SECOND,
+            "dropped: frames dropped from a full backlog (generic mode, and the host's own stack); squeezed: "
+            "polls that ended with frames left. For the whole host, not only the sensor.",
+            FRAMES_PER_SECOND,
             {
                 "{{instance}} CPU {{cpu}} dropped": (
                     f"rate(sensor_softnet_dropped_frames_total{{{HOST}}}[$__rate_interval])"
@@ -218,28 +218,29 @@ def _capacity() -> tuple[AnyPanel, ...]:
             },
         ),
         lines(
-            "Flows that begin, by place in the kernel's table",
-            "unused, own, over: there was room. evicted: a flow that lived was forgotten for it, and more of "
-            "its packets are matched than have to be; set flows higher. nowhere: two CPUs met.",
-            FRAMES_A_SECOND,
+            "New flows, by place in the flow table",
+            "Flows per second. unused, own, over: there was room. evicted: an active flow was forgotten, and "
+            "more of its packets are matched than necessary: raise flows. nowhere: two CPUs collided.",
+            FRAMES_PER_SECOND,
             {"{{place}}": by("place", "flow_table_begun_flows")},
             stacked=True,
         ),
         lines(
             "Flow table",
-            "Share of its places that have a flow, over or not: once full, it stays so. See what is evicted.",
+            "Share of entries in use, by active or ended flows. Entries are never cleared, so a full table "
+            "stays full; evictions show whether it is too small.",
             SHARE,
             {"{{instance}}": f"sensor_flow_table_entries{{{HOST}}} / sensor_flow_table_capacity{{{HOST}}}"},
         ),
         lines(
-            "Time of a batch",
-            "From the ring to the matches: half, and all but one in a hundred, take no longer.",
+            "Batch duration",
+            "Time from ring to matches, median and 99th percentile.",
             SECONDS,
             _quantiles("batch_duration_seconds"),
         ),
         lines(
-            "Time of matching a candidate",
-            "Its share of its batch: half, and all but one in a hundred, take no longer.",
+            "Matching time per candidate",
+            "Time to match a candidate (its share of the batch), median and 99th percentile.",
             SECONDS,
             _quantiles("match_duration_seconds"),
         ),

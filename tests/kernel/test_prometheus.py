@@ -182,7 +182,7 @@ def test_everything_has_data_and_loss_is_what_was_lost(network: Network, tmp_pat
             == f"{lost:.0f}"
         )
         # An alert says what it saw when it was evaluated last.
-        said = f"candidates were lost, {lost:.0f} since its start"
+        said = f"a ring was full, {lost:.0f} candidates lost since the start"
         wait_until(
             lambda: any(said in alert["annotations"]["summary"] for alert in firing("SensorLosesFrames"))
         )
