@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from sensor.model import Evidence, Match
 from sensor.protocols import protocol_name
-from sensor.text import endpoint, printable
+from sensor.text import endpoint, printable, utc_text
 
 
 def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:
-    """One object a match, ready for JSON; one without a rule for a frame kept for its flow alone."""
+    """Yield one object per match, ready for JSON; one without a rule if the frame was kept for its flow."""
     for match in item.matches or (None,):
         yield {
             "time_us": item.timestamp_ns // 1000,
@@ -22,7 +21,7 @@ def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:
             "sport": item.five_tuple.sport,
             "dip": item.five_tuple.destination_text,
             "dport": item.five_tuple.dport,
-            "vlan": [tci & 0x0FFF for tci in item.vlan],
+            "vlan": item.vlan_ids,
             "interface": interface,
             "start": match.start if match else None,
             "end": match.end if match else None,
@@ -46,13 +45,12 @@ def _match_fields(match: Match | None) -> dict[str, Any]:
 
 
 def match_line(found: dict[str, Any]) -> str:
-    """One object of `match_objects` as a line for people."""
-    moment = datetime.fromtimestamp(found["time_us"] // 1_000_000, UTC)
+    """Return one object of `match_objects` as a line of text."""
     label = f"{found['class']} {found['rule']} {found['name']}" if found["rule"] else "flow"
     if found["version"]:
         label += f" {found['version']}"
     return (
-        f"{moment:%Y-%m-%d %H:%M:%S}.{found['time_us'] % 1_000_000:06d}  {label:<40}  {found['protocol']} "
+        f"{utc_text(found['time_us'], ' ')}  {label:<40}  {found['protocol']} "
         f"{endpoint(found['sip'], found['sport'])} > {endpoint(found['dip'], found['dport'])}  "
         f"{found['text'] or ''}"
     )

@@ -220,9 +220,19 @@ class Evidence(NamedTuple):
         return len(self.frame)
 
     @property
+    def vlan_ids(self) -> list[int]:
+        """The VLAN id of each tag, outer tag first."""
+        return vlan_ids(self.vlan)
+
+    @property
     def payload(self) -> bytes:
         """The transport payload."""
         return self.frame[self.payload_start : self.payload_end]
+
+
+def vlan_ids(tags: Sequence[int]) -> list[int]:
+    """Return the VLAN id in each piece of tag control information."""
+    return [tci & 0x0FFF for tci in tags]
 
 
 def rule_classes(items: Sequence[Evidence]) -> list[str]:

@@ -22,11 +22,11 @@ import numpy as np
 from sensor.config.settings import Settings
 from sensor.decode import decode
 from sensor.errors import EvidenceError
-from sensor.evidence.day_writer import Gap
+from sensor.evidence.day_writer import Gap, Located
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.index_schema import NO_INTERFACE, Day
 from sensor.evidence.pcap import Record, RecordReader
-from sensor.evidence.reconcile import Located, fill
+from sensor.evidence.reconcile import fill
 from sensor.evidence.writer import EvidenceWriter
 from sensor.model import FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus
 from sensor.pipeline import evidence_items

@@ -1,7 +1,8 @@
-"""Addresses, interfaces and bytes as text, for people and for other programs. Runs in every process."""
+"""Times, addresses, interfaces and bytes as text. Runs in every process."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from socket import if_indextoname
 
 _PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(256))
@@ -25,3 +26,12 @@ def endpoint(address: str, port: int) -> str:
     if not port:
         return address
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def utc_text(time_us: int, separator: str = "T") -> str:
+    """Return a time in microseconds since the epoch as ``2026-01-31T23:59:59.123456``, in UTC.
+
+    ``separator`` stands between date and time. The text has no time zone; formats that need one append it.
+    """
+    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
+    return f"{moment:%Y-%m-%d}{separator}{moment:%H:%M:%S}.{time_us % 1_000_000:06}"

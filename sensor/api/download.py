@@ -1,13 +1,14 @@
-"""Pieces of evidence as a capture file that is made while it is sent. Runs in the process of the API."""
+"""Evidence as a capture file that is written while it is sent. Runs in the API process."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 
 from anyio import CapacityLimiter, to_thread
+from starlette.responses import StreamingResponse
 
-from sensor.api.guard import Access
-from sensor.evidence.day_reader import Stored
+from sensor.api.audit import AccessRecord
+from sensor.evidence.stored import Stored
 from sensor.evidence.export import Container, encoded
 
 MEDIA_TYPES: dict[Container, str] = {"pcap": "application/vnd.tcpdump.pcap", "pcapng": "application/x-pcapng"}
@@ -15,34 +16,49 @@ CHUNK_BYTES = 1 << 16
 _THREADS = CapacityLimiter(4)
 
 
-async def in_few_threads(chunks: Iterator[bytes], access: Access) -> AsyncIterator[bytes]:
-    """Make the chunks in threads of which downloads have only some: other requests go on meanwhile.
+def file_response(
+    items: Iterable[Stored], container: Container, name: str, limit_bytes: int, record: AccessRecord
+) -> StreamingResponse:
+    """Return a response that streams these items as the file ``name``, up to a size."""
+    chunks = download(items, container, limit_bytes, record)
+    return StreamingResponse(
+        in_few_threads(chunks, record),
+        media_type=MEDIA_TYPES[container],
+        headers={
+            "Content-Disposition": f'attachment; filename="{name}.{container}"',
+            "X-Limit-Bytes": str(limit_bytes),
+        },
+    )
 
-    When the client or the server goes, ``access`` tells the thread, which nobody waits for.
+
+async def in_few_threads(chunks: Iterator[bytes], record: AccessRecord) -> AsyncIterator[bytes]:
+    """Yield chunks made in one of the few threads for downloads, so that other requests still find threads.
+
+    When the client has gone, ``record.is_wanted`` becomes False; the thread sees it and ends by itself.
     """
     try:
         while chunk := await to_thread.run_sync(next, chunks, b"", limiter=_THREADS, abandon_on_cancel=True):
             yield chunk
     finally:
-        access.is_wanted = False
+        record.is_wanted = False
 
 
 def download(
-    pieces: Iterable[Stored], container: Container, limit_bytes: int, access: Access
+    items: Iterable[Stored], container: Container, limit_bytes: int, record: AccessRecord
 ) -> Iterator[bytes]:
-    """Give the file in chunks, and no packet that would make it longer than the limit, but for the first.
+    """Yield the file in chunks, ending before the packet that would exceed the limit; the first always fits.
 
-    ``access`` is told how much it became.
+    ``record`` counts the items and notes whether the file was cut.
     """
-    blocks = encoded(pieces, container)
+    blocks = encoded(items, container)
     chunk = bytearray(next(blocks))
-    access.pieces = 0
+    record.items = 0
     sent = 0
     for block in blocks:
-        if access.pieces and sent + len(chunk) + len(block) > limit_bytes:
-            access.truncated = True
+        if record.items and sent + len(chunk) + len(block) > limit_bytes:
+            record.truncated = True
             break
-        access.pieces += 1
+        record.items += 1
         chunk += block
         if len(chunk) >= CHUNK_BYTES:
             yield bytes(chunk)

@@ -1,4 +1,4 @@
-"""What ``sensor evidence`` prints: pieces of evidence as lines, and byte by byte."""
+"""Output of ``sensor evidence``: an item as a line, or with its headers and bytes."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Any
 
 from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.export import label
-from sensor.evidence.json_object import time_text
 from sensor.evidence.search import Stored
 from sensor.protocols import protocol_name
-from sensor.text import endpoint, printable
+from sensor.text import endpoint, printable, utc_text
 
 _WIDTH = 16
 _LINE = 100
 
 
 def stored_line(stored: Stored) -> str:
-    """Return one piece as a line for people."""
+    """Return an item as one line of text."""
     labels = "; ".join(map(label, stored.matches)) or "flow"
-    return f"{time_text(stored.time_us, ' ')}  {labels:<40}  {_ends(stored)}  {stored.caplen} bytes"
+    return f"{utc_text(stored.time_us, ' ')}  {labels:<40}  {_ends(stored)}  {stored.caplen} bytes"
 
 
 def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
-    """Return all that is known of one piece, and its bytes; under those that a rule hit stand marks."""
-    yield f"{time_text(stored.time_us, ' ')} UTC  ({stored.time_us})"
+    """Yield all that is known of an item, and a hex dump that marks the bytes of each match."""
+    yield f"{utc_text(stored.time_us, ' ')} UTC  ({stored.time_us})"
     yield f"    {_ends(stored)}"
     if stored.vlan:
-        yield f"    VLAN {', '.join(str(tci & 0x0FFF) for tci in stored.vlan)}"
+        yield f"    VLAN {', '.join(map(str, stored.vlan_ids))}"
     cut = "" if stored.caplen == stored.wirelen else f" of {stored.wirelen} on the wire"
     interface = f", on {stored.interface}" if stored.interface else ""
     payload = f"payload: bytes {stored.payload_start} to {stored.payload_end}"
@@ -39,7 +38,7 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
     for match in stored.matches:
         start, end = stored.payload_start + match.start, stored.payload_start + match.end
         marked.update(range(start, end))
-        yield f"    hit: {label(match)}, bytes {start} to {end}: {printable(frame[start:end])}"
+        yield f"    match: {label(match)}, bytes {start} to {end}: {printable(frame[start:end])}"
     yield ""
     for layer in dissect(frame, stored.linktype):
         yield from _layer_lines(layer)
@@ -48,7 +47,7 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
 
 
 def layer_objects(stored: Stored, frame: bytes) -> list[dict[str, Any]]:
-    """Return the decoded layers of one piece, ready for JSON."""
+    """Return the decoded headers of an item, ready for JSON."""
     return [
         {
             "name": layer.name,
@@ -71,7 +70,7 @@ def _layer_lines(layer: HeaderLayer) -> Iterator[str]:
 
 
 def _visible(text: str) -> str:
-    """Return text of which nothing can steer a terminal."""
+    """Replace control characters, so that the text cannot control the terminal."""
     return "".join(character if character.isprintable() else "." for character in text)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from sensor.evidence.writer import Chunk
 from sensor.match_objects import match_objects
 from sensor.model import Evidence, Match
 from sensor.protocols import ICMPV6, protocol_name
-from sensor.text import interface_name, printable
+from sensor.text import interface_name, printable, utc_text
 
 SEVERITY_THREAT, SEVERITY_OTHER = 1, 3
 """As in Suricata's rules: 1 is the worst; names of hosts and services are informational."""
@@ -82,23 +81,17 @@ def _event(fields: dict[str, Any], item: Evidence, severity: int) -> Event:
     return Event(line, item.timestamp_ns // 1000, severity)
 
 
-def timestamp(time_us: int, zone: str) -> str:
-    """Return ``2026-01-31T23:59:59.123456`` in UTC, followed by ``zone``, the format's way to write UTC."""
-    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_us % 1_000_000:06d}{zone}"
-
-
 def _head(item: Evidence, interface: str, options: EventOptions) -> dict[str, Any]:
     """Return the fields that all alerts of one packet share."""
     protocol, _, sport, _, dport = item.five_tuple
     head: dict[str, Any] = {
-        "timestamp": timestamp(item.timestamp_ns // 1000, "+0000"),
+        "timestamp": f"{utc_text(item.timestamp_ns // 1000)}+0000",
         "flow_id": flow_id(item),
         "in_iface": interface,
         "event_type": "alert",
     }
     if item.vlan:
-        head["vlan"] = _vlan(item)
+        head["vlan"] = item.vlan_ids
     head["src_ip"] = item.five_tuple.source_text
     if sport or dport:
         head["src_port"] = sport
@@ -153,9 +146,5 @@ def flow_id(item: Evidence) -> int:
     """Return the id of a five-tuple and VLAN: the same in both directions, on every host, in every run."""
     protocol, source, sport, destination, dport = item.five_tuple
     ends = sorted(((source, sport), (destination, dport)))
-    flow = repr((protocol, ends, _vlan(item))).encode("ascii")
+    flow = repr((protocol, ends, item.vlan_ids)).encode("ascii")
     return int.from_bytes(blake2b(flow, digest_size=8).digest(), "big") >> (64 - _FLOW_ID_BITS)
-
-
-def _vlan(item: Evidence) -> list[int]:
-    return [tci & 0x0FFF for tci in item.vlan]

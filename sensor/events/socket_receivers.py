@@ -14,8 +14,9 @@ import ssl
 from abc import abstractmethod
 from pathlib import Path
 
-from sensor.events.eve import SEVERITY_THREAT, Event, timestamp
+from sensor.events.eve import SEVERITY_THREAT, Event
 from sensor.events.receiver import Receiver
+from sensor.text import utc_text
 
 CONNECT_S = 10.0
 SILENT_MS = 60_000
@@ -30,7 +31,7 @@ _SOURCE = f"{socket.gethostname()} sensor {os.getppid()} alert -"
 def syslog(event: Event) -> bytes:
     """Return an event as a message of RFC 5424; it is ASCII and needs no byte order mark."""
     severity = WARNING if event.severity == SEVERITY_THREAT else INFORMATIONAL
-    return f"<{LOCAL5 | severity}>1 {timestamp(event.time_us, 'Z')} {_SOURCE} ".encode() + event.line
+    return f"<{LOCAL5 | severity}>1 {utc_text(event.time_us)}Z {_SOURCE} ".encode() + event.line
 
 
 class SocketReceiver(Receiver):

@@ -1,65 +1,34 @@
-"""One day's index database, read. Runs where evidence is looked up."""
+"""Reads the index database of one day. Runs in the API process and in ``sensor evidence``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
-from sensor.evidence.evidence_file import open_evidence
+from sensor.evidence.evidence_file import reading
 from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, TALLY_US, Day, connect_readonly
-from sensor.evidence.pcap import Record, read_record
 from sensor.evidence.query import Condition, Query, conditions
-from sensor.evidence.selection import Row, Selection, tally_histogram, torn_steps
+from sensor.evidence.selection import Row, Selection, straddling_steps, tally_histogram
+from sensor.evidence.stored import Stored, StoredMatch, StoredRecords
 from sensor.model import FiveTuple
 
 TEXT_STEP = 1000
-"""After so many payloads without the text in them a search says how far it is."""
+"""Number of payloads without the text after which a search reports how far it has come."""
 
+T = TypeVar("T")
 
-class StoredMatch(NamedTuple):
-    """A rule, as it was when it hit, and where in the payload."""
-
-    rule_class: str
-    rule_id: int
-    type: str
-    name: str
-    version: str | None
-    vendor: str | None
-    os: str | None
-    start: int
-    end: int
-
-
-class Stored(NamedTuple):
-    """A piece of evidence as the index knows it."""
-
-    key: str
-    """Names it for as long as it is kept; may stand in a URL."""
-    devid: int
-    time_us: int
-    path: Path
-    """Its file, by the final name."""
-    offset: int
-    """Where its record starts in the file."""
-    caplen: int
-    wirelen: int
-    linktype: int
-    interface: str
-    five_tuple: FiveTuple
-    vlan: tuple[int, ...]
-    """Tag control information of each tag, outer first."""
-    payload_start: int
-    payload_end: int
-    matches: tuple[StoredMatch, ...]
+log = logging.getLogger(__name__)
 
 
 class RecordPlace(NamedTuple):
-    """Where a packet is, and what its record header says."""
+    """The place of a record, and the contents of its header."""
 
     offset: int
     time_us: int
@@ -68,19 +37,20 @@ class RecordPlace(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a database holds."""
+    """The contents of a database."""
 
     items: int
     oldest_us: int | None
     newest_us: int | None
     files: dict[str, tuple[int, int]]
-    """By name: up to which offset the file is known, and how many bytes of that are in gaps."""
+    """By file name: the offset up to which the file is known, and the bytes of it that are in gaps."""
 
 
 class DayReader:
-    """Open until it is closed.
+    """Reads one database.
 
-    Everything raises `sqlite3.Error` where the database is missing, locked, torn or foreign.
+    Raises:
+        sqlite3.Error: the database is missing, locked, damaged or foreign. Every method can raise this.
     """
 
     def __init__(self, path: Path, day: Day, devid: int) -> None:
@@ -95,23 +65,23 @@ class DayReader:
         self._connection.close()
 
     def between(self, low: int, high: int) -> list[Stored]:
-        """Return the pieces with ids from ``low`` up to ``high``; all at once, so there should be few."""
+        """Return all items with ids from ``low`` up to, not including, ``high``."""
         rows = Selection(self._connection, [], low, high).all_rows()
         return [self._stored(row) for row in rows]
 
     def select(
-        self, query: Query, low: int, high: int, *, newest_first: bool, further: Sequence[Condition] = ()
+        self, query: Query, low: int, high: int, *, newest_first: bool, extra: Sequence[Condition] = ()
     ) -> Iterator[tuple[int, Stored | None]]:
-        """Give what the query asks for among the ids from ``low`` up to ``high``, in order.
+        """Yield the matching items with ids from ``low`` up to, not including, ``high``, in order.
 
-        An id with None says that everything before it, in that order, has been given.
+        An id with None means that all items before it, in that order, have been yielded.
         """
-        rows = self._selection(query, low, high, further).rows(newest_first=newest_first)
+        rows = self._selection(query, low, high, extra).rows(newest_first=newest_first)
         if query.text is None:
             yield from ((id_, self._stored(row) if row else None) for id_, row in rows)
             return
         text = query.text.lower()
-        with closing(Records()) as records:
+        with closing(StoredRecords()) as records:
             for number, (id_, row) in enumerate(rows):
                 stored = self._stored(row) if row else None
                 if stored is None or text in _payload(stored, records).lower():
@@ -120,7 +90,10 @@ class DayReader:
                     yield id_, None
 
     def histogram(self, query: Query, start_us: int, bin_us: int) -> Iterator[tuple[int, int, int]]:
-        """Count what the query asks for, but for its text: number of the bin, set of classes, pieces."""
+        """Count the matching items, without regard to the query's text.
+
+        Yields the number of the bin, the bits of a set of classes, and the number of items.
+        """
         day = self.day
         low = 0 if query.since_us is None else max(0, day.first_id(query.since_us))
         high = day.end_id if query.until_us is None else min(day.end_id, day.first_id(query.until_us))
@@ -132,17 +105,17 @@ class DayReader:
         if only_class != Query() or not is_tidy or bin_us < 2 * TALLY_US:
             yield from self._selection(query, low, high).histogram(*bins)
             return
-        first, last = -(-low // TALLY_IDS), high // TALLY_IDS  # steps that lie wholly inside
+        first, last = -(-low // TALLY_IDS), high // TALLY_IDS  # steps that lie wholly in the range
         bit = CLASS_BITS[query.rule_class] if query.rule_class else None
         yield from tally_histogram(self._connection, first, last, bit, *bins)
-        torn = torn_steps(first, last, *bins)
+        straddling = straddling_steps(first, last, *bins)
         edges = [(low, first * TALLY_IDS), (last * TALLY_IDS, high)] if first <= last else [(low, high)]
-        for low_, high_ in edges + [(at * TALLY_IDS, (at + 1) * TALLY_IDS) for at in torn]:
+        for low_, high_ in edges + [(at * TALLY_IDS, (at + 1) * TALLY_IDS) for at in straddling]:
             if low_ < high_:
                 yield from self._selection(query, low_, high_).histogram(*bins)
 
     def summary(self) -> Summary:
-        """Say what is there."""
+        """Return what the database contains."""
         execute = self._connection.execute
         files = {
             name: (end, gaps)
@@ -160,7 +133,7 @@ class DayReader:
         return Summary(items, self.day.time_us(oldest), self.day.time_us(newest), files)
 
     def places(self, name: str) -> Iterator[RecordPlace]:
-        """Give the place of each packet of a file that has a row, in the file's order."""
+        """Return the place of each indexed record of a file, in the order of the file."""
         rows = self._connection.execute(
             "SELECT offset, id, caplen, evidence.wirelen FROM file CROSS JOIN evidence USING (file)"
             " WHERE name = ? AND id BETWEEN oldest AND newest ORDER BY offset",
@@ -171,8 +144,8 @@ class DayReader:
             for offset, id_, caplen, wirelen in rows
         )
 
-    def _selection(self, query: Query, low: int, high: int, further: Sequence[Condition] = ()) -> Selection:
-        parts = [*conditions(query, self._connection), *further]
+    def _selection(self, query: Query, low: int, high: int, extra: Sequence[Condition] = ()) -> Selection:
+        parts = [*conditions(query, self._connection), *extra]
         return Selection(self._connection, parts, low, high)
 
     def _stored(self, row: Row) -> Stored:
@@ -206,44 +179,32 @@ class DayReader:
         return StoredMatch(rule_class, rule_id, type_, name, version, vendor, os, start, end)
 
 
-class Records:
-    """Packets by their place; the file last read stays open until this is closed."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._file: BinaryIO | None = None
-
-    def read(self, stored: Stored) -> Record:
-        """Read the packet from its file.
-
-        Raises `EvidenceError` where the file is gone, or has another packet there.
-        """
-        try:
-            if self._file is None or self._path != stored.path:
-                self.close()
-                self._file, self._path = open_evidence(stored.path), stored.path
-            record = read_record(self._file, stored.offset, stored.caplen)
-        except FileNotFoundError as error:
-            raise EvidenceError(f"{stored.path} is gone, and the packet with it") from error
-        except OSError as error:
-            raise EvidenceError(f"{stored.path} cannot be read: {error.strerror}") from error
-        if record is None or (record.time_us, record.wirelen) != (stored.time_us, stored.wirelen):
-            raise EvidenceError(
-                f"{stored.path} does not have the packet that the index knows at byte {stored.offset};"
-                " find out with: sensor evidence verify"
-            )
-        return record
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file:
-            self._file.close()
-        self._file = None
-
-
-def _payload(stored: Stored, records: Records) -> bytes:
-    """Return the payload; nothing where the packet cannot be read: it does not have the text."""
+def _payload(stored: Stored, records: StoredRecords) -> bytes:
+    """Return the payload, or no bytes if the packet cannot be read."""
     try:
         return records.read(stored).frame[stored.payload_start : stored.payload_end]
     except EvidenceError:
         return b""
+
+
+def query_day(
+    path: Path, day: Day, devid: int, question: Callable[[DayReader], Iterable[T]], *, needs_all: bool = False
+) -> Iterator[T]:
+    """Yield what ``question`` finds in a database, up to the point where the database cannot be read.
+
+    Such a failure is logged. If the database was deleted with its evidence, that is not a failure.
+
+    Raises:
+        EvidenceError: the directory cannot be read; or the database cannot, and ``needs_all`` is set.
+    """
+    try:
+        with closing(DayReader(path, day, devid)) as reader:
+            yield from question(reader)
+    except sqlite3.Error as error:
+        with reading(path.parent):
+            path.stat()
+            if needs_all:
+                raise EvidenceError(
+                    f"{path} cannot be read ({error}); if this persists: sensor evidence reindex"
+                ) from error
+            log.warning("%s cannot be read, so its evidence is not found: %s", path, error)

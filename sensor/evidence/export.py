@@ -8,9 +8,9 @@ from contextlib import closing
 from typing import Literal
 
 from sensor.errors import EvidenceError
-from sensor.evidence.day_reader import Records, Stored, StoredMatch
 from sensor.evidence.pcap import Record, file_header, record_header
 from sensor.evidence.pcapng_writer import enhanced_packet, interface_description, section_header
+from sensor.evidence.stored import Stored, StoredMatch, StoredRecords
 from sensor.model import LinkType
 
 Container = Literal["pcap", "pcapng"]
@@ -63,7 +63,7 @@ def _as_pcapng(items: Iterable[Stored]) -> Iterator[bytes]:
 
 
 def _records(items: Iterable[Stored]) -> Iterator[tuple[Stored, Record]]:
-    with closing(Records()) as records:
+    with closing(StoredRecords()) as records:
         for stored in items:
             try:
                 record = records.read(stored)

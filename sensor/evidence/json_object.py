@@ -1,31 +1,25 @@
-"""A piece of evidence as an object for JSON: in the terminal and in the HTTP interface it is the same.
+"""The JSON object of an item of evidence, the same for the API and the commands.
 
-Runs in the process of the API and in `sensor evidence`.
+Runs in the API process and in ``sensor evidence``.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
-from sensor.evidence.search import Stored
+from sensor.evidence.stored import Stored
 from sensor.protocols import protocol_name
-
-
-def time_text(time_us: int, separator: str = "T") -> str:
-    """Write a time in UTC, to the microsecond."""
-    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
-    return f"{moment:%Y-%m-%d}{separator}{moment:%H:%M:%S}.{time_us % 1_000_000:06}"
+from sensor.text import utc_text
 
 
 def stored_object(stored: Stored) -> dict[str, Any]:
-    """Return one piece, ready for JSON."""
+    """Return an item as an object for JSON."""
     five_tuple = stored.five_tuple
     return {
         "key": stored.key,
         "devid": stored.devid,
         "time_us": stored.time_us,
-        "time": f"{time_text(stored.time_us)}Z",
+        "time": f"{utc_text(stored.time_us)}Z",
         "caplen": stored.caplen,
         "wirelen": stored.wirelen,
         "protocol": protocol_name(five_tuple.protocol),
@@ -33,7 +27,7 @@ def stored_object(stored: Stored) -> dict[str, Any]:
         "sport": five_tuple.sport,
         "dip": five_tuple.destination_text,
         "dport": five_tuple.dport,
-        "vlan": [tci & 0x0FFF for tci in stored.vlan],
+        "vlan": stored.vlan_ids,
         "interface": stored.interface,
         "file": stored.path.name,
         "offset": stored.offset,

@@ -1,4 +1,4 @@
-"""What is asked of the index, as conditions in SQL. Runs where evidence is looked up."""
+"""Queries of the index, and their conditions in SQL. Runs in the API process and in ``sensor evidence``."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from sensor.model import FiveTuple, RuleClass
 
 @dataclass(frozen=True)
 class Query:
-    """Which evidence is asked for; None: any."""
+    """A filter for evidence; None matches everything."""
 
     since_us: int | None = None
     until_us: int | None = None
-    """Half open, microseconds since the epoch."""
+    """Half-open range, in microseconds since the epoch."""
     devid: int | None = None
     network: IPv4Network | IPv6Network | None = None
-    """Of either side."""
+    """Matches the source or the destination address."""
     port: int | None = None
-    """Of either side."""
+    """Matches the source or the destination port."""
     protocol: int | None = None
     rule_class: RuleClass | None = None
     rule_id: int | None = None
-    """With a class too: a rule of that class and id."""
+    """Together with ``rule_class``: a rule that has both."""
     text: bytes | None = None
-    """Anywhere in the payload; ASCII letters match in either case."""
+    """Text anywhere in the payload; the case of ASCII letters is ignored."""
 
 
 class Condition(NamedTuple):
-    """A part of a query, as SQL over a row of ``evidence``."""
+    """One condition of a query, as SQL for a row of ``evidence``."""
 
     where: str
     values: dict[str, Any]
-    leads: str | None = None
-    """A query for those ids from ``:low`` up to ``:high`` for which it holds; None where no index helps."""
+    ids: str | None = None
+    """A SELECT of the ids from ``:low`` up to ``:high`` that meet the condition; None without an index."""
 
 
 def conditions(query: Query, connection: sqlite3.Connection) -> list[Condition]:
-    """Return the parts of a query to this database, but for time, device and text."""
+    """Return the conditions of a query to this database, except time, device and text."""
     found = []
     if query.network is not None:
         ends = query.network.network_address.packed, query.network.broadcast_address.packed
@@ -66,14 +66,14 @@ def _either_side(name: str, columns: tuple[str, str], low: bytes | int, high: by
     same_family = f" AND length({columns[0]}) = length({low_})" if isinstance(low, bytes) else ""
     sides = (f"evidence.{column} BETWEEN {low_} AND {high_}" for column in columns)
     where = f"(({' OR '.join(sides)}){same_family})"
-    leads = " UNION ".join(
+    ids = " UNION ".join(
         f"SELECT evidence.id FROM segment CROSS JOIN evidence INDEXED BY evidence_{column}"
         f" ON evidence.segment = segment.segment AND evidence.{column} BETWEEN {low_} AND {high_}"
         " WHERE segment.start < :high AND segment.newest >= :low"
         " AND evidence.id >= :low AND evidence.id < :high"
         for column in columns
     )
-    return Condition(where, {f"{name}_low": low, f"{name}_high": high}, leads)
+    return Condition(where, {f"{name}_low": low, f"{name}_high": high}, ids)
 
 
 def _rules(numbers: Sequence[int], rule_class: RuleClass | None) -> Condition:
@@ -81,12 +81,12 @@ def _rules(numbers: Sequence[int], rule_class: RuleClass | None) -> Condition:
     where = f"EXISTS (SELECT 1 FROM hit WHERE hit.rule IN {listed} AND hit.id = evidence.id)"
     if rule_class:
         where = f"classes & {CLASS_BITS[rule_class]}"
-    leads = f"SELECT DISTINCT id FROM hit WHERE rule IN {listed} AND id >= :low AND id < :high"
-    return Condition(where, {}, leads)
+    ids = f"SELECT DISTINCT id FROM hit WHERE rule IN {listed} AND id >= :low AND id < :high"
+    return Condition(where, {}, ids)
 
 
 def flow_conditions(five_tuple: FiveTuple) -> list[Condition]:
-    """Return conditions for both directions of a flow, whatever the VLAN."""
+    """Return conditions for both directions of a flow, regardless of the VLAN."""
     protocol, source, sport, destination, dport = five_tuple
     ends = {"a": source, "a_port": sport, "b": destination, "b_port": dport, "protocol": protocol}
     where = (

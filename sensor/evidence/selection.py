@@ -1,8 +1,8 @@
-"""The rows of one day's database for which conditions hold. Runs where evidence is looked up.
+"""Selects rows from one day's database by conditions. Runs in the API process and in ``sensor evidence``.
 
-A database is searched stretch by stretch, from one end. The first stretch is read row by row, which
-answers all that is frequent; it also shows which condition is the rarest, and from there on that
-condition's index leads.
+A database is searched in stretches, from one end. The first stretch is read row by row, which is enough for
+frequent evidence. It also shows which condition is the rarest, and the index of that condition is used from
+there on.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from sensor.evidence.query import Condition
 
 FIRST_ITEMS = 16_384
 MOST_ITEMS = 262_144
-"""Pieces in the first stretch; each further one is twice as long, up to the most."""
+"""Rows in the first stretch, and the maximum; each stretch is twice as long as the one before."""
 FETCHED_FIRST = 128
 FETCHED_MOST = 8192
-"""Rows that are fetched at a time: few for a page, many for an export."""
-LEADS_BELOW = 0.2
-"""An index leads where it leads to less than this part of the rows."""
+"""Rows fetched at a time, and the maximum: few for a page, many for an export."""
+INDEX_SHARE_MAX = 0.2
+"""An index is used if at most this share of the rows meets its condition."""
 
 COLUMNS = (
     "evidence.id, file.name, linktype, offset, caplen, wirelen, interface.name, protocol, source, sport,"
@@ -31,26 +31,26 @@ Row = tuple[Any, ...]
 
 
 class Selection:
-    """A range of ids, and the conditions that hold for the rows that are selected from it."""
+    """The rows in a range of ids that meet all conditions."""
 
     def __init__(
         self, connection: sqlite3.Connection, parts: Sequence[Condition], low: int, high: int
     ) -> None:
-        """Take the ids from ``low`` up to, not including, ``high``."""
+        """Select from the ids from ``low`` up to, not including, ``high``."""
         self._connection = connection
         self._parts = parts
         self._values = {name: value for part in parts for name, value in part.values.items()}
         self._low, self._high = low, high
-        self._leads: str | None = None
+        self._ids: str | None = None
 
     def all_rows(self) -> list[Row]:
-        """Return the `COLUMNS` of all rows at once."""
+        """Return the `COLUMNS` of all rows."""
         return self._execute(f"{self._sql(COLUMNS)} ORDER BY evidence.id", self._low, self._high).fetchall()
 
     def rows(self, *, newest_first: bool) -> Iterator[tuple[int, Row | None]]:
-        """Give the id and the `COLUMNS` of each row, in order.
+        """Yield the id and the `COLUMNS` of each row, in order.
 
-        An id with None says that everything before it, in that order, has been given.
+        An id with None means that all rows before it, in that order, have been yielded.
         """
         order = "DESC" if newest_first else "ASC"
         fetched = FETCHED_FIRST
@@ -66,16 +66,17 @@ class Selection:
             yield (low if newest_first else high), None
 
     def histogram(self, day_us: int, bin_us: int) -> Iterator[tuple[int, int, int]]:
-        """Count the rows: number of the bin, set of classes, pieces; the day begins ``day_us`` after bin 0.
+        """Yield the number of the bin, the bits of a set of classes, and the number of rows.
 
-        In microseconds: ids that begin at another day than this one's would not fit 64 bits.
+        The day begins ``day_us`` after the start of bin 0. Bins are computed in microseconds, because ids
+        counted from another day would not fit into 64 bits.
         """
         for low, high in self._stretches(newest_first=False):
             number = f"((evidence.id >> {OFFSET_BITS}) + {day_us}) / {bin_us}"
             yield from self._execute(f"{self._sql(f'{number}, classes, count(*)')} GROUP BY 1, 2", low, high)
 
     def _stretches(self, *, newest_first: bool) -> Iterator[tuple[int, int]]:
-        """Cut the range into stretches; behind the first one the index that leads is chosen."""
+        """Yield stretches of the range; after the first one, choose the index to use."""
         segments = self._connection.execute(
             "SELECT start, pieces FROM segment WHERE newest >= ? AND start < ? ORDER BY start",
             [self._low, self._high],
@@ -90,29 +91,27 @@ class Selection:
             if items >= most:
                 yield low, high
                 if most == FIRST_ITEMS:
-                    self._leads = self._rarest(low, high)
+                    self._ids = self._rarest(low, high)
                 low, high = (low, low) if newest_first else (high, high)
                 items, most = 0, min(2 * most, MOST_ITEMS)
         if low < high:
             yield low, high
 
     def _rarest(self, low: int, high: int) -> str | None:
-        """Find the index that leads to the fewest rows, going by this stretch; None for no index."""
-        parts = [part for part in self._parts if part.leads]
+        """Return the ``ids`` of the condition that the fewest rows of a stretch meet; None for no index."""
+        parts = [part for part in self._parts if part.ids]
         if not parts:
             return None
         counts = ", ".join(f"sum({part.where} != 0)" for part in parts)
         sql = f"SELECT count(*), {counts} FROM evidence WHERE id >= :low AND id < :high"
         rows, *found = self._execute(sql, low, high).fetchone()
-        fewest, leads = min((count or 0, part.leads) for count, part in zip(found, parts, strict=True))
-        return leads if fewest <= rows * LEADS_BELOW else None
+        fewest, ids = min((count or 0, part.ids) for count, part in zip(found, parts, strict=True))
+        return ids if fewest <= rows * INDEX_SHARE_MAX else None
 
     def _sql(self, columns: str) -> str:
         conditions = "".join(f" AND {part.where}" for part in self._parts)
         lead = (
-            f"({self._leads}) AS lead CROSS JOIN evidence ON evidence.id = lead.id"
-            if self._leads
-            else "evidence"
+            f"({self._ids}) AS lead CROSS JOIN evidence ON evidence.id = lead.id" if self._ids else "evidence"
         )
         return (
             f"SELECT {columns} FROM {lead}"
@@ -127,9 +126,9 @@ class Selection:
 def tally_histogram(
     connection: sqlite3.Connection, first: int, last: int, bit: int | None, day_us: int, bin_us: int
 ) -> Iterator[tuple[int, int, int]]:
-    """Count the rows of whole steps, from ``first`` up to ``last``, that lie in one bin.
+    """Count the rows of the steps from ``first`` up to, not including, ``last`` that lie in one bin.
 
-    Of the class with that bit alone, where one is given.
+    If ``bit`` is given, only rows of that class are counted. The result is as in `Selection.histogram`.
     """
     number = "(step * :step_us + :day_us) / :bin_us"
     values = {"first": first, "last": last, "day_us": day_us, "bin_us": bin_us, "bit": bit}
@@ -141,8 +140,8 @@ def tally_histogram(
     )
 
 
-def torn_steps(first: int, last: int, day_us: int, bin_us: int) -> list[int]:
-    """Return the steps, from ``first`` up to ``last``, that lie in two bins, each longer than a step."""
+def straddling_steps(first: int, last: int, day_us: int, bin_us: int) -> list[int]:
+    """Return the steps from ``first`` up to ``last`` that lie in two bins; bins are longer than a step."""
     lowest = (first * TALLY_US + day_us) // bin_us + 1
     highest = (last * TALLY_US + day_us - 1) // bin_us
     edges = (number * bin_us - day_us for number in range(lowest, highest + 1))

@@ -65,4 +65,4 @@ def _flow(item: Evidence) -> tuple[object, ...]:
     """Return a key for both directions of a five-tuple and VLAN."""
     protocol, source, sport, destination, dport = item.five_tuple
     ends = sorted(((source, sport), (destination, dport)))
-    return (protocol, *ends, tuple(tci & 0x0FFF for tci in item.vlan))
+    return (protocol, *ends, tuple(item.vlan_ids))

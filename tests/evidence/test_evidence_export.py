@@ -104,4 +104,4 @@ def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     (writer.directory / "202306181205.pcap").unlink()
     assert capinfos_counts([exported(tmp_path, "pcap")]) == [1]
     assert "1 packets of another link type are left out" in caplog.text
-    assert "202306181205.pcap is gone, and the packet with it" in caplog.text
+    assert "202306181205.pcap no longer exists, so the packet is gone" in caplog.text

@@ -280,9 +280,9 @@ def test_file_that_is_gone_or_foreign(kept: tuple[Path, list[Evidence]], tmp_pat
     oldest, *_, newest = index.iterate(Query())
     oldest.path.unlink()
     newest.path.write_bytes(os.urandom(newest.path.stat().st_size))
-    with pytest.raises(EvidenceError, match=f"{oldest.path} is gone"):
+    with pytest.raises(EvidenceError, match=f"{oldest.path} no longer exists"):
         index.record(oldest)
-    with pytest.raises(EvidenceError, match=f"{newest.path} does not have the packet"):
+    with pytest.raises(EvidenceError, match=f"{newest.path} does not have the indexed packet at byte"):
         index.record(newest)
     assert index.search(Query(text=b"index"), 5).items
 
@@ -298,7 +298,7 @@ def test_database_that_is_none(
     index = EvidenceSearch(directory)
     days = {stored.key.split("-")[1] for stored in index.iterate(Query(devid=3))}
     assert days == {"20230619"}
-    assert "20230618.sqlite cannot be read, its evidence is not found" in caplog.text
+    assert "20230618.sqlite cannot be read, so its evidence is not found" in caplog.text
     assert index.status()["index"]["state"] == "rebuilding"
     with pytest.raises(EvidenceError, match=r"20230618.sqlite cannot be read .* sensor evidence reindex"):
         index.histogram(Query(devid=3), 0, 1 << 51, 10)
