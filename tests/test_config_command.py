@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sensor.config.settings import OWN_RULES, Settings, load_settings
+from sensor.config.loading import load_settings
+from sensor.config.settings import BUNDLED_RULES, Settings
 from tests.rules.commands import Done, sensor
 
 
@@ -87,19 +88,19 @@ def test_every_fault_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file = f", from file {tmp_path}/sensor.toml"
     assert done.code == 2
     assert set(done.out.splitlines()) == {
-        f"ring_mb: there is no such setting; is it ring_mib?{file}",
+        f"ring_mb: there is no such setting; did you mean ring_mib?{file}",
         f"snaplen: Input should be greater than or equal to 128 (is 1){file}",
         f"keep: Input should be 'threat', 'any' or 'flow' (is ['threat']){file}",
         "flows: Input should be a valid integer, unable to parse string as an integer (is 'many')"
         ", from variable SENSOR_FLOWS",
         f"rules: {tmp_path}/rules: there is no such directory",
-        f"evidence: {tmp_path}/key.pem: is no directory",
-        "events: smtp://nowhere: has to start with one of file:, unix:, syslog+udp:, syslog+tcp:, "
+        f"evidence: {tmp_path}/key.pem: is not a directory",
+        "events: smtp://nowhere: must start with one of file:, unix:, syslog+udp:, syslog+tcp:, "
         "syslog+tls:",
         "events: file:/: /: Is a directory",
         "api_user: there is no user 'no-one-here' on this host",
         f"audit: {tmp_path}/nowhere: there is no such directory",
-        "tls_cert and tls_key: name both, or neither",
+        "tls_cert and tls_key: set both, or neither",
         f"tls_cert: {tmp_path}/cert.pem: cannot be read: No such file or directory",
     }
 
@@ -126,7 +127,7 @@ def test_what_is_no_toml(tmp_path: Path) -> None:
 
 def test_a_directory_without_rules(tmp_path: Path) -> None:
     """It is there, and of no use."""
-    assert "has none of service.json" in check(tmp_path, f'rules = "{tmp_path}"').out
+    assert "contains none of service.json" in check(tmp_path, f'rules = "{tmp_path}"').out
 
 
 def test_a_variable_that_is_nearly_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +135,7 @@ def test_a_variable_that_is_nearly_one(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("SENSOR_RINGMIB", "8")
     monkeypatch.setenv("SENSOR_CONFIG", str(tmp_path / "sensor.toml"))
     done = check(tmp_path, "")
-    assert done == (0, "ok\n", "SENSOR_RINGMIB: there is no such setting; is it SENSOR_RING_MIB?\n")
+    assert done == (0, "ok\n", "SENSOR_RINGMIB: there is no such setting; did you mean SENSOR_RING_MIB?\n")
 
 
 def test_the_file_to_start_with(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_the_file_to_start_with(tmp_path: Path) -> None:
         assert " ".join((field.description or "").replace("``", "`").split()) in " ".join(
             text.replace("\n# ", " ").split()
         )
-    assert settings.rules != OWN_RULES
+    assert settings.rules != BUNDLED_RULES
 
 
 def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
@@ -162,6 +163,6 @@ def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
     path.write_text("devid = 4\n")
     done = sensor("config", "init", path)
     assert done.code == 2
-    assert f"{path}: is there already" in done.err
+    assert f"{path}: already exists" in done.err
     assert path.read_text() == "devid = 4\n"
     assert "cannot be written: No such file" in sensor("config", "init", tmp_path / "no" / "file").err

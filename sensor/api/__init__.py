@@ -1,1 +1,1 @@
-"""The evidence API: reads the evidence directory and nothing else, in a process of its own."""
+"""The evidence API. Runs in a process of its own and reads only the evidence directory and the rules."""

@@ -1,4 +1,4 @@
-"""The application: routes, pages and errors put together, the guard around them. Runs in `sensor serve`."""
+"""Builds the application from routes, pages, error handlers and guard. Runs in the API process."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from sensor.api.access import loopback_names
+from sensor.api.access_settings import loopback_names
+from sensor.api.backend import Backend
 from sensor.api.guard import Guard, Policy
 from sensor.api.openapi import describe
 from sensor.api.page_files import add_pages
 from sensor.api.problem import ProblemResponse, on_bug, on_http_error, on_invalid
-from sensor.api.routes import Backend, router
+from sensor.api.routes import router
 from sensor.api.rule_files import RuleFiles
 from sensor.api.schemas import VERSION
 from sensor.config.settings import Settings
 from sensor.errors import SensorError
 
 DESCRIPTION = (
-    "Finds the packets that hit a rule: by microsecond (`/evidence`), and by what is in them (`/api/v1`). "
-    "Errors are problem details (RFC 9457). On loopback no token is needed unless one is demanded."
+    "Finds packets that match a rule: by microsecond (`/evidence`), or by content (`/api/v1`). "
+    "Errors are problem details (RFC 9457). On loopback, no token is needed unless `token_required` is set."
 )
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the application without its guard: what OpenAPI describes."""
+    """Return the application without its guard, as OpenAPI describes it."""
     app = FastAPI(
         title="sensor",
-        summary="Evidence: the packets that hit a rule",
+        summary="Evidence: packets that match a rule",
         description=DESCRIPTION,
         version=VERSION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        docs_url=None,  # it would load scripts from elsewhere
+        docs_url=None,  # it would load scripts from other sites
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
@@ -52,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def guarded(app: FastAPI, settings: Settings, *, client_certificates: bool) -> Guard:
-    """Return the application as it may face a network."""
+    """Return the application behind its guard, ready for a network."""
     names = loopback_names(settings.listen_host)
     policy = Policy(
         tokens=app.state.backend.tokens,
@@ -68,4 +69,4 @@ async def _on_sensor_error(_request: Request, error: Exception) -> ProblemRespon
 
 
 async def _on_index_error(_request: Request, error: Exception) -> ProblemResponse:
-    return ProblemResponse(503, f"the index cannot be read now: {error}", {"Retry-After": "1"})
+    return ProblemResponse(503, f"the index cannot be read: {error}", {"Retry-After": "1"})

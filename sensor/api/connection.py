@@ -1,4 +1,4 @@
-"""One connection to the API: who is at its other end, how long it may keep us. Runs in `sensor serve`."""
+"""One connection to the API: the client's certificate, and a time limit. Runs in the API process."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-WAIT_S = 5.0
-"""A connection on which no whole request arrives within one to two of these is closed."""
+IDLE_S = 5.0
+"""A connection without a complete request for one to two of these intervals is closed."""
 
 
 class Connection(H11Protocol):
-    """uvicorn's own, with the name in a client's certificate; ends for whoever sends no whole request."""
+    """uvicorn's HTTP connection, with the name in the client's certificate and a limit on idle time."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Note who it is; begin to watch."""
+        """Note the client's certificate; start the timer."""
         super().connection_made(transport)
         certificate = transport.get_extra_info("peercert")
         if certificate:
-            # The state goes into the scope of each request (ASGI lifespan specification).
-            self.app_state = {**self.app_state, "peer": _common_name(certificate)}
+            # uvicorn copies this state into the scope of each request (ASGI lifespan specification).
+            self.app_state = {**self.app_state, "certificate_name": _common_name(certificate)}
         self._last_cycle: Any = None
-        self._watch = self.loop.call_later(WAIT_S, self._close_if_quiet)
+        self._timer = self.loop.call_later(IDLE_S, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Watch no longer."""
-        self._watch.cancel()
+        """Stop the timer."""
+        self._timer.cancel()
         super().connection_lost(exc)
 
-    def _close_if_quiet(self) -> None:
-        answers = self.cycle is not None and not self.cycle.response_complete
-        if not answers and self.cycle is self._last_cycle:
+    def _close_if_idle(self) -> None:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if not is_answering and self.cycle is self._last_cycle:
             self.transport.close()
             return
         self._last_cycle = self.cycle
-        self._watch = self.loop.call_later(WAIT_S, self._close_if_quiet)
+        self._timer = self.loop.call_later(IDLE_S, self._close_if_idle)
 
 
 def _common_name(certificate: dict[str, Any]) -> str:

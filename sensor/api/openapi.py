@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI finds, with the errors as they are. Runs in the process of the API."""
+"""The OpenAPI document: FastAPI's, with problem details as errors. Runs in the API process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNUSED = ("HTTPValidationError", "ValidationError")
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """Return the document; it is made once."""
+    """Return the document, which is built once per application."""
     if not app.openapi_schema:
         document = get_openapi(
             title=app.title,

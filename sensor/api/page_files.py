@@ -1,6 +1,7 @@
-"""The page's files, read once: the process that serves them may not be allowed to read them later.
+"""Serves the files of the page. Runs in the API process.
 
-Runs in the process of the API. ``pages/`` has HTML, scripts and styles; nothing is fetched from elsewhere.
+The files are read at start, because the process may not be allowed to read them after it has dropped its
+privileges. ``pages/`` contains HTML, scripts and styles; the page loads nothing from other sites.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TYPES = {
 
 
 def add_pages(app: FastAPI, directory: Path = DIRECTORY) -> None:
-    """Serve each file of the directory by its name, ``index.html`` as ``/`` too; what is not there is 404."""
+    """Serve each file of the directory under its name, and ``index.html`` under ``/`` too."""
     files = sorted(directory.iterdir()) if directory.is_dir() else []
     for path in files:
         if path.suffix in TYPES:

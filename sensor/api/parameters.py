@@ -1,4 +1,4 @@
-"""What may be asked, as models that the router checks; runs in the process of the API."""
+"""Query parameters, as models that the router validates. Runs in the API process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sensor.model import RuleClass
 from sensor.protocols import TRANSPORT_NAMES, protocol_number
 
 TIME_MAX_US = (1 << 32) * 1_000_000 - 1
-"""The last microsecond that a pcap file can hold: in the year 2106."""
+"""Last microsecond that a pcap file can hold, in the year 2106."""
 _DEVID_MAX = 10**18 - 1
 
 
 def _check_time(value: int) -> int:
     if value > TIME_MAX_US:
-        raise ValueError("is behind the year 2106; times are microseconds since the epoch, not nanoseconds")
+        raise ValueError("is after the year 2106; give microseconds since the epoch, not nanoseconds")
     return value
 
 
@@ -27,7 +27,7 @@ def _check_network(value: str) -> str:
     try:
         ip_network(value, strict=False)
     except ValueError:
-        raise ValueError("is no address and no network, like 192.0.2.1 or 2001:db8::/32") from None
+        raise ValueError("is not an address or network, like 192.0.2.1 or 2001:db8::/32") from None
     return value
 
 
@@ -48,28 +48,28 @@ RuleId = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
 
 
 class Filters(BaseModel):
-    """Which evidence is asked for; what is left out restricts nothing."""
+    """Filters of evidence; omitted ones restrict nothing."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    since_us: TimeUs | None = Field(None, description="From this microsecond since the epoch on")
-    until_us: TimeUs | None = Field(None, description="Up to, not including, this microsecond")
-    devid: Devid | None = Field(None, description="Only of this device")
-    network: Network | None = Field(None, description="Address or network, of either side")
-    port: Port | None = Field(None, description="Port, of either side")
-    protocol: Protocol | None = Field(None, description="Transport, by name or by IANA number")
-    rule_class: RuleClass | None = Field(None, alias="class", description="Hit by a rule of this class")
-    rule: RuleId | None = Field(None, description="Hit by the rule with this id")
-    text: Text | None = Field(None, description="In the payload, anywhere; letters match in either case")
+    since_us: TimeUs | None = Field(None, description="From this time on, microseconds since the epoch")
+    until_us: TimeUs | None = Field(None, description="Before this time, microseconds since the epoch")
+    devid: Devid | None = Field(None, description="Only this device")
+    network: Network | None = Field(None, description="Address or network of either side")
+    port: Port | None = Field(None, description="Port of either side")
+    protocol: Protocol | None = Field(None, description="Transport protocol, by name or IANA number")
+    rule_class: RuleClass | None = Field(None, alias="class", description="Matched by a rule of this class")
+    rule: RuleId | None = Field(None, description="Matched by the rule with this id")
+    text: Text | None = Field(None, description="Text anywhere in the payload, in upper or lower case")
 
     @model_validator(mode="after")
-    def _is_a_span(self) -> Self:
+    def _check_range(self) -> Self:
         if self.since_us is not None and self.until_us is not None and self.until_us <= self.since_us:
-            raise ValueError("until_us has to be behind since_us")
+            raise ValueError("until_us must be after since_us")
         return self
 
     def query(self) -> Query:
-        """Return the same as a question to the index."""
+        """Return these parameters as a query to the index."""
         return Query(
             since_us=self.since_us,
             until_us=self.until_us,
@@ -84,47 +84,47 @@ class Filters(BaseModel):
 
 
 class SearchParameters(Filters):
-    """Filters, and which part of what they find."""
+    """Filters, and the page of their results."""
 
-    limit: int = Field(50, ge=1, le=500, description="Most pieces in the answer")
+    limit: int = Field(50, ge=1, le=500, description="Most items in the answer")
     cursor: Annotated[str, Field(max_length=100)] | None = Field(
-        None, description="`cursor` of the answer to go on from"
+        None, description="`cursor` of the previous answer, for the next page"
     )
 
 
 class HistogramParameters(Filters):
-    """Filters, and into how many bins their span is cut."""
+    """Filters, and the number of bins for their time range."""
 
     bins: int = Field(120, ge=1, le=500, description="Number of bins")
 
 
 class LookupParameters(BaseModel):
-    """The moment that is looked up, as one number or as two, and what else has to be so."""
+    """The time to look up, as one number or two, and further filters."""
 
     model_config = ConfigDict(extra="forbid")
 
     time: TimeUs | None = Field(None, description="Microseconds since the epoch")
     time_sec: Annotated[int, Field(ge=0, lt=1 << 32)] | None = Field(
-        None, description="In place of `time`, with `time_usec`: seconds"
+        None, description="Seconds; with `time_usec`, instead of `time`"
     )
     time_usec: Annotated[int, Field(ge=0, lt=1_000_000)] | None = Field(
-        None, description="In place of `time`, with `time_sec`: microseconds of the second"
+        None, description="Microseconds of the second; with `time_sec`, instead of `time`"
     )
-    devid: Devid | None = Field(None, description="Device number; left out: every device this host knows")
-    ip: Network | None = Field(None, description="Address, of either side")
-    port: Port | None = Field(None, description="Port, of either side")
-    download: bool = Field(False, description="Answer a pcap file named `evidence.pcap` instead")
+    devid: Devid | None = Field(None, description="Device number; all devices if omitted")
+    ip: Network | None = Field(None, description="Address or network of either side")
+    port: Port | None = Field(None, description="Port of either side")
+    download: bool = Field(False, description="Answer with the pcap file `evidence.pcap` instead of JSON")
 
     @model_validator(mode="after")
-    def _names_one_moment(self) -> Self:
+    def _check_time_given(self) -> Self:
         both = self.time_sec is not None and self.time_usec is not None
         either = self.time_sec is not None or self.time_usec is not None
         if (self.time is None) != both or (self.time is not None and either):
-            raise ValueError("name the moment: time (microseconds), or time_sec and time_usec")
+            raise ValueError("give time (microseconds), or time_sec and time_usec")
         return self
 
     def query(self) -> Query:
-        """Return the same as a question to the index."""
+        """Return these parameters as a query to the index."""
         time_us = self.time
         if time_us is None:
             time_us = (self.time_sec or 0) * 1_000_000 + (self.time_usec or 0)
@@ -142,8 +142,8 @@ def _network(text: str | None) -> IPv4Network | IPv6Network | None:
 
 
 async def refuse_repeats(request: Request) -> None:
-    """Refuse a parameter that stands twice: it would not be clear which counts."""
+    """Refuse a repeated parameter: which value counts would be unclear."""
     names = [name for name, _ in request.query_params.multi_items()]
     if len(names) != len(set(names)):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise HTTPException(422, f"{twice[:50]}: stands more than once")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise HTTPException(422, f"{repeated[:50]}: given more than once")

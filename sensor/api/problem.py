@@ -1,4 +1,4 @@
-"""Errors as the API tells them: RFC 9457 problem details. Runs in the process of the API."""
+"""Error responses: problem details (RFC 9457). Runs in the API process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 DETAIL_MAX = 1000
-"""Longest detail: whoever sends ten thousand faults is told of the first ones."""
+"""Longest detail, characters: of ten thousand faults the first ones are enough."""
 
 
 class Problem(BaseModel):
-    """What is wrong with a request, or with us (RFC 9457)."""
+    """An error (RFC 9457)."""
 
-    type: str = Field("about:blank", description="`about:blank`: the title says what the status means")
+    type: str = Field("about:blank", description="`about:blank`: the title is the phrase of the status")
     title: str = Field(examples=["Unprocessable Content"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["time: Input should be a valid integer, unable to parse 'abc'"])
@@ -37,32 +37,32 @@ class ProblemResponse(JSONResponse):
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says about these statuses."""
+    """Return the OpenAPI responses for these statuses."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 async def on_http_error(_request: Request, error: Exception) -> ProblemResponse:
-    """Answer what routes and the router raise."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for nothing else
+    """Answer an error raised by a route or the router."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
     phrase = HTTPStatus(error.status_code).phrase
-    detail = "there is nothing under this path" if error.detail == phrase == "Not Found" else error.detail
+    detail = "no such path" if error.detail == phrase == "Not Found" else error.detail
     return ProblemResponse(error.status_code, detail, error.headers)
 
 
 async def on_invalid(_request: Request, error: Exception) -> ProblemResponse:
-    """Answer parameters that are wrong: each by its name."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
+    """Answer invalid parameters, each by its name."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
     return ProblemResponse(422, "; ".join(_explain(fault) for fault in error.errors()[:20]))
 
 
 def _explain(fault: Mapping[str, Any]) -> str:
     name = str(fault["loc"][-1]) if len(fault["loc"]) > 1 else "parameters"
     if fault["type"] == "extra_forbidden":
-        return f"{name[:50]}: there is no such parameter"
+        return f"{name[:50]}: no such parameter"
     return f"{name[:50]}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 async def on_bug(_request: Request, _error: Exception) -> ProblemResponse:
-    """Answer what should not happen; the log has the traceback."""
-    return ProblemResponse(500, "the request could not be answered; the log of the sensor says why")
+    """Answer an unexpected error; the log has the traceback."""
+    return ProblemResponse(500, "internal error; see the log of the sensor")

@@ -1,4 +1,4 @@
-"""The rules in the rule files, for people who ask what a rule is; runs in the process of the API."""
+"""The rules as the rule files have them now. Runs in the API process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 from sensor.errors import RulesError
 from sensor.model import RULE_CLASSES
-from sensor.rules.files.load import RuleSet, load_rules
+from sensor.rules.files.load import load_rules
+from sensor.rules.files.rule_set import RuleSet
 
 _States = list[tuple[int, int] | None]
 
 
 class RuleFiles:
-    """Loads the rules, and again when a file has changed; which takes a second or two."""
+    """Loads the rules, and loads them again when a file has changed; each load takes a second or two."""
 
     def __init__(self, directory: Path, *, lenient: bool) -> None:
         self._directory = directory
@@ -22,10 +23,10 @@ class RuleFiles:
         self._loaded: tuple[_States, RuleSet] | None = None
 
     def load(self) -> RuleSet:
-        """Return the rules as the files have them now; where they may not be read any more, as they were.
+        """Return the current rules, or the last ones loaded if the files are no longer readable.
 
         Raises:
-            RulesError: The files cannot be read or a rule is wrong.
+            RulesError: the files cannot be read, or a rule has a fault.
         """
         with self._lock:
             try:
@@ -33,14 +34,18 @@ class RuleFiles:
             except PermissionError:
                 if self._loaded:
                     return self._loaded[1]
-                raise RulesError(f"{self._directory}: the user of the API may not read the rules") from None
+                raise RulesError(f"{self._directory}: the API user may not read the rules") from None
             if self._loaded is None or self._loaded[0] != states:
                 self._loaded = (states, load_rules(self._directory, lenient=self._lenient))
             return self._loaded[1]
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Tell one version of a file from another; None where there is none. Raises PermissionError."""
+    """Return time and size of a file, which change with its content; None if it does not exist.
+
+    Raises:
+        PermissionError: the file may not be read.
+    """
     try:
         status = path.stat()
     except PermissionError:

@@ -1,4 +1,4 @@
-"""What is answered: models that also describe it in OpenAPI; runs in the process of the API."""
+"""Responses, as models that OpenAPI describes. Runs in the API process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from pydantic import BaseModel, Field
 
+from sensor import DISTRIBUTION
 from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.json_object import stored_object
 from sensor.evidence.pcap import Record, record_header
@@ -14,7 +15,7 @@ from sensor.model import LinkType
 from sensor.protocols import protocol_name
 from sensor.text import printable
 
-VERSION = version("sensor")
+VERSION = version(DISTRIBUTION)
 
 
 class _Answer(BaseModel):
@@ -22,27 +23,27 @@ class _Answer(BaseModel):
 
 
 class SeedEvidence(_Answer):
-    """A packet as the lookup by microsecond gives it, field for field what ly_probe gives."""
+    """A packet in the format of ly_probe, field for field."""
 
     devid: int = Field(examples=[3])
     time_sec: int = Field(examples=[1687074364])
     time_usec: int = Field(examples=[968817])
     caplen: int = Field(description="Bytes kept of the frame")
     pktlen: int = Field(description="Bytes of the frame on the wire")
-    smac: str = Field(description="Empty where the link has no addresses", examples=["B0-4F-13-E7-43-2E"])
+    smac: str = Field(description="Empty if the link type has no addresses", examples=["B0-4F-13-E7-43-2E"])
     dmac: str = Field(examples=["00-26-88-32-FA-CB"])
     sip: str = Field(examples=["10.10.1.87"])
-    sport: int = Field(description="0 where the protocol has none", examples=[62766])
+    sport: int = Field(description="0 if the protocol has no ports", examples=[62766])
     dip: str = Field(examples=["10.10.10.21"])
     dport: int = Field(examples=[21])
     protocol: str = Field(examples=["TCP"])
-    payload: str = Field(description="Transport payload, every byte outside 0x20-0x7e shown as a dot")
-    pkthdr: str = Field(description="The 16-byte header of the pcap record, hexadecimal")
-    packet: str = Field(description="The whole captured frame, hexadecimal")
+    payload: str = Field(description="Transport payload, with a dot for every byte outside 0x20-0x7e")
+    pkthdr: str = Field(description="16-byte header of the pcap record, hexadecimal")
+    packet: str = Field(description="The captured frame, hexadecimal")
 
     @classmethod
     def of(cls, stored: Stored, record: Record) -> SeedEvidence:
-        """Describe a packet."""
+        """Return the answer for a packet."""
         seconds, microseconds = divmod(stored.time_us, 1_000_000)
         frame, five_tuple = record.frame, stored.five_tuple
         macs = frame if stored.linktype == LinkType.ETHERNET else b""
@@ -66,7 +67,7 @@ class SeedEvidence(_Answer):
 
 
 class MatchItem(_Answer):
-    """A rule, and where in the payload it hit."""
+    """A rule and where in the payload it matched."""
 
     rule_class: str = Field(alias="class", examples=["threat"])
     rule: int = Field(examples=[50001])
@@ -75,38 +76,38 @@ class MatchItem(_Answer):
     version: str | None
     vendor: str | None
     os: str | None
-    start: int = Field(description="Offset of the hit in the payload")
+    start: int = Field(description="Offset of the match in the payload")
     end: int
 
 
 class Item(_Answer):
-    """A piece of evidence: a packet that was kept, and why."""
+    """An evidence item: a stored packet and its matches."""
 
-    key: str = Field(description="Names this piece for good", examples=["3-20230618-1234567890"])
+    key: str = Field(description="Permanent name of this item", examples=["3-20230618-1234567890"])
     devid: int = Field(examples=[3])
     time_us: int = Field(description="Microseconds since the epoch", examples=[1687074364968817])
-    time: str = Field(description="The same, RFC 3339", examples=["2023-06-18T07:46:04.968817Z"])
+    time: str = Field(description="The same time, RFC 3339", examples=["2023-06-18T07:46:04.968817Z"])
     caplen: int = Field(description="Bytes kept of the frame")
     wirelen: int = Field(description="Bytes of the frame on the wire")
     protocol: str = Field(examples=["TCP"])
     sip: str
-    sport: int = Field(description="0 where the protocol has none")
+    sport: int = Field(description="0 if the protocol has no ports")
     dip: str
     dport: int
-    vlan: list[int] = Field(description="Number of each VLAN tag, outer first")
-    interface: str = Field(description="Where it was captured")
-    file: str = Field(description="Name of its evidence file", examples=["202306180745.pcap"])
-    offset: int = Field(description="Where its record starts in that file, bytes")
-    matches: list[MatchItem] = Field(description="Rules that hit it; none: it was kept for its flow")
+    vlan: list[int] = Field(description="VLAN numbers, outer tag first")
+    interface: str = Field(description="Interface that captured the packet")
+    file: str = Field(description="Name of the evidence file", examples=["202306180745.pcap"])
+    offset: int = Field(description="Offset of the record in that file, bytes")
+    matches: list[MatchItem] = Field(description="Rules that matched it; empty if it was kept for its flow")
 
     @classmethod
     def of(cls, stored: Stored) -> Item:
-        """Describe a piece of evidence by what the index knows."""
+        """Return the answer for an item, from the index alone."""
         return cls(**stored_object(stored))
 
 
 class LayerField(_Answer):
-    """A field of a header; offsets in the frame."""
+    """A field of a header, with its offsets in the frame."""
 
     name: str
     value: str
@@ -115,7 +116,7 @@ class LayerField(_Answer):
 
 
 class Layer(_Answer):
-    """A header, or data; offsets in the frame."""
+    """A header or data, with its offsets in the frame."""
 
     name: str
     start: int
@@ -124,22 +125,22 @@ class Layer(_Answer):
 
     @classmethod
     def of(cls, layer: HeaderLayer) -> Layer:
-        """Describe a decoded layer."""
+        """Return the answer for a dissected layer."""
         fields = [LayerField(name=f.name, value=f.value, start=f.start, end=f.end) for f in layer.fields]
         return cls(name=layer.name, start=layer.start, end=layer.end, fields=fields)
 
 
 class Detail(Item):
-    """A piece of evidence with all its bytes, decoded."""
+    """An evidence item with its bytes, decoded."""
 
-    payload_start: int = Field(description="Where the payload starts in the frame")
+    payload_start: int = Field(description="Offset of the payload in the frame")
     payload_end: int
     frame: str = Field(description="The whole frame, lower-case hexadecimal")
-    layers: list[Layer] = Field(description="Outermost first; together they cover the frame")
+    layers: list[Layer] = Field(description="Layers that cover the whole frame, outermost first")
 
     @classmethod
     def with_frame(cls, stored: Stored, frame: bytes) -> Detail:
-        """Describe a piece of evidence with its bytes."""
+        """Return the answer for an item and its frame."""
         return cls(
             **stored_object(stored),
             payload_start=stored.payload_start,
@@ -150,22 +151,24 @@ class Detail(Item):
 
 
 class ItemPage(_Answer):
-    """A part of what was found, the newest first."""
+    """A page of search results, newest first."""
 
     items: list[Item]
-    cursor: str | None = Field(description="Where to go on; null at the end. A page may be short, even empty")
+    cursor: str | None = Field(
+        description="For the next page; null at the end. A page may be short or empty before the end"
+    )
 
 
 class Bin(_Answer):
-    """Pieces of evidence in a stretch of time."""
+    """Number of evidence items in an interval."""
 
-    time_us: int = Field(description="Where the stretch begins")
+    time_us: int = Field(description="Start of the interval")
     total: int
-    classes: dict[str, int] = Field(description="Pieces hit by each class; one piece may count in several")
+    classes: dict[str, int] = Field(description="Items matched by each class; an item may count in several")
 
 
 class Histogram(_Answer):
-    """Evidence over time; without a span in the question, from the oldest to the newest."""
+    """Evidence over time; from the oldest to the newest item unless the query limits the range."""
 
     since_us: int
     until_us: int
@@ -174,7 +177,7 @@ class Histogram(_Answer):
 
 
 class RuleItem(_Answer):
-    """A rule as its file gives it."""
+    """A rule as in its rule file."""
 
     rule: int
     rule_class: str = Field(alias="class")
@@ -195,22 +198,22 @@ class RuleItem(_Answer):
 class Rules(_Answer):
     """The rules in the rule files."""
 
-    digest: str = Field(description="SHA-256 of the files: the same rules have the same digest")
+    digest: str = Field(description="SHA-256 of the rule files")
     rules: list[RuleItem]
 
 
 class Device(_Answer):
-    """What is kept of a device."""
+    """Evidence kept of one device."""
 
     devid: int
     pieces: int
-    bytes: int = Field(description="Size of its evidence files")
+    bytes: int = Field(description="Size of the evidence files")
     oldest_us: int | None
     newest_us: int | None
 
 
 class IndexState(_Answer):
-    """How far the index is: what is not in it yet is not found."""
+    """Progress of the index; evidence not indexed yet is not found."""
 
     state: str = Field(description="`ok` or `rebuilding`", examples=["ok"])
     done: int
@@ -218,14 +221,14 @@ class IndexState(_Answer):
 
 
 class Disk(_Answer):
-    """The file system of the evidence."""
+    """The file system of the evidence directory."""
 
     free_bytes: int
     total_bytes: int
 
 
 class Status(_Answer):
-    """What is kept, and how the sensor's evidence is."""
+    """Evidence kept, state of the index, and disk space."""
 
     version: str
     devices: list[Device]

@@ -1,4 +1,4 @@
-"""`sensor serve`: opens all that takes privileges, gives them up, and answers until it is told to end."""
+"""`sensor serve`: opens what needs privileges, drops them, serves until stopped. Runs in the API process."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from types import FrameType
 import anyio.to_thread
 import uvicorn
 
-from sensor.api.access import loopback_names, tls_faults, token_fault
+from sensor.api.access_settings import loopback_names, tls_faults, token_fault
 from sensor.api.app import create_app, guarded
+from sensor.api.audit import audit_log
 from sensor.api.connection import Connection
-from sensor.api.guard import audit_log
 from sensor.config.settings import Settings
 from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
 from sensor.process.privileges import drop_privileges
 
 CONNECTIONS_MAX = 256
-"""More at a time are answered 503."""
+"""Most connections at a time; more are answered 503."""
 BACKLOG = 128
 NICE = 10
-"""Beside a sensor: capture comes first."""
-END_S = 5
-"""So long answers may take to end when the server does."""
+"""Niceness beside `sensor run`: capture comes first."""
+SHUTDOWN_S = 5
+"""Time for responses in progress when the server stops, seconds."""
 
 log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, *, until_eof: bool) -> None:
-    """Answer until SIGINT or SIGTERM, or, with ``until_eof``, until standard input ends.
+    """Serve until SIGINT or SIGTERM or, with ``until_eof``, until standard input ends.
 
     Raises:
-        SettingsError: TLS files, tokens or user do not fit together.
-        EvidenceError: The evidence directory cannot be read.
-        PrivilegeError: Root cannot be given up.
-        SensorError: The address cannot be listened on.
+        SettingsError: the settings of TLS, tokens, user or audit have a fault.
+        EvidenceError: the evidence directory cannot be read.
+        PrivilegeError: root privileges cannot be dropped.
+        SensorError: the address cannot be listened on.
     """
     _check(settings)
     app = create_app(settings)
@@ -53,10 +53,10 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
         loop="asyncio",
         access_log=False,
         log_config=None,
-        proxy_headers=False,  # anyone can send them
+        proxy_headers=False,  # any client can send them
         server_header=False,
         limit_concurrency=CONNECTIONS_MAX,
-        timeout_graceful_shutdown=END_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
         ssl_ca_certs=str(settings.tls_client_ca) if settings.tls_client_ca else None,
@@ -66,9 +66,9 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
         config.load()
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"tls_cert, tls_key, tls_client_ca: cannot be used: {error}") from error
-    # What is read, imported or made on first use has to be now, as long as everything can be read.
+    # Load now what is otherwise loaded on first use: after privileges are dropped it may not be readable.
     anyio.run(anyio.to_thread.run_sync, app.openapi)
-    with contextlib.suppress(RulesError):  # evidence is served whatever the rules are
+    with contextlib.suppress(RulesError):  # evidence is served even if the rules have faults
         app.state.backend.rules.load()
     _open_audit(settings)
     listener = _listen(settings)
@@ -79,23 +79,25 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
     scheme = "https" if settings.tls_cert else "http"
     log.info("evidence at %s://%s/", scheme, _address(listener))
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _ignore)  # uvicorn raises it once more at its end
-    asyncio.run(_answer(uvicorn.Server(config), listener, until_eof=until_eof))
+        signal.signal(number, _ignore)  # uvicorn raises the signal again when it stops
+    asyncio.run(_serve(uvicorn.Server(config), listener, until_eof=until_eof))
 
 
 def _check(settings: Settings) -> None:
-    """Refuse what would let strangers in, or could not work."""
+    """Check settings that would expose evidence or cannot work."""
     if not settings.evidence.is_dir():
-        raise EvidenceError(f"{settings.evidence} is not there; name the evidence directory with --evidence")
+        raise EvidenceError(
+            f"{settings.evidence} does not exist; name the evidence directory with --evidence"
+        )
     for fault in (*tls_faults(settings), token_fault(settings)):
         if fault:
             raise SettingsError(fault)
     if loopback_names(settings.listen_host) is None and not settings.tls_cert:
-        log.warning("no TLS on %s: tokens and evidence can be read on the way; set tls_cert", settings.listen)
+        log.warning("no TLS on %s: tokens and evidence can be read in transit; set tls_cert", settings.listen)
 
 
 def _open_audit(settings: Settings) -> None:
-    """Send the audit to its file, which is opened before root is given up and only ever appended to."""
+    """Send the audit log to its file, opened for appending before privileges are dropped."""
     audit_log.setLevel(logging.INFO)
     if settings.audit is None:
         return
@@ -110,7 +112,7 @@ def _open_audit(settings: Settings) -> None:
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
-    # The protocol is named since asyncio turns Nagle's delay off only where it is (40 ms an answer).
+    # asyncio disables Nagle's delay (40 ms per answer) only on sockets with an explicit protocol.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -129,16 +131,16 @@ def _address(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _answer(server: uvicorn.Server, listener: socket.socket, *, until_eof: bool) -> None:
-    def end() -> None:
+async def _serve(server: uvicorn.Server, listener: socket.socket, *, until_eof: bool) -> None:
+    def stop_at_eof() -> None:
         if not os.read(sys.stdin.fileno(), 4096):
             asyncio.get_running_loop().remove_reader(sys.stdin)
             server.should_exit = True
 
     if until_eof:
-        asyncio.get_running_loop().add_reader(sys.stdin, end)
+        asyncio.get_running_loop().add_reader(sys.stdin, stop_at_eof)
     await server.serve([listener])
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Let the end of the server be the end of the process."""
+    """Ignore a signal, so that the process ends when the server has stopped."""

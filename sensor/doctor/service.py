@@ -1,4 +1,4 @@
-"""What a running sensor does beside capturing: its rules, and the addresses where it answers."""
+"""Checks of rules, event receivers, and the addresses of metrics and API."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 import socket
 from collections.abc import Iterator
 
-from sensor.api.access import token_fault
+from sensor.api.access_settings import token_fault
 from sensor.config.settings import Settings
 from sensor.doctor.program_load import program_findings
-from sensor.doctor.running import is_of, listening_process
+from sensor.doctor.running import belongs_to, listening_process
 from sensor.doctor.setting_faults import api_faults, event_faults
 from sensor.errors import EvidenceError, RulesError
 from sensor.finding import Finding, Level
 from sensor.rules.engine.profile import PROFILES
-from sensor.rules.files.load import FaultyRulesError
+from sensor.rules.files.rule_fault import FaultyRulesError
 from sensor.rules.ready import make_ready
 
 
 def rules_findings(settings: Settings) -> Iterator[Finding]:
-    """Load the rules as a start does, and the program that they ask for; what compiling them gave is kept."""
+    """Load and compile the rules and load their program, as at a start, which finds the result cached."""
     subject = str(settings.rules)
     try:
         ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
@@ -43,14 +43,14 @@ def _faulty(directory: str, faults: int, level: Level) -> Finding:
         check="rules",
         subject=directory,
         what="1 fault" if faults == 1 else f"{faults} faults",
-        why="no sensor starts with these rules" if level == "error" else "some rules are skipped",
-        advice="see what is wrong",
+        why="sensor run does not start with these rules" if level == "error" else "some rules are skipped",
+        advice="list the faults",
         command=f"sensor rules check {directory}",
     )
 
 
 def service_findings(settings: Settings, running: int | None) -> Iterator[Finding]:
-    """Look at receivers of events and at both addresses."""
+    """Check the receivers of events, and the addresses of metrics and API."""
     for fault in event_faults(settings):
         yield Finding(level="error", check="events", what=fault)
     if settings.metrics:
@@ -62,18 +62,18 @@ def service_findings(settings: Settings, running: int | None) -> Iterator[Findin
 
 
 def _api(settings: Settings) -> Iterator[Finding]:
-    """Without API, capture goes on."""
+    """Check the API; a fault is a warning, as capturing does not depend on the API."""
     faults = list(api_faults(settings))
     try:
         faults += filter(None, [token_fault(settings)])
     except EvidenceError as error:
         faults.append(str(error))
     for fault in faults:
-        yield Finding(level="warning", check="api", what=fault, why="nobody can look at evidence")
+        yield Finding(level="warning", check="api", what=fault, why="the API cannot serve evidence")
 
 
 def _address(setting: str, host: str, port: int, running: int | None) -> Finding:
-    """Try to listen; where that cannot be, find out who does."""
+    """Try to listen on an address; if that fails, find out which process does."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -82,20 +82,20 @@ def _address(setting: str, host: str, port: int, running: int | None) -> Finding
         code = error.errno or 0
     else:
         return Finding(level="ok", check=setting, subject=address, what="is free")
-    is_taken = code == errno.EADDRINUSE
-    holder = listening_process(port) if is_taken else None
-    if running and is_taken and (holder is None or is_of(holder, running)):
+    is_in_use = code == errno.EADDRINUSE
+    holder = listening_process(port) if is_in_use else None
+    if running and is_in_use and (holder is None or belongs_to(holder, running)):
         return Finding(
             level="ok",
             check=setting,
             subject=address,
-            what=f"the running sensor (process {running}) is there",
+            what=f"the running sensor (process {running}) listens there",
         )
     return Finding(
         level="error" if setting == "metrics" else "warning",
         check=setting,
         subject=address,
-        what=f"cannot be listened on: {os.strerror(code)}{f' by process {holder}' if holder else ''}",
-        why="sensor run does not start" if setting == "metrics" else "nobody can look at evidence",
+        what=f"cannot listen there: {os.strerror(code)}{f' by process {holder}' if holder else ''}",
+        why="sensor run does not start" if setting == "metrics" else "the API cannot serve evidence",
         advice=f"choose another --{setting}",
     )

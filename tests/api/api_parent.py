@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 
-from sensor.config.settings import load_settings
+from sensor.config.loading import load_settings
 from sensor.live.api_process import ApiProcess
 
 logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")

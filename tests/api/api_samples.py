@@ -1,4 +1,4 @@
-"""Evidence to ask for, and a running `sensor serve` to ask."""
+"""Evidence and a running `sensor serve` for the tests of the API."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ SEGMENT_START = 54
 
 
 def example() -> dict[str, Any]:
-    """The request and response that the lookup has to reproduce; skips where they are not."""
+    """Return the request and the response that the lookup must reproduce; skip without the file."""
     if not EXAMPLE.exists():
         pytest.skip("no reference data beside the repository")
     return dict(json.loads(EXAMPLE.read_text()))
 
 
-def example_piece() -> Evidence:
-    """The packet of the example as the sensor keeps it."""
+def example_item() -> Evidence:
+    """Return the packet of the example as the sensor stores it."""
     [packet] = example()["response"]
     frame = bytes.fromhex(packet["packet"])
     source, destination = ip_address(packet["sip"]).packed, ip_address(packet["dip"]).packed
@@ -60,8 +60,10 @@ def example_piece() -> Evidence:
     )
 
 
-def piece(number: int, time_us: int | None = None, *, reply: bool = False, payload: bytes = b"") -> Evidence:
-    """A TCP packet of the flow with that number, a second after the one before it."""
+def evidence_item(
+    number: int, time_us: int | None = None, *, reply: bool = False, payload: bytes = b""
+) -> Evidence:
+    """Return a TCP packet of flow ``number``; each flow starts one second after the one before."""
     payload = payload or f"GET /{number} HTTP/1.1\r\nHost: example.org\r\n\r\n".encode()
     ends = [(ip_address(CLIENT).packed, 40000 + number), (ip_address(HOST).packed, 80)]
     (source, sport), (destination, dport) = reversed(ends) if reply else ends
@@ -82,16 +84,16 @@ def piece(number: int, time_us: int | None = None, *, reply: bool = False, paylo
     )
 
 
-def keep(directory: Path, pieces: Sequence[Evidence], devid: int = DEVID) -> Path:
+def keep(directory: Path, items: Sequence[Evidence], devid: int = DEVID) -> Path:
     """Write and index evidence; return the evidence directory."""
     with closing(EvidenceWriter(directory, devid)) as writer:
-        writer.write(pieces)
+        writer.write(items)
     return directory
 
 
 @contextmanager
 def open_directory() -> Iterator[Path]:
-    """A directory that any user may pass: those of pytest are closed to all but root."""
+    """Yield a temporary directory that any user may enter; those of pytest admit only root."""
     with TemporaryDirectory(prefix="sensor-test-") as name:
         Path(name).chmod(0o711)
         yield Path(name)
@@ -105,11 +107,11 @@ class Server(NamedTuple):
     log: Path
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        """Ask for a path."""
+        """Send a GET request."""
         return self.client.get(path, **options)
 
     def audit(self) -> list[dict[str, Any]]:
-        """Return the lines of the audit in the log; the last one is there when the server has ended."""
+        """Return the audit lines in the log; they are complete once the server has ended."""
         lines = self.log.read_text().splitlines()
         return [json.loads(line[line.index("{") :]) for line in lines if " INFO {" in line]
 
@@ -122,7 +124,7 @@ def serving(
     verify: ssl.SSLContext | bool = True,
     log: Path | None = None,
 ) -> Iterator[Server]:
-    """Run `sensor serve` on a free port until the end of the block, where it ends by SIGTERM with success."""
+    """Run `sensor serve` on a free port; at the end, stop it with SIGTERM and check that it succeeds."""
     log = log or evidence.with_name(f"{evidence.name}.log")
     command = [sys.executable, "-m", "sensor", "serve", "--evidence", evidence, "--listen", listen, *flags]
     with log.open("w") as output:
@@ -139,7 +141,7 @@ def serving(
 
 
 def environment() -> dict[str, str]:
-    """For a sensor that imports what the tests import, and has few rules to load."""
+    """Return an environment in which a sensor imports what the tests import and loads few rules."""
     rules = Path(__file__).parents[1] / "corpus" / "faulty" / "two-rules-of-three"
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -149,7 +151,7 @@ def environment() -> dict[str, str]:
 
 
 def addresses(log: Path) -> list[str]:
-    """Return where the servers that wrote this log listened, the last one at the end."""
+    """Return the addresses of the servers that wrote this log, oldest first."""
     return re.findall(r"evidence at (\S+)/\n", log.read_text())
 
 

@@ -1,4 +1,4 @@
-"""Records the OpenAPI document in ``docs/openapi.json``: run it where a test says that it is not current."""
+"""Writes the OpenAPI document to ``docs/openapi.json``; run it when a test says that it is out of date."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RECORDED = Path(__file__).parents[2] / "docs" / "openapi.json"
 
 
 def document() -> str:
-    """Return the document as it is recorded."""
+    """Return the document as text."""
     return json.dumps(create_app(Settings()).openapi(), indent=1) + "\n"
 
 

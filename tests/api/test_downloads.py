@@ -1,4 +1,4 @@
-"""Capture files from the API, as other programs read them."""
+"""Tests of downloads: capture files from the API, read with tshark."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from api_samples import NOON_US, Server, keep, piece, serving
-from conftest import PIECES, REPLY
+from api_samples import NOON_US, Server, evidence_item, keep, serving
+from conftest import ITEMS, REPLY
 
+from sensor.api.audit import AccessRecord
 from sensor.api.download import in_few_threads
-from sensor.api.guard import Access
 from sensor.evidence.search import EvidenceSearch, Query
 
 
 def shown(response: httpx.Response, directory: Path, *fields: str) -> list[str]:
-    """Return fields of each packet, as tshark reads them from the file."""
+    """Return one line of fields per packet, as tshark prints them."""
     assert response.status_code == 200, response.text
     path = directory / "download"
     path.write_bytes(response.content)
@@ -31,43 +31,43 @@ def shown(response: httpx.Response, directory: Path, *fields: str) -> list[str]:
 
 
 def key_of(server: Server, number: int) -> str:
-    """Return the key of a piece."""
+    """Return the key of an item."""
     [item] = server.get(f"/api/v1/evidence?text=/{number}%20HTTP").json()["items"]
     return str(item["key"])
 
 
 @pytest.mark.parametrize("container", ["pcap", "pcapng"])
-def test_one_packet(server: Server, tmp_path: Path, container: str) -> None:
-    """With its lengths and its time; named by its key."""
+def test_packet_download(server: Server, tmp_path: Path, container: str) -> None:
+    """The file has the packet with its time and lengths, and is named by its key."""
     key = key_of(server, 13)
     response = server.get(f"/api/v1/evidence/{key}/{container}")
     assert response.headers["content-disposition"] == f'attachment; filename="{key}.{container}"'
-    time = f"{PIECES[13].timestamp_ns / 1e9:.6f}000"
+    time = f"{ITEMS[13].timestamp_ns / 1e9:.6f}000"
     fields = ("frame.time_epoch", "frame.cap_len", "frame.len", "tcp.srcport")
-    expected = f"{time}\t{PIECES[13].caplen}\t{PIECES[13].wirelen}\t40013"
+    expected = f"{time}\t{ITEMS[13].caplen}\t{ITEMS[13].wirelen}\t40013"
     assert shown(response, tmp_path, *fields) == [expected]
 
 
 @pytest.mark.parametrize("container", ["pcap", "pcapng"])
-def test_the_flow_of_a_packet(server: Server, tmp_path: Path, container: str) -> None:
-    """Both directions, nothing else."""
+def test_flow_download(server: Server, tmp_path: Path, container: str) -> None:
+    """The file has both directions of the flow and nothing else."""
     response = server.get(f"/api/v1/evidence/{key_of(server, 7)}/flow.{container}")
     assert shown(response, tmp_path, "tcp.srcport") == ["40007", "80"]
 
 
 @pytest.mark.parametrize("container", ["pcap", "pcapng"])
-def test_an_export_has_what_the_filters_find(server: Server, tmp_path: Path, container: str) -> None:
-    """The oldest first; all of it without filters, a file without packets where there is nothing."""
+def test_export_has_what_the_filters_find(server: Server, tmp_path: Path, container: str) -> None:
+    """Packets are oldest first; without a match the file is empty, without filters it has all."""
     everything = shown(server.get(f"/api/v1/export.{container}"), tmp_path, "tcp.srcport")
-    assert len(everything) == len(PIECES) + 1
+    assert len(everything) == len(ITEMS) + 1
     threats = shown(server.get(f"/api/v1/export.{container}?class=threat"), tmp_path, "tcp.srcport")
     assert threats == sorted(threats, key=lambda port: everything.index(port))
     assert len(threats) == 21
     assert shown(server.get(f"/api/v1/export.{container}?devid=9"), tmp_path, "frame.number") == []
 
 
-def test_pcapng_says_what_was_hit(server: Server, tmp_path: Path) -> None:
-    """In a comment of each packet."""
+def test_pcapng_names_the_rules(server: Server, tmp_path: Path) -> None:
+    """Each packet has a comment with the rules that matched it."""
     response = server.get("/api/v1/export.pcapng?port=40007")
     comments = shown(response, tmp_path, "frame.comment")
     assert all("threat 50001 SQL injection" in comment for comment in comments)
@@ -75,8 +75,8 @@ def test_pcapng_says_what_was_hit(server: Server, tmp_path: Path) -> None:
 
 
 def test_a_download_ends_at_its_limit(directory: Path, tmp_path: Path) -> None:
-    """Behind a whole packet; the audit says that it was cut."""
-    large = [piece(number, payload=b"GET / HTTP/1.1\r\n\r\n" + bytes(60_000)) for number in range(30)]
+    """The file ends with a whole packet, and the audit line says that it was truncated."""
+    large = [evidence_item(number, payload=b"GET / HTTP/1.1\r\n\r\n" + bytes(60_000)) for number in range(30)]
     keep(directory / "evidence", large)
     with serving(directory / "evidence", "--export-mib", "1") as running:
         response = running.get("/api/v1/export.pcap")
@@ -87,45 +87,45 @@ def test_a_download_ends_at_its_limit(directory: Path, tmp_path: Path) -> None:
     assert [(line["truncated"], line["bytes"]) for line in running.audit()] == [(True, len(response.content))]
 
 
-def test_packets_that_are_gone_are_left_out(directory: Path, tmp_path: Path) -> None:
-    """The others are given."""
+def test_deleted_packets_are_left_out(directory: Path, tmp_path: Path) -> None:
+    """An export has the packets whose files still exist."""
     later_us = REPLY.timestamp_ns // 1000 + 600_000_000
-    keep(directory / "evidence", [*PIECES[:3], piece(3, later_us)])
+    keep(directory / "evidence", [*ITEMS[:3], evidence_item(3, later_us)])
     min((directory / "evidence" / "3").glob("*.pcap")).unlink()
     with serving(directory / "evidence") as running:
         assert shown(running.get("/api/v1/export.pcap"), tmp_path, "tcp.srcport") == ["40003"]
         assert "is gone" in running.log.read_text()
 
 
-def test_many_downloads_leave_room() -> None:
-    """Sixty that do not get on, as those that search every payload, keep nobody else waiting."""
+def test_many_downloads_leave_threads() -> None:
+    """Sixty stuck downloads do not keep other requests waiting."""
     go_on = threading.Event()
 
     def stuck() -> Iterator[bytes]:
         go_on.wait()
         yield b"done"
 
-    async def take() -> None:
-        assert [chunk async for chunk in in_few_threads(stuck(), Access())] == [b"done"]
+    async def receive() -> None:
+        assert [chunk async for chunk in in_few_threads(stuck(), AccessRecord())] == [b"done"]
 
     async def main() -> None:
         async with anyio.create_task_group() as downloads:
             for _ in range(60):
-                downloads.start_soon(take)
+                downloads.start_soon(receive)
             await anyio.wait_all_tasks_blocked()
             with anyio.fail_after(30):
-                await anyio.to_thread.run_sync(go_on.set)  # as any other request is answered
+                await anyio.to_thread.run_sync(go_on.set)  # in a thread, like any other request
 
     anyio.run(main)
 
 
-def test_a_download_ends_with_its_client() -> None:
-    """Also one that has found nothing yet: its thread is told, and nobody waits for it."""
-    access = Access()
+def test_download_ends_with_its_client() -> None:
+    """The thread of a download ends when the client has gone, even if it has found nothing yet."""
+    record = AccessRecord()
     ended = threading.Event()
 
     def finding_nothing() -> Iterator[bytes]:
-        while access.is_wanted:
+        while record.is_wanted:
             time.sleep(0.001)
         ended.set()
         yield b""
@@ -133,11 +133,11 @@ def test_a_download_ends_with_its_client() -> None:
     async def main() -> None:
         async with anyio.create_task_group() as requests:
 
-            async def take() -> None:
-                async for _ in in_few_threads(finding_nothing(), access):
+            async def receive() -> None:
+                async for _ in in_few_threads(finding_nothing(), record):
                     pass
 
-            requests.start_soon(take)
+            requests.start_soon(receive)
             await anyio.wait_all_tasks_blocked()
             requests.cancel_scope.cancel()
 
@@ -145,9 +145,11 @@ def test_a_download_ends_with_its_client() -> None:
     assert ended.wait(30)
 
 
-def test_a_search_that_nobody_wants_ends(tmp_path: Path) -> None:
-    """On its way through payloads that do not have the text."""
-    evidence = keep(tmp_path / "evidence", [piece(number, NOON_US + number) for number in range(5_000)])
+def test_unwanted_search_ends(tmp_path: Path) -> None:
+    """A search that no client waits for ends, even while it finds nothing."""
+    evidence = keep(
+        tmp_path / "evidence", [evidence_item(number, NOON_US + number) for number in range(5_000)]
+    )
     asked: list[bool] = []
 
     def is_wanted() -> bool:

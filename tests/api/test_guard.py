@@ -1,4 +1,4 @@
-"""Who is let in, under which name, how often; what every answer says; what is written down."""
+"""Tests of the guard: authentication, rate limit, response headers, audit log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_samples import NOON_US, Server, environment, keep, piece, serving
+from api_samples import NOON_US, Server, environment, evidence_item, keep, serving
 
 from sensor.api.app import create_app
 from sensor.api.guard import is_data
@@ -23,12 +23,12 @@ DATA = ("/evidence?time=1", "/api/v1/evidence", "/api/v1/status", "/api/v1/rules
 
 
 def bearer(token: str) -> dict[str, str]:
-    """Return the header that carries a token."""
+    """Return the request header with a token."""
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_every_answer_is_hardened(server: Server) -> None:
-    """Data, pages, errors."""
+def test_security_headers(server: Server) -> None:
+    """Every response has the security headers: data, pages and errors."""
     for path in (*DATA, "/", "/openapi.json", "/nothing", "/api/v1/evidence?port=x"):
         headers = server.get(path).headers
         policy = headers["content-security-policy"]
@@ -42,16 +42,16 @@ def test_every_answer_is_hardened(server: Server) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8321", "127.0.0.1.evil.example", "", "[::2]"])
-def test_a_foreign_name_is_refused_on_loopback(server: Server, host: str) -> None:
-    """A web site whose name suddenly means 127.0.0.1 learns nothing (DNS rebinding)."""
+def test_foreign_host_name_is_refused_on_loopback(server: Server, host: str) -> None:
+    """A web site whose name resolves to 127.0.0.1 gets no data (DNS rebinding)."""
     for path in (*DATA, "/"):
         assert server.get(path, headers={"Host": host}).status_code == 421
     for own in ("localhost", "localhost:8321", "127.0.0.1", "[::1]:8321"):
         assert server.get("/api/v1/status", headers={"Host": own}).status_code == 200
 
 
-def test_another_site_may_not_fetch(server: Server) -> None:
-    """A link that a user follows leads here, though."""
+def test_another_site_cannot_fetch(server: Server) -> None:
+    """Requests from another site's page are refused; a link the user follows is not."""
     fetch = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     own = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
@@ -61,23 +61,23 @@ def test_another_site_may_not_fetch(server: Server) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_nothing_can_be_changed(server: Server, method: str) -> None:
-    """There is nothing but GET."""
+    """Every method except GET is refused."""
     for path in ("/evidence", "/api/v1/evidence", "/api/v1/tokens"):
         response = server.client.request(method, path, content=b"x" * 1000)
         assert response.status_code == 405
         assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_all_data_is_behind_the_guard() -> None:
-    """Each path that is described; so a new one cannot be forgotten."""
+def test_all_data_is_guarded() -> None:
+    """Every path in the OpenAPI document is guarded, so that a new one cannot be forgotten."""
     paths = create_app(Settings()).openapi()["paths"]
     assert len(paths) > 8
     assert all(is_data({"path": path}) for path in paths)
 
 
-def test_tokens_open_and_close(directory: Path) -> None:
-    """Made, used and revoked while the API runs; in force with the next request."""
-    evidence = keep(directory / "evidence", [piece(0)])
+def test_tokens(directory: Path) -> None:
+    """Creating and revoking a token applies from the next request on."""
+    evidence = keep(directory / "evidence", [evidence_item(0)])
     tokens = TokenFile(evidence)
     reader, admin = tokens.create("page", "read"), tokens.create("chief", "admin")
     with serving(evidence, "--token-required") as running:
@@ -100,9 +100,9 @@ def test_tokens_open_and_close(directory: Path) -> None:
     assert reader not in running.log.read_text()
 
 
-def test_each_access_is_written_down(directory: Path) -> None:
-    """Who, what, how many; and who was refused. Into a file where one is named."""
-    evidence = keep(directory / "evidence", [piece(number) for number in range(3)])
+def test_audit(directory: Path) -> None:
+    """Each access and each refusal becomes a line in the audit file."""
+    evidence = keep(directory / "evidence", [evidence_item(number) for number in range(3)])
     token = TokenFile(evidence).create("ann", "read")
     with serving(evidence, "--token-required", "--audit", directory / "audit.jsonl") as running:
         running.get(f"/evidence?time={NOON_US}", headers=bearer(token))
@@ -123,8 +123,8 @@ def test_each_access_is_written_down(directory: Path) -> None:
 
 
 def test_too_many_requests_are_refused(directory: Path) -> None:
-    """Above the rate, with the word for it; what is admitted is answered."""
-    evidence = keep(directory / "evidence", [piece(0)])
+    """Requests above the rate are answered 429, the others normally."""
+    evidence = keep(directory / "evidence", [evidence_item(0)])
     with serving(evidence, "--request-rate", "5") as running:
         statuses = [running.get("/nothing").status_code for _ in range(60)]
         assert statuses[:10] == [404] * 10
@@ -132,8 +132,8 @@ def test_too_many_requests_are_refused(directory: Path) -> None:
         assert set(statuses) == {404, 429}
 
 
-def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
-    """Half a request does not hold a place for ever."""
+def test_idle_connection_is_closed(server: Server) -> None:
+    """A connection with half a request is closed."""
     address = (server.client.base_url.host, server.client.base_url.port)
     with closing(socket.create_connection(address, timeout=60)) as connection:
         connection.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: local")
@@ -142,7 +142,7 @@ def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
 
 @pytest.fixture
 def certificates(directory: Path) -> Path:
-    """An authority, a server's certificate for 127.0.0.1, and a client's for "ann"."""
+    """Return a directory with an authority, a server certificate for 127.0.0.1, and a client's for "ann"."""
     for name, options in (
         ("ca", ["-x509", "-subj", "/CN=authority"]),
         ("server", ["-x509", "-CA", "ca.crt", "-CAkey", "ca.key", "-subj", "/CN=sensor",
@@ -156,16 +156,16 @@ def certificates(directory: Path) -> Path:
 
 
 def trust(certificates: Path, client: str | None = None) -> ssl.SSLContext:
-    """Trust the authority; perhaps be a client of it."""
+    """Return a context that trusts the authority, with a client certificate if ``client`` is given."""
     context = ssl.create_default_context(cafile=certificates / "ca.crt")
     if client:
         context.load_cert_chain(certificates / f"{client}.crt", certificates / f"{client}.key")
     return context
 
 
-def test_a_client_certificate_is_a_name(certificates: Path) -> None:
-    """Whoever has one needs no token; whoever has none is not even answered."""
-    evidence = keep(certificates / "evidence", [piece(0)])
+def test_client_certificates(certificates: Path) -> None:
+    """A client with a certificate needs no token; one without gets no answer."""
+    evidence = keep(certificates / "evidence", [evidence_item(0)])
     files = {"--tls-cert": "server.crt", "--tls-key": "server.key", "--tls-client-ca": "ca.crt"}
     flags = [part for flag, name in files.items() for part in (flag, certificates / name)]
     with serving(evidence, *flags, verify=trust(certificates, "ann")) as running:
@@ -174,7 +174,7 @@ def test_a_client_certificate_is_a_name(certificates: Path) -> None:
             httpx.get(
                 running.client.base_url.join("/api/v1/status"), verify=trust(certificates), trust_env=False
             )
-        # The key is the server's alone: it was read before root was given up.
+        # Only root can read the key: the server reads it before it drops privileges.
         assert (certificates / "server.key").stat().st_mode & 0o077 == 0
     assert [line["who"] for line in running.audit()] == ["certificate ann"]
 
@@ -186,7 +186,7 @@ def test_a_client_certificate_is_a_name(certificates: Path) -> None:
         (["--listen", "[::]:0"], 2, "listen: [::]:0 needs a token"),
         (["--token-required"], 2, "needs a token"),
         (["--listen", "everywhere"], 2, "listen: must be an address and a port"),
-        (["--listen", "127.0.0.1:0", "--tls-cert", "x"], 2, "tls_cert and tls_key: name both"),
+        (["--listen", "127.0.0.1:0", "--tls-cert", "x"], 2, "tls_cert and tls_key: set both"),
         (
             ["--listen", "127.0.0.1:0", "--tls-cert", "x", "--tls-key", "x"],
             2,
@@ -199,13 +199,13 @@ def test_a_client_certificate_is_a_name(certificates: Path) -> None:
             2,
             "audit: /nowhere/audit: cannot be written",
         ),
-        (["--listen", "192.0.2.1:1", "--evidence", "nowhere"], 6, "nowhere is not there"),
+        (["--listen", "192.0.2.1:1", "--evidence", "nowhere"], 6, "nowhere does not exist"),
         (["--listen", "127.0.0.1:{taken}"], 1, "Address already in use; choose another --listen"),
     ],
 )
-def test_what_cannot_be_served_is_said(directory: Path, flags: list[str], code: int, message: str) -> None:
-    """One line and an exit code, before anything listens."""
-    evidence = keep(directory / "evidence", [piece(0)])
+def test_wrong_settings_are_reported(directory: Path, flags: list[str], code: int, message: str) -> None:
+    """A wrong setting ends the server with one line and an exit code before it listens."""
+    evidence = keep(directory / "evidence", [evidence_item(0)])
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         command = [sys.executable, "-m", "sensor", "serve", "--evidence", evidence]

@@ -1,4 +1,4 @@
-"""The lookup by microsecond: the answer, what else may be asked, and what is no answer."""
+"""Tests of the lookup by microsecond."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from api_samples import (
     HOST,
     NOON_US,
     Server,
+    evidence_item,
     example,
-    example_piece,
+    example_item,
     keep,
     open_directory,
-    piece,
     serving,
 )
 
-MANY = [piece(number, NOON_US) for number in range(5)]
+MANY = [evidence_item(number, NOON_US) for number in range(5)]
 
 
 @pytest.fixture(scope="module")
 def asked() -> Iterator[Server]:
-    """The API over two devices: five packets of one microsecond, one of the next, one of the other device."""
+    """Yield the API over two devices: five packets of one microsecond, one of the next, one on device 4."""
     with open_directory() as directory:
-        evidence = keep(directory / "evidence", [*MANY, piece(5, NOON_US + 1)])
-        keep(evidence, [piece(6, NOON_US)], devid=4)
+        evidence = keep(directory / "evidence", [*MANY, evidence_item(5, NOON_US + 1)])
+        keep(evidence, [evidence_item(6, NOON_US)], devid=4)
         with serving(evidence) as running:
             yield running
 
 
 def ports(response: httpx.Response) -> list[int]:
-    """Tell the packets of an answer by their client's port."""
+    """Return the source ports in an answer, which identify the packets."""
     assert response.status_code == 200, response.text
     return [packet["sport"] for packet in response.json()]
 
 
-def test_the_example_comes_back_as_it_is(directory: Path) -> None:
-    """Every field, in its order, from a packet that was kept and indexed."""
-    keep(directory / "evidence", [example_piece()])
+def test_the_example(directory: Path) -> None:
+    """The answer has every field of the example in the same order."""
+    keep(directory / "evidence", [example_item()])
     with serving(directory / "evidence") as running:
         response = running.get(f"/{example()['request']}")
     assert response.json() == example()["response"]
@@ -53,7 +53,7 @@ def test_the_example_comes_back_as_it_is(directory: Path) -> None:
 
 
 def test_all_packets_of_the_microsecond(asked: Server) -> None:
-    """Of one device in the order of its file; of every device where none is named."""
+    """Packets come in the order of their files, from one device or from all."""
     in_file = [40000 + number for number in range(5)]
     assert ports(asked.get(f"/evidence?time={NOON_US}&devid=3")) == in_file
     assert ports(asked.get(f"/evidence?time={NOON_US}")) == [*in_file, 40006]
@@ -61,7 +61,7 @@ def test_all_packets_of_the_microsecond(asked: Server) -> None:
 
 
 def test_seconds_and_microseconds(asked: Server) -> None:
-    """Two numbers name the moment as well."""
+    """The time can be given as two numbers."""
     seconds, microseconds = divmod(NOON_US + 1, 1_000_000)
     assert ports(asked.get(f"/evidence?time_sec={seconds}&time_usec={microseconds}")) == [40005]
 
@@ -79,12 +79,12 @@ def test_seconds_and_microseconds(asked: Server) -> None:
     ],
 )
 def test_address_and_port_of_either_side(asked: Server, filters: str, expected: int) -> None:
-    """Both have to be so where both are named."""
+    """Address and port match either side; with both, both must match."""
     assert len(ports(asked.get(f"/evidence?time={NOON_US}&devid=3&{filters}"))) == expected
 
 
-def test_a_download_is_a_pcap_file(asked: Server, tmp_path: Path) -> None:
-    """With the packets of the microsecond, to the byte."""
+def test_download_is_a_pcap_file(asked: Server, tmp_path: Path) -> None:
+    """The file has exactly the packets of the microsecond."""
     response = asked.get(f"/evidence?time={NOON_US}&devid=3&download=true")
     assert response.headers["content-disposition"] == 'attachment; filename="evidence.pcap"'
     (tmp_path / "evidence.pcap").write_bytes(response.content)
@@ -107,7 +107,7 @@ def test_a_download_is_a_pcap_file(asked: Server, tmp_path: Path) -> None:
     "moment", ["time=0", f"time={NOON_US - 1}", f"time={NOON_US}&devid=77", "time=4294967295999999"]
 )
 def test_nothing_is_an_empty_list(asked: Server, moment: str) -> None:
-    """Before, behind, and of a device that is not there."""
+    """Without a packet the answer is an empty list, and a download is 404."""
     response = asked.get(f"/evidence?{moment}")
     assert (response.status_code, response.json()) == (200, [])
     download = asked.get(f"/evidence?{moment}&download=true")
@@ -117,24 +117,24 @@ def test_nothing_is_an_empty_list(asked: Server, moment: str) -> None:
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
-        ("", "name the moment"),
+        ("", "give time (microseconds)"),
         ("time=abc", "time: Input should be a valid integer"),
         ("time=-1", "time: Input should be greater than or equal to 0"),
-        (f"time={NOON_US * 1000}", "time: is behind the year 2106; times are microseconds"),
-        ("time_sec=1687089600", "name the moment"),
+        (f"time={NOON_US * 1000}", "time: is after the year 2106; give microseconds"),
+        ("time_sec=1687089600", "give time (microseconds)"),
         ("time_sec=1687089600&time_usec=1000000", "time_usec: Input should be less than 1000000"),
-        (f"time={NOON_US}&time_sec=1&time_usec=1", "name the moment"),
-        (f"time={NOON_US}&time={NOON_US + 1}", "time: stands more than once"),
-        (f"time={NOON_US}&ip=example.org", "ip: is no address"),
+        (f"time={NOON_US}&time_sec=1&time_usec=1", "give time (microseconds)"),
+        (f"time={NOON_US}&time={NOON_US + 1}", "time: given more than once"),
+        (f"time={NOON_US}&ip=example.org", "ip: is not an address"),
         (f"time={NOON_US}&port=65536", "port: Input should be less than or equal to 65535"),
         (f"time={NOON_US}&devid=three", "devid: Input should be a valid integer"),
-        (f"time={NOON_US}&dewid=3", "dewid: there is no such parameter"),
+        (f"time={NOON_US}&dewid=3", "dewid: no such parameter"),
         (f"time={'9' * 5000}", "time: "),
-        ("&".join(f"f{number}=1" for number in range(900)), "there is no such parameter"),
+        ("&".join(f"f{number}=1" for number in range(900)), "no such parameter"),
     ],
 )
-def test_what_cannot_be_asked_is_said(asked: Server, query: str, detail: str) -> None:
-    """As problem details, in a few words, whatever came."""
+def test_invalid_parameters(asked: Server, query: str, detail: str) -> None:
+    """Invalid parameters are answered with short problem details."""
     response = asked.get(f"/evidence?{query}")
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()
@@ -144,7 +144,7 @@ def test_what_cannot_be_asked_is_said(asked: Server, query: str, detail: str) ->
 
 
 def test_ten_thousand_filters_are_too_many(asked: Server) -> None:
-    """The query is not even read."""
+    """A query that is too long is refused unread."""
     query = "&".join(f"port={number}" for number in range(10_000))
     for part in (query, query[:20_000]):
         connection = HTTPConnection(asked.client.base_url.host, asked.client.base_url.port or 0)
@@ -154,8 +154,8 @@ def test_ten_thousand_filters_are_too_many(asked: Server) -> None:
 
 
 @pytest.mark.parametrize("damage", ["removed", "garbage", "shorter", "another"])
-def test_evidence_that_is_gone_is_said_to_be(directory: Path, damage: str) -> None:
-    """A file that was deleted, or is another one now, under the index."""
+def test_missing_evidence_is_410(directory: Path, damage: str) -> None:
+    """The answer is 410 if the indexed file was deleted or replaced."""
     keep(directory / "evidence", MANY)
     [file] = (directory / "evidence" / "3").glob("*.pcap")
     content = file.read_bytes()
@@ -179,8 +179,8 @@ def test_evidence_that_is_gone_is_said_to_be(directory: Path, damage: str) -> No
         assert running.get(f"/api/v1/evidence/{key}/pcap").status_code == 410
 
 
-def test_nothing_is_not_said_while_the_index_does_not_know(directory: Path) -> None:
-    """Files without their index: an empty answer would be a lie."""
+def test_incomplete_index_is_503(directory: Path) -> None:
+    """Until all files are indexed, the answer is 503 and not an empty list."""
     keep(directory / "evidence", MANY)
     for file in (directory / "evidence" / "3").glob("*.sqlite*"):
         file.unlink()

@@ -1,4 +1,4 @@
-"""The OpenAPI document: current, complete, and true."""
+"""Tests of the OpenAPI document: it is current, complete and correct."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SCHEMA = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
 
 
 def test_the_recorded_document_is_current() -> None:
-    """`docs/openapi.json` is what the API says."""
+    """`docs/openapi.json` is the document of this API."""
     assert RECORDED.read_text() == document(), "record it: python -m tests.api.record_openapi"
 
 
 def test_everything_is_described(server: Server) -> None:
-    """Each operation by an id and words of its own, its errors as problem details."""
+    """Each operation has an id, a description, and problem details for its errors."""
     document = server.get("/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     ids = [operation["operationId"] for operation in operations]
@@ -53,6 +53,6 @@ def test_everything_is_described(server: Server) -> None:
 
 @SCHEMA.parametrize()
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_is_asked_is_answered_as_described(case: schemathesis.Case, server: Server) -> None:
-    """Parameters as described and otherwise: no error of ours, nothing that the document does not say."""
+def test_answers_are_as_described(case: schemathesis.Case, server: Server) -> None:
+    """Valid and invalid parameters get an answer that the document describes, and never a server error."""
     case.call_and_validate(base_url=str(server.client.base_url), checks=CHECKS, timeout=20)

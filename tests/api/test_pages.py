@@ -1,4 +1,4 @@
-"""The page's files: which are served, as what, and that a browser need not fetch them twice."""
+"""Tests of the page's files: which are served, with what type, and how they are cached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Get = Callable[..., httpx.Response]
 
 @pytest.fixture
 def get(tmp_path: Path) -> Get:
-    """Ask an application that has read the files of a directory, which are gone since."""
+    """Return a function that sends requests to an application whose files were deleted after start."""
     files = {
         "index.html": "<p>page</p>",
         "app.js": "start()",
@@ -53,7 +53,7 @@ def get(tmp_path: Path) -> Get:
     ],
 )
 def test_files_are_served_by_their_types(get: Get, path: str, content: str, media_type: str) -> None:
-    """From memory, since the process may not read them later."""
+    """Files are served from memory with their content types."""
     response = get(path)
     assert (response.status_code, response.text, response.headers["content-type"]) == (
         200,
@@ -64,7 +64,7 @@ def test_files_are_served_by_their_types(get: Get, path: str, content: str, medi
 
 
 def test_an_unchanged_file_is_not_sent_again(get: Get) -> None:
-    """The tag is that of the content."""
+    """A file with the same ETag is answered 304."""
     tag = get("/app.js").headers["etag"]
     again = get("/app.js", **{"If-None-Match": tag})
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
@@ -73,12 +73,12 @@ def test_an_unchanged_file_is_not_sent_again(get: Get) -> None:
 
 @pytest.mark.parametrize("path", ["/.secret", "/notes.txt", "/nothing.js", "/%2e%2e/etc/passwd"])
 def test_nothing_else_is_served(get: Get, path: str) -> None:
-    """No other kinds of files, and nothing outside the directory."""
+    """Hidden files, other types and paths outside the directory are 404."""
     assert get(path).status_code == 404
 
 
-def test_without_pages_there_is_nothing(tmp_path: Path) -> None:
-    """An API without its page works."""
+def test_missing_pages(tmp_path: Path) -> None:
+    """Without the directory of pages, no routes are added."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     add_pages(app, tmp_path / "nowhere")
     assert not app.routes

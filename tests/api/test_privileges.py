@@ -1,4 +1,4 @@
-"""The API runs unprivileged beside a writer that is root, and ends with it."""
+"""Tests of the API without privileges, beside a writer that runs as root."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from api_samples import DEVID, NOON_US, environment, keep, piece, serving
+from api_samples import DEVID, NOON_US, environment, evidence_item, keep, serving
 
 from sensor.evidence.writer import EvidenceWriter
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root has to be given up")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root privileges to drop")
 
 
 def identity(pid: int) -> dict[str, str]:
-    """Return what the kernel says about a process."""
+    """Return the fields of a process' status in /proc."""
     lines = (Path("/proc") / str(pid) / "status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def test_root_is_given_up_for_good(directory: Path) -> None:
-    """No user, group or capability of root is left, and none can be had again; only the evidence's group."""
-    keep(directory / "evidence", [piece(0)])
+def test_root_is_dropped_for_good(directory: Path) -> None:
+    """No user, group or capability of root remains, only the group of the evidence."""
+    keep(directory / "evidence", [evidence_item(0)])
     for path in [directory / "evidence", *(directory / "evidence").rglob("*")]:
         os.chown(path, -1, 12345)
     with serving(directory / "evidence") as running:
@@ -38,8 +38,8 @@ def test_root_is_given_up_for_good(directory: Path) -> None:
 
 
 def test_evidence_is_found_while_it_is_written(directory: Path) -> None:
-    """Behind a writer that is root: its open files, its index in the making, its death, its next start."""
-    evidence = keep(directory / "evidence", [piece(0)])
+    """Evidence is found while a writer that runs as root adds it, and after the writer restarts."""
+    evidence = keep(directory / "evidence", [evidence_item(0)])
     with serving(evidence, "--request-rate", "0") as running:
 
         def count() -> int:
@@ -52,15 +52,15 @@ def test_evidence_is_found_while_it_is_written(directory: Path) -> None:
         for start in (1, 11):
             with closing(EvidenceWriter(evidence, DEVID)) as writer:
                 for number in range(start, start + 10):
-                    writer.write([piece(number)])
+                    writer.write([evidence_item(number)])
                     writer.index.commit()
                     assert count() == number + 1
             assert count() == start + 10
 
 
-def test_access_that_is_lost_is_said(directory: Path) -> None:
-    """Nothing is said to be not there; once there is access again, it is found."""
-    evidence = keep(directory / "evidence", [piece(0)])
+def test_lost_access_is_503(directory: Path) -> None:
+    """Without read permission the answer is 503; with permission again it is 200."""
+    evidence = keep(directory / "evidence", [evidence_item(0)])
     paths = (f"/evidence?time={NOON_US}", "/api/v1/evidence", "/api/v1/histogram")
     with serving(evidence) as running:
         mode = evidence.stat().st_mode
@@ -74,8 +74,8 @@ def test_access_that_is_lost_is_said(directory: Path) -> None:
 
 
 def test_a_missing_group_is_explained(directory: Path) -> None:
-    """Evidence that its group may not read: one line that says what to do."""
-    keep(directory / "evidence", [piece(0)])
+    """If the group may not read the evidence, one line says what to do."""
+    keep(directory / "evidence", [evidence_item(0)])
     (directory / "evidence").chmod(0o700)
     command = [sys.executable, "-m", "sensor", "serve", "--evidence", directory / "evidence"]
     done = subprocess.run(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from api_samples import addresses, environment, keep, evidence_item
+from api_samples import addresses, environment, evidence_item, keep
 from click.testing import CliRunner
 from processes import is_running, wait_until
 
@@ -116,9 +116,9 @@ def test_tokens_on_the_command_line(tmp_path: Path) -> None:
     sensor("create", "bob")
     assert [line.split()[:2] for line in sensor("list").splitlines()] == [["ann", "admin"], ["bob", "read"]]
     assert "already" in sensor("create", "ann")
-    assert "cannot be a token's name" in sensor("create", "a b")
+    assert "invalid token name" in sensor("create", "a b")
     sensor("revoke", "ann")
     assert [line.split()[0] for line in sensor("list").splitlines()] == ["bob"]
-    assert "there is no token 'ann'" in sensor("revoke", "ann")
+    assert "no token is named 'ann'" in sensor("revoke", "ann")
     (tmp_path / "tokens.json").write_text("{}")
     assert "is damaged" in sensor("list")

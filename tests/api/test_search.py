@@ -1,4 +1,4 @@
-"""Search, single pieces, histogram, rules and status, as programs see them."""
+"""Tests of search, single items, histogram, rules and status."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_samples import CLIENT, DEVID, NOON_US, OTHER_RULE, RULE, Server, keep, piece, serving
-from conftest import PIECES, REPLY
+from api_samples import CLIENT, DEVID, NOON_US, OTHER_RULE, RULE, Server, evidence_item, keep, serving
+from conftest import ITEMS, REPLY
 
 SECOND_US = 1_000_000
-ALL = [*PIECES[:8], REPLY, *PIECES[8:]]
+ALL = [*ITEMS[:8], REPLY, *ITEMS[8:]]
 
 
 def found(server: Server, query: str = "") -> list[dict[str, Any]]:
-    """Return everything that a search finds, page by page."""
+    """Return all results of a search, read page by page."""
     items: list[dict[str, Any]] = []
     cursor = ""
     while True:
@@ -31,15 +31,15 @@ def found(server: Server, query: str = "") -> list[dict[str, Any]]:
 
 
 def test_all_evidence_the_newest_first(server: Server) -> None:
-    """Each piece once, over all pages."""
+    """All pages together have each item once, newest first."""
     times_us = [item["time_us"] for item in found(server)]
     assert times_us == sorted((one.timestamp_ns // 1000 for one in ALL), reverse=True)
 
 
-def test_an_item_says_all_that_the_index_knows(server: Server) -> None:
-    """Field by field."""
+def test_fields_of_an_item(server: Server) -> None:
+    """An item has every field of the index."""
     [item] = found(server, "text=/13%20http")
-    one = PIECES[13]
+    one = ITEMS[13]
     assert item == {
         "key": item["key"],
         "devid": DEVID,
@@ -96,7 +96,7 @@ def test_an_item_says_all_that_the_index_knows(server: Server) -> None:
     ],
 )
 def test_filters(server: Server, query: str, expected: int) -> None:
-    """Each finds what it says."""
+    """Each filter finds the expected number of items."""
     assert len(found(server, query)) == expected
 
 
@@ -109,30 +109,30 @@ def test_filters(server: Server, query: str, expected: int) -> None:
         ("evidence?class=worm", "class: Input should be 'service', 'device'"),
         ("evidence?protocol=256", "protocol: is not a protocol"),
         ("evidence?protocol=xyz", "protocol: is not a protocol: give ICMP, TCP"),
-        ("evidence?network=10.0.0.0/33", "network: is no address"),
-        ("evidence?since_us=2&until_us=2", "until_us has to be behind since_us"),
+        ("evidence?network=10.0.0.0/33", "network: is not an address"),
+        ("evidence?since_us=2&until_us=2", "until_us must be after since_us"),
         ("evidence?text=", "text: "),
         ("histogram?bins=501", "bins: "),
-        ("histogram?limit=3", "limit: there is no such parameter"),
-        ("export.pcap?bins=3", "bins: there is no such parameter"),
+        ("histogram?limit=3", "limit: no such parameter"),
+        ("export.pcap?bins=3", "bins: no such parameter"),
         ("export.zip", "container: Input should be 'pcap' or 'pcapng'"),
     ],
 )
-def test_faults_are_named(server: Server, path: str, detail: str) -> None:
-    """By their parameters."""
+def test_invalid_parameters_are_named(server: Server, path: str, detail: str) -> None:
+    """The detail names the invalid parameter."""
     response = server.get(f"/api/v1/{path}")
     assert (response.status_code, response.headers["content-type"]) == (422, "application/problem+json")
     assert detail in response.json()["detail"]
 
 
-def test_a_piece_with_its_bytes(server: Server) -> None:
-    """The frame, the payload in it, and the layers over it."""
+def test_an_item_with_its_bytes(server: Server) -> None:
+    """The answer has the frame, the offsets of the payload, and the layers."""
     [item] = found(server, "text=/13%20http")
     response = server.get(f"/api/v1/evidence/{item['key']}").json()
     frame = bytes.fromhex(response["frame"])
     assert {name: response[name] for name in item} == item
-    assert frame == PIECES[13].frame
-    assert frame[response["payload_start"] : response["payload_end"]] == PIECES[13].payload
+    assert frame == ITEMS[13].frame
+    assert frame[response["payload_start"] : response["payload_end"]] == ITEMS[13].payload
     assert [layer["name"] for layer in response["layers"]] == ["Ethernet", "IPv4", "TCP", "HTTP"]
     [target] = [field for field in response["layers"][3]["fields"] if field["name"] == "target"]
     assert target["value"] == "/13"
@@ -143,15 +143,15 @@ def test_a_piece_with_its_bytes(server: Server) -> None:
     "key",
     ["x", "3-20230618-1", "4-20230618-1", "3-20230618-9999999999999999999", "3-99999999-1", "3-20230618--1"],
 )
-def test_no_piece_has_this_key(server: Server, key: str) -> None:
-    """Whatever the key looks like."""
+def test_unknown_key(server: Server, key: str) -> None:
+    """A key without an item is 404, whatever its form."""
     for path in (key, f"{key}/pcap", f"{key}/flow.pcap"):
         response = server.get(f"/api/v1/evidence/{path}")
         assert (response.status_code, response.json()["title"]) == (404, "Not Found")
 
 
 def test_a_histogram_counts_what_a_search_finds(server: Server) -> None:
-    """Over the span of the evidence, or the one that is asked for, of whatever day."""
+    """The bins add up to the items found, over all evidence or in the given range."""
     counted = server.get("/api/v1/histogram?bins=10").json()
     assert (counted["since_us"], counted["until_us"]) == (NOON_US, NOON_US + 39 * SECOND_US + 1)
     assert sum(one["total"] for one in counted["bins"]) == 41
@@ -165,8 +165,8 @@ def test_a_histogram_counts_what_a_search_finds(server: Server) -> None:
 
 
 def test_an_index_of_another_version_is_not_counted(directory: Path) -> None:
-    """Bins of zeros would say that there was nothing."""
-    evidence = keep(directory / "evidence", [piece(0)])
+    """A histogram over an index of another version is 503, not a row of zeros."""
+    evidence = keep(directory / "evidence", [evidence_item(0)])
     [path] = evidence.glob("*/*.sqlite")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -177,14 +177,14 @@ def test_an_index_of_another_version_is_not_counted(directory: Path) -> None:
 
 
 def test_rules_are_those_of_the_files(server: Server) -> None:
-    """With the digest that the sensor logs."""
+    """The answer has the rules and the digest of their files."""
     answer = server.get("/api/v1/rules").json()
     assert len(answer["digest"]) == 64
     assert {"rule", "class", "name", "regex", "desc"} <= set(answer["rules"][0])
 
 
-def test_the_status_says_what_is_kept(server: Server) -> None:
-    """By device."""
+def test_status(server: Server) -> None:
+    """The status has the evidence per device, the state of the index, and the disk."""
     status = server.get("/api/v1/status").json()
     [device] = status["devices"]
     assert (device["devid"], device["pieces"]) == (DEVID, len(ALL))

@@ -1,4 +1,4 @@
-/** The page of evidence: what happens when the view changes, and as time passes. */
+/** The evidence page: reacts to changes of the view and updates it with time. */
 
 import { address } from "./client.js";
 import * as brush from "./brush.js";
@@ -18,7 +18,7 @@ import * as timeline from "./timeline.js";
 import * as view from "./view.js";
 
 const FOLLOW_MS = 2000;
-const SURVEY_MS = 10_000; // the timeline and the status count much: less often
+const SURVEY_MS = 10_000; // less often: the timeline and the status are expensive
 
 const SEARCH = new Set([...view.FILTERS, "last", "since_us", "until_us"]);
 
@@ -29,7 +29,7 @@ view.onChange((changed) => {
   if (changed.has("live")) showLive();
 });
 
-/** Fetch everything that filters and range decide. */
+/** Fetch everything that depends on filters and range. */
 async function search() {
   filters.show();
   showLive();
@@ -54,20 +54,20 @@ async function search() {
 }
 
 function showTable() {
-  const pieces = feed.pieces();
-  table.show(pieces);
+  const items = feed.items();
+  table.show(items);
   table.mark(view.current().key);
   $("older").hidden = !feed.hasOlder();
-  const all = view.current().text ? "" : ` of ${number(timeline.total())}`; // the timeline does not look at the text
-  $("shown").textContent = pieces.length ? `${plural(pieces.length, "piece")}${all}, newest first` : "";
-  $("state").replaceChildren(...(pieces.length ? [] : [state.empty()]));
+  const all = view.current().text ? "" : ` of ${number(timeline.total())}`; // the timeline ignores the text
+  $("shown").textContent = items.length ? `${plural(items.length, "item")}${all}, newest first` : "";
+  $("state").replaceChildren(...(items.length ? [] : [state.empty()]));
 }
 
 async function showPacket() {
   const { key } = view.current();
   table.mark(key);
-  const loaded = packet.load(feed.pieces().find((piece) => piece.key === key));
-  table.reveal(); // the packet has taken room from the table
+  const loaded = packet.load(feed.items().find((item) => item.key === key));
+  table.reveal(); // the open packet makes the table smaller
   await loaded;
 }
 
@@ -84,7 +84,7 @@ async function readOlder() {
   showTable();
 }
 
-/** Do something that may fail without ending what is shown; the notice goes once it works again. */
+/** Run an action that may fail without clearing the page; show a notice until it works again. */
 async function attempt(name, action) {
   try {
     const result = await action();
@@ -125,7 +125,7 @@ async function survey() {
   setTimeout(survey, SURVEY_MS);
 }
 
-/** Where the address says nothing of time: the shortest length that holds all evidence, a day at most, or all of it. */
+/** Without a time range in the address, choose the shortest one that covers all evidence, at most a day, or all times. */
 function chooseRange() {
   const { last, since_us, until_us } = view.current();
   const extent = status.extent();

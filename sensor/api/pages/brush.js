@@ -1,15 +1,15 @@
-/** Choosing a time range in the timeline: by drag, by its two ends with the keyboard, by lengths that end now. */
+/** Time ranges in the timeline: by dragging, by keyboard on its two ends, or as a length that ends now. */
 
 import { $, announce, h } from "./dom.js";
 import { timeText } from "./format.js";
 import { binAt, shareOf, shown, timeAt } from "./timeline.js";
 import { LASTS, changeRange, current } from "./view.js";
 
-const CLICK = 4; // pixels a pointer moves without meaning a range
+const CLICK = 4; // pixels; a shorter drag is a click
 
-let chosen = null; // [from_us, to_us] while it is being chosen
+let chosen = null; // [from_us, to_us] while a range is being chosen
 
-/** Listen, and offer the lengths. */
+/** Add the range buttons and listen for events. */
 export function start() {
   const lasts = Object.keys(LASTS).map((name) => rangeButton(name, () => changeRange({ last: name })));
   const all = rangeButton("all", () => changeRange({ last: "all" }));
@@ -24,7 +24,7 @@ export function start() {
   }
 }
 
-/** Show where the range's ends are, and which length is chosen. */
+/** Show the ends of the range and the chosen length. */
 export function show() {
   choose(null);
   const { last, since_us, until_us } = current();
@@ -40,7 +40,7 @@ function rangeButton(name, onclick) {
   return button;
 }
 
-/** Twice the length around the same middle. */
+/** Double the length around the same middle. */
 function zoomOut() {
   const histogram = shown();
   if (!histogram) return;
@@ -54,9 +54,9 @@ function drag(event) {
   const origin = event.clientX;
   const ends = new AbortController();
   const { signal } = ends;
-  const to = (clientX) => choose([timeAt(Math.min(origin, clientX)), timeAt(Math.max(origin, clientX))]);
+  const extend = (clientX) => choose([timeAt(Math.min(origin, clientX)), timeAt(Math.max(origin, clientX))]);
   $("chart").setPointerCapture(event.pointerId);
-  $("chart").addEventListener("pointermove", ({ clientX }) => to(clientX), { signal });
+  $("chart").addEventListener("pointermove", ({ clientX }) => extend(clientX), { signal });
   $("chart").addEventListener("pointercancel", () => { ends.abort(); choose(null); }, { signal });
   $("chart").addEventListener("pointerup", ({ clientX }) => {
     ends.abort();

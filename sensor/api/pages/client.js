@@ -1,8 +1,8 @@
-/** Requests to the API that served this page, with the token where one is needed. */
+/** Requests to the API that served this page, with a token if one is set. */
 
 const STORED = "sensor-token";
 
-/** What the API says when it refuses or fails (RFC 9457), or that it cannot be reached (status 0). */
+/** An error response of the API (RFC 9457), or status 0 if the API cannot be reached. */
 export class Problem extends Error {
   constructor(status, title, detail) {
     super(detail || title);
@@ -19,19 +19,19 @@ export const token = {
 
 let askForToken = null;
 
-/** Let `ask(problem)` get a token when the API wants one; it resolves once there is a new one. */
+/** Call `ask(problem)` when the API requires a token; its promise resolves when a new one is set. */
 export function onUnauthorized(ask) {
   askForToken = ask;
 }
 
-/** The address of a resource; `parameters` that are empty are left out. */
+/** Return the address of a resource; empty parameters are left out. */
 export function address(path, parameters = {}) {
   const set = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   const query = new URLSearchParams(set).toString();
   return `api/v1/${path}${query ? `?${query}` : ""}`;
 }
 
-/** GET; the response is one of success. Throws Problem, or AbortError after `signal`. */
+/** GET a resource and return its response, which is a success. Throws Problem, or AbortError after `signal`. */
 export async function get(url, signal) {
   for (;;) {
     const sent = token.get();
@@ -44,7 +44,7 @@ export async function get(url, signal) {
   }
 }
 
-/** GET JSON. */
+/** GET JSON from a path of the API. */
 export async function getJson(path, parameters, signal) {
   return (await get(address(path, parameters), signal)).json();
 }
@@ -55,7 +55,7 @@ async function request(url, sent, signal) {
     return await fetch(url, { headers, signal, credentials: "same-origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "No connection", "The API does not answer: is it running?");
+    throw new Problem(0, "No connection", "The API does not respond; check that it is running.");
   }
 }
 

@@ -1,4 +1,4 @@
-/** Help, and the question for a token. */
+/** The dialogs: help, and asking for a token. */
 
 import { onUnauthorized, token } from "./client.js";
 import { $, h } from "./dom.js";
@@ -6,22 +6,22 @@ import { $, h } from "./dom.js";
 const SWITCH = "sensor-keys";
 const KEYS = [
   ["/", "search the text of payloads"],
-  ["t", "to the table"],
-  ["h", "to the timeline (start; Tab: end)"],
-  ["p", "pause, or follow"],
+  ["t", "go to the table"],
+  ["h", "go to the timeline: start of the range; Tab: end"],
+  ["p", "pause or resume live updates"],
   ["c", "copy a link to this view"],
   ["?", "this help"],
   ["↑ ↓ PgUp PgDn Home End", "table, layers: move"],
-  ["Enter", "table: open the packet; again: into its layers"],
-  ["← →", "layers: fold, unfold; bytes: field by field; timeline: move an end, with Shift ten bins"],
-  ["Enter", "timeline: take the range"],
-  ["Esc", "close, step back"],
+  ["Enter", "table: open the packet; again: go to its layers"],
+  ["← →", "layers: fold, unfold; bytes: previous or next field; timeline: move an end, with Shift by ten bins"],
+  ["Enter", "timeline: apply the range"],
+  ["Esc", "close, go back"],
 ];
 
-/** Whether single keys are commands (WCAG 2.1.4: they can be turned off). */
+/** Return true if single-key commands are on (WCAG 2.1.4 requires that they can be turned off). */
 export const keysAreOn = () => localStorage.getItem(SWITCH) !== "off";
 
-/** Build both, and ask for a token whenever the API wants one. */
+/** Build the help dialog, and ask for a token whenever the API requires one. */
 export function start() {
   $("help").append(...helpContent());
   $("open-help").addEventListener("click", () => $("help").showModal());
@@ -44,9 +44,9 @@ function helpContent() {
     h("h2", { id: "help-title" }, "Keys"),
     h("table", {}, h("tbody", {}, KEYS.map(([keys, meaning]) => h("tr", {},
       h("th", { scope: "row" }, keys.split(" ").map((key) => h("kbd", {}, key))), h("td", {}, meaning))))),
-    h("p", {}, h("label", {}, onOff, " Single keys are commands")),
-    h("p", {}, "Times are UTC. Drag over the timeline to choose a range, click a bar to choose it. The address of this page is " +
-      "the view: it can be kept, sent, and undone with Back."),
+    h("p", {}, h("label", {}, onOff, " Single-key commands")),
+    h("p", {}, "Times are UTC. Drag over the timeline to choose a range, or click a bar. The address of this page contains the " +
+      "whole view: bookmark it, share it, or use Back to undo a step."),
     h("p", {}, "For programs: ", h("a", { href: "openapi.json" }, "openapi.json"), "."),
     h("form", { method: "dialog" }, h("button", {}, "Close")),
   ];
@@ -64,11 +64,11 @@ function ask(problem) {
     }, { once: true });
   });
   const form = h("form", { method: "dialog", onsubmit: () => token.set(input.value.trim()) },
-    h("h2", { id: "token-title" }, "A token is needed"), why, h("label", {}, "Token ", input),
-    h("p", { class: "quiet" }, "It is kept until this tab is closed. ", h("code", {}, "sensor token create"), " makes one."),
+    h("h2", { id: "token-title" }, "Token required"), why, h("label", {}, "Token ", input),
+    h("p", { class: "quiet" }, "The token is kept until this tab is closed. Create one with ", h("code", {}, "sensor token create"), "."),
     h("button", {}, "Continue"));
   dialog.replaceChildren(form);
-  dialog.addEventListener("cancel", (event) => event.preventDefault()); // there is nothing to see without one
+  dialog.addEventListener("cancel", (event) => event.preventDefault()); // without a token there is nothing to show
   dialog.showModal();
   return done;
 }

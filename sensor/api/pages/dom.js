@@ -1,10 +1,10 @@
-/** Elements, built without ever parsing markup: what evidence holds stays text. */
+/** Builds elements without parsing markup, so that the content of evidence stays text. */
 
 /**
  * Make an element.
  *
- * Strings among the children become text nodes. Properties that begin with "on" are listeners, `class` and the rest are
- * attributes; false, null and undefined leave an attribute out.
+ * Strings among the children become text nodes. Properties that begin with "on" are event listeners, all others are
+ * attributes; an attribute that is false, null or undefined is left out.
  */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -24,10 +24,10 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** The element of the page with this id. */
+/** Return the element of the page with this id. */
 export const $ = (id) => document.getElementById(id);
 
-/** Tell those who do not see the page what has just happened. */
+/** Announce an event to screen readers. */
 export function announce(text) {
   $("announce").textContent = text;
 }

@@ -1,11 +1,11 @@
-/** Files from the API. They are fetched, not linked, so that the token goes along and a refusal is read, not saved. */
+/** Downloads. Files are fetched, not linked, so that the token is sent and an error is shown instead of saved. */
 
 import { get } from "./client.js";
 import { announce, h } from "./dom.js";
 import { bytes } from "./format.js";
 import { notice } from "./notices.js";
 
-/** Take a click on a link to a file. */
+/** Handle a click on a link to a file. */
 export async function download(event) {
   event.preventDefault();
   const link = event.currentTarget;
@@ -18,7 +18,7 @@ export async function download(event) {
     save(content, nameOf(response));
     announce(`Downloaded ${bytes(content.size)}`);
   } catch (problem) {
-    notice("download", "error", `${problem.title ?? "The download broke off"}. ${problem.detail ?? ""}`);
+    notice("download", "error", `${problem.title ?? "The download failed"}. ${problem.detail ?? ""}`);
   } finally {
     link.removeAttribute("aria-busy");
   }
@@ -32,5 +32,5 @@ function nameOf(response) {
 function save(content, name) {
   const url = URL.createObjectURL(content);
   h("a", { href: url, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may still be asking where to put it
+  setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may still be asking where to save it
 }

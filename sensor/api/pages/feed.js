@@ -1,8 +1,8 @@
 /**
- * The evidence that the table shows: newest first, page by page, with what arrives meanwhile.
+ * The evidence in the table: newest first, loaded page by page, with new evidence added on top.
  *
- * The API's cursors name a place between pieces, so they stay true while evidence arrives. A page may be short, even
- * empty, where a search took long; then its cursor leads on.
+ * A cursor of the API names a position between items, so it stays valid while evidence arrives. A page may be short or
+ * empty if the search took long; its cursor then leads to the next one.
  */
 
 import { getJson } from "./client.js";
@@ -10,24 +10,24 @@ import { query } from "./view.js";
 
 const PAGE = 100;
 const LONG = 1000;
-const OVERLAP_US = 60e6; // evidence comes from several CPUs: what is a little older may arrive a little later
+const OVERLAP_US = 60e6; // evidence of several CPUs may arrive slightly out of order
 
-let items = [];
+let loaded = [];
 let tail = null;
 let request = new AbortController();
 
-/** The pieces, newest first. */
-export const pieces = () => items;
+/** Return the items, newest first. */
+export const items = () => loaded;
 
-/** Whether there may be older evidence than these. */
+/** Return true if there may be older evidence. */
 export const hasOlder = () => tail !== null;
 
-/** Begin anew with the view as it is; requests under way are given up. Throws Problem. */
+/** Abort pending requests and load the first page for the current view. Throws Problem. */
 export async function reload() {
   request.abort();
   request = new AbortController();
   const page = await readOn(null);
-  items = page.items;
+  loaded = page.items;
   tail = page.cursor;
 }
 
@@ -35,32 +35,32 @@ export async function reload() {
 export async function readOlder() {
   const from = tail;
   const page = await readOn(from);
-  if (tail !== from) return; // the list was begun anew meanwhile
-  items = merged(items, page.items);
+  if (tail !== from) return; // the list was reloaded meanwhile
+  loaded = merged(loaded, page.items);
   tail = page.cursor;
 }
 
-/** Add what has arrived; whether anything did. `mayCut`: nobody reads the older ones. Throws Problem. */
+/** Add new evidence; return true if there was any. `mayCut`: older items may be dropped. Throws Problem. */
 export async function readNewer({ mayCut }) {
-  if (mayCut && items.length > LONG) {
+  if (mayCut && loaded.length > LONG) {
     await reload();
     return true;
   }
   const asked = query();
-  const recent_us = items.length ? items[0].time_us - OVERLAP_US : 0;
+  const recent_us = loaded.length ? loaded[0].time_us - OVERLAP_US : 0;
   const page = await fetchPage({ ...asked, since_us: Math.max(recent_us, asked.since_us ?? 0) });
-  const known = new Set(items.map((item) => item.key));
+  const known = new Set(loaded.map((item) => item.key));
   const added = page.items.filter((item) => !known.has(item.key));
   if (page.cursor && added.length === page.items.length) {
-    items = page.items; // more has arrived than a page holds: what lies between is older evidence now
+    loaded = page.items; // more than a page has arrived: the items in between load as older evidence
     tail = page.cursor;
   } else {
-    items = merged(page.items, items);
+    loaded = merged(page.items, loaded);
   }
   return added.length > 0;
 }
 
-/** The first page behind a cursor that has anything, or the end. */
+/** Return the first page after a cursor that has items, or the last page. */
 async function readOn(cursor) {
   for (;;) {
     const page = await fetchPage({ ...query(), cursor });

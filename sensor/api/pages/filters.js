@@ -1,4 +1,4 @@
-/** The form of filters, and the class buttons that are the legend of the timeline as well. */
+/** The filter form, and the class buttons, which are also the legend of the timeline. */
 
 import { getJson } from "./client.js";
 import { $, h } from "./dom.js";
@@ -8,7 +8,7 @@ import { FILTERS, change, current } from "./view.js";
 const form = () => $("filters");
 const fields = () => FILTERS.map((name) => form().elements[name]).filter(Boolean);
 
-/** Build what depends on nothing, and listen. */
+/** Build the class buttons and listen for events. */
 export function start() {
   $("classes").append(...CLASSES.map(classButton));
   form().addEventListener("submit", (event) => {
@@ -16,21 +16,21 @@ export function start() {
     apply();
   });
   form().addEventListener("change", apply);
-  form().addEventListener("search", apply); // the cross in a field of search
+  form().addEventListener("search", apply); // the clear button of a search field
   $("clear-filters").addEventListener("click", clear);
   if (matchMedia("(max-width: 700px)").matches) $("search-panel").open = false;
   show();
 }
 
-/** Take no filter back, keep the time range. */
+/** Clear all filters, but keep the time range. */
 export function clear() {
   change(Object.fromEntries(FILTERS.map((name) => [name, ""])));
 }
 
-/** Set one filter, as if it had been typed. */
+/** Set one filter. */
 export const set = (name, value) => change({ [name]: String(value) });
 
-/** Show the filters of the view. */
+/** Show the filters of the current view. */
 export function show() {
   const view = current();
   for (const field of fields()) {
@@ -46,19 +46,19 @@ export function show() {
   }
 }
 
-/** Show how many pieces have a hit of each class: {class: count}. */
+/** Show the number of items per class: {class: count}. */
 export function showCounts(counts) {
   for (const button of $("classes").children) {
     button.querySelector(".count").textContent = number(counts[button.dataset.class] ?? 0);
   }
 }
 
-/** Offer the devices there are. */
+/** Offer these devices in the filter. */
 export function showDevices(devids) {
   for (const devid of devids) offer(form().elements.devid, String(devid));
 }
 
-/** Offer the rules by number and name; without them a number still works. */
+/** Offer the rules by number and name; without this list a number still works. */
 export async function loadRules() {
   const { rules } = await getJson("rules");
   const options = rules.map((rule) => h("option", { value: rule.rule }, `${rule.name} · ${rule.class}`));
@@ -70,14 +70,14 @@ function apply() {
   change(Object.fromEntries(fields().map((field) => [field.name, field.value.trim()])));
 }
 
-/** Turn part of a rule's name into its number; false where it could be several, or none. */
+/** Replace part of a rule's name by its number; return false if several rules or none have it. */
 function nameRule(field) {
   const wanted = field.value.trim().toLowerCase();
   const fitting = [...$("rules").options].filter((option) => option.text.toLowerCase().includes(wanted));
   const isNumber = /^\d*$/.test(wanted);
   if (!isNumber && fitting.length === 1) field.value = fitting[0].value;
   const refused = !isNumber && fitting.length !== 1;
-  field.setCustomValidity(refused ? `${fitting.length || "No"} rules have this in their name: choose one of the list` : "");
+  field.setCustomValidity(refused ? `${fitting.length || "No"} rules have this in their name; choose one from the list` : "");
   return field.reportValidity();
 }
 

@@ -1,6 +1,6 @@
-/** Values as people read them. Times are microseconds since the epoch, shown in UTC. */
+/** Formats values for display. Times are microseconds since the epoch, shown in UTC. */
 
-/** Classes of rules, the one that says most first. */
+/** Rule classes, most important first. */
 export const CLASSES = ["threat", "midware", "device", "os", "service"];
 
 const count = new Intl.NumberFormat("en");
@@ -8,7 +8,7 @@ const count = new Intl.NumberFormat("en");
 /** 1234567 -> "1,234,567". */
 export const number = (value) => count.format(value);
 
-/** A quantity and its noun: "1 piece", "2 pieces". */
+/** A quantity and its noun: "1 item", "2 items". */
 export const plural = (value, noun) => `${number(value)} ${noun}${value === 1 ? "" : "s"}`;
 
 /** Bytes in binary units: "3.2 GiB". */
@@ -22,14 +22,14 @@ export function bytes(value) {
   return `${at && value < 10 ? value.toFixed(1) : Math.round(value)} ${units[at]}`;
 }
 
-/** "2026-01-05" and "09:59:57.027374" of a time; both in UTC. */
+/** Date and time of day in UTC: ["2026-01-05", "09:59:57.027374"]. */
 export function dateAndTime(time_us) {
   const milliseconds = Math.floor(time_us / 1000);
   const [date, time] = new Date(milliseconds).toISOString().slice(0, -1).split("T");
   return [date, time + String(time_us - milliseconds * 1000).padStart(3, "0")];
 }
 
-/** A time with as many digits as a step of `step_us` needs. */
+/** A time with the precision that steps of `step_us` need. */
 export function timeText(time_us, step_us = 1) {
   const [date, time] = dateAndTime(time_us);
   if (step_us >= 86_400e6) return date;
@@ -38,7 +38,7 @@ export function timeText(time_us, step_us = 1) {
   return `${date} ${time.slice(0, step_us >= 1000 ? 12 : 15)}`;
 }
 
-/** How long: "250 µs", "4.2 s", "3 h", "12 d". */
+/** A duration: "250 µs", "4.2 s", "3 h", "12 d". */
 export function duration(length_us) {
   const units = [[86_400e6, "d"], [3_600e6, "h"], [60e6, "min"], [1e6, "s"], [1e3, "ms"], [1, "µs"]];
   const [size, name] = units.find(([size]) => length_us >= size * 0.995) ?? units.at(-1);
@@ -46,18 +46,18 @@ export function duration(length_us) {
   return `${value < 10 ? Number(value.toFixed(1)) : Math.round(value)} ${name}`;
 }
 
-/** An address and its port, as RFC 5952 and RFC 3986 write them. */
+/** An address with its port, written as in RFC 5952 and RFC 3986. */
 export function endpoint(address, port) {
   if (!port) return address;
   return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
-/** What a match found beyond its rule's name: version, vendor, operating system; its type otherwise. */
+/** Version, vendor and operating system that a match found; the type of its rule if it found none of them. */
 export function found(match) {
   return [match.version, match.vendor, match.os].filter(Boolean).join(", ") || match.type;
 }
 
-/** The class that stands for several: the first of CLASSES. */
+/** The most important class among these matches. */
 export function foremost(matches) {
   return CLASSES.find((name) => matches.some((match) => match.class === name)) ?? "none";
 }

@@ -1,4 +1,4 @@
-/** Single keys for the whole page; what is inside a part of it is that part's own. */
+/** Single-key commands for the whole page; keys inside a part of it are handled there. */
 
 import { $ } from "./dom.js";
 import { keysAreOn } from "./dialogs.js";
@@ -19,7 +19,7 @@ const COMMANDS = {
   c: () => $("copy-link").click(),
 };
 
-/** Listen. */
+/** Listen for keys. */
 export function start() {
   addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;

@@ -1,10 +1,10 @@
-/** Lines above everything else: what is wrong, or still under way. */
+/** Notices at the top of the page: errors, and work in progress. */
 
 import { $, h } from "./dom.js";
 
 const shown = new Map();
 
-/** Show, change or (without a kind) take away the notice of this name; none is shown twice. Kinds: "info", "error". */
+/** Show or replace the notice of this name; remove it if `kind` is null. Kinds: "info", "error". The same text shows once. */
 export function notice(name, kind, ...content) {
   const text = content.map((part) => (typeof part === "string" ? part : part.outerHTML)).join("");
   if (shown.get(name)?.text === text && kind) return;

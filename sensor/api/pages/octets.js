@@ -1,32 +1,32 @@
-/** A frame in hexadecimal and as text, side by side; the same bytes are marked in both. */
+/** A frame in hexadecimal and as text, side by side, with the same bytes marked in both. */
 
 import { h } from "./dom.js";
 import { foremost } from "./format.js";
 import { cutAtEdges, holds, narrowest } from "./spans.js";
 
 /**
- * Show the bytes of a frame, `width` to a row.
+ * Show the bytes of a frame, `width` per row.
  *
- * `on.hover(span | null)` and `on.choose(span)` are called with the layer or field under the pointer, or reached with the
- * arrow keys. The element returned has `light(span | null)`, `choose(span | null)` and `reveal(span)`, which scrolls.
+ * `on.hover(span | null)` is called with the layer or field under the pointer, `on.choose(span)` with the one clicked or
+ * reached by arrow keys. The returned element has `light(span | null)`, `choose(span | null)` and `reveal(span)`, which scrolls.
  */
 export function octets(frame, spans, width, on) {
-  const pieces = cutAtEdges(spans, frame.length, width);
-  const element = h("div", { class: "octets", tabindex: 0, role: "group", "aria-label": "Bytes; arrow keys go from field to field" });
-  for (const piece of pieces) {
-    if (piece.start % width === 0) element.append(emptyRow(piece.start));
-    const matches = spans.matches.filter((match) => holds(match, piece));
+  const parts = cutAtEdges(spans, frame.length, width);
+  const element = h("div", { class: "octets", tabindex: 0, role: "group", "aria-label": "Bytes; arrow keys move from field to field" });
+  for (const part of parts) {
+    if (part.start % width === 0) element.append(emptyRow(part.start));
+    const matches = spans.matches.filter((match) => holds(match, part));
     const [, hex, text] = element.lastChild.children;
-    piece.elements = [run(hexText(frame, piece, width), matches), run(asciiText(frame, piece), matches)];
-    hex.append(piece.elements[0]);
-    text.append(piece.elements[1]);
-    for (const part of piece.elements) part.dataset.start = piece.start;
+    part.elements = [run(hexText(frame, part, width), matches), run(asciiText(frame, part), matches)];
+    hex.append(part.elements[0]);
+    text.append(part.elements[1]);
+    for (const node of part.elements) node.dataset.start = part.start;
   }
 
   let chosen = null;
   const toggle = (name, span) => {
-    for (const piece of pieces) {
-      for (const part of piece.elements) part.classList.toggle(name, span !== null && holds(span, piece));
+    for (const part of parts) {
+      for (const node of part.elements) node.classList.toggle(name, span !== null && holds(span, part));
     }
   };
   element.light = (span) => toggle("lit", span);
@@ -36,10 +36,10 @@ export function octets(frame, spans, width, on) {
     element.reveal(span);
   };
   element.reveal = (span) => {
-    const line = pieces.find((piece) => span && holds(span, piece))?.elements[0].closest(".line");
+    const line = parts.find((part) => span && holds(span, part))?.elements[0].closest(".line");
     if (!line) return;
     const top = line.offsetTop;
-    const below = top + line.offsetHeight * 3; // a hit often has a second line
+    const below = top + line.offsetHeight * 3; // a match often continues on the next line
     const isSeen = top >= element.scrollTop && below <= element.scrollTop + element.clientHeight;
     if (!isSeen) element.scrollTop = top - element.clientHeight / 3;
   };
@@ -66,7 +66,7 @@ export function octets(frame, spans, width, on) {
   return element;
 }
 
-/** The bytes of lower-case hexadecimal text. */
+/** Return the bytes of hexadecimal text. */
 export function fromHex(text) {
   return Uint8Array.from({ length: text.length / 2 }, (_, at) => parseInt(text.substr(at * 2, 2), 16));
 }

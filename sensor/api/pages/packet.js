@@ -1,4 +1,4 @@
-/** One packet: who spoke to whom, what hit, layers and bytes, and its files. */
+/** One packet: addresses, matches, layers, bytes, and downloads. */
 
 import { address, getJson } from "./client.js";
 import { $, announce, h } from "./dom.js";
@@ -15,20 +15,20 @@ const narrow = matchMedia("(max-width: 700px)");
 
 let request = new AbortController();
 let packet = null;
-let byRow = null; // the views of bytes and of layers that are shown
+let views = null; // the views of layers and of bytes that are shown
 
-/** Draw anew when the width of a row of bytes changes. */
+/** Redraw when the number of bytes per row changes. */
 export function start() {
   narrow.addEventListener("change", () => packet && draw());
 }
 
-/** Show the packet of the view, or none. `known` is what the table knows of it. Throws AbortError. */
+/** Show the packet of the current view, or none. `known` is its item in the table, if loaded. */
 export async function load(known) {
   request.abort();
   request = new AbortController();
   const { key } = current();
   packet = null;
-  byRow = null;
+  views = null;
   $("packet").hidden = !key;
   cover();
   if (!key) return $("packet").replaceChildren();
@@ -45,17 +45,17 @@ export async function load(known) {
   $("packet").removeAttribute("aria-busy");
 }
 
-/** Mark the bytes of the view. */
+/** Mark the bytes that the current view names. */
 export function showBytes() {
-  if (byRow) byRow.forEach((shown) => shown.choose(spanOfView()));
+  if (views) views.forEach((shown) => shown.choose(spanOfView()));
 }
 
-/** Put the keyboard on the layers. */
+/** Move the keyboard focus to the layers. */
 export function focus() {
   ($("packet").querySelector("[role=treeitem][tabindex='0']") ?? $("packet")).focus();
 }
 
-/** Where a packet covers everything, what is under it cannot be reached. */
+/** On a narrow screen the packet covers the page; make the rest of it unreachable. */
 function cover() {
   const covered = narrow.matches && current().key !== "";
   for (const element of [$("top"), $("search-panel"), $("timeline"), $("results")]) element.inert = covered;
@@ -67,14 +67,14 @@ function draw() {
   const spans = spansOf(packet);
   const frame = fromHex(packet.frame);
   const on = {
-    hover: (span) => byRow.forEach((shown) => shown.light(span)),
+    hover: (span) => views.forEach((shown) => shown.light(span)),
     choose: (span) => change({ bytes: `${span.start}-${span.end}` }, { replace: true }),
   };
   const width = narrow.matches ? 8 : 16;
-  byRow = [tree(spans, on), octets(frame, spans, width, on)];
-  $("packet").replaceChildren(head(packet), h("div", { class: "views" }, ...byRow));
+  views = [tree(spans, on), octets(frame, spans, width, on)];
+  $("packet").replaceChildren(head(packet), h("div", { class: "views" }, ...views));
   showBytes();
-  if (!spanOfView()) byRow[1].reveal(spans.matches[0]);
+  if (!spanOfView()) views[1].reveal(spans.matches[0]);
 }
 
 function spanOfView() {
@@ -85,16 +85,16 @@ function spanOfView() {
   return all.find((span) => span.start === start && span.end === end) ?? narrowest({ layers, fields }, start) ?? null;
 }
 
-function head(piece, withFiles = true) {
-  const [date, time] = dateAndTime(piece.time_us);
-  const cut = piece.caplen < piece.wirelen ? `${piece.caplen} of ${piece.wirelen} bytes kept` : `${piece.wirelen} bytes`;
-  const where = [piece.interface && `interface ${piece.interface}`, piece.vlan.length && `VLAN ${piece.vlan.join(" in ")}`,
-    `device ${piece.devid}`, `${piece.file} at ${piece.offset}`].filter(Boolean);
+function head(item, withFiles = true) {
+  const [date, time] = dateAndTime(item.time_us);
+  const cut = item.caplen < item.wirelen ? `${item.caplen} of ${item.wirelen} bytes kept` : `${item.wirelen} bytes`;
+  const where = [item.interface && `interface ${item.interface}`, item.vlan.length && `VLAN ${item.vlan.join(" in ")}`,
+    `device ${item.devid}`, `${item.file} at ${item.offset}`].filter(Boolean);
   return h("header", {},
-    h("h2", {}, h("span", { class: "data" }, `${date} ${time}`), " ", h("span", { class: "data talk" }, piece.protocol, " ",
-      side(piece.sip, piece.sport), " → ", side(piece.dip, piece.dport))),
+    h("h2", {}, h("span", { class: "data" }, `${date} ${time}`), " ", h("span", { class: "data talk" }, item.protocol, " ",
+      side(item.sip, item.sport), " → ", side(item.dip, item.dport))),
     h("p", { class: "where" }, `${cut} · ${where.join(" · ")}`),
-    h("div", { class: "actions" }, ...(withFiles ? files(piece) : []), closeButton()));
+    h("div", { class: "actions" }, ...(withFiles ? files(item) : []), closeButton()));
 }
 
 function bare(key) {
@@ -112,8 +112,8 @@ function side(ip, port) {
   return h("span", {}, pivot("network", ip, text.slice(0, at - 1)), ":", pivot("port", port, text.slice(at)));
 }
 
-function files(piece) {
-  const own = `evidence/${encodeURIComponent(piece.key)}`;
+function files(item) {
+  const own = `evidence/${encodeURIComponent(item.key)}`;
   const link = (path, text, label) => h("a", { href: address(`${own}/${path}`), download: "", "aria-label": label,
     onclick: download }, text);
   return [

@@ -1,8 +1,8 @@
-/** Which bytes belong to what. Spans are {start, end}, half open, in bytes of the frame. */
+/** Spans of bytes: {start, end}, half-open offsets in the frame. */
 
 import { CLASSES } from "./format.js";
 
-/** Layers, their fields, and the matches of a packet (what says most first) as spans; each knows where it stands. */
+/** Return layers, fields and matches (most important first) of a packet as spans; each has its path in the tree. */
 export function spansOf(packet) {
   const layers = packet.layers.map((layer, at) => ({ ...layer, path: `${at}` }));
   const fields = layers.flatMap((layer) => layer.fields.map((field, at) => ({ ...field, path: `${layer.path}.${at}` })));
@@ -17,13 +17,13 @@ export function spansOf(packet) {
   return { layers, fields, matches };
 }
 
-/** The narrowest layer or field that holds this byte, or undefined. */
+/** Return the narrowest layer or field that contains this byte, or undefined. */
 export function narrowest({ layers, fields }, byte) {
   const holding = [...fields, ...layers].filter(({ start, end }) => start <= byte && byte < end);
   return holding.sort((one, other) => one.end - one.start - (other.end - other.start))[0];
 }
 
-/** Cut 0..length at the edges of all spans and at each multiple of `width`: pieces no span crosses, by row. */
+/** Cut 0..length at the edges of all spans and at each multiple of `width`; return the resulting spans in order. */
 export function cutAtEdges({ layers, fields, matches }, length, width) {
   const edges = new Set([0, length]);
   for (const { start, end } of [...layers, ...fields, ...matches]) edges.add(start).add(end);
@@ -32,5 +32,5 @@ export function cutAtEdges({ layers, fields, matches }, length, width) {
   return sorted.slice(1).map((end, at) => ({ start: sorted[at], end }));
 }
 
-/** Whether `span` holds all of `piece`. */
-export const holds = (span, piece) => span.start <= piece.start && piece.end <= span.end;
+/** Return true if `span` contains all of `part`. */
+export const holds = (span, part) => span.start <= part.start && part.end <= span.end;

@@ -1,4 +1,4 @@
-/** The table of evidence: rows that are reused while the list grows, one of which can be reached and opened by keys. */
+/** The table of evidence. Rows are reused while the list grows; one row at a time is in the tab order. */
 
 import { $, h } from "./dom.js";
 import { dateAndTime, endpoint, foremost, found } from "./format.js";
@@ -9,9 +9,9 @@ const PAGE_ROWS = 15;
 let rows = new Map();
 let open = () => {};
 let opened = "";
-let hadFocus = false; // the keyboard was on a row that is gone
+let hadFocus = false; // true if the focus was on a row that was removed
 
-/** Listen; `onOpen(key, again)` is called for a row that was chosen, `again` when it was already open. */
+/** Listen for events; `onOpen(key, again)` is called for a chosen row, with `again` true if it was already open. */
 export function start(onOpen) {
   open = onOpen;
   $("rows").addEventListener("click", (event) => {
@@ -22,16 +22,16 @@ export function start(onOpen) {
   $("rows").addEventListener("focus", focus);
 }
 
-/** Forget the rows: another search may have to show the same pieces in another way. */
+/** Remove all rows: another search may show the same items differently. */
 export function clear() {
   hadFocus = $("rows").contains(document.activeElement);
   rows = new Map();
   $("rows").replaceChildren();
 }
 
-/** Show these pieces, newest first. Rows of pieces that were there before stay the same elements. */
-export function show(pieces) {
-  const kept = new Map(pieces.map((piece) => [piece.key, rows.get(piece.key) ?? row(piece)]));
+/** Show these items, newest first. Items shown before keep their elements. */
+export function show(items) {
+  const kept = new Map(items.map((item) => [item.key, rows.get(item.key) ?? row(item)]));
   hadFocus ||= $("rows").contains(document.activeElement);
   for (const [key, element] of rows) if (!kept.has(key)) element.remove();
   let after = null;
@@ -54,7 +54,7 @@ export function mark(key) {
   reachOnly(reachable);
 }
 
-/** Put the keyboard on the row that is open, or else on the first one. */
+/** Move the keyboard focus to the open row, or else to the first one. */
 export function focus() {
   (rows.get(opened) ?? $("rows").querySelector("tr[tabindex='0']") ?? $("rows").firstElementChild)?.focus();
 }
@@ -64,7 +64,7 @@ export function reveal() {
   rows.get(opened)?.scrollIntoView({ block: "nearest" });
 }
 
-/** Whether the list is scrolled to its newest piece. */
+/** Return true if the list is scrolled to its newest item. */
 export const isAtTop = () => $("list").scrollTop < 40 && scrollY < 40;
 
 function reachOnly(row) {
@@ -94,35 +94,35 @@ function onKey(event) {
   event.preventDefault();
 }
 
-/** The match that was searched for, or that says most. */
+/** Return the match of the searched rule or class, or else the most important one. */
 function leadingMatch(matches) {
   const { rule, class: wanted } = current();
   const name = wanted || foremost(matches);
   return matches.find((match) => String(match.rule) === rule) ?? matches.find((match) => match.class === name);
 }
 
-function row(piece) {
-  const { matches } = piece;
+function row(item) {
+  const { matches } = item;
   const first = leadingMatch(matches);
   const leading = first?.class ?? "none";
   const others = matches.filter((match) => match !== first);
   const more = others.length ? `+${others.length}` : "";
-  const [date, time] = dateAndTime(piece.time_us);
+  const [date, time] = dateAndTime(item.time_us);
   const name = first?.name ?? "kept for its flow";
   const element = h("tr", { role: "row", tabindex: -1, class: leading, "aria-selected": "false" },
-    cell("time", h("span", { class: "date" }, date), " ", h("time", { datetime: piece.time }, time)),
+    cell("time", h("span", { class: "date" }, date), " ", h("time", { datetime: item.time }, time)),
     cell("rule", h("span", { class: "mark", "aria-hidden": "true" }), h("span", { class: "unseen" }, `${leading}: `),
       h("span", { class: "name" }, name), first && h("span", { class: "id" }, first.rule),
       more && h("span", { class: "more", title: others.map((match) => match.name).join("\n") }, more)),
     cell("found", first ? found(first) : ""),
-    cell("source", endpoint(piece.sip, piece.sport)),
-    cell("destination", endpoint(piece.dip, piece.dport)),
-    cell("protocol", piece.protocol),
-    cell("length", String(piece.wirelen)),
-    cell("vlan", piece.vlan.join(" ")),
-    cell("origin", `${piece.devid} ${piece.interface}`),
+    cell("source", endpoint(item.sip, item.sport)),
+    cell("destination", endpoint(item.dip, item.dport)),
+    cell("protocol", item.protocol),
+    cell("length", String(item.wirelen)),
+    cell("vlan", item.vlan.join(" ")),
+    cell("origin", `${item.devid} ${item.interface}`),
   );
-  element.dataset.key = piece.key;
+  element.dataset.key = item.key;
   return element;
 }
 

@@ -1,7 +1,7 @@
 /**
- * The histogram: pieces of evidence over time, stacked by rule class. The range in it is chosen in brush.js.
+ * The histogram: evidence over time, stacked by rule class. brush.js selects ranges in it.
  *
- * The API counts without the text of a search: payloads are not in its index.
+ * The API ignores the text filter in a histogram, because its index does not contain payloads.
  */
 
 import { getJson } from "./client.js";
@@ -18,17 +18,17 @@ const AXIS = 16; // pixels below the bars
 let histogram = null;
 let request = new AbortController();
 
-/** The histogram that is shown, or null: {since_us, until_us, bin_us, bins}. */
+/** Return the histogram shown, or null: {since_us, until_us, bin_us, bins}. */
 export const shown = () => histogram;
 
-/** Draw anew when the window's size or colours change, and tell of the bin under the pointer. */
+/** Redraw when the size changes, and describe the bin under the pointer. */
 export function start() {
   new ResizeObserver(draw).observe($("chart"));
-  $("chart").addEventListener("pointermove", (event) => tell(binAt(event.clientX)));
-  $("chart").addEventListener("pointerleave", () => tell(null));
+  $("chart").addEventListener("pointermove", (event) => describe(binAt(event.clientX)));
+  $("chart").addEventListener("pointerleave", () => describe(null));
 }
 
-/** Fetch and draw what the view asks for. Throws Problem. */
+/** Fetch and draw the histogram of the current view. Throws Problem. */
 export async function load() {
   request.abort();
   request = new AbortController();
@@ -36,33 +36,33 @@ export async function load() {
   const answer = await getJson("histogram", { ...query(), bins }, request.signal);
   histogram = answer.bins.length && answer.until_us > answer.since_us ? answer : null;
   draw();
-  tell(null);
+  describe(null);
   return histogram;
 }
 
-/** Pieces of evidence in the whole range. */
+/** Return the number of items in the whole range. */
 export const total = () => histogram?.bins.reduce((sum, bin) => sum + bin.total, 0) ?? 0;
 
-/** The time at a horizontal position of the window, within the range. */
+/** Return the time at a horizontal position of the window, within the range. */
 export function timeAt(clientX) {
   const box = $("chart").getBoundingClientRect();
   const share = Math.min(1, Math.max(0, (clientX - box.left) / box.width));
   return Math.round(histogram.since_us + share * (histogram.until_us - histogram.since_us));
 }
 
-/** The part of the width at which a time stands, 0 to 1. */
+/** Return the position of a time as a share of the width, 0 to 1. */
 export function shareOf(time_us) {
   return (time_us - histogram.since_us) / (histogram.until_us - histogram.since_us);
 }
 
-/** The bin at a horizontal position, or null. */
+/** Return the bin at a horizontal position, or null. */
 export function binAt(clientX) {
   if (!histogram) return null;
   const at = Math.floor((timeAt(clientX) - histogram.since_us) / histogram.bin_us);
   return histogram.bins[Math.min(at, histogram.bins.length - 1)];
 }
 
-function tell(bin) {
+function describe(bin) {
   const counts = {};
   for (const { classes } of bin ? [bin] : histogram?.bins ?? []) {
     for (const [name, count] of Object.entries(classes)) counts[name] = (counts[name] ?? 0) + count;
@@ -75,7 +75,7 @@ function tell(bin) {
   const [first, last] = [timeText(from, step), timeText(to, step)];
   const until = first.slice(0, 10) === last.slice(0, 10) ? last.slice(11) : last;
   $("span").replaceChildren(h("span", { class: "data" }, `${first} – ${until}`), ` UTC · ${duration(to - from)}`,
-    current().text ? " · text not counted" : "");
+    current().text ? " · text filter ignored" : "");
 }
 
 function stackOf(bin) {
@@ -93,7 +93,7 @@ function draw() {
   const stacks = histogram.bins.map(stackOf);
   const heights = stacks.map((stack) => stack.reduce((sum, [, count]) => sum + count, 0));
   const most = Math.max(1, ...heights);
-  bars.setAttribute("aria-label", `Pieces of evidence over time: ${number(total())}, at most ${number(most)} in a bar`);
+  bars.setAttribute("aria-label", `Evidence over time: ${number(total())} items, at most ${number(most)} per bar`);
   bars.append(...grid(width, height, most));
   histogram.bins.forEach((bin, at) => {
     const left = shareOf(bin.time_us) * width;
@@ -103,7 +103,7 @@ function draw() {
   });
 }
 
-/** One bin's stack; the least of it is two pixels high, so that a single hit among thousands is seen. */
+/** Draw one bin's stack; each part is at least two pixels high, so that one match among thousands is visible. */
 function column(stack, x, width, height, most) {
   let bottom = height;
   return stack.filter(([, count]) => count).map(([name, count]) => {
@@ -113,7 +113,7 @@ function column(stack, x, width, height, most) {
   });
 }
 
-/** A tick's text: the time of day, and the date where a day begins. */
+/** Return a tick's label: the time of day, or the date at midnight. */
 function label(time_us, step_us) {
   const text = timeText(time_us, step_us);
   return step_us < 86_400e6 && time_us % 86_400e6 ? text.slice(11) : text.slice(0, 10);

@@ -1,12 +1,12 @@
-/** The layers of a packet and their fields, as a tree (WAI-ARIA practices: tree view). */
+/** The layers and fields of a packet as a tree (WAI-ARIA practices: tree view). */
 
 import { h } from "./dom.js";
 
 /**
  * Show layers and fields.
  *
- * `on.hover(span | null)` and `on.choose(span)` are called for the item under the pointer or under the keyboard. The
- * element returned has `light(span | null)` and `choose(span | null)`.
+ * `on.hover(span | null)` is called for the item under the pointer, `on.choose(span)` for the one chosen by pointer or
+ * keyboard. The returned element has `light(span | null)` and `choose(span | null)`.
  */
 export function tree({ layers, fields, matches }, on) {
   const items = new Map();

@@ -1,6 +1,6 @@
 /**
- * The view: filters, time range, packet, marked bytes. All of it is in the address bar and nowhere else, so that a link
- * reopens it and the browser's Back undoes it.
+ * The view: filters, time range, open packet, marked bytes. Its only state is the address, so that a link reopens it
+ * and the browser's Back undoes a step.
  */
 
 export const FILTERS = ["text", "network", "port", "protocol", "class", "rule", "devid"];
@@ -34,13 +34,13 @@ addEventListener("popstate", () => {
   notify(before);
 });
 
-/** The view as it is; every value is text, empty where it is not set. */
+/** Return the current view; every value is text, empty if not set. */
 export const current = () => view;
 
-/** Call `listener` with the set of names that changed, whenever some did. */
+/** Call `listener` with the set of changed names after every change. */
 export const onChange = (listener) => listeners.push(listener);
 
-/** Change some of it. `replace` leaves no step in the history. */
+/** Change parts of the view. `replace` adds no step to the history. */
 export function change(patch, { replace = false } = {}) {
   if (Object.entries(patch).every(([name, value]) => view[name] === value)) return;
   const before = view;
@@ -52,23 +52,23 @@ export function change(patch, { replace = false } = {}) {
 /** Change the time range: {last: one of LASTS, or "all"} or {since_us, until_us}. */
 export const changeRange = (range, how) => change({ ...NO_RANGE, ...range }, how);
 
-/** Since and until in microseconds as the API takes them; what is open is left out. */
+/** Return since_us and until_us for the API; an open end is left out. */
 export function range() {
   if (LASTS[view.last]) return { since_us: Date.now() * 1000 - LASTS[view.last] };
   const { since_us, until_us } = view;
   return { ...(since_us && { since_us }), ...(until_us && { until_us }) };
 }
 
-/** The filters that are set, and the time range, as the API takes them. */
+/** Return the filters that are set and the time range, as parameters for the API. */
 export function query() {
   const filters = FILTERS.filter((name) => view[name] !== "").map((name) => [name, view[name]]);
   return { ...Object.fromEntries(filters), ...range() };
 }
 
-/** Whether a time range that ends has been chosen: nothing new will fall into it. */
+/** Return true if the chosen time range has ended, so that no new evidence falls into it. */
 export const isClosed = () => !view.last && view.until_us !== "" && Number(view.until_us) <= Date.now() * 1000;
 
-/** A link to exactly what is seen now: a range that moves with the clock is held. */
+/** Return a link to what is shown now: a range relative to the current time becomes a fixed one. */
 export function link() {
   const held = view.last ? { last: "", since_us: String(range().since_us ?? ""), until_us: String(Date.now() * 1000) } : {};
   return location.origin + address({ ...view, ...held });

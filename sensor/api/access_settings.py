@@ -1,4 +1,4 @@
-"""Who may ask, as far as the settings say: what does not fit together, or would let strangers in."""
+"""Checks of the settings that decide who may use the API. Runs in the API process and in `sensor doctor`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sensor.config.settings import Settings
 
 
 def loopback_names(host: str) -> frozenset[str] | None:
-    """Return the names a loopback address is asked by; None for any other address."""
+    """Return the host names of a loopback address; None for any other address."""
     if not ipaddress.ip_address(host).is_loopback:
         return None
     return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host})
 
 
 def tls_faults(settings: Settings) -> Iterator[str]:
-    """Say what is wrong with the TLS files, a line each."""
+    """Yield one line per fault in the TLS settings."""
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        yield "tls_cert and tls_key: name both, or neither"
+        yield "tls_cert and tls_key: set both, or neither"
     if settings.tls_client_ca and not settings.tls_cert:
-        yield "tls_client_ca: client certificates need TLS; name tls_cert and tls_key too"
+        yield "tls_client_ca: client certificates need TLS; set tls_cert and tls_key too"
     named = {name: getattr(settings, name) for name in ("tls_cert", "tls_key", "tls_client_ca")}
     readable = True
     for name, path in named.items():
@@ -43,15 +43,15 @@ def tls_faults(settings: Settings) -> Iterator[str]:
 
 
 def token_fault(settings: Settings) -> str | None:
-    """Say that nobody could ask, for want of a token.
+    """Return a fault if clients need a token and there is none; None otherwise.
 
     Raises:
-        EvidenceError: The file of the tokens cannot be read.
+        EvidenceError: the token file cannot be read.
     """
     needs_tokens = settings.token_required or loopback_names(settings.listen_host) is None
     if not needs_tokens or settings.tls_client_ca or TokenFile(settings.evidence).list():
         return None
     return (
-        f"listen: {settings.listen} needs a token; make one with `sensor token create NAME`,"
-        " or demand client certificates with tls_client_ca"
+        f"listen: {settings.listen} needs a token; create one with `sensor token create NAME`,"
+        " or require client certificates with tls_client_ca"
     )

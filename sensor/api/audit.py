@@ -1,0 +1,62 @@
+"""The audit log: who was given which evidence, and who was refused. Runs in the API process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from starlette.types import Scope
+
+from sensor.api.tokens import Role
+
+_REFUSED = (401, 403, 421)
+
+audit_log = logging.getLogger("sensor.audit")
+
+
+class Identity(NamedTuple):
+    """Name and role of a client."""
+
+    name: str
+    role: Role
+
+
+LOCAL = Identity("local", "admin")
+"""Identity of every user of this host while loopback needs no token."""
+
+
+@dataclass
+class AccessRecord:
+    """One request and what it was given; becomes a line of the audit log."""
+
+    identity: Identity | None = None
+    items: int | None = None
+    """Evidence items in the response; None for a response without evidence."""
+    truncated: bool = False
+    is_wanted: bool = True
+    """False once the client of a download has gone."""
+    status: int = 0
+    sent_bytes: int = 0
+    started_s: float = field(default_factory=time.monotonic)
+
+
+def write_audit(scope: Scope, record: AccessRecord) -> None:
+    """Log a request if it was given evidence or was refused."""
+    if record.items is None and record.status not in _REFUSED:
+        return
+    line = {
+        "time_us": time.time_ns() // 1000,
+        "client": scope["client"][0] if scope.get("client") else None,
+        "who": record.identity.name if record.identity else None,
+        "path": scope["path"],
+        "query": scope["query_string"].decode("latin-1"),
+        "status": record.status,
+        "pieces": record.items or 0,
+        "bytes": record.sent_bytes,
+        "truncated": record.truncated,
+        "ms": round((time.monotonic() - record.started_s) * 1000, 1),
+    }
+    audit_log.info("%s", json.dumps(line))

@@ -1,0 +1,59 @@
+"""Routes that answer evidence as capture files. Runs in the API process."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from sensor.api.backend import UsesBackend, UsesRecord
+from sensor.api.download import MEDIA_TYPES, file_response
+from sensor.api.parameters import Filters
+from sensor.api.problem import documented
+from sensor.evidence.export import Container
+
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A capture file of at most `X-Limit-Bytes` bytes; packets beyond that are left out",
+        "content": {
+            media_type: {"schema": {"type": "string", "format": "binary"}}
+            for media_type in MEDIA_TYPES.values()
+        },
+    }
+}
+
+router = APIRouter(tags=["downloads"])
+
+
+@router.get(
+    "/api/v1/evidence/{key}/flow.{container}",
+    response_class=Response,
+    responses={**_FILE, **documented(404)},
+)
+def download_flow(key: str, container: Container, backend: UsesBackend, record: UsesRecord) -> Response:
+    """Download the evidence of the item's flow, both directions, within an hour."""
+    stored = backend.find(key)
+    flow = backend.index.flow(stored)
+    return file_response(flow, container, f"{stored.key}-flow", backend.download_max_bytes, record)
+
+
+@router.get(
+    "/api/v1/evidence/{key}/{container}",
+    response_class=Response,
+    responses={**_FILE, **documented(404, 410)},
+)
+def download_packet(key: str, container: Container, backend: UsesBackend, record: UsesRecord) -> Response:
+    """Download one packet."""
+    stored = backend.find(key)
+    backend.read([stored])
+    return file_response([stored], container, stored.key, backend.download_max_bytes, record)
+
+
+@router.get("/api/v1/export.{container}", response_class=Response, responses=dict(_FILE))
+def export_evidence(
+    container: Container, filters: Annotated[Filters, Query()], backend: UsesBackend, record: UsesRecord
+) -> Response:
+    """Download all evidence that passes the filters, oldest first, up to the configured size."""
+    items = backend.index.iterate(filters.query(), lambda: record.is_wanted)
+    return file_response(items, container, "evidence", backend.download_max_bytes, record)
