@@ -1,4 +1,4 @@
-"""What came of a capture: is all that was expected found, and does it add up? Runs in the demo."""
+"""Checks and tables of a capture: expected matches, counters, evidence. Runs in the demo."""
 
 from __future__ import annotations
 
@@ -22,66 +22,66 @@ TEXT_WIDTH = 40
 
 
 def missing(expected: list[Expected], found: list[Found]) -> Iterator[str]:
-    """Name what the traffic holds and no match points at: same class, ends, and overlapping bytes."""
-    for one in expected:
-        place = (one.rule_class, one.protocol, one.sip, one.sport, one.dip, one.dport)
+    """Yield each expected match that was not found with the same class, hosts and overlapping bytes."""
+    for text in expected:
+        place = (text.rule_class, text.protocol, text.sip, text.sport, text.dip, text.dport)
         if not any(
-            place == tuple(hit[key] for key in ("class", "protocol", "sip", "sport", "dip", "dport"))
-            and hit["start"] < one.end
-            and hit["end"] > one.start
-            for hit in found
+            place == tuple(match[key] for key in ("class", "protocol", "sip", "sport", "dip", "dport"))
+            and match["start"] < text.end
+            and match["end"] > text.start
+            for match in found
         ):
-            yield f"not found: {one.name}, {one.sip}:{one.sport} > {one.dip}:{one.dport}"
+            yield f"not found: {text.name}, {text.sip}:{text.sport} > {text.dip}:{text.dport}"
 
 
 def wrong_sums(counters: Counters, sent: int, files: list[Path]) -> Iterator[str]:
-    """Name every sum that is off, the frames sent and the records in the files included."""
+    """Yield each sum of counters that is wrong, also for the frames sent and the records in the files."""
     for left, right, total, parts in counters.equations():
         if total != parts:
             yield f"{left} is {total}, {right} is {parts}"
     if counters.seen != sent:
-        yield f"{sent} frames were sent, {counters.seen} seen"
+        yield f"{sent} frames were sent, but {counters.seen} were seen"
     records = 0
     for path in files:
         with path.open("rb") as file:
             records += sum(1 for _ in RecordReader(file))
     if records != counters.written:
-        yield f"{counters.written} frames were written, the files hold {records}"
+        yield f"{counters.written} frames were written, but the files hold {records}"
 
 
-def digest(found: list[Found]) -> Iterator[tuple[Found, int]]:
-    """Give every threat, and of each other rule its first match with the number of further ones."""
-    left = Counter(hit["rule"] for hit in found)
-    for hit in sorted(found, key=lambda hit: (CLASSES.index(hit["class"]), hit["time_us"])):
-        if hit["class"] == "threat":
-            yield hit, 0
-        elif hit["rule"] in left:
-            yield hit, left.pop(hit["rule"]) - 1
+def summarize(found: list[Found]) -> Iterator[tuple[Found, int]]:
+    """Yield every threat, and the first match of each other rule with the number of its further matches."""
+    left = Counter(match["rule"] for match in found)
+    for match in sorted(found, key=lambda match: (CLASSES.index(match["class"]), match["time_us"])):
+        if match["class"] == "threat":
+            yield match, 0
+        elif match["rule"] in left:
+            yield match, left.pop(match["rule"]) - 1
 
 
 def evidence_table(found: list[Found]) -> Table:
-    """Show a `digest` of the matches."""
+    """Build a table of the matches, summarized."""
     table = Table(title="Evidence", title_justify="left")
     for name in ("time", "class", "rule", "from", "to", "text"):
         table.add_column(name, overflow="fold")
-    for hit, more in digest(found):
-        moment = datetime.fromtimestamp(hit["time_us"] / 1e6, UTC)
-        label = [str(hit["rule"]), hit["name"], hit["version"], f"(+{more})" if more else None]
-        text = hit["text"] if len(hit["text"]) <= TEXT_WIDTH else hit["text"][: TEXT_WIDTH - 1] + "…"
+    for match, more in summarize(found):
+        moment = datetime.fromtimestamp(match["time_us"] / 1e6, UTC)
+        label = [str(match["rule"]), match["name"], match["version"], f"(+{more})" if more else None]
+        text = match["text"] if len(match["text"]) <= TEXT_WIDTH else match["text"][: TEXT_WIDTH - 1] + "…"
         table.add_row(
             f"{moment:%H:%M:%S.%f}",
-            hit["class"],
+            match["class"],
             " ".join(filter(None, label)),
-            f"{hit['sip']} {hit['sport']}",
-            f"{hit['dip']} {hit['dport']}",
+            f"{match['sip']} {match['sport']}",
+            f"{match['dip']} {match['dport']}",
             text,
-            style="red" if hit["class"] == "threat" else "",
+            style="red" if match["class"] == "threat" else "",
         )
     return table
 
 
 def counters_table(counters: Counters) -> Table:
-    """Show the law of the counters with this run's figures."""
+    """Build a table of the law of the counters with the figures of this run."""
     table = Table("counter", "frames", "is", "sum", "", title="Counters", title_justify="left")
     for left, right, total, parts in counters.equations():
         style = "green" if total == parts else "red"

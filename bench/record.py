@@ -1,7 +1,8 @@
-"""``python -m bench.record DIRECTORY``: all that is measured, as results of record; as root, half an hour.
+"""All measurements, written as results of record. Runs as ``python -m bench.record DIRECTORY``, as root.
 
-Each measurement writes what it found as JSON, the replays a page with plots, too. `bench/results/` keeps
-them; `sensor bench compare` says what changed since. Leave the machine alone meanwhile.
+Every result is written as JSON, that of the replays also as a page with plots. `bench/results/` keeps them;
+`sensor bench compare` shows the changes between two of them. It takes half an hour, in which nothing else
+should run on the machine.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ READ_FRAMES, READ_MATCHING = 200_000, 0.001
 
 
 def measurements(directory: Path, capture: Path) -> dict[str, list[str]]:
-    """Give the module and its arguments by the name of the result."""
+    """Return the module and its arguments for each result, by the name of the result."""
     page = str(directory / "replay.html")
-    of_sensor = {
+    bench_commands = {
         "kernel": ["kernel"],
         "reaching": ["kernel", "--capture", str(capture)],
         "ring": ["ring"],
@@ -33,16 +34,18 @@ def measurements(directory: Path, capture: Path) -> dict[str, list[str]]:
         "replay-attack": ["replay", "--profile", "attack"],
         "store": ["store"],
     }
-    return {name: ["sensor", "bench", *words] for name, words in of_sensor.items()} | {
+    return {name: ["sensor", "bench", *words] for name, words in bench_commands.items()} | {
         "peers": ["bench.peers"]
     }
 
 
 def main() -> int:
-    """Measure one after another, and write what was found."""
-    parser = argparse.ArgumentParser(prog="python -m bench.record", description=__doc__)
+    """Run one measurement after the other, and write the results."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.record", description="Run all measurements, and write their results."
+    )
     parser.add_argument("directory", type=Path)
-    parser.add_argument("only", nargs="*", metavar="NAME", help="of the measurements (default: all)")
+    parser.add_argument("only", nargs="*", metavar="NAME", help="measurements to run (default: all)")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sensor-record-") as temporary:

@@ -1,6 +1,7 @@
-"""A sensor whose matcher is slow, to see a measurement find it: ``python -m bench.slow_sensor run ...``.
+"""A sensor with a slow matcher, to test that measurements notice it. Runs as ``python -m bench.slow_sensor``.
 
-``SENSOR_BENCH_SLOW_US`` says how many microseconds of CPU time each candidate takes more.
+It takes the arguments of ``sensor``. Each candidate costs ``SENSOR_BENCH_SLOW_US`` microseconds of CPU time
+more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``sensor bench compare`` and ``sensor bench read``: what is said of two results, and of a file."""
+"""``sensor bench compare`` and ``sensor bench read``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SENSOR = [sys.executable, "-m", "sensor", "bench"]
 
 
 def result(least: float, median: float, most: float, cpu: str = "one") -> dict[str, Any]:
-    """Return what a measurement of one figure prints."""
+    """Return the result of a measurement with one figure."""
     spread = {"least": least, "median": median, "most": most}
     return {
         "machine": {"cpu": cpu},
@@ -35,25 +35,25 @@ def result(least: float, median: float, most: float, cpu: str = "one") -> dict[s
         (result(70, 80, 89), True),
     ],
 )
-def test_a_change_is_what_no_repeat_explains(after: dict[str, Any], changed: bool) -> None:
-    """Each figure is named by its row."""
+def test_a_change_is_beyond_the_spread_of_repeats(after: dict[str, Any], changed: bool) -> None:
+    """A figure is named after its row, and a change counts only if the repeats do not overlap."""
     [change] = compare(result(90, 100, 110), after)
     assert change.name == "rows office 2 workers zero_loss_pps"
     assert change.is_beyond_noise == changed
     assert change.ratio == after["rows"][0]["zero_loss_pps_spread"]["median"] / 100
 
 
-def test_what_makes_results_hard_to_compare_is_named() -> None:
-    """Another machine, warnings, figures without repeats."""
+def test_reasons_against_a_comparison_are_printed() -> None:
+    """Another machine, warnings and figures without repeats are reasons."""
     notes = list(differences(result(1, 2, 3), {**result(5, 5, 5, "two"), "warnings": ["busy"]}))
-    assert notes[0] == "cpu was one, is two"
-    assert "second: busy" in notes
-    assert any("noisy" in note for note in notes)
+    assert notes[0] == "cpu was one, is now two"
+    assert "after: busy" in notes
+    assert any("noise is unknown" in note for note in notes)
 
 
 @pytest.mark.usefixtures("use_few_rules")
 def test_reading_is_measured_and_compared(tmp_path: Path) -> None:
-    """The counts are those of the file, and a result equals itself."""
+    """The counts are those of the file, and a result compared with itself has no changes."""
     capture, out = tmp_path / "in.pcap", tmp_path / "out.json"
     write_capture(capture, generate(PROFILES["attack"], 1, 2000))
     flags = ["read", str(capture), "--quick", "--json"]
@@ -70,8 +70,8 @@ def test_reading_is_measured_and_compared(tmp_path: Path) -> None:
     assert "changed" not in shown
 
 
-def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
-    """With a message that says how to make one."""
+def test_a_file_without_a_result_is_refused(tmp_path: Path) -> None:
+    """The message says how to make a result."""
     for content in ("nonsense", "[]", "{}"):
         (tmp_path / "out.json").write_text(content)
         command = [*SENSOR, "compare", str(tmp_path / "out.json"), str(tmp_path / "out.json")]

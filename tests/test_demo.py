@@ -1,4 +1,4 @@
-"""The demo: it comes to its end by itself, tells when something is off, and leaves nothing behind."""
+"""The demo ends by itself, reports errors, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from processes import in_network, in_session, wait_until
 
 from bench import demo, outcome
 from sensor.bench.traffic.conversations import Expected
-from sensor.config.settings import OWN_RULES
+from sensor.config.settings import BUNDLED_RULES
 from sensor.counters import Counters
 from sensor.evidence.pcap import file_header
 
 REPOSITORY = Path(__file__).parent.parent
-PATIENCE_S = 60
+TIMEOUT_S = 60
 ONE_RULE = {"threat": {"rules": {"1": {"type": "mining", "name": "Stratum", "regex": "mining.subscribe"}}}}
 EXPECTED = Expected(
     "Log4Shell", "threat", 1, "TCP", "203.0.113.9", 4000, "192.0.2.1", 80, 30, 40, "${jndi:ldap"
@@ -41,8 +41,8 @@ FOUND = {
 
 
 @contextmanager
-def running_demo(directory: Path, rules: Path = OWN_RULES) -> Iterator[subprocess.Popen[str]]:
-    """Start the demo in a session of its own, by which its processes can be told from others."""
+def running_demo(directory: Path, rules: Path = BUNDLED_RULES) -> Iterator[subprocess.Popen[str]]:
+    """Start the demo in a session of its own, which identifies its processes."""
     with subprocess.Popen(
         [sys.executable, "-m", "bench.demo"],
         cwd=REPOSITORY,
@@ -56,10 +56,10 @@ def running_demo(directory: Path, rules: Path = OWN_RULES) -> Iterator[subproces
 
 
 @pytest.mark.kernel
-def test_the_demo_finds_all_and_adds_up(tmp_path: Path) -> None:
-    """It exits with 0, and the file it names holds evidence that tcpdump reads."""
+def test_the_demo_finds_every_attack(tmp_path: Path) -> None:
+    """It exits with 0, and tcpdump reads evidence from the file it names."""
     with running_demo(tmp_path) as process:
-        output = process.communicate(timeout=PATIENCE_S)[0]
+        output = process.communicate(timeout=TIMEOUT_S)[0]
     assert process.returncode == 0, output
     [path] = re.findall(r"^evidence (\S+\.pcap)$", output, re.MULTILINE)
     listing = subprocess.run(["tcpdump", "-A", "-r", path], check=True, capture_output=True).stdout
@@ -84,15 +84,15 @@ def test_the_demo_finds_all_and_adds_up(tmp_path: Path) -> None:
 def test_an_interrupted_demo_leaves_nothing_behind(
     tmp_path: Path, phase: str, number: signal.Signals
 ) -> None:
-    """Whenever and however it is ended, no process, namespace or interface of it remains."""
+    """Whenever and however it is stopped, no process, namespace or interface of it remains."""
     (tmp_path / "threat.json").write_text(json.dumps(ONE_RULE))
     with running_demo(tmp_path, rules=tmp_path) as process:
         assert process.stdout is not None
         line = next((line for line in process.stdout if phase in line), None)
-        assert line, f"the demo ended before it was {phase}"
+        assert line, f"the demo ended before it printed {phase!r}"
         network = Path(f"/proc/{process.pid}/ns/net").readlink()
         process.send_signal(number)
-        process.communicate(timeout=PATIENCE_S)
+        process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     wait_until(lambda: not in_session(process.pid))
     if network != Path("/proc/self/ns/net").readlink():
@@ -100,23 +100,23 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     assert not {demo.MIRROR, demo.SOURCE} & {path.name for path in Path("/sys/class/net").iterdir()}
 
 
-def test_what_is_found_has_to_be_at_its_place() -> None:
-    """A match counts only with the right class, ends and bytes."""
+def test_a_match_must_be_at_the_expected_place() -> None:
+    """A match counts only with the right class, hosts and bytes."""
     assert list(outcome.missing([EXPECTED], [FOUND])) == []
     for wrong in ({"class": "os"}, {"sip": "203.0.113.8"}, {"sport": 4001}, {"start": 40, "end": 41}):
         assert list(outcome.missing([EXPECTED], [FOUND | wrong])) != []
     assert list(outcome.missing([EXPECTED], [])) == ["not found: Log4Shell, 203.0.113.9:4000 > 192.0.2.1:80"]
 
 
-def test_counters_that_do_not_add_up_are_named(tmp_path: Path) -> None:
-    """Every line of the law is checked, and so are the frames sent and the records in the files."""
+def test_counters_that_do_not_add_up_are_reported(tmp_path: Path) -> None:
+    """Every line of the law is checked, and also the frames sent and the records in the files."""
     path = tmp_path / "202601051000.pcap"
     path.write_bytes(file_header(linktype=1) + (b"\0" * 8 + b"\x01\0\0\0" * 2 + b"x") * 2)
     good = Counters(
         seen=9, ignored={"port": 3, "not_ip": 1}, submitted=5, read=5, unmatched=3, matched=2, written=2
     )
     assert list(outcome.wrong_sums(good, 9, [path])) == []
-    assert list(outcome.wrong_sums(good, 10, [path])) == ["10 frames were sent, 9 seen"]
-    assert list(outcome.wrong_sums(good, 9, [])) == ["2 frames were written, the files hold 0"]
+    assert list(outcome.wrong_sums(good, 10, [path])) == ["10 frames were sent, but 9 were seen"]
+    assert list(outcome.wrong_sums(good, 9, [])) == ["2 frames were written, but the files hold 0"]
     for field, value in (("submit_failed", 1), ("in_ring", 1), ("undecodable", 1), ("suppressed", 1)):
         assert list(outcome.wrong_sums(replace(good, **{field: value}), 9, [path])) != []

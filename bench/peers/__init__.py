@@ -1,1 +1,1 @@
-"""Other programs beside sensor, on the same frames, with the same strings to look for."""
+"""Other programs beside sensor, with the same frames and the same strings to search for."""

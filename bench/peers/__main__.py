@@ -1,9 +1,9 @@
-"""``python -m bench.peers``: the highest rate at which each program keeps all it is to keep; as root.
+"""The highest rate at which each program keeps all expected frames.
 
-Each is started on a private wire, the same frames are sent, and what it kept is counted in its own
-file. tcpdump and dumpcap have no rules for payloads: they keep everything, which is their way to have
-what is needed later. What is not installed is named as not measured. Suricata keeps the packets of
-alerts (``conditional: alerts``, Suricata 7).
+Each program is started on a private wire, the same frames are sent, and the frames in its own files are
+counted. tcpdump and dumpcap have no rules for payloads and have to keep every frame. Suricata keeps the
+packets of alerts (``conditional: alerts``, Suricata 7). Programs that are not installed are listed as not
+measured. Runs as ``python -m bench.peers``, as root.
 """
 
 from __future__ import annotations
@@ -19,27 +19,31 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.peers.peer_trial import Bed
+from bench.peers.peer_trial import PeerRig
 from bench.peers.programs import NOT_MEASURED, PEERS, Peer
 from sensor.bench.machine import machine
-from sensor.bench.paced_capture import play
+from sensor.bench.paced_capture import write_paced_capture
 from sensor.bench.traffic.frames import write_capture
 from sensor.bench.traffic.profiles import PROFILES, generate
 from sensor.bench.wire import private_wire
 from sensor.errors import SensorError
 
 MATCHING = 0.01
-"""Share of generated traffic that is made to hold one of the strings."""
+"""Share of the generated frames made to hold one of the strings."""
 
 
 def main() -> int:
-    """Measure, and print the table."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
-    parser.add_argument("capture", nargs="?", type=Path, help="instead of generated traffic of an office")
-    parser.add_argument("--frames", type=int, default=50_000, help="of generated traffic")
-    parser.add_argument("--seconds", type=float, default=2, help="of a trial")
-    parser.add_argument("--halvings", type=int, default=5, help="steps of the search for the rate")
-    parser.add_argument("--json", action="store_true", help="what was found, with every trial")
+    parser.add_argument(
+        "capture", nargs="?", type=Path, help="capture to replay (default: generated office traffic)"
+    )
+    parser.add_argument("--frames", type=int, default=50_000, help="frames to generate (default 50,000)")
+    parser.add_argument("--seconds", type=float, default=2, help="length of a trial (default 2)")
+    parser.add_argument(
+        "--halvings", type=int, default=5, help="bisection steps of the search for the rate (default 5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with every trial")
     arguments = parser.parse_args()
     try:
         found = measure(arguments.capture, arguments.frames, arguments.seconds, arguments.halvings)
@@ -56,7 +60,7 @@ def main() -> int:
 
 
 def measure(capture: Path | None, frames: int, seconds: float, halvings: int) -> dict[str, Any]:
-    """Search the rate of every program that is installed."""
+    """Find the highest rate of every installed program."""
     where = machine()
     programs: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="sensor-peers-") as temporary, private_wire() as wire:
@@ -64,27 +68,27 @@ def measure(capture: Path | None, frames: int, seconds: float, halvings: int) ->
         if capture is None:
             capture = directory / "office.pcap"
             write_capture(capture, generate(PROFILES["office"], 1, frames, MATCHING))
-        bed = Bed(wire, play([capture], directory, 1, wire.mtu), directory)
+        rig = PeerRig(wire, write_paced_capture([capture], directory, 1, wire.mtu), directory)
         for peer in PEERS:
             if peer.binary == "sensor" or shutil.which(peer.binary):
-                programs[peer.binary] = _search(bed, peer, seconds, halvings)
+                programs[peer.binary] = _search(rig, peer, seconds, halvings)
             else:
                 programs[peer.binary] = {"not_measured": "not installed"}
     programs |= {name: {"not_measured": "not available"} for name in NOT_MEASURED}
     return {"bench": "peers", "machine": where, "trial_seconds": seconds, "programs": programs}
 
 
-def _search(bed: Bed, peer: Peer, seconds: float, halvings: int) -> dict[str, Any]:
-    """As fast as can be sent first; then halve what is between the rates that passed and that did not."""
-    fastest = bed.run(peer, seconds, None)
+def _search(rig: PeerRig, peer: Peer, seconds: float, halvings: int) -> dict[str, Any]:
+    """Send as fast as possible; if frames are lost, bisect between rates that passed and failed."""
+    fastest = rig.run(peer, seconds, None)
     trials, best = [fastest], fastest if fastest.is_without_loss else None
-    low, above = 0.0, fastest.offered_pps
+    low, high = 0.0, fastest.offered_pps
     for _ in range(0 if best else halvings):
-        trials.append(bed.run(peer, seconds, (low + above) / 2))
+        trials.append(rig.run(peer, seconds, (low + high) / 2))
         if trials[-1].is_without_loss:
             best, low = trials[-1], trials[-1].offered_pps
         else:
-            above = trials[-1].offered_pps
+            high = trials[-1].offered_pps
     return {
         "limited_by": "sender" if best is fastest else peer.binary,
         "zero_loss": best.as_dict() if best else None,
@@ -94,10 +98,10 @@ def _search(bed: Bed, peer: Peer, seconds: float, halvings: int) -> dict[str, An
 
 
 def table(programs: dict[str, Any]) -> Table:
-    """Lay out what was found."""
+    """Build a table of the results."""
     rows = Table(
-        "program", "no loss up to", "CPU us/frame", "of machine", "MiB", "kept",
-        title="same frames, same strings", caption=">: not more was sent",
+        "program", "no loss up to", "CPU us/frame", "all CPUs", "MiB", "kept",
+        title="same frames, same strings", caption=">: the sender was the limit",
     )  # fmt: skip
     for name, found in programs.items():
         if "not_measured" in found:

@@ -1,4 +1,4 @@
-"""One program, frames at one rate, and what it kept of them."""
+"""A trial of one program: frames at one rate, and those it kept. Runs in ``python -m bench.peers``."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from sensor.errors import CaptureFileError, SensorError
 from sensor.files.capture_file import CaptureFile
 from sensor.process.tied import tied
 
-PATIENCE_S = 60
+TIMEOUT_S = 60
 QUIET_S, QUIET_SHARE = 1.5, 0.03
-"""So long, and with so little of a CPU beyond what it spends at rest: libpcap hands blocks on after a second
-at the latest."""
+"""A program has no more frames waiting if in this time its share of a CPU is this little above its share at
+rest: libpcap passes blocks on after a second at the latest."""
 
 
 @dataclass(frozen=True)
 class PeerTrial:
-    """What came of it."""
+    """The result of a trial."""
 
     offered_pps: float
     sent: int
     expected: int
-    """Frames that the program is to keep, of those that were sent."""
+    """Frames sent that the program should keep."""
     kept: int
     cpu_us_per_frame: float
-    """Of the program's processes alone."""
+    """CPU time of the program's processes."""
     machine_us_per_frame: float
-    """Of all CPUs: the kernel's work for it, and the sender's, which is the same for every program."""
+    """CPU time of the whole machine, with that of the kernel and of the sender, which is the same for all."""
     memory_mib: float
 
     @property
     def is_without_loss(self) -> bool:
-        """Whether it kept all that it was to keep."""
+        """True if the program kept every frame it should keep."""
         return self.kept == self.expected
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the trial as JSON data."""
         return {
             "offered_pps": round(self.offered_pps),
             "sent": self.sent,
@@ -61,19 +61,19 @@ class PeerTrial:
         }
 
 
-class Bed:
-    """The wire and the frames that all programs are tried with."""
+class PeerRig:
+    """The wire and the frames all programs are measured with."""
 
-    def __init__(self, wire: Wire, played: PacedCapture, directory: Path) -> None:
-        self._wire, self._directory, self._frames = wire, directory, played.frames
-        self._sender = Tcpreplay(wire.source, played.shares, played.share_frames)
-        self._holding = sum(_holds(frame) for frame in _frames_of(played.whole))
+    def __init__(self, wire: Wire, capture: PacedCapture, directory: Path) -> None:
+        self._wire, self._directory, self._frames = wire, directory, capture.frames
+        self._sender = Tcpreplay(wire.source, capture.shares, capture.share_frames)
+        self._with_string = sum(_holds_string(frame) for frame in _frames_of(capture.whole))
 
     def run(self, peer: Peer, seconds: float, pace: float | None) -> PeerTrial:
-        """Try a program at a pace; None: as fast as can be sent.
+        """Try a program at a pace, or as fast as possible if it is None.
 
         Raises:
-            SensorError: It does not start, or does not come to rest.
+            SensorError: the program does not start, or still works long after the last frame.
         """
         with tempfile.TemporaryDirectory(dir=self._directory) as own:
             with _running(peer, self._wire.mirror, Path(own)) as process:
@@ -88,8 +88,8 @@ class Bed:
         return PeerTrial(
             offered_pps=sent.per_second,
             sent=sent.frames,
-            # Each loop has all frames that hold a string: those that later loops leave out are not IP.
-            expected=sent.frames if peer.keeps_all else self._holding * -(-sent.frames // self._frames),
+            # tcpreplay leaves only frames without IP out of later loops; none of them holds a string.
+            expected=sent.frames if peer.keeps_all else self._with_string * -(-sent.frames // self._frames),
             kept=kept,
             cpu_us_per_frame=spent_s / sent.frames * 1e6,
             machine_us_per_frame=machine_s / sent.frames * 1e6,
@@ -99,12 +99,12 @@ class Bed:
 
 @contextmanager
 def _running(peer: Peer, interface: str, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start it, wait until it captures, and end it as a user would."""
+    """Start a program, wait until it captures, and stop it with SIGINT at the end."""
     log = directory / "log"
     command = tied(*peer.command(interface, directory))
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
-            deadline_s = time.monotonic() + PATIENCE_S
+            deadline_s = time.monotonic() + TIMEOUT_S
             while peer.ready.encode() not in log.read_bytes():
                 if process.poll() is not None or time.monotonic() > deadline_s:
                     raise SensorError(
@@ -113,12 +113,12 @@ def _running(peer: Peer, interface: str, directory: Path) -> Iterator[subprocess
                 time.sleep(0.01)
             yield process
             process.send_signal(signal.SIGINT)
-            process.wait(PATIENCE_S)
+            process.wait(TIMEOUT_S)
         finally:
             process.kill()
 
 
-def _holds(frame: bytes) -> bool:
+def _holds_string(frame: bytes) -> bool:
     return any(string.encode() in frame for string in STRINGS)
 
 
@@ -129,7 +129,7 @@ def _frames_of(path: Path) -> Iterator[bytes]:
                 for start, caplen in zip(batch.start.tolist(), batch.caplen.tolist(), strict=True):
                     yield bytes(batch.buffer[start : start + caplen])
         except CaptureFileError:
-            return  # cut short by its end: the whole frames count
+            return  # the program was stopped while it wrote the last frame; only whole frames count
 
 
 def _processes(pid: int) -> list[int]:
@@ -138,7 +138,7 @@ def _processes(pid: int) -> list[int]:
 
 
 def _cpu_s(pid: int) -> float:
-    """Return the CPU time of a process and its children so far."""
+    """Return the CPU time of a process and its children."""
     return sum(map(process_s, _processes(pid)))
 
 
@@ -149,8 +149,8 @@ def _cpu_s_of_a_while(pid: int) -> float:
 
 
 def _wait_for_rest(pid: int, rest_s: float) -> None:
-    """Until it spends hardly more CPU time than before anything was sent, so that no frame waits."""
-    deadline_s = time.monotonic() + PATIENCE_S
+    """Wait until a process spends hardly more CPU time than before the first frame, so no frame waits."""
+    deadline_s = time.monotonic() + TIMEOUT_S
     while _cpu_s_of_a_while(pid) > rest_s + QUIET_S * QUIET_SHARE:
         if time.monotonic() > deadline_s:
-            raise SensorError(f"process {pid} does not come to rest after the replay; is the machine busy?")
+            raise SensorError(f"process {pid} is still busy after the replay; try again on an idle machine")

@@ -1,4 +1,4 @@
-"""The programs that are compared: how each is started, when it captures, and where it keeps what it found."""
+"""The programs that are compared, with their commands and files. Runs in ``python -m bench.peers``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sensor.bench.traffic.notable import ATTACKS
 
 STRINGS = [what.notable.text.decode() for what in ATTACKS]
 NOT_MEASURED = ("lyprobe",)
-"""There is no package of it to install."""
+"""Programs without a package to install."""
 
 _SURICATA = """%YAML 1.1
 ---
@@ -28,12 +28,13 @@ class Peer:
 
     binary: str
     command: Callable[[str, Path], list[str]]
-    """For an interface and an empty directory, which it writes into."""
+    """Returns the command for an interface and an empty directory to write to."""
     ready: str
-    """What it says once it captures."""
+    """Text the program prints once it captures."""
     kept: str
-    """The names of the files it writes."""
+    """Pattern for the names of the capture files it writes."""
     keeps_all: bool = False
+    """True if it keeps every frame, not only those that hold a string."""
 
 
 def _ngrep(interface: str, directory: Path) -> list[str]:

@@ -1,1 +1,1 @@
-"""Measurements that users can repeat on their own machines: ``sensor bench``."""
+"""Measurements that users can repeat on their own machines. Runs in ``sensor bench``."""

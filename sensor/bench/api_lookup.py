@@ -1,4 +1,7 @@
-"""Lookups by microsecond as a client of the API sees them: over HTTP, one connection, one after the other."""
+"""The time the API takes to find a packet by its microsecond. Runs in ``sensor bench store``.
+
+Requests go over HTTP on one connection, one after the other, as a client would send them.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ START_S = 60
 
 
 def is_available() -> bool:
-    """Whether this sensor has an API."""
+    """Return True if this sensor has an API."""
     return find_spec("sensor.api") is not None
 
 
 def lookups_ms(directory: Path, times_us: Iterable[int]) -> Iterator[float]:
-    """Look for the packet of each microsecond in turn; give how long each answer took."""
+    """Look up the packet of each microsecond in turn, and yield the time each answer took."""
     with (
         _server(directory) as port,
         closing(HTTPConnection("127.0.0.1", port, timeout=START_S)) as connection,
@@ -41,19 +44,19 @@ def lookups_ms(directory: Path, times_us: Iterable[int]) -> Iterator[float]:
 
 @contextmanager
 def _server(directory: Path) -> Iterator[int]:
-    """Run ``sensor serve`` on a free port of the loopback; the port."""
+    """Run ``sensor serve`` on a free port of the loopback interface, and yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    for path in (directory, *directory.rglob("*")):  # the API does not run as root; all of this is made up
+    for path in (directory, *directory.rglob("*")):  # the API does not run as root
         path.chmod(0o755 if path.is_dir() else 0o644)
     command = [sys.executable, "-m", "sensor", "serve", "--evidence", str(directory)]
     options = ["--listen", f"127.0.0.1:{port}", "--request-rate", "0", "--until-eof"]
     with (
-        TemporaryFile("w+") as errors,  # a pipe that nobody reads would stall the server
+        TemporaryFile("w+") as errors,  # a full pipe would stall the server
         subprocess.Popen([*command, *options], stdin=subprocess.PIPE, stderr=errors) as server,
     ):
         try:
-            if not _listens(port, server):
+            if not _is_listening(port, server):
                 server.kill()
                 errors.seek(0)
                 raise SensorError(f"sensor serve does not answer: {errors.read().strip()}")
@@ -62,8 +65,8 @@ def _server(directory: Path) -> Iterator[int]:
             server.terminate()
 
 
-def _listens(port: int, server: subprocess.Popen[bytes]) -> bool:
-    """Wait until the server takes connections; whether it does in the end."""
+def _is_listening(port: int, server: subprocess.Popen[bytes]) -> bool:
+    """Wait until the server accepts connections; return False if it ends or takes too long."""
     deadline_s = time.monotonic() + START_S
     while time.monotonic() < deadline_s and server.poll() is None:
         try:

@@ -86,7 +86,7 @@ def _applicable(searches: list[tuple[Rule, Search]], *, is_http: bool) -> list[S
 
 def _compile_re(regex: str) -> Search:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # FutureWarning: "possible nested set"
+        warnings.simplefilter("ignore")  # a FutureWarning about "[[" in a set
         return re.compile(regex.encode(), re.IGNORECASE).search
 
 

@@ -1,4 +1,4 @@
-"""``sensor bench compare``: which figures of two results differ by more than their repeats do."""
+"""Compare two results, figure by figure, and tell changes from noise. Runs in ``sensor bench compare``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sensor.errors import SensorError
 
 SPREAD = {"median", "least", "most"}
 SMALLEST_CHANGE = 0.02
-"""Changes below are none, however steady the repeats were."""
+"""Smaller changes are noise, however steady the repeats were."""
 _WHERE = ("cpu", "cpus", "kernel", "python")
 _NAMES = ("traffic", "workers", "kind", "reader", "capture")
 
 
 class Change(NamedTuple):
-    """A figure in both results."""
+    """A figure that both results have."""
 
     name: str
     before: float
@@ -26,46 +26,46 @@ class Change(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times what it was."""
+        """The new value in multiples of the old one."""
         return self.after / self.before if self.before else float("inf")
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
-    """Compare all figures with repeats that both have."""
-    mine, theirs = dict(_figures(before)), dict(_figures(after))
-    return [_change(name, mine[name], theirs[name]) for name in mine if name in theirs]
+    """Compare every figure with repeats that both results have."""
+    old, new = dict(_figures(before)), dict(_figures(after))
+    return [_change(name, old[name], new[name]) for name in old if name in new]
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
-    """Name what makes two results hard to compare."""
+    """Yield each reason why two results are hard to compare."""
     for name in _WHERE:
         then, now = (result.get("machine", {}).get(name) for result in (before, after))
         if then != now:
-            yield f"{name} was {then}, is {now}"
-    for which, result in (("first", before), ("second", after)):
+            yield f"{name} was {then}, is now {now}"
+    for which, result in (("before", before), ("after", after)):
         for warning in result.get("warnings", ()):
             yield f"{which}: {warning}"
         if any(spread["least"] == spread["most"] for _, spread in _figures(result)):
-            yield f"{which}: figures without repeats or spread; how noisy they are is not known"
+            yield f"{which}: some figures have no spread, so their noise is unknown; measure without --quick"
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read what a measurement printed with --json.
+    """Read a result that a measurement printed with --json.
 
     Raises:
-        SensorError: It is nothing of the kind.
+        SensorError: the file cannot be read or holds no result.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SensorError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(result, dict) or not any(_figures(result)):
-        raise SensorError(f"{path}: no figures with a spread in it; write it by sensor bench ... --json")
+        raise SensorError(f"{path}: not a result of a measurement; make one with sensor bench ... --json")
     return result
 
 
 def _figures(found: object, name: str = "") -> Iterator[tuple[str, dict[str, float]]]:
-    """Give every figure with repeats, by the names that lead to it."""
+    """Yield every figure with repeats and its name, put together from the keys that lead to it."""
     if isinstance(found, dict):
         if found.keys() == SPREAD:
             yield name.removesuffix("_spread"), found
@@ -85,7 +85,7 @@ def _label(row: object, number: int) -> str:
 
 
 def _change(name: str, before: dict[str, float], after: dict[str, float]) -> Change:
-    """What changed beyond noise: the repeats do not even touch, and it is not a trifle."""
+    """Compare one figure; a change is beyond noise if the repeats do not overlap and it is not tiny."""
     apart = before["most"] < after["least"] or after["most"] < before["least"]
     moved = abs(after["median"] - before["median"]) > SMALLEST_CHANGE * abs(before["median"])
     return Change(name, before["median"], after["median"], apart and moved)

@@ -1,4 +1,4 @@
-"""How long and how often a measurement tries, and whom it tells what comes next."""
+"""How long and how often measurements try. Runs in ``sensor bench``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,33 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 Step = Callable[[str], None]
+"""Called before each step of a measurement with a few words that describe it, to show progress."""
 
 
-class Effort(NamedTuple):
-    """What a rough answer spares."""
+class RingEffort(NamedTuple):
+    """The effort of ``sensor bench ring``."""
 
     seconds: float
-    """Of a trial, about."""
+    """Approximate length of a trial."""
     repeats: int
     halvings: int
-    """Steps of the search for the highest rate without loss."""
+    """Bisection steps of the search for the highest rate without loss."""
 
 
-FULL, QUICK = Effort(2, 3, 5), Effort(0.5, 1, 3)
+class ReplayEffort(NamedTuple):
+    """The effort of ``sensor bench replay``."""
+
+    seconds: float
+    """Length of a trial."""
+    halvings: int
+    """Bisection steps of the search for the highest rate without loss."""
+    repeats: int
+
+    @property
+    def trials(self) -> int:
+        """The number of trials a search needs if the first rate it finds is confirmed."""
+        return self.halvings + self.repeats + 4
+
+
+RING_FULL, RING_QUICK = RingEffort(2, 3, 5), RingEffort(0.5, 1, 3)
+REPLAY_FULL, REPLAY_QUICK = ReplayEffort(3, 7, 3), ReplayEffort(0.4, 3, 1)

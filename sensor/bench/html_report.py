@@ -1,4 +1,7 @@
-"""What ``sensor bench replay`` found, as one page of HTML with plots; it loads nothing from elsewhere."""
+"""A result of ``sensor bench replay`` as an HTML page with plots that loads nothing from elsewhere.
+
+Runs in ``sensor bench replay``.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums } svg { width: 100%
 _Point = tuple[float, float]
 
 
-def page(found: dict[str, Any]) -> str:
-    """Return the page."""
+def report_page(found: dict[str, Any]) -> str:
+    """Return the page as HTML."""
     where = found["machine"]
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>sensor bench replay</title>',
@@ -41,30 +44,30 @@ def _section(row: dict[str, Any]) -> Iterator[str]:
     yield f"<h2>{escape(row['traffic'])}, {workers}</h2><table>"
     for name, value in _facts(row):
         yield f'<tr><th>{escape(name)}</th><td class="n">{escape(value)}</td></tr>'
-    yield "</table><h3>Loss by rate offered</h3>"
+    yield "</table><h3>Loss by offered rate</h3>"
     yield _loss_plot(row["trials"], row["zero_loss_pps"])
     if row["cpu_us_per_frame"]:
-        yield "<h3>CPU time of a frame, by stage</h3>"
+        yield "<h3>CPU time per frame, by stage</h3>"
         yield _cpu_plot(row["cpu_us_per_frame"])
 
 
 def _facts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "highest rate without loss", f"{row['zero_loss_pps']:,} frames/s"
-    yield "in bits of frames", f"{row['zero_loss_gbps']:g} Gb/s"
+    yield "the same in bits", f"{row['zero_loss_gbps']:g} Gb/s"
     yield "limited by", row["limited_by"]
-    yield f"{row['generator']} alone", f"{row['generator_ceiling_pps']:,} frames/s"
-    yield "frames, their mean length", f"{row['frames']:,}, {row['bytes_per_frame']:g} bytes"
+    yield f"most {row['generator']} can send", f"{row['generator_ceiling_pps']:,} frames/s"
+    yield "frames in the capture", f"{row['frames']:,} of {row['bytes_per_frame']:g} bytes on average"
     evidence = row["evidence"]
-    yield "packets kept / in the file", f"{evidence['found']:,} / {evidence['expected']:,}"
+    yield "packets kept at a low rate", f"{evidence['found']:,} of {evidence['expected']:,}"
     if row["latency_ms"]:
         yield (
-            "wire to readable evidence",
-            f"{row['latency_ms']['p50']:g} ms (p50), {row['latency_ms']['p99']:g} ms (p99)",
+            "delay until evidence can be read",
+            f"{row['latency_ms']['p50']:g} ms (median), {row['latency_ms']['p99']:g} ms (99th percentile)",
         )
 
 
 def _loss_plot(trials: list[dict[str, Any]], zero_loss_pps: float) -> str:
-    """Plot the share that each trial lost; hollow where it merely fell behind."""
+    """Plot the share of frames each trial lost; a hollow circle lost none but fell behind."""
     most_pps = max([trial["offered_pps"] for trial in trials] + [1]) * 1.05
     lost = [sum(trial["losses"].values()) / max(trial["sent"], 1) for trial in trials]
     most_share = max(lost + [0.01])
@@ -97,7 +100,7 @@ def _loss_plot(trials: list[dict[str, Any]], zero_loss_pps: float) -> str:
 
 
 def _cpu_plot(cpu_us: dict[str, float]) -> str:
-    """Plot the stages side by side; what the machine spent beyond them is the sender's and others'."""
+    """Plot the stages side by side; "other" is the sender and all other programs."""
     stages = {stage: cost for stage, cost in cpu_us.items() if stage != "whole_machine"}
     stages["other"] = max(0.0, cpu_us["whole_machine"] - sum(stages.values()))
     scale, x, drawn = (_WIDTH - 20) / max(sum(stages.values()), 1e-9), 10.0, []

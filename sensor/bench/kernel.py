@@ -116,7 +116,7 @@ def _kind_row(kind: FrameKind, programs: _Programs, repeats: _Repeats) -> dict[s
         raise SensorError(
             f"frames of kind {kind.name} are candidates with these rules; measure with other rules"
         )
-    ratios = [ours / baseline for ours, baseline in zip(ours_ns, baseline_ns, strict=False)]
+    ratios = [own / baseline for own, baseline in zip(ours_ns, baseline_ns, strict=False)]
     return {
         "kind": kind.name,
         "bucket": bucket.name.lower(),

@@ -1,8 +1,9 @@
-"""A capture sent inside the kernel: several times what a sender in user space reaches.
+"""A capture sent from inside the kernel, several times faster than from user space.
 
-An XDP program is run with ``BPF_F_TEST_XDP_LIVE_FRAMES`` (Linux 5.18). Each time it takes the next
-frame of a map and redirects it out of an interface. Each loop has other addresses, so that its flows
-are new; checksums are left as they were. VLAN-tagged frames keep their addresses.
+An XDP program is run with ``BPF_F_TEST_XDP_LIVE_FRAMES`` (Linux 5.18). Each run copies the next frame
+from a map and redirects it out of an interface. Every loop over the capture has new addresses, so that
+its flows are new; checksums are not updated. VLAN-tagged frames keep their addresses. Runs in
+``sensor bench replay --generator live``.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import numpy as np
 from sensor.bench.frame_generator import BURST_S, XDP_DROP, instruction
 from sensor.bench.tcpreplay import Sent
 from sensor.capture.attachment import find_interface
+from sensor.capture.kernel_structs import BPF_MAP_TYPE_ARRAY
 from sensor.capture.maps import create_array, fill
-from sensor.capture.syscalls import BPF_MAP_TYPE_ARRAY, prog_send, xdp_load
+from sensor.capture.syscalls import prog_send, xdp_load
 from sensor.files.capture_file import CaptureFile
 
 FASTEST = 1_000_000
-"""About the frames a second that are sent where no pace is set: says how many make a trial."""
+"""Approximate frames per second without a pace, from which the length of a trial in frames follows."""
 
 _DATA_BYTES = 4096
 _POSITION = np.dtype(np.uint64)
@@ -37,25 +39,25 @@ _ADDRESSES = {_IPV4: (26, 30), _IPV6: (22, 38)}  # offsets of the source's and t
 
 
 def _program(ifindex: int, position_fd: int, frames_fd: int, count: int) -> bytes:
-    """Assemble it (RFC 9669); r6 is the context, r7 the element, r8 the loop, r9 the length."""
+    """Assemble the program (RFC 9669); r6 is the context, r7 the element, r8 the loop, r9 the length."""
     of = instruction
     code = [
         of(0xBF, 6, 1),
-        of(0x62, 10, 0, -4, 0),  # the one element of the position
-        *_looked_up(position_fd),
+        of(0x62, 10, 0, -4, 0),  # key of the only element
+        *_look_up(position_fd),
         of(0x79, 7, 0, 0),
         of(0xBF, 1, 7),
         of(0x07, 1, value=1),
-        of(0x7B, 0, 1, 0),  # the next run takes the next frame
+        of(0x7B, 0, 1, 0),  # the next run sends the next frame
         of(0xBF, 8, 7),
         of(0x37, 8, value=count),  # r8 /= count
         of(0x97, 7, value=count),  # r7 %= count
         of(0x63, 10, 7, -4),
-        *_looked_up(frames_fd),
+        *_look_up(frames_fd),
         of(0xBF, 7, 0),
         of(0x79, 9, 7, 0),
         of(0x57, 9, value=_DATA_BYTES - 1),
-        *_or_drop(0x55, 9, 0),  # there is one
+        *_or_drop(0x55, 9, 0),  # the length is not 0
         of(0xBF, 1, 6),
         of(0x85, value=_LENGTH),
         of(0xBF, 2, 9),
@@ -71,7 +73,7 @@ def _program(ifindex: int, position_fd: int, frames_fd: int, count: int) -> byte
         of(0x85, value=_STORE),
         *_or_drop(0x15, 0, 0),
     ]
-    changes = [part for kind, offsets in _ADDRESSES.items() for part in _changed(kind, offsets)]
+    changes = [part for kind, offsets in _ADDRESSES.items() for part in _change_addresses(kind, offsets)]
     code += [
         of(0x61, 2, 6, 0),  # data
         of(0x61, 3, 6, 4),  # data_end
@@ -88,8 +90,8 @@ def _program(ifindex: int, position_fd: int, frames_fd: int, count: int) -> byte
     return b"".join(code)
 
 
-def _looked_up(map_fd: int) -> Iterator[bytes]:
-    """r0 is the element whose number is on the stack."""
+def _look_up(map_fd: int) -> Iterator[bytes]:
+    """Load the element whose number is on the stack into r0."""
     of = instruction
     yield of(0x18, 1, 1, value=map_fd)
     yield of(0)
@@ -100,14 +102,14 @@ def _looked_up(map_fd: int) -> Iterator[bytes]:
 
 
 def _or_drop(jump: int, register: int, value: int) -> Iterator[bytes]:
-    """Go on where the comparison holds."""
+    """Drop the frame unless the comparison holds."""
     yield instruction(jump, register, 0, 2, value)
     yield instruction(0xB7, 0, value=XDP_DROP)
     yield instruction(0x95)
 
 
-def _changed(ethertype: int, offsets: tuple[int, int]) -> list[bytes]:
-    """Change both addresses alike where r5 is that ethertype: both directions stay one flow."""
+def _change_addresses(ethertype: int, offsets: tuple[int, int]) -> list[bytes]:
+    """Change both addresses the same way if r5 is the ethertype, so that both directions stay one flow."""
     of = instruction
     steps = [
         step
@@ -118,19 +120,19 @@ def _changed(ethertype: int, offsets: tuple[int, int]) -> list[bytes]:
 
 
 class KernelSender:
-    """Sends each share from a CPU of its own, in the calling thread's namespace."""
+    """Sends each share of a capture from a CPU of its own, in the calling thread's network namespace."""
 
     name = "live"
     most_frames = 20_000
-    """Of a capture, over and over: each takes a page of the kernel's memory."""
+    """Frames of a capture that are sent, over and over: each needs a page of kernel memory."""
 
     def __init__(self, interface: str, shares: Sequence[Path], _share_frames: Sequence[int]) -> None:
-        """Load a program for each share."""
+        """Read the frames of each share."""
         self._ifindex = find_interface(interface).index
         self._shares = [_frames(path) for path in shares]
 
     def send(self, cpus: Sequence[int], seconds: float | None, per_second: float | None) -> Sent:
-        """Send for about so long, or every share once where ``seconds`` is None; at most at that pace."""
+        """Send for about ``seconds``, or each share once if None; at most at ``per_second`` in total."""
         total = sum(map(len, self._shares))
         with ExitStack() as stack:
             threads = stack.enter_context(ThreadPoolExecutor(len(cpus)))
@@ -142,8 +144,8 @@ class KernelSender:
                 fd = self._load(frames, stack)
                 results.append((threads.submit(_send, fd, cpu, frames, count, pace), count, frames))
             octets = sum(count * sum(map(len, frames)) // len(frames) for _, count, frames in results)
-            took_s = max(result.result() for result, _, _ in results)
-        return Sent(sum(count for _, count, _ in results), octets, took_s)
+            duration_s = max(result.result() for result, _, _ in results)
+        return Sent(sum(count for _, count, _ in results), octets, duration_s)
 
     def _load(self, frames: list[bytes], stack: ExitStack) -> int:
         values = np.zeros(len(frames), _VALUE)
@@ -170,8 +172,8 @@ def _frames(path: Path) -> list[bytes]:
 
 
 def _send(fd: int, cpu: int, frames: list[bytes], count: int, per_second: float | None) -> float:
-    """Send so many from one CPU; how many seconds it took."""
-    os.sched_setaffinity(0, {cpu})  # of this thread alone
+    """Send ``count`` frames from one CPU, and return the seconds this took."""
+    os.sched_setaffinity(0, {cpu})  # applies to this thread alone
     longest = max(frames, key=len)
     start_s, sent = time.monotonic(), 0
     burst = count if per_second is None else max(1, int(per_second * BURST_S))

@@ -1,4 +1,4 @@
-"""How long after a packet came it can be read from its evidence file; a part of ``sensor bench replay``."""
+"""The delay from a packet's arrival until its evidence can be read. Runs in ``sensor bench replay``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from statistics import quantiles
 
 from sensor.evidence.pcap import RecordReader
 
-LOOK_S = 0.0005
-"""Between two looks at the files."""
+POLL_S = 0.0005
+"""Pause between two looks at the files."""
 
 
-class Watcher:
-    """Reads evidence files as they grow, from a thread of its own."""
+class LatencyWatcher:
+    """A thread that reads evidence files as they grow."""
 
     def __init__(self) -> None:
         self.latencies_ms: list[float] = []
@@ -25,7 +25,7 @@ class Watcher:
 
     @contextmanager
     def watching(self, evidence: Path) -> Iterator[None]:
-        """Note for every packet how long after its own time its record was there."""
+        """Note the delay of every record that appears under ``evidence`` meanwhile."""
         thread = threading.Thread(target=self._watch, args=(evidence,), daemon=True)
         thread.start()
         try:
@@ -35,16 +35,16 @@ class Watcher:
             thread.join()
 
     def spread_ms(self) -> dict[str, float] | None:
-        """Return the median and the 99th of a hundred; None where nothing was kept."""
+        """Return the median and the 99th percentile; None with fewer than two records."""
         if len(self.latencies_ms) < 2:
             return None
         hundredths = quantiles(self.latencies_ms, n=100)
         return {"p50": round(hundredths[49], 2), "p99": round(hundredths[98], 2)}
 
     def _watch(self, evidence: Path) -> None:
-        while not self._done.wait(LOOK_S):
+        while not self._done.wait(POLL_S):
             for path in evidence.glob("*/*.pcap*"):
-                with suppress(FileNotFoundError):  # it has just got its final name
+                with suppress(FileNotFoundError):  # it has just been renamed to its final name
                     self._read_new(path)
 
     def _read_new(self, path: Path) -> None:

@@ -1,6 +1,7 @@
-"""A capture as it is replayed: its Ethernet frames at an even pace, in a file for each sender.
+"""A capture prepared for replay: its Ethernet frames at an even pace, and a file for each sender.
 
-Even, because then ``sensor read`` of the very file says what a live sensor has to find.
+The pace is even so that ``sensor read`` on the same file gives the evidence a live sensor has to find.
+Runs in ``sensor bench replay``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sensor.files.capture_file import CaptureFile
 from sensor.model import FrameBatch, LinkType, PacketBatch
 
 GAP_US = 50
-"""Between two frames in the file: the pace at which evidence is compared."""
+"""Time between two frames in the file, at which evidence is compared."""
 _START_US = 1_767_607_200_000_000
 _ETHERNET_BYTES = 14
 _ADDRESS_BYTES = {4: 8, 6: 32}
@@ -29,49 +30,49 @@ _ADDRESS_BYTES = {4: 8, 6: 32}
 
 @dataclass
 class PacedCapture:
-    """What is in the files."""
+    """The files and what they hold."""
 
     whole: Path
-    """All frames, in order."""
+    """The file with all frames, in order."""
     shares: list[Path]
-    """One for each sender; both directions of a flow are in the same."""
+    """A file for each sender; both directions of a flow are in the same file."""
     frames: int = 0
     octets: int = 0
     too_long: int = 0
-    """Frames left out: longer than the interface takes."""
+    """Frames left out because they are longer than the interface can send."""
     share_frames: list[int] = field(default_factory=list)
 
 
-def play(
-    captures: Sequence[Path], directory: Path, senders: int, mtu: int, most: int | None = None
+def write_paced_capture(
+    captures: Sequence[Path], directory: Path, senders: int, mtu: int, limit: int | None = None
 ) -> PacedCapture:
-    """Write the files into the directory, with the first ``most`` frames.
+    """Write the first ``limit`` frames of some captures into a directory, whole and in a share per sender.
 
     Raises:
-        CaptureFileError: A capture cannot be read, is not of Ethernet, or nothing in it can be sent.
+        CaptureFileError: a capture cannot be read or is not Ethernet, or it has too few frames to send.
     """
-    played = PacedCapture(
+    paced = PacedCapture(
         directory / "all.pcap", [directory / f"share{number}.pcap" for number in range(senders)]
     )
-    played.share_frames = [0] * senders
+    paced.share_frames = [0] * senders
     with ExitStack() as stack:
-        whole = stack.enter_context(played.whole.open("wb"))
-        shares = [stack.enter_context(path.open("wb")) for path in played.shares]
+        whole = stack.enter_context(paced.whole.open("wb"))
+        shares = [stack.enter_context(path.open("wb")) for path in paced.shares]
         for file in (whole, *shares):
             file.write(file_header(LinkType.ETHERNET))
-        for frame, share in islice(_frames(captures, senders), most):
+        for frame, share in islice(_frames(captures, senders), limit):
             if len(frame) > mtu + _ETHERNET_BYTES:
-                played.too_long += 1
+                paced.too_long += 1
                 continue
-            record = record_header(_START_US + played.frames * GAP_US, len(frame), len(frame)) + frame
+            record = record_header(_START_US + paced.frames * GAP_US, len(frame), len(frame)) + frame
             whole.write(record)
             shares[share].write(record)
-            played.frames += 1
-            played.octets += len(frame)
-            played.share_frames[share] += 1
-    if not all(played.share_frames):
-        raise CaptureFileError(f"too few frames for {senders} senders: name a capture with more flows")
-    return played
+            paced.frames += 1
+            paced.octets += len(frame)
+            paced.share_frames[share] += 1
+    if not all(paced.share_frames):
+        raise CaptureFileError(f"too few flows for {senders} senders; use a capture with more flows")
+    return paced
 
 
 def _frames(captures: Sequence[Path], senders: int) -> Iterator[tuple[bytes, int]]:
@@ -80,7 +81,7 @@ def _frames(captures: Sequence[Path], senders: int) -> Iterator[tuple[bytes, int
             for batch in file.batches():
                 if batch.linktype != LinkType.ETHERNET:
                     raise CaptureFileError(
-                        f"{path}: link type {batch.linktype}; only Ethernet can be replayed"
+                        f"{path}: link type {batch.linktype}; only Ethernet frames can be replayed"
                     )
                 shares = _shares(batch, decode(batch), senders)
                 spans = zip(batch.start.tolist(), batch.caplen.tolist(), shares.tolist(), strict=True)
@@ -89,7 +90,7 @@ def _frames(captures: Sequence[Path], senders: int) -> Iterator[tuple[bytes, int
 
 
 def _shares(batch: FrameBatch, packets: PacketBatch, senders: int) -> NDArray[np.int64]:
-    """Spread the flows: the sum of both ends is the same in either direction."""
+    """Return each frame's share; the sum of both ends is the same in both directions of a flow."""
     octets = np.frombuffer(batch.buffer, np.uint8)
     ends = packets.sport.astype(np.int64) + packets.dport
     for version, width in _ADDRESS_BYTES.items():

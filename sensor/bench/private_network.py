@@ -1,7 +1,7 @@
-"""A network of one's own: an anonymous namespace with a veth pair; for the demo, tests and benchmarks.
+"""An anonymous network namespace with a veth pair, for the demo, tests and measurements.
 
-The namespace has no name and is held by nothing but the processes in it: when they end,
-even by SIGKILL, the kernel removes it with its interfaces and what is attached to them.
+The namespace has no name and is held only by the processes in it: when they end, even by SIGKILL, the
+kernel removes it with its interfaces and all programs attached to them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sensor.errors import PrivilegeError
 
 @contextmanager
 def private_network() -> Iterator[None]:
-    """Move the calling thread, and the children it starts, into a new network namespace.
+    """Move the calling thread and the children it starts into a new network namespace.
 
     Raises:
         PrivilegeError: CAP_SYS_ADMIN is missing.
@@ -45,15 +45,15 @@ def private_network() -> Iterator[None]:
 
 
 VETH_MTU = 3500
-"""About the most that XDP takes in a single buffer on veth."""
+"""Approximately the largest MTU at which XDP on veth gets a frame in a single buffer."""
 
 
 def veth_pair(left: str, right: str, queues: int = 1) -> None:
-    """Create two connected interfaces in this thread's namespace, up, and silent by themselves.
+    """Create two connected interfaces in this thread's namespace, and set them up.
 
-    IPv6 is off on both: its router and neighbour discovery would mix frames of the kernel's
-    own into the traffic. VLAN tags are part of the frames, as on a cable, not a note beside them
-    that XDP does not see. Of several ``queues`` each CPU that sends has one of its own.
+    They send nothing by themselves: IPv6 is off, as the kernel's router and neighbour discovery would
+    mix with the traffic. VLAN tags stay in the frames, as on a cable, instead of moving to metadata,
+    which XDP does not see. With several ``queues`` each sending CPU has one of its own.
     """
     size = {"num_tx_queues": queues, "num_rx_queues": queues}
     with IPRoute() as netlink:

@@ -101,7 +101,7 @@ def measure_reading(
         "records_waiting": WAITING,
         "cpu_us_a_record": figure(ours_us, 3),
         "bcc_cpu_us_a_record": figure(bcc_us, 3),
-        "ratio_to_bcc": figure([ours / baseline for ours, baseline in zip(ours_us, bcc_us, strict=True)], 3),
+        "ratio_to_bcc": figure([own / baseline for own, baseline in zip(ours_us, bcc_us, strict=True)], 3),
         "live": live,
     }
 
@@ -146,9 +146,7 @@ def _read_live(
         read_some()
     duration_s = time.monotonic() - start_s
     cpu_us = (time.thread_time() - cpu_s) / read * 1e6
-    seen, lost = (
-        after[counter][0] - before[counter][0] for counter in (Counter.SEEN, Counter.SUBMIT_FAILED)
-    )
+    seen, lost = (after[counter][0] - before[counter][0] for counter in (Counter.SEEN, Counter.SUBMIT_FAILED))
     sent = count * len(sending)
     offered = sent / max(sender.result() for sender in sending)
     return _LiveReading(offered, read / duration_s, sent, seen, read, lost, cpu_us)

@@ -1,7 +1,7 @@
-"""``sensor bench store``: what keeping a day of evidence costs, and how fast a packet of it is found again.
+"""The cost of storing a day of evidence, and of finding a packet in it. Runs in ``sensor bench store``.
 
-The rival, in the same run and on the same files, is what people did before: reading the pcap file of the
-five minutes from its start, up to the packet of that microsecond.
+The baseline, in the same run and on the same files, works without an index: it reads the pcap file of
+the five minutes from its start up to the packet of that microsecond.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from sensor.bench import made_evidence
+from sensor.bench import synthetic_evidence
 from sensor.bench.api_lookup import is_available, lookups_ms
 from sensor.bench.machine import machine
 from sensor.evidence.evidence_file import WINDOW_S, file_stem
@@ -33,7 +33,7 @@ from sensor.model import LinkType
 DEVID = 3
 BATCH = 256
 TICK_ITEMS = 10_000
-"""Pieces between two ticks, as if 50,000 a second came."""
+"""Evidence items between two ticks, as if 50,000 came per second."""
 LOOKUPS = 2000
 SCANS = 50
 PAGES = 5
@@ -43,18 +43,18 @@ _RECORD = struct.Struct("<IIII")
 
 
 def measure(directory: Path, items: int, progress: Callable[[int], None]) -> dict[str, Any]:
-    """Write so many pieces under the directory, look for some, and return what was measured.
+    """Write ``items`` evidence items below a directory, look some up, and return the figures.
 
-    ``progress`` takes the pieces written since its last call.
+    ``progress`` is called with the number of items written since its last call.
     """
     where = machine()
     written = _write(directory, items, progress)
     index = EvidenceSearch(directory)
     numbers = random.Random(2).choices(range(items), k=LOOKUPS)  # noqa: S311 - no secret
-    times_us = [made_evidence.time_ns(number, items) // 1000 for number in numbers]
-    found_ms = [_timed_ms(partial(_found, index, at)) for at in times_us]
+    times_us = [synthetic_evidence.time_ns(number, items) // 1000 for number in numbers]
+    found_ms = [_timed_ms(partial(_look_up, index, at)) for at in times_us]
     scanned_us = times_us[:SCANS]
-    scans_ms = [_timed_ms(partial(_scanned, directory, at)) for at in scanned_us]
+    scans_ms = [_timed_ms(partial(_scan, directory, at)) for at in scanned_us]
     return {
         "machine": where,
         "pieces": items,
@@ -72,13 +72,13 @@ def measure(directory: Path, items: int, progress: Callable[[int], None]) -> dic
 
 
 def _write(directory: Path, items: int, progress: Callable[[int], None]) -> dict[str, Any]:
-    """Write all pieces; only the writer's own CPU time counts, not that of making them up."""
+    """Write all items; only the CPU time of the writer counts, not that of generating them."""
     spent_s = wall_s = 0.0
     memory_mib: list[float] = []
-    made = made_evidence.items(items)
+    generated = synthetic_evidence.items(items)
     with closing(EvidenceWriter(directory, DEVID)) as writer:
         since_tick = 0
-        while batch := list(islice(made, BATCH)):
+        while batch := list(islice(generated, BATCH)):
             since_tick += len(batch)
             cpu_s, clock_s = time.process_time(), time.perf_counter()
             writer.write(batch)
@@ -100,12 +100,12 @@ def _write(directory: Path, items: int, progress: Callable[[int], None]) -> dict
 
 
 def _queries() -> Iterator[tuple[str, Query]]:
-    """Give first pages that people ask for: of what is frequent, of what is rare, and of both together."""
-    noon_us = (made_evidence.DAY_S + 43_200) * 1_000_000
+    """Yield typical searches: for something frequent, for something rare, and for both together."""
+    noon_us = (synthetic_evidence.DAY_S + 43_200) * 1_000_000
     yield "everything", Query()
     yield "frequent class", Query(rule_class="device")
     yield "frequent rule", Query(rule_id=1)
-    yield "rare rule", Query(rule_id=made_evidence.RARE_RULE)
+    yield "rare rule", Query(rule_id=synthetic_evidence.RARE_RULE)
     yield "frequent port", Query(port=443)
     yield "rare port", Query(port=51_234)
     yield "rare port before noon", Query(port=51_234, until_us=noon_us)
@@ -118,14 +118,14 @@ def _queries() -> Iterator[tuple[str, Query]]:
     )
 
 
-def _found(index: EvidenceSearch, time_us: int) -> bytes:
-    """Find a packet through the index, and read it."""
+def _look_up(index: EvidenceSearch, time_us: int) -> bytes:
+    """Find a packet with the index, and read it."""
     [stored] = index.lookup(time_us)
     return index.record(stored).frame
 
 
-def _scanned(directory: Path, time_us: int) -> bytes:
-    """Find it in the file of its five minutes."""
+def _scan(directory: Path, time_us: int) -> bytes:
+    """Find a packet by reading the file of its five minutes."""
     seconds, microseconds = divmod(time_us, 1_000_000)
     path = (
         directory
@@ -143,7 +143,7 @@ def _scanned(directory: Path, time_us: int) -> bytes:
 
 
 def _histogram(index: EvidenceSearch) -> None:
-    start_us = made_evidence.DAY_S * 1_000_000
+    start_us = synthetic_evidence.DAY_S * 1_000_000
     index.histogram(Query(), start_us, start_us + DAY_US, 120)
 
 
@@ -158,6 +158,6 @@ def _spread(times_ms: list[float]) -> dict[str, float]:
 
 
 def _memory_mib() -> float:
-    """Return what this process has in memory now."""
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return round(pages * resource.getpagesize() / 2**20, 1)

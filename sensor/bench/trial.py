@@ -114,9 +114,7 @@ class Rig:
     cpus: Sequence[int]
     directory: Path
 
-    def run(
-        self, seconds: float | None, per_second: float | None, observer: Observer | None = None
-    ) -> Trial:
+    def run(self, seconds: float | None, per_second: float | None, observer: Observer | None = None) -> Trial:
         """Try one rate, while ``observer`` watches the evidence directory."""
         with ExitStack() as stack:
             evidence = Path(stack.enter_context(TemporaryDirectory(dir=self.directory, prefix="evidence-")))

@@ -1,4 +1,7 @@
-"""The wire that frames are replayed over: a private veth pair, or two interfaces that a cable connects."""
+"""The wire frames are replayed over: a private veth pair, or two interfaces connected by a cable.
+
+Runs in ``sensor bench replay``.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +14,41 @@ from pyroute2 import IPRoute
 
 from sensor.bench.private_network import VETH_MTU, private_network, veth_pair
 from sensor.capture.attachment import find_interface
-from sensor.capture.ring import online_cpus
+from sensor.capture.cpus import online_cpus
 
 SETTLED_S = 0.1
-"""Frames that have not arrived so long after the last that did are not coming."""
+"""Time without a new frame after which the frames still missing count as lost."""
 
 
 class Wire(NamedTuple):
-    """Its two ends, in the network namespace of the calling thread."""
+    """Two connected interfaces in the network namespace of the calling thread."""
 
     mirror: str
-    """Where the sensor captures."""
+    """The interface the sensor captures on."""
     source: str
-    """Where frames are sent."""
+    """The interface frames are sent from."""
     mtu: int
 
     def received(self) -> int:
-        """Return the frames that have arrived at the mirror's driver so far (rtnetlink(7), IFLA_STATS64)."""
+        """Return the number of frames the mirror's driver has received (rtnetlink(7), IFLA_STATS64)."""
         with IPRoute() as netlink:
             [index] = netlink.link_lookup(ifname=self.mirror)
             [link] = netlink.get_links(index)
             return int(link.get_attr("IFLA_STATS64")["rx_packets"])
 
     def settle(self, expected: int) -> int:
-        """Wait until so many frames have arrived, or no more do; how many have."""
-        received, since_s = self.received(), time.monotonic()
-        while received < expected and time.monotonic() - since_s < SETTLED_S:
+        """Wait until ``expected`` frames have arrived or no more do, and return the number received."""
+        received, changed_s = self.received(), time.monotonic()
+        while received < expected and time.monotonic() - changed_s < SETTLED_S:
             now = self.received()
             if now != received:
-                received, since_s = now, time.monotonic()
+                received, changed_s = now, time.monotonic()
         return received
 
 
 @contextmanager
 def private_wire() -> Iterator[Wire]:
-    """Make a veth pair in a network namespace that ends with this process and its children.
+    """Create a veth pair in a network namespace that ends with this process and its children.
 
     Raises:
         PrivilegeError: CAP_SYS_ADMIN is missing.
@@ -57,10 +60,10 @@ def private_wire() -> Iterator[Wire]:
 
 @contextmanager
 def looped_wire(mirror: str, source: str) -> Iterator[Wire]:
-    """Take two interfaces of this host; whether a cable connects them shows when frames arrive.
+    """Use two interfaces of this host; a missing cable between them is noticed when no frames arrive.
 
     Raises:
-        InterfaceError: One of them is missing.
+        InterfaceError: one of the interfaces is missing.
     """
     for name in (mirror, source):
         find_interface(name)

@@ -1,6 +1,7 @@
-"""The rival of the kernel program: xdp-tools' own filter, loaded by libbpf, which both come with Debian.
+"""The baseline for the kernel program: xdp-filter of xdp-tools, loaded by libbpf; Debian packages both.
 
-``xdpfilt_alw_all`` looks a frame's MAC addresses, IP addresses and ports up in its lists (xdp-filter(8)).
+``xdpfilt_alw_all`` looks up a frame's MAC addresses, IP addresses and ports in its lists
+(xdp-filter(8)). Runs in ``sensor bench kernel``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sensor.capture.syscalls import BPF_PROG_TYPE_XDP
+from sensor.capture.kernel_structs import BPF_PROG_TYPE_XDP
 from sensor.errors import KernelError
 
 ABSENT = "xdp-filter is not installed: apt install xdp-tools"
@@ -21,10 +22,10 @@ _LIBBPF = "libbpf.so.1"
 
 @contextmanager
 def xdp_filter() -> Iterator[int | None]:
-    """Load the filter with empty lists, everything allowed; gives its fd, or None where it is not installed.
+    """Load the filter with empty lists, which allow everything; yield its fd, or None if not installed.
 
     Raises:
-        KernelError: The kernel refused it.
+        KernelError: the kernel refused the program.
     """
     path = next(_LIBRARIES.glob(f"*/{_OBJECT}"), None)
     if path is None:
@@ -33,7 +34,7 @@ def xdp_filter() -> Iterator[int | None]:
     libbpf = _libbpf()
     opened = ctypes.c_void_p(libbpf.bpf_object__open_file(bytes(path), None))
     if not opened:
-        raise KernelError(f"{path} cannot be opened; install it again: apt install --reinstall xdp-tools")
+        raise KernelError(f"{path} cannot be opened; reinstall it: apt install --reinstall xdp-tools")
     try:
         yield _load(libbpf, opened, path)
     finally:
@@ -49,7 +50,7 @@ def _libbpf() -> ctypes.CDLL:
 
 
 def _load(libbpf: ctypes.CDLL, opened: ctypes.c_void_p, path: Path) -> int:
-    """Load the object's one program; its maps are not pinned where a running xdp-filter has its own."""
+    """Load the object's only program, without pinning its maps over those of a running xdp-filter."""
     found = ctypes.c_void_p(libbpf.bpf_object__next_map(opened, None))
     while found:
         libbpf.bpf_map__set_pin_path(found, None)
@@ -57,5 +58,5 @@ def _load(libbpf: ctypes.CDLL, opened: ctypes.c_void_p, path: Path) -> int:
     program = ctypes.c_void_p(libbpf.bpf_object__next_program(opened, None))
     libbpf.bpf_program__set_type(program, BPF_PROG_TYPE_XDP)
     if libbpf.bpf_object__load(opened):
-        raise KernelError(f"the kernel refused {path}; look for its reason: xdp-filter load lo")
+        raise KernelError(f"the kernel refused {path}; to see why, run: xdp-filter load lo")
     return int(libbpf.bpf_program__fd(program))

@@ -1,4 +1,4 @@
-"""``sensor bench kernel`` and ``ring`` measure the real thing, and every frame they send is accounted for."""
+"""``sensor bench kernel`` and ``ring`` measure the real programs and account for every frame they send."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BUCKETS = {
 
 
 def bench(*arguments: str) -> dict[str, Any]:
-    """Run it, and return what it measured."""
+    """Run a measurement, and return its result."""
     command = [*SENSOR, "bench", *arguments, "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
@@ -37,12 +37,12 @@ def bench(*arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    """What is measured with our own rules."""
+    """Measure with our own rules."""
     return bench("kernel", "--quick")
 
 
 def test_kernel_measures_every_kind_beside_xdp_filter(found: dict[str, Any]) -> None:
-    """By our own rules, each frame ends where its kind says."""
+    """With our own rules, each frame ends in the bucket its kind names."""
     assert {row["kind"]: row["bucket"] for row in found["kinds"]} == BUCKETS
     for row in found["kinds"]:
         assert row["ns"] > found["empty_program_ns"] > 0
@@ -52,8 +52,8 @@ def test_kernel_measures_every_kind_beside_xdp_filter(found: dict[str, Any]) -> 
     assert found["candidate_ns"] > found["empty_program_ns"]
 
 
-def test_kernel_says_what_the_maps_take(found: dict[str, Any]) -> None:
-    """In sum what each takes; twice the flows take twice as much."""
+def test_kernel_prints_the_memory_of_the_maps(found: dict[str, Any]) -> None:
+    """The total is the sum of all maps, and twice as many flows need twice the memory."""
     memory = found["memory"]
     assert sum(memory["maps"].values()) == memory["bytes"] == memory["bytes_by_flows"][str(memory["flows"])]
     (few, small), (many, large), *_ = ((int(n), size) for n, size in memory["bytes_by_flows"].items())
@@ -61,34 +61,34 @@ def test_kernel_says_what_the_maps_take(found: dict[str, Any]) -> None:
 
 
 def test_kernel_refuses_rules_that_leave_nothing_to_ignore(tmp_path: Path) -> None:
-    """A rule for any TCP payload makes a candidate of what is measured as ignored."""
+    """With a rule for any TCP payload, the frames that should be ignored are candidates."""
     rule = {"type": "t", "name": "n", "protocol": "tcp", "regex": "anything"}
     (tmp_path / "threat.json").write_text(json.dumps({"threat": {"priority": 1, "rules": {"60001": rule}}}))
     command = [*SENSOR, "bench", "kernel", "--quick", "--rules", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "sensor: frames of kind other_port are candidates by these rules" in done.stderr
+    assert "sensor: frames of kind other_port are candidates with these rules" in done.stderr
 
 
 @pytest.mark.usefixtures("use_few_rules")
-def test_kernel_without_xdp_tools_says_how_to_get_them(
+def test_kernel_without_xdp_tools_prints_how_to_install_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ratio is null; everything else is measured."""
+    """The ratios are null; everything else is measured."""
     from sensor.bench import xdp_filter
     from sensor.bench.kernel import measure
     from sensor.cli.bench_output import kernel_lines
-    from sensor.config.settings import OWN_RULES
+    from sensor.config.settings import BUNDLED_RULES
 
     monkeypatch.setattr(xdp_filter, "_LIBRARIES", tmp_path)
-    found = measure(OWN_RULES, quick=True, step=lambda _: None)
+    found = measure(BUNDLED_RULES, quick=True, step=lambda _: None)
     assert found["median_ratio_to_xdp_filter"] is None
     assert {row["ratio_to_xdp_filter"] for row in found["kinds"]} == {None}
     assert "apt install xdp-tools" in "\n".join(kernel_lines(found))
 
 
-def test_kernel_judges_a_capture(tmp_path: Path) -> None:
-    """Every frame is in one bucket, and all that rules hit are candidates."""
+def test_kernel_counts_the_decisions_for_a_capture(tmp_path: Path) -> None:
+    """Every frame is in one bucket, and all frames that match a rule are candidates."""
     traffic = mix.demo(seed=1)
     write_capture(tmp_path / "capture.pcap", traffic.frames)
     found = bench("kernel", "--capture", str(tmp_path / "capture.pcap"))
@@ -98,8 +98,8 @@ def test_kernel_judges_a_capture(tmp_path: Path) -> None:
     assert found["ignored"].keys() == {"no_payload", "not_ip", "flow", "prefix"}
 
 
-def test_kernel_judges_ethernet_alone(tmp_path: Path) -> None:
-    """A capture of bare IP packets is refused with the reason."""
+def test_kernel_refuses_a_capture_without_ethernet(tmp_path: Path) -> None:
+    """A capture of bare IP packets is refused, and the message says why."""
     capture = tmp_path / "raw.pcap"
     write_capture(capture, mix.demo(seed=1).frames[:3])
     content = bytearray(capture.read_bytes())
@@ -108,13 +108,13 @@ def test_kernel_judges_ethernet_alone(tmp_path: Path) -> None:
     command = [*SENSOR, "bench", "kernel", "--capture", str(capture)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 7
-    assert "XDP sees Ethernet frames alone" in done.stderr
+    assert "XDP sees only Ethernet frames" in done.stderr
 
 
 @pytest.mark.usefixtures("use_few_rules")
 @pytest.mark.timeout(300)
 def test_ring_accounts_for_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was sent is the sum of what came of it, at every stage; nothing is left behind."""
+    """At every stage the frames sent are the sum of the buckets; nothing is left behind."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     found = bench("ring", "--quick")
     assert found["frame_bytes"] == 442

@@ -1,4 +1,4 @@
-"""``python -m bench.peers``: programs side by side, and none passed over in silence."""
+"""``python -m bench.peers`` compares programs, and lists those it could not measure."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SHORT = ("--frames", "2000", "--seconds", "0.1", "--halvings", "3")
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 
-def test_what_each_keeps_and_costs(tmp_path: Path) -> None:
-    """Where nothing is lost, sensor has kept exactly what holds a string; who is missing is named."""
+def test_each_program_has_its_figures(tmp_path: Path) -> None:
+    """Without loss, sensor keeps exactly the frames that hold a string; missing programs are listed."""
     command = [sys.executable, "-m", "bench.peers", *SHORT, "--json"]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -32,8 +32,8 @@ def test_what_each_keeps_and_costs(tmp_path: Path) -> None:
     programs = json.loads(done.stdout)["programs"]
     assert set(programs) == {peer.binary for peer in PEERS} | set(NOT_MEASURED)
     for name, found in programs.items():
-        is_there = name == "sensor" or shutil.which(name)
-        assert ("not_measured" in found) != bool(is_there), name
+        is_installed = name == "sensor" or shutil.which(name)
+        assert ("not_measured" in found) != bool(is_installed), name
     sensor = programs["sensor"]
     best = sensor["zero_loss"]
     assert best["kept"] == best["expected"] == 20 * -(-best["sent"] // 2000)

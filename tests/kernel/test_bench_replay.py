@@ -1,4 +1,4 @@
-"""``sensor bench replay``: its sums are right, it names what limits, and it leaves nothing behind."""
+"""``sensor bench replay``: its sums are right, it names the limit, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from processes import in_network, in_session, wait_until
 
-from sensor.bench.html_report import page
+from sensor.bench.effort import ReplayEffort
+from sensor.bench.html_report import report_page
 from sensor.bench.kernel_sender import KernelSender
-from sensor.bench.paced_capture import play
-from sensor.bench.replay import SENSOR, Effort, Traffic, measure
+from sensor.bench.paced_capture import write_paced_capture
+from sensor.bench.replay import SENSOR, Workload, measure
 from sensor.bench.traffic.frames import write_capture
 from sensor.bench.traffic.profiles import PROFILES, generate
 from sensor.bench.trial import Rig
@@ -28,24 +29,24 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "sensor", "bench", "replay", "--quick"]
-SHORT = Effort(0.1, 1, 1)
+SHORT = ReplayEffort(0.1, 1, 1)
 SLOWED = (sys.executable, "-m", "bench.slow_sensor")
 
 
 def no_step(_what: str) -> None:
-    """Say nothing."""
+    """Show no progress."""
 
 
 @pytest.fixture
 def capture(tmp_path: Path) -> Path:
-    """Write some traffic in which much matches."""
+    """Write traffic with many matches."""
     write_capture(tmp_path / "traffic.pcap", generate(PROFILES["attack"], 1, 2000))
     return tmp_path / "traffic.pcap"
 
 
 @contextmanager
 def replaying(directory: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
-    """Start the command in a session of its own, by which its processes can be told from others."""
+    """Start the command in a session of its own, which identifies its processes."""
     with subprocess.Popen(
         [*COMMAND, "--directory", str(directory), *flags],
         cwd=ROOT,
@@ -59,7 +60,7 @@ def replaying(directory: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.timeout(300)
 def test_figures_add_up(tmp_path: Path, capture: Path) -> None:
-    """Every frame of every trial is in one bucket, what is in the file is found, and the page shows it."""
+    """Every frame of a trial is in one bucket, the evidence is that of the file, and the page has plots."""
     (tmp_path / "out").mkdir()
     report = tmp_path / "report.html"
     with replaying(tmp_path / "out", str(capture), "--json", "--report", str(report)) as process:
@@ -86,44 +87,44 @@ def test_figures_add_up(tmp_path: Path, capture: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_slow_matcher_is_named(tmp_path: Path, capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same traffic ends at a lower rate, and the stage that cannot follow is the matcher."""
+def test_a_slow_matcher_is_the_limit(tmp_path: Path, capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a slow matcher the rate is lower, and the result says that the matcher limits it."""
     monkeypatch.setenv("SENSOR_BENCH_SLOW_US", "300")
     monkeypatch.chdir(ROOT)
     found = measure(
-        [Traffic("slow", [capture])], private_wire(), SHORT, no_step, directory=tmp_path, sensor=SLOWED
+        [Workload("slow", [capture])], private_wire(), SHORT, no_step, directory=tmp_path, sensor=SLOWED
     )
     [row] = found["rows"]
     assert row["limited_by"] == "matcher"
     assert row["zero_loss_pps"] < row["generator_ceiling_pps"] / 2
     assert row["evidence"]["found"] == row["evidence"]["expected"]
-    assert "slow" in page(found)
+    assert "slow" in report_page(found)
 
 
 @pytest.mark.timeout(300)
 def test_frames_sent_in_the_kernel(tmp_path: Path, capture: Path) -> None:
-    """Each frame of the file once, then over and over in flows that are new: as much matches each time."""
+    """Frames are sent once, then over and over in new flows, with as many matches each time."""
     with private_wire() as wire:
-        played = play([capture], tmp_path, 1, wire.mtu)
+        paced = write_paced_capture([capture], tmp_path, 1, wire.mtu)
         rig = Rig(
             SENSOR,
             wire,
-            KernelSender(wire.source, played.shares, [played.frames]),
+            KernelSender(wire.source, paced.shares, [paced.frames]),
             1,
             online_cpus()[:1],
             tmp_path,
         )
         once, often = rig.run(None, 5000), rig.run(0.5, 20_000)
-    assert (once.sent, once.losses) == (played.frames, {"wire": 0, "matcher": 0, "evidence": 0})
+    assert (once.sent, once.losses) == (paced.frames, {"wire": 0, "matcher": 0, "evidence": 0})
     assert often.sent == 5 * once.sent
     assert often.counters.matched == 5 * once.counters.matched > 0
-    assert once.sent_bytes == played.octets
+    assert once.sent_bytes == paced.octets
 
 
 @pytest.mark.timeout(300)
 def test_interfaces_of_the_host(tmp_path: Path, capture: Path, network: tuple[str, str]) -> None:
-    """Two ends of a cable serve as well as a private wire."""
-    found = measure([Traffic("cable", [capture])], looped_wire(*network), SHORT, no_step, directory=tmp_path)
+    """Two interfaces connected by a cable can be used instead of a private wire."""
+    found = measure([Workload("cable", [capture])], looped_wire(*network), SHORT, no_step, directory=tmp_path)
     assert found["rows"][0]["evidence"]["expected"] > 0
 
 
@@ -131,7 +132,7 @@ def test_interfaces_of_the_host(tmp_path: Path, capture: Path, network: tuple[st
 def test_an_interrupted_replay_leaves_nothing_behind(
     tmp_path: Path, capture: Path, number: signal.Signals
 ) -> None:
-    """No process and no namespace of it remains; no file either, unless it was killed."""
+    """No process and no namespace of it remains, and no file unless it was killed."""
     (tmp_path / "out").mkdir()
     with replaying(tmp_path / "out", str(capture)) as process:
         wait_until(lambda: any("sensor run" in command for command in in_session(process.pid)))
@@ -147,7 +148,7 @@ def test_an_interrupted_replay_leaves_nothing_behind(
 
 
 def test_one_end_of_a_cable_is_refused() -> None:
-    """With a message, and the code of wrong settings."""
+    """The error is a message, and the exit code is that of wrong settings."""
     done = subprocess.run([*COMMAND, "--interface", "eth1"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--peer" in done.stderr

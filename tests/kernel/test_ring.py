@@ -1,4 +1,4 @@
-"""Frames through XDP and the mapped rings: whole, in order, in time, and all accounted for."""
+"""Frames pass XDP and the mapped rings complete, with their time, and all are counted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Open = Callable[..., tuple[Program, RingSet]]
 
 @pytest.fixture
 def open_capture(network: tuple[str, str]) -> Iterator[Open]:
-    """Load, connect and attach with the given sizes; all is closed at the end."""
+    """Return a function that loads, connects and attaches a program; everything is closed at the end."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -43,20 +43,20 @@ def open_capture(network: tuple[str, str]) -> Iterator[Open]:
 
 @pytest.fixture
 def send(network: tuple[str, str]) -> Iterator[Callable[[bytes], int]]:
-    """Put a frame on the wire."""
+    """Return a function that sends a frame."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         sender.bind((network[1], 0))
         yield sender.send
 
 
 def frame_of(number: int, size: int) -> bytes:
-    """A frame of a protocol that the kernel does not know, so that it is a candidate whatever it holds."""
+    """Return a frame of an unknown ethertype, which is always a candidate."""
     head = b"\2" * 6 + b"\4" * 6 + b"\x12\x34" + number.to_bytes(4, "big")
     return head + bytes(number + i & 0xFF for i in range(size - len(head)))
 
 
 def drain(rings: RingSet) -> list[bytes]:
-    """Read until nothing is left; every frame as it was kept."""
+    """Read all waiting frames, and return their captured bytes."""
     frames = []
     while rings.waiting():
         for batch in rings.batches():
@@ -66,7 +66,7 @@ def drain(rings: RingSet) -> list[bytes]:
 
 
 def wait_until_seen(program: Program, frames: int) -> None:
-    """Return when the program has handled so many frames."""
+    """Wait until the program has handled a number of frames."""
     deadline = time.monotonic() + 10
     while program.counters()[Counter.SEEN][0] < frames:
         assert time.monotonic() < deadline
@@ -74,14 +74,14 @@ def wait_until_seen(program: Program, frames: int) -> None:
 
 
 def number_of(frame: bytes) -> int:
-    """Which frame of the test this is."""
+    """Return the number of a frame in the test."""
     return int.from_bytes(frame[14:18], "big")
 
 
-def test_frames_arrive_whole_many_times_around_the_ring(
+def test_frames_arrive_complete_many_times_around_the_ring(
     open_capture: Open, send: Callable[[bytes], int]
 ) -> None:
-    """Frames of every length come out as they went in, those over the ring's edge included."""
+    """Frames of every length arrive unchanged, also those that wrap around the end of the ring."""
     program, rings = open_capture(SMALL_RING_BYTES)
     random = np.random.default_rng(3)
     sent, received = [], []
@@ -97,7 +97,7 @@ def test_frames_arrive_whole_many_times_around_the_ring(
 
 
 def test_lost_frames_are_counted(open_capture: Open, send: Callable[[bytes], int]) -> None:
-    """Nobody reads: what does not fit is lost, and the sums still agree, in frames and in bytes."""
+    """Frames that do not fit into the ring are lost, and the sums still agree."""
     program, rings = open_capture(SMALL_RING_BYTES)
     for number in range(500):
         send(frame_of(number, 1000))
@@ -110,8 +110,8 @@ def test_lost_frames_are_counted(open_capture: Open, send: Callable[[bytes], int
     assert waiting == counters[Counter.SUBMITTED][0] == len(drain(rings))
 
 
-def test_snaplen_cuts_and_says_so(open_capture: Open, send: Callable[[bytes], int]) -> None:
-    """No more than snaplen is kept of a frame, and the length on the wire is known."""
+def test_snaplen_truncates_frames(open_capture: Open, send: Callable[[bytes], int]) -> None:
+    """A frame has at most snaplen bytes, and its length on the wire is known."""
     program, rings = open_capture(snaplen=200)
     send(frame_of(1, 1000))
     send(frame_of(2, 100))
@@ -127,20 +127,20 @@ def test_snaplen_cuts_and_says_so(open_capture: Open, send: Callable[[bytes], in
 def test_timestamps_are_wall_time(
     open_capture: Open, send: Callable[[bytes], int], network: tuple[str, str]
 ) -> None:
-    """A frame is stamped between the moments before and after it was sent, on the interface it came in by."""
+    """The timestamp lies between the moments before and after sending; the interface is the receiving one."""
     program, rings = open_capture()
     before_ns = time.time_ns()
     send(frame_of(1, 100))
     wait_until_seen(program, 1)
     after_ns = time.time_ns()
-    margin_ns = 1_000_000  # the two clocks are tied together to within a few microseconds
+    margin_ns = 1_000_000  # the two clocks agree within a few microseconds
     [(timestamp_ns, interface)] = [(b.timestamp_ns.item(), b.interface.item()) for b in rings.batches()]
     assert before_ns - margin_ns < timestamp_ns < after_ns + margin_ns
     assert interface == find_interface(network[0]).index
 
 
 def test_a_zeroed_plan_passes(open_capture: Open, send: Callable[[bytes], int]) -> None:
-    """The program ignores nothing that carries payload before it was told what the rules want."""
+    """Before it has a plan, the program ignores no frame with a payload."""
     program, rings = open_capture()
     udp = bytes.fromhex("0007000700090000") + b"x"
     ip = bytes.fromhex("4500001d00000000401100000a0000010a000002")

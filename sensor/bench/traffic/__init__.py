@@ -1,6 +1,6 @@
-"""Seeded traffic for demonstrations, tests and measurements, as capture files.
+"""A generator of seeded traffic for demonstrations, tests and measurements, which writes capture files.
 
-Runs as a program of its own (``python -m sensor.bench.traffic``), and inside the tests. Rooms, each
-knowing only those before it: `frames` (bytes), `conversations` (who says what when),
-`ordinary`, `bulk` and `notable` (what is said), `mix` (the demo's) and `profiles` (how much of each).
+Runs as ``python -m sensor.bench.traffic``, in ``sensor bench replay``, in the demo and in tests. Each module
+knows only those before it: `frames` (bytes), `conversations` (connections with their timing), `ordinary`,
+`bulk` and `notable` (their contents), `mix` (the demo's traffic) and `profiles` (traffic for measurements).
 """

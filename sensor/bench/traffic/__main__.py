@@ -1,4 +1,4 @@
-"""``python -m sensor.bench.traffic PROFILE OUT.pcap``: write a capture of generated traffic."""
+"""Write a capture of generated traffic. Runs as ``python -m sensor.bench.traffic PROFILE OUT.pcap``."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ DEMO = "demo"
 
 
 def main() -> None:
-    """Generate, write, and say how much it was."""
-    parser = argparse.ArgumentParser(prog="python -m sensor.bench.traffic", description=__doc__)
+    """Generate the frames, write them, and print their number."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sensor.bench.traffic", description="Write a capture of generated traffic."
+    )
     parser.add_argument("profile", choices=[DEMO, *PROFILES], metavar="PROFILE", help=_profiles())
     parser.add_argument("capture", type=Path, metavar="OUT.pcap")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same bytes (default 1)")
-    parser.add_argument("--frames", type=int, default=100_000, help="how many; not of demo (default 100,000)")
-    parser.add_argument("--matching", type=_share, help="share of frames made to match, 0 to 1; not of demo")
     parser.add_argument(
-        "--expect", type=Path, metavar="OUT.json", help="write what a sensor should find; of demo only"
+        "--frames", type=int, default=100_000, help="number of frames, except of demo (default 100,000)"
+    )
+    parser.add_argument(
+        "--matching", type=_share, help="share of frames made to match, 0 to 1, except of demo"
+    )
+    parser.add_argument(
+        "--expect", type=Path, metavar="OUT.json", help="write the expected matches, of demo only"
     )
     arguments = parser.parse_args()
     if arguments.profile == DEMO:
-        made = _demo(arguments.seed, arguments.expect)
+        frames = _demo(arguments.seed, arguments.expect)
     else:
-        made = generate(PROFILES[arguments.profile], arguments.seed, arguments.frames, arguments.matching)
-    write_capture(arguments.capture, made)
-    print(f"{len(made)} frames: {arguments.capture}")
+        frames = generate(PROFILES[arguments.profile], arguments.seed, arguments.frames, arguments.matching)
+    write_capture(arguments.capture, frames)
+    print(f"{len(frames)} frames: {arguments.capture}")
 
 
 def _demo(seed: int, expect: Path | None) -> list[Frame]:
@@ -42,13 +48,16 @@ def _demo(seed: int, expect: Path | None) -> list[Frame]:
 
 
 def _profiles() -> str:
-    return "; ".join(["demo: every attack once"] + [f"{name}: {one.about}" for name, one in PROFILES.items()])
+    return "; ".join(
+        ["demo: office traffic with every attack once"]
+        + [f"{name}: {profile.description}" for name, profile in PROFILES.items()]
+    )
 
 
 def _share(text: str) -> float:
     share = float(text)
     if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError("a share is from 0 to 1")
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
     return share
 
 

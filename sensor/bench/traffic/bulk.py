@@ -1,4 +1,7 @@
-"""Conversations that move much: downloads, file shares, flows of a data centre. Runs in the generator."""
+"""Conversations with many bytes: downloads, file shares, flows of a data centre.
+
+Runs in the traffic generator.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,32 @@ from sensor.bench.traffic.frames import Host
 from sensor.bench.traffic.hosts import desk, remote, server
 
 MOST_BYTES = 4_000_000
-"""Of one transfer: what is longer fills a capture of some ten thousand frames alone."""
+"""Limit of one transfer: a longer one would fill a capture of some ten thousand frames alone."""
 _SMB_READ_BYTES = 1 << 16
 _SHORT = 200
-"""About the size of the small packets of data centres: Benson et al., "Network traffic characteristics of
-data centers in the wild", IMC 2010, section 4.2: 200 and 1400 bytes."""
+"""Approximate size of the small packets of data centres, in bytes.
+
+Benson et al., "Network traffic characteristics of data centers in the wild", IMC 2010, section 4.2, which
+finds most packets near 200 and 1400 bytes.
+"""
 _RPC_PORTS = (80, 443, 3306, 6379, 8080, 9042, 9092, 11211)
 
 
 def download(rng: Random, start_us: int) -> Conversation:
-    """Get some objects over TLS, as large as those of the web."""
+    """Fetch some objects over TLS, with the sizes of objects on the web."""
     talk = TcpConversation(rng, start_us, desk(rng), remote(rng), 443)
     session = rng.randbytes(32)
     talk.send(talk.client, messages.client_hello(rng, session, "cdn.example.net"))
-    talk.send(talk.server, messages.server_hello(rng, session) + messages.sealed(rng, 3000))
+    talk.send(talk.server, messages.server_hello(rng, session) + messages.application_data(rng, 3000))
     for _ in range(rng.randint(1, 4)):
-        talk.send(talk.client, messages.sealed(rng, rng.randint(80, 700)))
+        talk.send(talk.client, messages.application_data(rng, rng.randint(80, 700)))
         talk.send(talk.server, _records(rng, min(MOST_BYTES, sizes.web_object(rng))))
     talk.close()
     return talk
 
 
 def share(rng: Random, start_us: int) -> Conversation:
-    """Read a file from a share by SMB 2 (MS-SMB2), in a session that began before the capture."""
+    """Read a file from a share with SMB 2 (MS-SMB2), in a session that began before the capture."""
     talk = TcpConversation(rng, start_us, desk(rng), server(45), 445)
     left, number = min(MOST_BYTES, sizes.shared_file(rng)), rng.randrange(1000)
     while left > 0:
@@ -51,7 +57,7 @@ def share(rng: Random, start_us: int) -> Conversation:
 
 
 def cluster(rng: Random, start_us: int) -> Conversation:
-    """Move as much as a flow of a data centre does: most move little, and a few move most of all bytes."""
+    """Send as many bytes as a flow of a data centre: most send few, and a few send most of all bytes."""
     talk = TcpConversation(rng, start_us, _machine(rng), _machine(rng), rng.choice(_RPC_PORTS))
     talk.send(talk.client, rng.randbytes(rng.randint(_SHORT // 2, _SHORT)))
     size = min(MOST_BYTES, sizes.by_steps(rng, sizes.WEB_SEARCH))
@@ -66,11 +72,11 @@ def _machine(rng: Random) -> Host:
 
 def _records(rng: Random, size: int) -> bytes:
     whole, rest = divmod(size, 1 << 14)
-    return b"".join(messages.sealed(rng, length) for length in [1 << 14] * whole + [rest])
+    return b"".join(messages.application_data(rng, length) for length in [1 << 14] * whole + [rest])
 
 
 def _smb(number: int, is_reply: int, body: bytes) -> bytes:
-    """Build a READ message behind its length."""
+    """Build a READ message with its length in front."""
     header = struct.pack(
         "<4sHHIHHIIQIIQ16s", b"\xfeSMB", 64, 1, 0, 8, 1, is_reply, 0, number, 0, 5, 77, bytes(16)
     )

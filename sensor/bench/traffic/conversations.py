@@ -1,7 +1,7 @@
-"""Conversations: who sends what to whom and when, in frames right in every header. Runs in the generator.
+"""Conversations between two hosts, as frames that are valid in every header. Runs in the traffic generator.
 
-A conversation has its own clock: each frame comes some microseconds after the one before it,
-longer when the other side is to speak. All chance comes from the `random.Random` it is given.
+A conversation has its own clock: each frame follows the one before it after some microseconds, or later if
+the other side answers. All randomness comes from the `random.Random` it is given.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sensor.protocols import TCP, UDP
 
 
 class Notable(NamedTuple):
-    """Something in a payload that a rule of class ``rule_class`` should find: ``text``."""
+    """A ``text`` in a payload that a rule of class ``rule_class`` should match."""
 
     name: str
     rule_class: str
@@ -24,7 +24,7 @@ class Notable(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """A `Notable` where it went: in this packet, at these offsets of its payload."""
+    """A `Notable` in a sent packet, at these offsets of its payload."""
 
     name: str
     rule_class: str
@@ -40,7 +40,7 @@ class Expected(NamedTuple):
 
 
 class Conversation:
-    """Frames between two hosts, and what in them a sensor is expected to find."""
+    """Frames between two hosts, and the matches expected in them."""
 
     def __init__(
         self, rng: Random, start_us: int, client: Host, server: Host, vlans: tuple[int, ...] = ()
@@ -57,11 +57,11 @@ class Conversation:
         self._last_sender: Host | None = None
 
     def pause(self, most_us: int) -> None:
-        """Let some time pass, as people and programs do."""
+        """Let some time pass, ``most_us`` at most."""
         self.now_us += self.rng.randint(most_us // 10, most_us)
 
     def link(self, sender: Host, ethertype: int, body: bytes, destination: bytes | None = None) -> None:
-        """Send one frame to the other side, or to another link address."""
+        """Send one frame to the other side, or to ``destination``, another link address."""
         turn = self._last_sender not in (None, sender)
         self.now_us += self.rng.randint(12, 60) + (self._half_trip_us if turn else 0)
         self._last_sender = sender
@@ -69,7 +69,7 @@ class Conversation:
         self.frames.append(Frame(self.now_us, data))
 
     def ip(self, sender: Host, protocol: int, body: bytes) -> None:
-        """Send an IP packet to the other side, in fragments when it is too long for one."""
+        """Send an IP packet to the other side, in fragments if it is too long."""
         self._identification += 1
         ethertype = frames.ETHERTYPE_IPV4 if sender.address.version == 4 else frames.ETHERTYPE_IPV6
         for packet in frames.packets(
@@ -78,13 +78,13 @@ class Conversation:
             self.link(sender, ethertype, packet)
 
     def other(self, sender: Host) -> Host:
-        """Return the side that does not send."""
+        """Return the side that receives."""
         return self.server if sender is self.client else self.client
 
     def expect(
         self, notable: Notable, protocol: str, sender: Host, sport: int, dport: int, payload: bytes
     ) -> None:
-        """Record where the frame sent last holds what is notable in it."""
+        """Record where the frame sent last holds the notable text."""
         start = payload.index(notable.text)
         self.expected.append(
             Expected(
@@ -129,7 +129,7 @@ class UdpConversation(Conversation):
 
 
 class TcpConversation(Conversation):
-    """A TCP connection: the handshake on construction, segments and acknowledgements, `close`."""
+    """A TCP connection, which begins with its handshake; `send` adds segments, `close` ends it."""
 
     def __init__(
         self, rng: Random, start_us: int, client: Host, server: Host, port: int, vlans: tuple[int, ...] = ()
@@ -144,14 +144,14 @@ class TcpConversation(Conversation):
         self._segment(client)
 
     def send(self, sender: Host, payload: bytes, notable: Notable | None = None) -> None:
-        """Send bytes in as many segments as they need; the receiver acknowledges every second one."""
+        """Send bytes in as many segments as needed; the receiver acknowledges every second one."""
         for at in range(0, len(payload), self._segment_bytes):
-            piece = payload[at : at + self._segment_bytes]
-            last = at + len(piece) == len(payload)
-            self._segment(sender, PSH if last else 0, piece)
-            if notable and notable.text in piece:
+            part = payload[at : at + self._segment_bytes]
+            last = at + len(part) == len(payload)
+            self._segment(sender, PSH if last else 0, part)
+            if notable and notable.text in part:
                 receiver = self.other(sender)
-                self.expect(notable, "TCP", sender, self.ports[sender], self.ports[receiver], piece)
+                self.expect(notable, "TCP", sender, self.ports[sender], self.ports[receiver], part)
             if at // self._segment_bytes % 2:
                 self._segment(self.other(sender))
 
@@ -164,7 +164,7 @@ class TcpConversation(Conversation):
     def _segment(
         self, sender: Host, flags: int = 0, payload: bytes = b"", *, acknowledge: bool = True
     ) -> None:
-        """Send one segment and count what it takes of the sequence space."""
+        """Send one segment, and advance the sequence number."""
         receiver = self.other(sender)
         self.ip(
             sender,
@@ -185,7 +185,7 @@ class TcpConversation(Conversation):
         self._seq[sender] = (self._seq[sender] + len(payload) + bool(flags & (SYN | FIN))) & 0xFFFFFFFF
 
     def _options(self, sender: Host, receiver: Host, flags: int, *, acknowledge: bool) -> bytes:
-        """Segment size, SACK and window scale while connecting, and timestamps (RFC 7323) always."""
+        """Build the options: timestamps (RFC 7323); with SYN also segment size, SACK and window scale."""
         clock_ms = self._clock_ms[sender] + self.now_us // 1000 & 0xFFFFFFFF
         echo_ms = self._clock_ms[receiver] + self.now_us // 1000 & 0xFFFFFFFF if acknowledge else 0
         if flags & SYN:

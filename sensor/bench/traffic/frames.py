@@ -1,7 +1,6 @@
-"""Frames from the bytes up, and the capture file they go into. Runs in the traffic generator.
+"""Frames, and the capture file they are written to. Runs in the traffic generator.
 
-Everything here is a pure function of its arguments. Addresses are `ipaddress` objects, their
-family decides between IPv4 and IPv6.
+Addresses are `ipaddress` objects, whose family decides between IPv4 and IPv6.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_VLAN, ETHERTYPE_IPV6, ETHERTYPE_QINQ = 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
 SMALLEST_FRAME = 60
-"""Bytes of the smallest Ethernet frame, without its check sequence."""
+"""Bytes of the smallest Ethernet frame, without the check sequence."""
 
 
 class Frame(NamedTuple):
-    """Bytes on the wire, from Ethernet on."""
+    """The bytes of a frame on the wire, from the Ethernet header on."""
 
     time_us: int
     data: bytes
 
 
 class Host(NamedTuple):
-    """Who sends and receives: behind a router, the link address is the router's."""
+    """A sender or receiver; the link address of a host behind a router is the router's."""
 
     mac: bytes
     address: Address
@@ -45,7 +44,7 @@ class Host(NamedTuple):
 
 
 def checksum(data: bytes) -> int:
-    """Compute the Internet checksum (RFC 1071); it is never 0, which UDP reserves for "none".
+    """Compute the Internet checksum (RFC 1071); it is never 0, which means "none" in UDP.
 
     2**16 is 1 modulo 0xffff, so the remainder is the ones' complement sum of all words.
     """
@@ -55,7 +54,7 @@ def checksum(data: bytes) -> int:
 def ethernet(
     source: bytes, destination: bytes, ethertype: int, body: bytes, vlans: tuple[int, ...] = ()
 ) -> bytes:
-    """Build a frame, padded to the smallest size; ``vlans`` are VLAN ids, outer first, two are QinQ."""
+    """Build a frame, padded to the smallest size; ``vlans`` are VLAN ids, outer first; two make QinQ."""
     tags = b"".join(
         struct.pack("!HH", ETHERTYPE_QINQ if index < len(vlans) - 1 else ETHERTYPE_VLAN, vlan)
         for index, vlan in enumerate(vlans)
@@ -90,7 +89,7 @@ def tcp(
     options: bytes = b"",
     payload: bytes = b"",
 ) -> bytes:
-    """Build a TCP segment (RFC 9293); ``options`` come padded to whole words."""
+    """Build a TCP segment (RFC 9293); ``options`` must be padded to whole words."""
     words = 5 + len(options) // 4
     header = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, words << 4, flags, window, 0, 0)
     return with_checksum(source, destination, TCP, header + options + payload, at=16)
@@ -116,14 +115,14 @@ def echo(
 def packets(
     source: Host, destination: Host, protocol: int, body: bytes, *, identification: int, mtu: int = 1500
 ) -> list[bytes]:
-    """Carry ``body`` in one IP packet, or in fragments when it is longer than ``mtu`` allows."""
+    """Build one IP packet around ``body``, or fragments if it is longer than ``mtu`` allows."""
     version = source.address.version
     ends = source.address.packed + destination.address.packed
 
-    def packet(piece: bytes, fragment: int | None) -> bytes:
+    def packet(part: bytes, fragment: int | None) -> bytes:
         if version == 4:
-            return _ipv4(ends, protocol, piece, source.ttl, identification, fragment)
-        return _ipv6(ends, protocol, piece, source.ttl, identification, fragment)
+            return _ipv4(ends, protocol, part, source.ttl, identification, fragment)
+        return _ipv6(ends, protocol, part, source.ttl, identification, fragment)
 
     if len(body) <= mtu - (20 if version == 4 else 40):
         return [packet(body, None)]
@@ -134,7 +133,7 @@ def packets(
 def _ipv4(
     ends: bytes, protocol: int, body: bytes, ttl: int, identification: int, fragment: int | None
 ) -> bytes:
-    """Build an IPv4 packet (RFC 791); ``fragment``: offset in bytes, lowest bit set when more follow."""
+    """Build an IPv4 packet (RFC 791); ``fragment`` is the offset in bytes, with bit 0 set if more follow."""
     field = 0x4000 if fragment is None else (fragment & 1) << 13 | fragment >> 3
     header = struct.pack(
         "!BBHHHBBH", 0x45, 0, 20 + len(body), identification & 0xFFFF, field, ttl, protocol, 0
@@ -145,7 +144,7 @@ def _ipv4(
 def _ipv6(
     ends: bytes, protocol: int, body: bytes, ttl: int, identification: int, fragment: int | None
 ) -> bytes:
-    """Build an IPv6 packet (RFC 8200), with a fragment header for a ``fragment`` as in `_ipv4`."""
+    """Build an IPv6 packet (RFC 8200), with a fragment header if ``fragment``, as in `_ipv4`, is given."""
     if fragment is not None:
         body = struct.pack("!BBHI", protocol, 0, fragment, identification) + body
         protocol = FRAGMENT
@@ -153,7 +152,7 @@ def _ipv6(
 
 
 def write_capture(path: Path, frames: Iterable[Frame]) -> None:
-    """Write a classic capture file: microseconds, Ethernet, little endian."""
+    """Write a classic pcap file: little endian, microseconds, Ethernet."""
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 0xFFFF, 1))
         for time_us, data in frames:

@@ -1,6 +1,7 @@
-"""Who is there: an office network, its servers, and the Internet behind a router. Runs in the generator.
+"""The hosts: an office network, its servers, and the Internet behind a router.
 
-All addresses are from the ranges set aside for documentation (RFC 5737, RFC 3849).
+All addresses are from the ranges reserved for documentation (RFC 5737, RFC 3849). Runs in the traffic
+generator.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def desk(rng: Random, version: int = 4) -> Host:
 
 
 def server(number: int, version: int = 4) -> Host:
-    """Name one of the office's own servers."""
+    """Return one of the office's own servers."""
     return Host(b"\x02\x00\x20\0\0" + bytes([number]), _address(version, "server", number))
 
 

@@ -1,4 +1,7 @@
-"""Messages of the protocols above TCP and UDP, complete enough for a dissector. Runs in the generator."""
+"""Messages of the protocols above TCP and UDP, complete enough for a dissector.
+
+Runs in the traffic generator.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from sensor.bench.traffic.frames import Host
 
 
 def http_request(line: str, host: str, *fields: str, body: str = "") -> bytes:
-    """Build an HTTP/1.1 request; ``line`` without its version."""
+    """Build an HTTP/1.1 request; ``line`` is the request line without its version."""
     length = [f"Content-Length: {len(body)}"] if body else []
     return "\r\n".join([f"{line} HTTP/1.1", f"Host: {host}", *fields, *length, "", body]).encode()
 
@@ -21,7 +24,7 @@ def http_response(status: str, *fields: str, body: bytes = b"") -> bytes:
 
 
 def dns_messages(rng: Random, name: str, texts: int = 0) -> tuple[bytes, bytes]:
-    """Ask for a name and answer (RFC 1035): with an address, or as many TXT strings as asked for."""
+    """Build a DNS query and its answer (RFC 1035), with an address or with ``texts`` TXT records."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
     question = labels + struct.pack("!HH", 16 if texts else 1, 1)
     identifier = rng.getrandbits(16)
@@ -39,17 +42,17 @@ def dns_messages(rng: Random, name: str, texts: int = 0) -> tuple[bytes, bytes]:
 
 
 def record(kind: int, body: bytes) -> bytes:
-    """Wrap in a TLS record (RFC 8446, 5.1)."""
+    """Wrap bytes in a TLS record (RFC 8446, 5.1)."""
     return struct.pack("!BHH", kind, 0x0303, len(body)) + body
 
 
-def sealed(rng: Random, length: int) -> bytes:
-    """Make up application data as the wire sees it."""
+def application_data(rng: Random, length: int) -> bytes:
+    """Build a TLS record with ``length`` bytes of random application data."""
     return record(23, rng.randbytes(length))
 
 
 def _hello(kind: int, head: bytes, extensions: tuple[tuple[int, bytes], ...]) -> bytes:
-    """Wrap a hello message in its record."""
+    """Build a hello message in its record."""
     tail = b"".join(struct.pack("!HH", number, len(body)) + body for number, body in extensions)
     message = head + struct.pack("!H", len(tail)) + tail
     return record(22, struct.pack("!I", kind << 24 | len(message)) + message)
@@ -80,7 +83,7 @@ def server_hello(rng: Random, session: bytes) -> bytes:
 
 
 def dhcp_message(operation: int, transaction: int, own: Host, lent: bytes, kind: int, lender: Host) -> bytes:
-    """Build a DHCP message of some ``kind`` (RFC 2131); ``operation`` is 1 from a client, 2 from a server."""
+    """Build a DHCP message of a ``kind`` (RFC 2131); ``operation`` is 1 from a client, 2 from a server."""
     head = struct.pack("!4BIHH4x4s8x", operation, 1, 6, 0, transaction, 0, 0x8000, lent)
     options = bytes([53, 1, kind]) + (b"\x36\x04" + lender.address.packed if kind != 1 else b"") + b"\xff"
     return (head + own.mac).ljust(236, b"\0") + b"\x63\x82\x53\x63" + options

@@ -1,7 +1,7 @@
-"""Mixes: how much of what, over which time. Runs in the generator.
+"""Mixes of conversations, among them the demo's traffic. Runs in the traffic generator.
 
-A mix starts its conversations at chance times within its span and sorts all frames by time,
-so that they interleave as they do on a mirror port.
+The conversations start at random times within a span, and all frames are sorted by time, so that they
+interleave as on a mirror port.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ DEMO_ORDINARY: dict[Builder, int] = {
 
 
 class Traffic(NamedTuple):
-    """Frames in the order of time, and what in them a sensor is expected to find."""
+    """Frames in order of time, and the matches expected in them."""
 
     frames: list[Frame]
     expected: list[Expected]
 
 
 def demo(seed: int) -> Traffic:
-    """Mix some seconds of an office network with every attack and banner there is."""
+    """Mix some seconds of an office network with every attack and banner."""
     builders: list[Builder] = [builder for builder, count in DEMO_ORDINARY.items() for _ in range(count)]
     builders += [partial(notable.exchange, what=what) for what in notable.ATTACKS + notable.BANNERS]
     return mix(Random(seed), builders, DEMO_START_US, DEMO_SPAN_US)
 
 
 def mix(rng: Random, builders: list[Builder], start_us: int, span_us: int) -> Traffic:
-    """Let every builder make its conversation, started at some time within the span."""
+    """Build a conversation with every builder, each starting at a random time within the span."""
     talks = [builder(rng, start_us + rng.randrange(span_us)) for builder in builders]
     return Traffic(
         sorted(frame for talk in talks for frame in talk.frames),

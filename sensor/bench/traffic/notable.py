@@ -1,4 +1,4 @@
-"""Attacks and banners: what a sensor is there to find, a conversation each. Runs in the generator."""
+"""Attacks and banners that a sensor should find, one in each conversation. Runs in the traffic generator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sensor.bench.traffic.messages import http_request, http_response
 
 
 class Exchange(NamedTuple):
-    """What a client and a server say on a port, and what is notable in it."""
+    """A request and its response on a port, with the notable text in one of them."""
 
     notable: Notable
     port: int
     request: bytes
     response: bytes
     outward: bool = False
-    """The client is a workstation of the office, the server somewhere else; the reverse otherwise."""
+    """True if the client is a workstation of the office; otherwise the server belongs to the office."""
 
 
 SCRIPT = "User-Agent: python-requests/2.31.0"
@@ -184,7 +184,7 @@ BANNERS = (
 
 
 def exchange(rng: Random, start_us: int, what: Exchange) -> Conversation:
-    """Hold one of these conversations."""
+    """Build the conversation of an attack or banner."""
     ends = (desk(rng), remote(rng)) if what.outward else (remote(rng), server(rng.randint(80, 99)))
     talk = TcpConversation(rng, start_us, *ends, what.port)
     talk.send(talk.client, what.request, what.notable)

@@ -1,7 +1,6 @@
-"""Ordinary conversations of an office network, nothing in them that a sensor should keep for a threat.
+"""Ordinary conversations of an office network, without any threat. Runs in the traffic generator.
 
-Runs in the generator. Every builder takes its source of chance and its start, and gives one
-finished conversation.
+Every builder is given a source of randomness and the start, and returns a finished conversation.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ PROVIDER_VLANS = (2001, 110)
 
 
 def dns(rng: Random, start_us: int) -> Conversation:
-    """Ask for an address, over IPv4 or IPv6, on a tagged port now and then."""
+    """Ask for an address over IPv4 or IPv6, sometimes on a VLAN."""
     version = rng.choice((4, 4, 6))
     vlans = rng.choice(((), (), (OFFICE_VLANS[0],)))
     talk = UdpConversation(rng, start_us, desk(rng, version), server(53, version), 53, vlans)
@@ -61,7 +60,7 @@ def dns(rng: Random, start_us: int) -> Conversation:
 
 
 def long_dns(rng: Random, start_us: int, version: int) -> Conversation:
-    """Get a TXT answer of several kilobytes, which IPv4 or IPv6 carries in fragments."""
+    """Get a TXT answer of several kilobytes in IPv4 or IPv6 fragments."""
     talk = UdpConversation(rng, start_us, desk(rng, version), server(53, version), 53)
     question, answer = messages.dns_messages(rng, "_keys.mail.example", texts=rng.randint(14, 20))
     talk.send(talk.client, question)
@@ -70,7 +69,7 @@ def long_dns(rng: Random, start_us: int, version: int) -> Conversation:
 
 
 def browsing(rng: Random, start_us: int) -> Conversation:
-    """Fetch some pages over one HTTP/1.1 connection; on tagged and doubly tagged ports too."""
+    """Fetch some pages over one HTTP/1.1 connection, sometimes with one or two VLAN tags."""
     version = rng.choice((4, 4, 4, 6))
     vlans = rng.choice(((), (), (rng.choice(OFFICE_VLANS),), PROVIDER_VLANS))
     talk = TcpConversation(rng, start_us, desk(rng, version), remote(rng, version), 80, vlans)
@@ -88,7 +87,7 @@ def browsing(rng: Random, start_us: int) -> Conversation:
 
 
 def tls(rng: Random, start_us: int) -> Conversation:
-    """Speak TLS 1.3: the hellos are in the clear, the rest looks like noise."""
+    """Speak TLS 1.3, with hellos in plain text and random bytes for the encrypted rest."""
     version = rng.choice((4, 4, 6))
     talk = TcpConversation(rng, start_us, desk(rng, version), remote(rng, version), 443)
     session = rng.randbytes(32)
@@ -97,15 +96,17 @@ def tls(rng: Random, start_us: int) -> Conversation:
         talk.server,
         messages.server_hello(rng, session)
         + messages.record(20, b"\x01")
-        + messages.sealed(rng, rng.randint(2000, 4200)),
+        + messages.application_data(rng, rng.randint(2000, 4200)),
     )
-    talk.send(talk.client, messages.record(20, b"\x01") + messages.sealed(rng, 53))
+    talk.send(talk.client, messages.record(20, b"\x01") + messages.application_data(rng, 53))
     for _ in range(rng.randint(1, 5)):
         talk.pause(80_000)
-        talk.send(talk.client, messages.sealed(rng, rng.randint(80, 700)))
+        talk.send(talk.client, messages.application_data(rng, rng.randint(80, 700)))
         talk.send(
             talk.server,
-            b"".join(messages.sealed(rng, rng.randint(200, 9000)) for _ in range(rng.randint(1, 2))),
+            b"".join(
+                messages.application_data(rng, rng.randint(200, 9000)) for _ in range(rng.randint(1, 2))
+            ),
         )
     talk.close()
     return talk
@@ -149,7 +150,7 @@ def arp(rng: Random, start_us: int) -> Conversation:
 
 
 def ping(rng: Random, start_us: int) -> Conversation:
-    """Send echo requests and replies, over IPv4 or IPv6; long ones go in fragments."""
+    """Send echo requests and replies over IPv4 or IPv6, long ones in fragments."""
     version = rng.choice((4, 4, 6))
     talk = Conversation(rng, start_us, desk(rng, version), remote(rng, version))
     identifier, payload = rng.getrandbits(16), bytes(range(0x10, 0x48)) * rng.choice((1, 1, 1, 60))
@@ -165,7 +166,7 @@ def ping(rng: Random, start_us: int) -> Conversation:
 
 
 def mail(rng: Random, start_us: int) -> Conversation:
-    """Deliver a letter by SMTP (RFC 5321) to a server that does not name its software."""
+    """Deliver a mail with SMTP (RFC 5321) to a server that does not name its software."""
     talk = TcpConversation(rng, start_us, remote(rng), server(25), 25)
     talk.send(talk.server, b"220 mx.example ready\r\n")
     for line, reply in (
@@ -183,7 +184,7 @@ def mail(rng: Random, start_us: int) -> Conversation:
 
 
 def ssh_session(rng: Random, start_us: int) -> Conversation:
-    """Type in an encrypted session that began before the capture: no handshake, no banner."""
+    """Type in an SSH session that began before the capture, so without handshake and banner."""
     talk = TcpConversation(rng, start_us, desk(rng), server(22), 22)
     talk.frames.clear()
     for _ in range(rng.randint(6, 20)):
@@ -194,7 +195,7 @@ def ssh_session(rng: Random, start_us: int) -> Conversation:
 
 
 def spanning_tree(rng: Random, start_us: int) -> Conversation:
-    """Say hello as a bridge does, in an 802.3 frame: it has a length where others have a type."""
+    """Send a bridge's hello in an 802.3 frame, which has a length instead of an ethertype."""
     talk = Conversation(rng, start_us, server(2), server(3))
     bridge = struct.pack("!H6s", 0x8001, ROUTER_MAC)
     body = b"\x42\x42\x03" + struct.pack(
@@ -205,7 +206,7 @@ def spanning_tree(rng: Random, start_us: int) -> Conversation:
 
 
 def _body(rng: Random, kind: str) -> bytes:
-    """Write a page: prose for the readable kinds, noise for the others."""
+    """Return a page: prose for text, random bytes for binary files."""
     if kind == "application/octet-stream":
         return rng.randbytes(rng.randint(3000, 24_000))
     return (PROSE * 40)[: rng.randint(200, 7000)].encode()

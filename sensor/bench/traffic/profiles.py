@@ -1,7 +1,8 @@
-"""Traffic for measurements: of a kind, of any length, the same for the same seed. Runs in the generator.
+"""Traffic profiles for measurements, of any length and the same for the same seed.
 
-Conversations begin at chance times (Poisson) and their frames interleave as on a mirror port. Among
-them go frames made to match, each of a flow of its own: ``matching`` is their share of all frames.
+Conversations begin at random times (Poisson), and their frames interleave as on a mirror port. Frames made
+to match are mixed in, each in a flow of its own; ``matching`` is their share of all frames. Runs in the
+traffic generator.
 """
 
 from __future__ import annotations
@@ -25,36 +26,40 @@ from sensor.bench.traffic.tunnels import TUNNELS, can_enter
 from sensor.protocols import TCP, UDP
 
 DHT_PING = b"d1:ad2:id20:"
-"""What begins a message of BitTorrent's DHT (BEP 5), and is hit in the smallest frame."""
+"""Start of a BitTorrent DHT message (BEP 5), which a rule matches even in the smallest frame."""
 OFFICE_ARRIVAL_US, CLUSTER_ARRIVAL_US = 1000, 20_000
-"""Between two conversations, on average: those of a data centre are longer."""
+"""Mean time between two conversations; those of a data centre are longer."""
 _SMALLEST_IP = frames.SMALLEST_FRAME - 14
 _UDP_HEADERS = 28
 
-Lone = Callable[[Random], bytes]
-"""Builds a frame that a rule hits."""
+FrameBuilder = Callable[[Random], bytes]
+"""Builds a frame that a rule matches."""
 
 
 @dataclass(frozen=True)
 class TrafficProfile:
     """A kind of traffic."""
 
-    about: str
+    description: str
     frames: Callable[[Random], Iterator[Frame]]
-    """In the order of time, without end."""
-    lone: Lone
+    """Yields frames in order of time, without end."""
+    matching_frame: FrameBuilder
     matching: float
-    """Share of the frames made to match, unless told otherwise."""
+    """Default share of the frames made to match."""
 
 
 def generate(profile: TrafficProfile, seed: int, number: int, matching: float | None = None) -> list[Frame]:
-    """Make so many frames, in the order of time."""
+    """Return ``number`` frames in order of time."""
     rng = Random(seed)
-    made_to_match = round(number * (profile.matching if matching is None else matching))
-    made = list(islice(profile.frames(rng), number - made_to_match))
-    first, last = (made[0].time_us, made[-1].time_us) if made else (DEMO_START_US, DEMO_START_US + number)
-    made += [Frame(rng.randint(first, last), profile.lone(rng)) for _ in range(made_to_match)]
-    return sorted(made)
+    matching_count = round(number * (profile.matching if matching is None else matching))
+    generated = list(islice(profile.frames(rng), number - matching_count))
+    first, last = (
+        (generated[0].time_us, generated[-1].time_us)
+        if generated
+        else (DEMO_START_US, DEMO_START_US + number)
+    )
+    generated += [Frame(rng.randint(first, last), profile.matching_frame(rng)) for _ in range(matching_count)]
+    return sorted(generated)
 
 
 def _conversations(weights: dict[Builder, int], arrival_us: int, rng: Random) -> Iterator[Frame]:
@@ -74,13 +79,15 @@ def _tunnelled(rng: Random) -> Iterator[Frame]:
 
 
 def _in_tunnel(builder: Builder, rng: Random, start_us: int) -> Conversation:
-    """Let all frames of a conversation go through one tunnel."""
+    """Build a conversation whose frames all use one tunnel."""
     talk, tunnel = builder(rng, start_us), rng.choice(TUNNELS)
     talk.frames = [Frame(at, tunnel(rng, data) if can_enter(data) else data) for at, data in talk.frames]
     return talk
 
 
-class _Flow(NamedTuple):
+class _DatagramFlow(NamedTuple):
+    """A UDP flow, with the number of frames it still has."""
+
     source: Host
     sport: int
     destination: Host
@@ -88,18 +95,18 @@ class _Flow(NamedTuple):
     frames: int
 
     def frame(self, rng: Random, payload: bytes) -> bytes:
-        """Build one of its datagrams."""
+        """Build a frame with one datagram."""
         body = frames.udp(self.source.address, self.sport, self.destination.address, self.dport, payload)
         return _frame(rng, self.source, self.destination, UDP, body)
 
 
-def _flow(rng: Random) -> _Flow:
+def _flow(rng: Random) -> _DatagramFlow:
     ports = rng.randint(1024, 65_535), rng.randint(1024, 65_535)
-    return _Flow(desk(rng), ports[0], remote(rng), ports[1], sizes.flow_frames(rng))
+    return _DatagramFlow(desk(rng), ports[0], remote(rng), ports[1], sizes.flow_frames(rng))
 
 
 def _datagrams(steps: tuple[tuple[int, int], ...], rng: Random) -> Iterator[Frame]:
-    """Send datagrams as long as ``steps`` say: (weight, bytes from IP on)."""
+    """Yield datagrams of random flows; ``steps`` are pairs of weight and bytes from the IP header on."""
     weights, lengths = zip(*steps, strict=True)
     flows = [_flow(rng) for _ in range(64)]
     for time_us in count(DEMO_START_US, 10):
@@ -115,7 +122,7 @@ def _dht_ping(rng: Random) -> bytes:
 
 
 def _attack(rng: Random) -> bytes:
-    """Send the request of an attack, in a connection whose other packets went another way."""
+    """Build the request of an attack, without the rest of its connection."""
     what = rng.choice(ATTACKS)
     source, destination = (
         (desk(rng), remote(rng)) if what.outward else (remote(rng), server(rng.randint(80, 99)))
@@ -155,14 +162,17 @@ PROFILES = {
         "web, TLS, DNS, mail, file shares", partial(_conversations, OFFICE, OFFICE_ARRIVAL_US), _attack, 0.001
     ),
     "datacenter": TrafficProfile(
-        "elephants and mice", partial(_conversations, {bulk.cluster: 1}, CLUSTER_ARRIVAL_US), _attack, 0.0001
+        "few large flows, many small ones",
+        partial(_conversations, {bulk.cluster: 1}, CLUSTER_ARRIVAL_US),
+        _attack,
+        0.0001,
     ),
     "attack": TrafficProfile(
-        "a storm in which most frames match", partial(_conversations, OFFICE, OFFICE_ARRIVAL_US), _attack, 0.9
+        "an attack storm, most frames match", partial(_conversations, OFFICE, OFFICE_ARRIVAL_US), _attack, 0.9
     ),
     "smallest": TrafficProfile("64 bytes on the wire", partial(_datagrams, SMALLEST), _dht_ping, 0.001),
     "imix": TrafficProfile(
         "64, 590 and 1514 bytes", partial(_datagrams, sizes.SIMPLE_IMIX), _dht_ping, 0.001
     ),
-    "tunnels": TrafficProfile("the office's, in tunnels", _tunnelled, _attack_in_tunnel, 0.001),
+    "tunnels": TrafficProfile("office traffic in tunnels", _tunnelled, _attack_in_tunnel, 0.001),
 }

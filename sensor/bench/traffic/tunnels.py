@@ -1,4 +1,7 @@
-"""Tunnels around finished frames: GRE, VXLAN, GENEVE, IP in IP, MPLS, PPPoE. Runs in the generator."""
+"""Tunnels around finished frames: GRE, VXLAN, GENEVE, IP in IP, MPLS, PPPoE.
+
+Runs in the traffic generator.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from sensor.bench.traffic.hosts import server
 from sensor.protocols import GRE, IPV4, IPV6, UDP
 
 Tunnel = Callable[[Random, bytes], bytes]
-"""Makes a longer frame of one that carries an untagged IP packet."""
+"""Wraps a frame with an untagged IP packet into a longer frame."""
 
 _ETHERNET_BYTES = 14
 _MPLS, _PPPOE, _VXLAN_PORT, _GENEVE_PORT = 0x8847, 0x8864, 4789, 6081
@@ -21,28 +24,28 @@ _ENDS = server(200), server(201)
 
 
 def can_enter(frame: bytes) -> bool:
-    """Tell whether it is an untagged IP packet."""
+    """Return True if a frame carries an untagged IP packet, which every tunnel accepts."""
     return _ethertype(frame) in (ETHERTYPE_IPV4, ETHERTYPE_IPV6)
 
 
 def gre(rng: Random, frame: bytes) -> bytes:
-    """RFC 2784."""
+    """Wrap the packet in GRE (RFC 2784)."""
     return _in_ip(rng, GRE, struct.pack("!HH", 0, _ethertype(frame)) + frame[_ETHERNET_BYTES:])
 
 
 def ip_in_ip(rng: Random, frame: bytes) -> bytes:
-    """RFC 2003, RFC 4213."""
+    """Wrap the packet in IPv4 (RFC 2003, RFC 4213)."""
     protocol = IPV4 if _ethertype(frame) == ETHERTYPE_IPV4 else IPV6
     return _in_ip(rng, protocol, frame[_ETHERNET_BYTES:])
 
 
 def vxlan(rng: Random, frame: bytes) -> bytes:
-    """RFC 7348."""
+    """Wrap the frame in VXLAN (RFC 7348)."""
     return _in_udp(rng, _VXLAN_PORT, struct.pack("!II", 0x08 << 24, _NETWORK << 8) + frame)
 
 
 def geneve(rng: Random, frame: bytes) -> bytes:
-    """RFC 8926, with Ethernet in it."""
+    """Wrap the frame in GENEVE (RFC 8926)."""
     return _in_udp(rng, _GENEVE_PORT, struct.pack("!BBHI", 0, 0, 0x6558, _NETWORK << 8) + frame)
 
 
@@ -52,7 +55,7 @@ def mpls(_rng: Random, frame: bytes) -> bytes:
 
 
 def pppoe(_rng: Random, frame: bytes) -> bytes:
-    """RFC 2516."""
+    """Wrap the packet in PPPoE (RFC 2516)."""
     protocol = 0x21 if _ethertype(frame) == ETHERTYPE_IPV4 else 0x57
     packet = frame[_ETHERNET_BYTES:]
     return _on_link(_PPPOE, struct.pack("!BBHHH", 0x11, 0, 7, 2 + len(packet), protocol) + packet)

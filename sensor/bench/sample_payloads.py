@@ -1,4 +1,4 @@
-"""Payloads to measure rules with: those of a capture file, or a generated mix; no root, no BCC."""
+"""Payloads to measure rules with, from a capture file or generated. Runs in ``sensor rules stats``."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def captured(path: Path) -> list[Specimen]:
     """Return every payload of a capture file.
 
     Raises:
-        CaptureFileError: The file cannot be read, or there is no payload in it.
+        CaptureFileError: the file cannot be read, or no packet in it has a payload.
     """
-    subjects = []
+    specimens = []
     with CaptureFile(path) as file:
         for batch in file.batches():
             packets = decode(batch)
@@ -42,16 +42,16 @@ def captured(path: Path) -> list[Specimen]:
                 start, end = packets.payload_start.item(index), packets.payload_end.item(index)
                 protocol = packets.protocol.item(index)
                 ports = packets.sport.item(index), packets.dport.item(index)
-                subjects.append(Specimen(bytes(batch.buffer[start:end]), protocol, *ports))
-    if not subjects:
-        raise CaptureFileError(f"{path}: no packet in it has a payload; name a file with some")
-    return subjects
+                specimens.append(Specimen(bytes(batch.buffer[start:end]), protocol, *ports))
+    if not specimens:
+        raise CaptureFileError(f"{path}: no packet has a payload; use another capture")
+    return specimens
 
 
 def generated(count: int = 1000) -> list[Specimen]:
-    """Return a mix as on an office's uplink, harmless and the same at each call: web, mail, names."""
+    """Return a harmless mix as on an office's uplink, the same at each call: web, mail, DNS."""
     rng = Random(1)  # noqa: S311 - the same mix at each call is the point
-    kinds = (_request, _form, _page, _encrypted, _encrypted, _mail, _name)
+    kinds = (_request, _form, _page, _encrypted, _encrypted, _mail, _dns_query)
     return [kinds[number % len(kinds)](rng) for number in range(count)]
 
 
@@ -99,7 +99,7 @@ def _mail(rng: Random) -> Specimen:
     return Specimen(text.encode(), TCP, rng.randrange(32768, 61000), 25)
 
 
-def _name(rng: Random) -> Specimen:
+def _dns_query(rng: Random) -> Specimen:
     labels = ("www", _words(rng, 1), "example")
     name = b"".join(bytes([len(label)]) + label.encode() for label in labels) + b"\0"
     question = rng.randbytes(2) + bytes.fromhex("01000001000000000000") + name + bytes.fromhex("00010001")

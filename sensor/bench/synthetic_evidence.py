@@ -1,4 +1,7 @@
-"""A day of evidence, made up: skewed like real hits are, the same every time. For `sensor.bench.store`."""
+"""A day of synthetic evidence, as skewed as real matches and the same every time.
+
+Runs in ``sensor bench store``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ DAY_S = 1_767_571_200
 """2026-01-05 00:00:00 UTC."""
 RULES = 400
 RARE_RULE = 399
-"""Hits once in a million packets; the others as often as their numbers are small."""
+"""The rule that matches one packet in a million; for all others, the lower the number, the more matches."""
 CAPLEN = 500
 SERVER_PORTS = (80, 443, 22, 25, 53, 3306, 6379, 8080)
 CLIENT_NETWORK, SERVER_NETWORK = bytes([10]), bytes([198, 18])
@@ -25,7 +28,7 @@ _HEADER_BYTES = _HEADERS.size
 
 
 def rules() -> list[Rule]:
-    """Return the rules that hit."""
+    """Return the rules that match."""
     return [
         Rule(number, RULE_CLASSES[number % len(RULE_CLASSES)], "Sample", f"Sample {number}", "sample")
         for number in range(RULES)
@@ -33,13 +36,13 @@ def rules() -> list[Rule]:
 
 
 def time_ns(number: int, count: int) -> int:
-    """Return the time of one of so many pieces: they are spread evenly over the day."""
+    """Return the time of item ``number`` of ``count``; items are spread evenly over the day."""
     return DAY_S * _NS + number * (86_400 * _NS // count)
 
 
 def items(count: int, seed: int = 1) -> Iterator[Evidence]:
-    """Give so many pieces of evidence, in order."""
-    seeded = random.Random(seed)  # noqa: S311 - made up, not secret
+    """Yield ``count`` evidence items in order of time."""
+    seeded = random.Random(seed)  # noqa: S311 - synthetic, not secret
     known = rules()
     weights = list(accumulate(1 / number for number in range(1, RULES)))
     payload = seeded.randbytes(CAPLEN - _HEADER_BYTES)
