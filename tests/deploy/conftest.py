@@ -1,4 +1,4 @@
-"""What the deployments share."""
+"""Fixtures of the deployment tests."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from playbook import build_bundle
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sensor of this tree with all its packages, as `make bundle` makes it."""
+    """Return the bundle of this tree, built by `make bundle`."""
     return build_bundle(tmp_path_factory.mktemp("bundle"))

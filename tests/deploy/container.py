@@ -1,7 +1,7 @@
-"""A Debian host for tests: a tree made by debootstrap, booted by systemd-nspawn in a network of its own.
+"""A Debian host for tests: a tree made by debootstrap, booted by systemd-nspawn in its own network.
 
-The host has the interface ``host0`` with the address `ADDRESS`; the caller's namespace, which has to be a
-private one, is at the other end. What a test writes to the tree is gone afterwards.
+The host has the interface ``host0`` with the address `ADDRESS`. Its other end is in the caller's network
+namespace, which must be a private one. Changes to the tree are discarded at the end.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pyroute2 import IPRoute
 from sensor.bench.private_network import private_network, veth_pair
 
 ADDRESS = "10.77.0.2"
-"""Of the container; `OUTSIDE` is the other end."""
+"""Address of the container; `OUTSIDE` is that of the other end."""
 OUTSIDE = "10.77.0.1"
 _UPLINK = "uplink"
 _BOOT_S = 60
 _KEEPER = Path(__file__).with_name("keeper.py")
 
-# Read before the tests move it: the tree takes minutes to make.
+# Evaluated at import, before tests change the variable: building the tree takes minutes.
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sensor-tests"
 _MIRROR = "http://deb.debian.org/debian"
 _PACKAGES = (
@@ -51,7 +51,7 @@ _PACKAGES = (
 
 
 def debian_tree(suite: str = "bookworm") -> Path:
-    """Return a Debian tree, to be read only; it is made where it is not in the cache yet."""
+    """Return a Debian tree, which must not be changed; build it if it is not in the cache yet."""
     key = hashlib.sha256(" ".join((_MIRROR, suite, *_PACKAGES)).encode()).hexdigest()[:12]
     tree = _CACHE / f"{suite}-{key}"
     _CACHE.mkdir(parents=True, exist_ok=True)
@@ -64,14 +64,14 @@ def debian_tree(suite: str = "bookworm") -> Path:
         packages = f"--include={','.join(_PACKAGES)}"
         command = ["debootstrap", "--variant=minbase", packages, suite, str(partial), _MIRROR]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        (partial / "etc" / "machine-id").write_text("")  # each boot is another host
+        (partial / "etc" / "machine-id").write_text("")  # systemd creates a new id at each boot
         (partial / "etc" / "hostname").write_text("sensor-test\n")
         subprocess.run(["chroot", str(partial), "apt-get", "clean"], check=True)
         return partial.rename(tree)
 
 
 class Container:
-    """A host that has booted."""
+    """A booted host."""
 
     def __init__(self, keeper: subprocess.Popen[bytes]) -> None:
         self._keeper = keeper
@@ -79,7 +79,7 @@ class Container:
 
     @property
     def leader(self) -> int:
-        """Process id of its init, as seen from outside; another one after it was rebooted."""
+        """Process id of its init outside the container; changes with a reboot."""
         [keeper] = _children(self._keeper.pid)
         [nspawn] = _children(keeper)
         [init] = _children(nspawn)
@@ -87,11 +87,11 @@ class Container:
 
     @property
     def root(self) -> Path:
-        """Its files, as seen from outside. Absolute symbolic links in them lead out of it."""
+        """Its root directory outside the container. Absolute symbolic links in it lead out of it."""
         return Path(f"/proc/{self.leader}/root")
 
     def run(self, *command: str, check: bool = True, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command in it as root, ``text`` on its standard input; an error shows what it printed."""
+        """Run a command in it as root with ``text`` on standard input; a failure shows its output."""
         done = subprocess.run(
             self.entering(*command), check=False, capture_output=True, text=True, input=text, env={}
         )
@@ -99,17 +99,17 @@ class Container:
         return done
 
     def entering(self, *command: str) -> list[str]:
-        """Return the command line, for this host, that runs a command in the container."""
+        """Return the command line that runs a command in the container from outside."""
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         enter = ["/usr/bin/nsenter", f"--target={self.leader}", "--all", "--wdns=/"]
         return [*enter, "/usr/bin/env", "-i", path, "HOME=/root", "LANG=C.UTF-8", *command]
 
     def wait_until_booted(self) -> None:
-        """Return when every service has been started or has failed."""
+        """Wait until every service has been started or has failed."""
         deadline = time.monotonic() + _BOOT_S
         while time.monotonic() < deadline:
             assert self._keeper.poll() is None, "systemd-nspawn has ended"
-            with suppress(OSError, ValueError):  # it has no init yet
+            with suppress(OSError, ValueError):  # no init yet
                 state = self.run("systemctl", "is-system-running", "--wait", check=False).stdout.strip()
                 if state in ("running", "degraded"):
                     return
@@ -117,7 +117,7 @@ class Container:
         raise AssertionError("the container does not boot")
 
     def reboot(self) -> None:
-        """Shut it down in order, and return when it has booted again."""
+        """Reboot it cleanly, and wait until it has booted."""
         before = self.leader
         self.run("systemctl", "reboot", check=False)
         deadline = time.monotonic() + _BOOT_S
@@ -136,9 +136,9 @@ def booted(tree: Path, mirrors: Sequence[tuple[str, str]] = (), *, log: Path) ->
     """Boot a tree; its console goes to ``log``.
 
     Args:
-        tree: From `debian_tree`.
-        mirrors: Interfaces of the container, each with the name of its other end: silent veth pairs.
-        log: File to write.
+        tree: a tree from `debian_tree`.
+        mirrors: interfaces of the container, each with the name of its other end; silent veth pairs.
+        log: file for the output of the console.
     """
     with _network(mirrors) as network_fd, log.open("w") as console:
         name = f"sensor-test-{os.getpid()}"
@@ -150,7 +150,7 @@ def booted(tree: Path, mirrors: Sequence[tuple[str, str]] = (), *, log: Path) ->
             stdout=console,
             stderr=console,
             pass_fds=(network_fd,),
-            start_new_session=True,  # Ctrl-C is for the test: the keeper then has work to do
+            start_new_session=True,  # so that Ctrl-C does not kill the keeper before it has cleaned up
         ) as keeper:
             assert keeper.stdin
             try:
@@ -161,11 +161,10 @@ def booted(tree: Path, mirrors: Sequence[tuple[str, str]] = (), *, log: Path) ->
 
 @contextmanager
 def _network(mirrors: Sequence[tuple[str, str]]) -> Iterator[int]:
-    """A network namespace with one end of each pair in it; a file descriptor that keeps it."""
+    """Create a network namespace with one end of each pair; yield its file descriptor."""
     outside_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text(
-        "1"
-    )  # for ends that come: they are silent
+    # New ends send nothing on their own.
+    Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
     try:
         with private_network():
             network_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,9 +1,9 @@
-"""Keeps a container: boots it, and takes everything away again when standard input ends.
+"""Boots a container, and removes it completely when standard input ends.
 
-The first process of a PID and mount namespace of its own, so that nothing stays behind whatever ends the
-test that started it, SIGKILL included: mounts and processes end with this one; it sees to the control groups.
+It runs as the first process of its own PID and mount namespaces. Even if the test is killed by SIGKILL,
+all mounts and processes end with this process; it removes the control groups itself.
 
-Arguments: the tree to boot, a name, a file descriptor of the network namespace to boot it in.
+Arguments: the tree to boot, a name, and a file descriptor of the network namespace to boot it in.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 _REBOOT = 133
-"""How systemd-nspawn ends for that with --keep-unit."""
+"""Exit code of systemd-nspawn --keep-unit when the container reboots."""
 _EMPTY_S = 10
 
 
 def main(tree: str, name: str, network_fd: str) -> None:
-    """Boot, again where the container asks for that, until standard input ends."""
+    """Boot the container, again at each reboot, until standard input ends."""
     command = [
         "systemd-nspawn",
         "--quiet",
@@ -46,18 +46,17 @@ def main(tree: str, name: str, network_fd: str) -> None:
 
 
 def _run(command: list[str]) -> int:
-    """Run it until it ends, or until standard input does; its exit code."""
+    """Run a command until it or standard input ends; return its exit code."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     select.select([sys.stdin, os.pidfd_open(process.pid)], [], [])
     if process.poll() is None and os.getpid() == 1:
-        os.kill(
-            -1, signal.SIGKILL
-        )  # all of this namespace: killed alone, it would leave the container behind
+        # Kill the whole namespace: the command killed alone would leave the container behind.
+        os.kill(-1, signal.SIGKILL)
     return process.wait()
 
 
 def _overlay(tree: Path) -> Path:
-    """Mount the tree so that what is written to it is gone with this process, as all other mounts here."""
+    """Mount an overlay on the tree and return it; like all mounts here, it ends with this process."""
     _mount("tmpfs", "/mnt")
     upper, work, root = (Path("/mnt") / name for name in ("upper", "work", "root"))
     for directory in (upper, work, root):
@@ -73,7 +72,7 @@ def _mount(kind: str, where: str, options: str = "mode=755") -> None:
 
 
 def _control_groups() -> Iterator[Path]:
-    """The groups of this process where systemd-nspawn makes some: in systemd's hierarchy and in version 2."""
+    """Yield the control groups in which systemd-nspawn creates others: in systemd's hierarchy, and in v2."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "name=systemd":
@@ -85,7 +84,7 @@ def _control_groups() -> Iterator[Path]:
 
 @contextmanager
 def _control_group(parent: Path, name: str) -> Iterator[None]:
-    """Be in a group of one's own; it is removed with all those in it."""
+    """Run this process in a new group; remove it with all groups in it at the end."""
     group = parent / name
     group.mkdir()
     (group / "cgroup.procs").write_text(str(os.getpid()))
@@ -94,7 +93,7 @@ def _control_group(parent: Path, name: str) -> Iterator[None]:
     finally:
         (parent / "cgroup.procs").write_text(str(os.getpid()))
         deadline = time.monotonic() + _EMPTY_S
-        while group.exists() and time.monotonic() < deadline:  # the kernel is about to end the last processes
+        while group.exists() and time.monotonic() < deadline:  # until the last processes have ended
             for directory, _, _ in os.walk(group, topdown=False):
                 with suppress(OSError):
                     Path(directory).rmdir()

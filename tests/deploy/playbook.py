@@ -1,4 +1,4 @@
-"""Runs the playbook as an operator does: over ssh, with an inventory in a directory, against one host."""
+"""Runs the playbook as an operator does: over ssh, with an inventory file, on one host."""
 
 from __future__ import annotations
 
@@ -23,39 +23,41 @@ Variables = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Played:
-    """What a run of the playbook came to."""
+class PlayResult:
+    """The result of one run of the playbook."""
 
     output: str
     returncode: int
 
     @property
     def changed(self) -> int:
-        """Tasks that changed something, by the recap."""
+        """Number of tasks that changed something, from the recap."""
         [recap] = re.findall(rf"^{HOST}\s.*changed=(\d+)", self.output, re.MULTILINE)
         return int(recap)
 
 
 @dataclass(frozen=True)
 class Controller:
-    """A directory with a key and an inventory, and the variables that all runs share."""
+    """A directory with an ssh key and an inventory, and the variables that all runs share."""
 
     directory: Path
     variables: Variables = field(default_factory=dict)
 
-    def play(self, *options: str, check: bool = True, watched: bool = False, **variables: Any) -> Played:
-        """Run the playbook with variables on top of the shared ones; print how long it took.
+    def play(
+        self, *options: str, check: bool = True, monitored: bool = False, **variables: Any
+    ) -> PlayResult:
+        """Run the playbook with the shared and further variables; print how long it took.
 
         Args:
-            options: Of ansible-playbook.
-            check: A run that fails fails the test.
-            watched: The host is also the one that watches the sensors.
-            variables: Of the host.
+            options: command-line options of ansible-playbook.
+            check: fail the test if the run fails.
+            monitored: the host is in the group monitoring as well.
+            variables: further variables of the host.
         """
         host = {**self._connection(), **self.variables, **variables}
         inventory = {
             "sensors": {"hosts": {HOST: host}},
-            "monitoring": {"hosts": {HOST: None} if watched else {}},
+            "monitoring": {"hosts": {HOST: None} if monitored else {}},
         }
         path = self.directory / "inventory.yml"
         path.write_text(yaml.safe_dump(inventory))
@@ -73,7 +75,7 @@ class Controller:
         took_s = time.monotonic() - started_s
         print(f"{took_s:6.1f} s  site.yml {' '.join([*options, *variables])}", flush=True)  # noqa: T201
         assert done.returncode == 0 or not check, done.stdout + done.stderr
-        return Played(done.stdout + done.stderr, done.returncode)
+        return PlayResult(done.stdout + done.stderr, done.returncode)
 
     def _connection(self) -> Variables:
         options = f"-o UserKnownHostsFile={self.directory}/known_hosts -o StrictHostKeyChecking=accept-new"
@@ -85,7 +87,7 @@ class Controller:
         }
 
     def _environment(self) -> dict[str, str]:
-        """Nothing of it is kept in the home directory of whoever runs the tests."""
+        """Return variables that keep Ansible's files out of the user's home directory."""
         return {
             **os.environ,
             "ANSIBLE_HOME": str(self.directory / "ansible"),
@@ -98,7 +100,7 @@ class Controller:
         return self.directory / "cp"
 
     def hang_up(self) -> None:
-        """End the connections that Ansible keeps for its next run."""
+        """Close the ssh connections that Ansible keeps for its next run."""
         for socket in self._sockets.glob("*"):
             command = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", HOST]
             subprocess.run(command, capture_output=True, check=False)
@@ -106,29 +108,29 @@ class Controller:
 
 @contextmanager
 def controller(container: Container, directory: Path, variables: Mapping[str, Any]) -> Iterator[Controller]:
-    """Let a new key into the host, and give what runs playbooks with it."""
+    """Authorize a new key on the host; yield a controller that uses it."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / "key")], check=True)
     container.run("mkdir", "-p", "-m", "700", "/root/.ssh")
     container.run("tee", "/root/.ssh/authorized_keys", text=(directory / "key.pub").read_text())
-    playing = Controller(directory, dict(variables))
+    result = Controller(directory, dict(variables))
     try:
-        yield playing
+        yield result
     finally:
-        playing.hang_up()
+        result.hang_up()
 
 
 def build_bundle(directory: Path) -> Path:
-    """Make the bundle by the command of the documents."""
+    """Build the bundle with the command in docs/operate.md."""
     subprocess.run(["make", "bundle", f"DIST={directory}"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     [bundle] = directory.glob("sensor-*-bundle.tar.gz")
     return bundle
 
 
 def build_next_bundle(bundle: Path, version: str, directory: Path) -> Path:
-    """Make the bundle of another version: the same code, and the same packages beside it."""
+    """Build a bundle of another version from the same code and the same packages."""
     sources = directory / "sources"
-    kept_out = shutil.ignore_patterns(".*", "ansible", "dist", "docs", "tests", "__pycache__")
-    shutil.copytree(ROOT, sources, ignore=kept_out)
+    ignored = shutil.ignore_patterns(".*", "ansible", "dist", "docs", "tests", "__pycache__")
+    shutil.copytree(ROOT, sources, ignore=ignored)
     project = sources / "pyproject.toml"
     project.write_text(
         re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', project.read_text(), count=1)
@@ -146,8 +148,8 @@ def build_next_bundle(bundle: Path, version: str, directory: Path) -> Path:
         f"--wheel-dir={directory / 'wheels'}",
     ]
     subprocess.run([*build, str(sources)], check=True)
-    made = directory / f"sensor-{version}-{os.uname().machine}-bundle.tar.gz"
+    archive = directory / f"sensor-{version}-{os.uname().machine}-bundle.tar.gz"
     subprocess.run(
-        ["tar", "--create", "--gzip", f"--file={made}", f"--directory={directory}", "wheels"], check=True
+        ["tar", "--create", "--gzip", f"--file={archive}", f"--directory={directory}", "wheels"], check=True
     )
-    return made
+    return archive

@@ -1,4 +1,4 @@
-"""The playbook on Debian 13: another Python, another compiler for the kernel's program, another systemd."""
+"""The playbook on Debian 13, which has another Python, another systemd, and another compiler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.deploy, pytest.mark.timeout(900)]
 
 
 def test_traffic_becomes_evidence(tmp_path: Path, bundle: Path, few_rules: Path) -> None:
-    """With the same bundle, and the same playbook."""
+    """The same bundle and the same playbook work there."""
     variables = {
         "sensor_bundle": str(bundle),
         "sensor_interfaces": [{"name": "eth1", "devid": 1}],

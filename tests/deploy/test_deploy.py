@@ -1,6 +1,6 @@
-"""The playbook on a Debian host: deployed, run again, upgraded, killed, rebooted, refused, and removed.
+"""The playbook on a Debian host: deploy, run again, upgrade, kill, reboot, refuse, remove.
 
-All tests share the host, and leave it as the first run of the playbook made it, but for the last.
+All tests share one host. All but the last leave it as the first run of the playbook set it up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNIT = "sensor@eth1"
 MTU = 3000
 PORT = {"name": "eth1", "devid": 1, "mtu": MTU}
 SETTINGS = {
-    "ring_mib": 1,  # where root may not raise the limit of locked memory, this has to do
+    "ring_mib": 1,  # fits even if root cannot raise the limit of locked memory
     "events": ["file:/var/log/sensor/eve.json?mib=0"],
     "audit": "/var/log/sensor-api/audit.jsonl",
 }
@@ -39,7 +39,7 @@ find -L /etc/sensor /etc/systemd/system/sensor* -type f | sort | xargs sha256sum
 readlink /opt/sensor/current
 systemctl show --property=MainPID,ActiveState sensor@eth1 sensor-api
 """
-"""Prints what the services are started with, and which processes they are."""
+"""Prints the files that the services start with, and their processes."""
 STAYS = (
     "/data",
     "/etc/default/prometheus",
@@ -53,9 +53,9 @@ STAYS = (
     "/var/lib/prometheus",
     "/var/lib/systemd",
     "/var/log",
-    "/var/tmp",  # noqa: S108 - services have directories of their own in it
+    "/var/tmp",  # noqa: S108 - services have their own directories in it
 )
-"""What a removal leaves: evidence and logs, what watches, and what any host writes."""
+"""Paths that a removal leaves: evidence, logs, monitoring, and files that any host writes."""
 GRAFANA = """
 [Service]
 ExecStart=sleep infinity
@@ -65,7 +65,7 @@ WantedBy=multi-user.target
 
 
 class Deployed(NamedTuple):
-    """A host, what runs the playbook, and what was there before it ever did."""
+    """A host, the controller, and the paths on the host before the first run."""
 
     host: Container
     playbook: Controller
@@ -74,7 +74,7 @@ class Deployed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory, few_rules: Path, bundle: Path) -> Iterator[Deployed]:
-    """A host on which the playbook was tried with --check, and has run."""
+    """Yield a host on which the playbook has run, first with --check."""
     directory = tmp_path_factory.mktemp("controller")
     rules = shutil.copytree(few_rules, directory / "rules")
     variables = {
@@ -86,83 +86,83 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, few_rules: Path, bundle: 
     with (
         private_network(),
         booted(debian_tree(), [("eth1", "source"), ("eth2", "elsewhere")], log=directory / "console") as host,
-        controller(host, directory, variables) as playing,
+        controller(host, directory, variables) as playbook,
     ):
         stand_in_for_grafana(host)
         before = files(host)
-        assert playing.play("--check", "--diff", watched=True, monitoring_grafana=True).changed
+        assert playbook.play("--check", "--diff", monitored=True, monitoring_grafana=True).changed
         assert files(host) - before == set()
-        playing.play(watched=True, monitoring_grafana=True)
-        yield Deployed(host, playing, before)
+        playbook.play(monitored=True, monitoring_grafana=True)
+        yield Deployed(host, playbook, before)
 
 
 @pytest.fixture
 def host(deployed: Deployed) -> Container:
-    """The host."""
+    """Return the host."""
     return deployed.host
 
 
 @pytest.fixture
 def playbook(deployed: Deployed) -> Controller:
-    """What runs the playbook."""
+    """Return the controller."""
     return deployed.playbook
 
 
 def stand_in_for_grafana(host: Container) -> None:
-    """There is no Grafana in Debian: its directory, and a service of its name that does nothing."""
+    """Fake Grafana, which Debian does not have: its directories, and a service that does nothing."""
     host.run("mkdir", "-p", "/etc/grafana/provisioning/datasources", "/etc/grafana/provisioning/dashboards")
     host.run("tee", "/etc/systemd/system/grafana-server.service", text=GRAFANA)
     host.run("systemctl", "daemon-reload")
 
 
 def files(host: Container) -> set[str]:
-    """All paths on its disk, but for those of which a removal leaves more or less."""
+    """Return all paths on its disk except those in `STAYS`."""
     paths = host.run("find", "/", "-xdev").stdout.splitlines()
     return {path for path in paths if not path.startswith(STAYS)}
 
 
 def state(host: Container, name: str, unit: str = UNIT) -> str:
-    """What systemd says of a unit."""
+    """Return a property of a unit."""
     return host.run("systemctl", "show", f"--property={name}", "--value", unit).stdout.strip()
 
 
 def until(holds: Callable[[], object]) -> None:
-    """Return when that holds; asking takes a process each time."""
+    """Wait until a condition holds; check it rarely, since each check starts a process."""
     wait_until(holds, every_s=0.2)
 
 
 def get(host: Container, url: str) -> Any:
-    """What a service of the host answers on loopback, once it listens."""
+    """Return the JSON that a service of the host answers on loopback, once it listens."""
     command = ("curl", "--silent", "--fail", "--globoff", "--retry", "5", "--retry-connrefused", url)
     return json.loads(host.run(*command).stdout)
 
 
 def kept(host: Container) -> int:
-    """How many pieces of evidence the API finds."""
+    """Return the number of evidence items that the API finds."""
     return sum(device["pieces"] for device in get(host, f"{API}/status")["devices"])
 
 
 def scraped(host: Container, expression: str) -> float | None:
-    """The value that the host's Prometheus has for it, or None."""
+    """Return the value of an expression in the host's Prometheus, or None."""
     answer = get(host, f"http://127.0.0.1:9090/api/v1/query?query={expression}")
     found = answer["data"]["result"]
     return float(found[0]["value"][1]) if found else None
 
 
 def evidence_files(host: Container) -> set[str]:
-    """The names that evidence files have once they are finished."""
+    """Return the paths of the evidence files, as they are named once finished."""
     found = host.run("find", "/data/cap", "-name", "*.pcap*").stdout.splitlines()
     return {path.removesuffix(".temp") for path in found}
 
 
 def send(directory: Path) -> None:
-    """Let the mirror port have traffic with attacks in it."""
+    """Send traffic with attacks in it to the mirror port."""
     write_capture(directory / "traffic.pcap", mix.demo(seed=1).frames)
     replay("source", directory / "traffic.pcap")
 
 
 def test_traffic_becomes_evidence_and_figures(host: Container, tmp_path: Path) -> None:
-    """What was sent is found by the API, told as events, and counted by the Prometheus that was deployed."""
+    """The API finds it, the event file has it, and the deployed Prometheus counts it."""
     send(tmp_path)
     until(lambda: kept(host))
     found = get(host, f"{API}/evidence?class=threat&limit=100")["items"]
@@ -172,33 +172,33 @@ def test_traffic_becomes_evidence_and_figures(host: Container, tmp_path: Path) -
     assert "/api/v1/evidence" in host.run("cat", SETTINGS["audit"]).stdout
 
 
-def test_dashboards_are_where_grafana_looks(host: Container) -> None:
-    """And the data source says where Prometheus listens."""
+def test_grafana_gets_its_dashboards(host: Container) -> None:
+    """The data source has the address of Prometheus."""
     source = host.run("cat", "/etc/grafana/provisioning/datasources/prometheus.yml").stdout
     assert "url: http://127.0.0.1:9090" in source
     assert "throughput.json" in host.run("ls", "/var/lib/grafana/dashboards/sensor").stdout
     assert state(host, "ActiveState", "grafana-server") == "active"
 
 
-def test_logrotate_takes_the_events(host: Container, tmp_path: Path) -> None:
-    """The sensor goes on in a new file."""
+def test_logrotate_rotates_the_events(host: Container, tmp_path: Path) -> None:
+    """The sensor continues in a new file."""
     host.run("logrotate", "--force", "/etc/logrotate.d/sensor")
 
     def has_events() -> bool:
-        send(tmp_path)  # what comes before the file was opened anew goes to the old one
+        send(tmp_path)  # events before the reopening go to the old file
         return host.run("cat", "/var/log/sensor/eve.json").stdout != ""
 
     until(has_events)
 
 
 def test_a_second_run_changes_nothing(playbook: Controller) -> None:
-    """Nor would one with --check."""
-    assert playbook.play(watched=True, monitoring_grafana=True).changed == 0
+    """A run with --check would not change anything either."""
+    assert playbook.play(monitored=True, monitoring_grafana=True).changed == 0
     assert playbook.play("--check").changed == 0
 
 
 def test_new_rules_are_reloaded(host: Container, playbook: Controller, tmp_path: Path) -> None:
-    """By the same process, which lost no frame; an old file that is no more is gone."""
+    """The same process loads the new set; rules of a removed file are gone."""
     main = state(host, "MainPID")
     rules = Path(playbook.variables["sensor_rules"])
     shutil.copy(rules / "threat.json", tmp_path)
@@ -207,10 +207,10 @@ def test_new_rules_are_reloaded(host: Container, playbook: Controller, tmp_path:
     assert (state(host, "ActiveState"), state(host, "MainPID")) == ("active", main)
 
 
-def test_an_upgrade_and_the_way_back(
+def test_an_upgrade_and_a_rollback(
     host: Container, playbook: Controller, bundle: Path, tmp_path: Path
 ) -> None:
-    """With another port beside the first; evidence stays. Going back, the port is given up."""
+    """The upgrade adds a port, the rollback removes it; evidence stays."""
     before = kept(host)
     higher = build_next_bundle(bundle, "9.8.7", tmp_path)
     other = {"name": "eth2", "devid": 2, "metrics": "127.0.0.1:9322"}
@@ -225,7 +225,7 @@ def test_an_upgrade_and_the_way_back(
 
 
 def test_commands_of_the_operators_page_run(host: Container, tmp_path: Path) -> None:
-    """Those for a sensor's host, one after the other, as they stand; the others are what these tests do."""
+    """The commands for a sensor's host run in order; the other tests run those for the controller."""
     send(tmp_path)
     until(lambda: kept(host))
     for block in re.findall(r"```sh\n(.*?)```", OPERATE, re.DOTALL):
@@ -235,7 +235,7 @@ def test_commands_of_the_operators_page_run(host: Container, tmp_path: Path) -> 
 
 
 def test_kill_9(host: Container, tmp_path: Path) -> None:
-    """Another sensor is there soon, and keeps what comes."""
+    """Another sensor starts soon and stores new evidence."""
     before, main = kept(host), state(host, "MainPID")
     host.run("kill", "-9", main)
     until(lambda: state(host, "MainPID") not in (main, "0") and state(host, "ActiveState") == "active")
@@ -244,7 +244,7 @@ def test_kill_9(host: Container, tmp_path: Path) -> None:
 
 
 def test_a_reboot(host: Container, playbook: Controller, tmp_path: Path) -> None:
-    """The port is prepared, services come back, evidence is there, and more comes."""
+    """The port is prepared, the services start, evidence is kept and grows."""
     before = kept(host)
     playbook.hang_up()
     host.run("ip", "link", "set", "eth1", "mtu", "1500")
@@ -266,7 +266,7 @@ def _port_without_xdp(_host: Container, _directory: Path) -> Variables:
 
 
 def _old_kernel(host: Container, _directory: Path) -> Variables:
-    """Linux has a personality that answers for an older one (personality(2), UNAME26)."""
+    """Pretend an old kernel (personality(2), UNAME26)."""
     python = "/root/python-on-old-kernel"
     host.run("tee", python, text='#!/bin/sh\nexec setarch --uname-2.6 /usr/bin/python3 "$@"\n')
     host.run("chmod", "755", python)
@@ -309,21 +309,21 @@ def _torn_bundle(_host: Container, directory: Path) -> Variables:
         (_torn_bundle, "gzip: stdin: unexpected end of file"),
     ],
 )
-def test_what_is_no_good_touches_nothing(
+def test_a_failed_check_touches_nothing(
     host: Container, playbook: Controller, tmp_path: Path, bad: Bad, why: str
 ) -> None:
-    """The play stops, says why, and the sensor goes on with all that it had."""
+    """The play stops with the reason, and the sensor continues unchanged."""
     variables = bad(host, tmp_path)
     before = host.run("sh", "-c", IN_FORCE).stdout
     assert before.count("ActiveState=active") == 2
-    played = playbook.play(check=False, **variables)
-    assert played.returncode != 0
-    assert why in played.output
+    result = playbook.play(check=False, **variables)
+    assert result.returncode != 0
+    assert why in result.output
     assert host.run("sh", "-c", IN_FORCE).stdout == before
 
 
 def test_removal_leaves_evidence_and_logs(deployed: Deployed) -> None:
-    """Nothing else of it is left on the host. The last of the tests."""
+    """Nothing else is left on the host. This must be the last test."""
     host, playbook, before = deployed
     evidence = evidence_files(host)
     playbook.play(sensor_state="absent")

@@ -1,4 +1,4 @@
-"""The units on a Debian host: started, watched, reloaded, killed and stopped by systemd itself."""
+"""The units on a Debian host, where systemd starts, watches, reloads, kills and stops them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ UNITS = ROOT / "ansible" / "roles" / "sensor" / "files"
 SET_UP, START = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "service.md").read_text(), re.DOTALL)
 UNIT = "sensor@eth1"
 BPF, PERFMON, NET_ADMIN, NET_RAW = (1 << bit for bit in (39, 38, 12, 13))
-"""Capabilities (linux/capability.h)."""
+"""Capabilities as bits (linux/capability.h)."""
 HELLO = {"1": {"type": "T", "name": "hello", "protocol": "udp", "port": 7, "regex": "^hello"}}
 WORLD = {"2": {"type": "T", "name": "world", "protocol": "udp", "port": 9, "regex": "world"}}
 SETTINGS = """
 rules = "/etc/sensor/rules"
-ring_mib = 1  # where root may not raise the limit of locked memory, this has to do
+ring_mib = 1  # fits even if root cannot raise the limit of locked memory
 events = ["file:/var/log/sensor/eve.json"]
 """
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """A host with the program of this tree; its port ``eth1`` gets what is sent to ``source`` here."""
+    """Yield a host with the sensor of this tree; its port ``eth1`` gets what is sent to ``source``."""
     directory = tmp_path_factory.mktemp("host")
     wheels = ["wheel", "--quiet", f"--wheel-dir={directory / 'wheels'}", str(ROOT)]
     subprocess.run([sys.executable, "-m", "pip", *wheels], check=True, stderr=subprocess.DEVNULL)
@@ -53,7 +53,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
 
 
 def _install(host: Container, wheels: Path) -> None:
-    """As docs/service.md says, without internet."""
+    """Install the sensor as in docs/service.md, without internet."""
     directory = host.root / "root/sensor"
     shutil.copytree(wheels, directory)
     for file in UNITS.glob("sensor*"):
@@ -67,7 +67,7 @@ def _install(host: Container, wheels: Path) -> None:
 
 @pytest.fixture
 def service(host: Container) -> Iterator[Container]:
-    """The host while it captures."""
+    """Yield the host while it captures."""
     write_rules(host, HELLO)
     start(host)
     yield host
@@ -76,30 +76,30 @@ def service(host: Container) -> Iterator[Container]:
 
 
 def until(holds: Callable[[], object]) -> None:
-    """Return when that holds; asking takes a process each time."""
+    """Wait until a condition holds; check it rarely, since each check starts a process."""
     wait_until(holds, every_s=0.2)
 
 
 def start(host: Container, unit: str = UNIT) -> None:
-    """Start a unit; return when it is ready."""
+    """Start a unit and wait until it is ready."""
     done = host.run("systemctl", "start", unit, check=False)
     assert done.returncode == 0, log(host, unit)
 
 
 def write_rules(host: Container, rules: object) -> None:
-    """Write the one rule file."""
+    """Replace the rule files by one."""
     for file in (host.root / "etc/sensor/rules").iterdir():
         file.unlink()
     (host.root / "etc/sensor/rules/threat.json").write_text(json.dumps({"threat": {"rules": rules}}))
 
 
 def state(host: Container, name: str, unit: str = UNIT) -> str:
-    """Return what systemd says of a unit (systemctl(1), show)."""
+    """Return a property of a unit (systemctl(1), show)."""
     return host.run("systemctl", "show", f"--property={name}", "--value", unit).stdout.strip()
 
 
 def log(host: Container, unit: str = UNIT) -> str:
-    """Return what the journal has of a unit."""
+    """Return the journal of a unit."""
     return host.run("journalctl", "--output=cat", f"--unit={unit}").stdout
 
 
@@ -110,7 +110,7 @@ def program(host: Container) -> int | None:
 
 
 def processes(host: Container, unit: str = UNIT) -> list[dict[str, str]]:
-    """Return what the kernel says of each process of a unit (proc_pid_status)."""
+    """Return the status of each process of a unit (proc_pid_status(5))."""
     group = f"/sys/fs/cgroup/systemd/{state(host, 'ControlGroup', unit)}/cgroup.procs"
     if not (host.root / group[1:]).exists():
         group = group.replace("/systemd", "")
@@ -119,7 +119,7 @@ def processes(host: Container, unit: str = UNIT) -> list[dict[str, str]]:
 
 
 def test_commands_of_the_service_page_run(host: Container) -> None:
-    """Those of the set-up have; these start what was set up."""
+    """The set-up has run the first block; the second starts the services."""
     write_rules(host, HELLO)
     for command in START.splitlines():
         host.run("sh", "-c", command)
@@ -128,7 +128,7 @@ def test_commands_of_the_service_page_run(host: Container) -> None:
 
 
 def test_active_once_the_program_is_attached(host: Container) -> None:
-    """And not before; after an ordinary end there is none."""
+    """The unit becomes active only then; after a stop no program is left."""
     write_rules(host, HELLO)
     host.run("systemctl", "start", "--no-block", UNIT)
     until(lambda: state(host, "ActiveState") == "active")
@@ -141,7 +141,7 @@ def test_active_once_the_program_is_attached(host: Container) -> None:
 
 
 def test_evidence_comes_in_and_the_api_shows_it(service: Container, tmp_path: Path, few_rules: Path) -> None:
-    """Of traffic from outside; by a process that may read it and nothing else."""
+    """Traffic becomes evidence; the API runs without capabilities and can only read it."""
     for rules in few_rules.iterdir():
         shutil.copyfile(rules, service.root / "etc/sensor/rules" / rules.name)
     service.run("systemctl", "stop", UNIT)
@@ -167,12 +167,12 @@ def test_evidence_comes_in_and_the_api_shows_it(service: Container, tmp_path: Pa
 
 
 def test_no_process_has_more_capabilities_than_it_needs(service: Container) -> None:
-    """Those that read what strangers sent have none; none is root; all are filtered."""
+    """Processes that parse traffic have none; none is root; all have a seccomp filter."""
     needs = {
         "sensor": BPF | PERFMON | NET_ADMIN | NET_RAW,
         "sensor-metrics": BPF,
         "sensor-worker0": 0,
-        "python3": 0,  # sends events
+        "python3": 0,  # the event sender
     }
     found = processes(service)
     assert {one["Name"]: int(one["CapPrm"], 16) for one in found} == needs
@@ -184,7 +184,7 @@ def test_no_process_has_more_capabilities_than_it_needs(service: Container) -> N
 
 
 def test_a_reload(service: Container) -> None:
-    """New rules come into force; faulty ones are refused where they are asked for, and nothing changes."""
+    """New rules come into force; faulty rules make the reload fail, and nothing changes."""
     main = state(service, "MainPID")
     write_rules(service, WORLD)
     service.run("systemctl", "reload", UNIT)
@@ -197,7 +197,7 @@ def test_a_reload(service: Container) -> None:
 
 
 def test_a_faulty_rule_at_the_start(host: Container) -> None:
-    """The start fails, the journal says why and what to do, and nothing is attached."""
+    """The start fails, the journal has the reason and the fix, and nothing is attached."""
     write_rules(host, {"1": HELLO["1"] | {"port": 70_000}})
     assert host.run("systemctl", "start", UNIT, check=False).returncode != 0
     assert "see what is wrong: sensor rules check /etc/sensor/rules" in log(host)
@@ -206,7 +206,7 @@ def test_a_faulty_rule_at_the_start(host: Container) -> None:
 
 
 def test_kill_9(service: Container) -> None:
-    """No program is left; soon another sensor is there."""
+    """No program is left attached; soon another sensor runs."""
     first = program(service)
     service.run("systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT)
     until(lambda: program(service) is None)
@@ -214,8 +214,8 @@ def test_kill_9(service: Container) -> None:
     until(lambda: state(service, "ActiveState") == "active")
 
 
-def test_a_supervisor_that_stands_still(host: Container) -> None:
-    """The watchdog ends it, and another is started."""
+def test_a_supervisor_that_hangs(host: Container) -> None:
+    """The watchdog kills it, and another is started."""
     drop_in = host.root / "run/systemd/system/sensor@.service.d/watchdog.conf"
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text("[Service]\nWatchdogSec=5s\n")

@@ -1,4 +1,4 @@
-"""Metrics of a real sensor: complete from the start, equal to what was sent, there when things go wrong."""
+"""Metrics of a real sensor: complete from the start, exact, and available when things go wrong."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from sensor.evidence.search import EvidenceSearch, Query
 from sensor.metrics import catalogue as c
 from sensor.metrics.collector import SensorCollector
 from sensor.metrics.exporter import build_info
-from sensor.metrics.figure_source import Source
+from sensor.metrics.figure_source import FigureSource
 from sensor.metrics.figures import Figures, ask
-from sensor.metrics.snapshot import Board
+from sensor.metrics.snapshot import SnapshotBoard
 from sensor.metrics.talkers import MOST_TALKERS
 from sensor.metrics.tally import MATCH_CLASSES
 from sensor.model import RULE_CLASSES
@@ -36,23 +36,23 @@ from sensor.model import RULE_CLASSES
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]
 ON_DEMAND = {c.OLDEST, c.INDEX_COMMITTED}
-"""Metrics that are not there as long as there is no evidence."""
+"""Metrics that are absent until there is evidence."""
 
 
 def child(run: Run, name: str) -> int:
-    """The process id of a child of the sensor, once it has taken its name."""
+    """Return the process id of the sensor's child with this name; wait for it."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline_s:
         children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
         for pid in children:
-            with suppress(FileNotFoundError):  # it ended meanwhile
+            with suppress(FileNotFoundError):  # it has ended
                 if Path(f"/proc/{pid}/comm").read_text().strip() == name:
                     return int(pid)
     raise AssertionError(f"no {name}")
 
 
 def send(network: Network, directory: Path) -> int:
-    """Replay the demo's traffic; how many frames that were."""
+    """Replay the demo's traffic; return its number of frames."""
     frames = mix.demo(seed=1).frames
     write_capture(directory / "traffic.pcap", frames)
     replay(network[1], directory / "traffic.pcap")
@@ -61,13 +61,13 @@ def send(network: Network, directory: Path) -> int:
 
 
 def values(figures: Figures, metric: c.Metric, label: str) -> set[str]:
-    """The values that a label has."""
+    """Return the values of a label."""
     name = metric.written_name + ("_bucket" if metric.kind == "histogram" else "")
     return {labels[label] for labels, _ in figures.samples[name]}
 
 
 def test_every_series_is_there_from_the_start(network: Network, tmp_path: Path) -> None:
-    """Each metric of the catalogue, with each value of its labels, and zeros where nothing has come yet."""
+    """Each metric of the catalogue exists with all its label values; counters are zero before any traffic."""
     with running(network[0], tmp_path):
         figures = ask_until(lambda figures: figures.state == "capturing")
     for metric in set(c.METRICS) - ON_DEMAND:
@@ -90,8 +90,8 @@ def test_every_series_is_there_from_the_start(network: Network, tmp_path: Path) 
     assert figures.total(c.WORKERS_ALIVE) == figures.total(c.WORKERS) == 1
 
 
-def test_they_are_what_was_sent(network: Network, tmp_path: Path) -> None:
-    """The law holds in them, and they end as the sensor's own final counters do, and as the index."""
+def test_metrics_agree_with_the_traffic(network: Network, tmp_path: Path) -> None:
+    """The law of the counters holds, and they agree with the sensor's final counters and the index."""
     evidence = tmp_path / "evidence"
     (evidence / "3").mkdir(parents=True)
     (evidence / "3" / "200001010000.pcap").write_bytes(bytes(24))
@@ -134,10 +134,10 @@ def test_they_are_what_was_sent(network: Network, tmp_path: Path) -> None:
     assert total(c.INDEX_ROWS) == len(stored) == total(c.MATCHED)
     assert 0 <= time.time() - total(c.INDEX_COMMITTED) < TIMEOUT_S
     senders = Counter(one.five_tuple.source_text for one in stored)
-    told = figures.by("address", c.TALKERS)
-    assert told.pop("other") == len(stored) - sum(told.values()) > 0
-    assert len(told) == MOST_TALKERS
-    assert told == {address: senders[address] for address in told}
+    talkers = figures.by("address", c.TALKERS)
+    assert talkers.pop("other") == len(stored) - sum(talkers.values()) > 0
+    assert len(talkers) == MOST_TALKERS
+    assert talkers == {address: senders[address] for address in talkers}
     assert figures.by("reason", c.DELETED_FILES) == {"age": 1, "size": 0, "free": 0}
     assert figures.by("reason", c.DELETED_BYTES) == {"age": 24, "size": 0, "free": 0}
     flows = figures.by("place", c.FLOWS_BEGUN)
@@ -146,7 +146,7 @@ def test_they_are_what_was_sent(network: Network, tmp_path: Path) -> None:
 
 
 def test_each_interface_has_its_own_counters(network: Network, tmp_path: Path) -> None:
-    """Every bucket of the kernel's, whichever of them was named first."""
+    """Every counter of the kernel is per interface, in whatever order they were given."""
     veth_pair("mirror2", "source2")
     counters = (c.SEEN, c.IGNORED, c.SUBMITTED, c.LOST)
     with running("mirror2", tmp_path / "evidence", "-i", network[0]) as run:
@@ -163,7 +163,7 @@ def test_each_interface_has_its_own_counters(network: Network, tmp_path: Path) -
     ]
 
 
-def test_prometheus_finds_nothing_wrong_with_them(network: Network, tmp_path: Path) -> None:
+def test_promtool_accepts_the_metrics(network: Network, tmp_path: Path) -> None:
     """Promtool checks names, units, help and types."""
     with running(network[0], tmp_path), socket.create_connection(("127.0.0.1", 9321)) as client:
         client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
@@ -174,28 +174,28 @@ def test_prometheus_finds_nothing_wrong_with_them(network: Network, tmp_path: Pa
 
 
 def test_a_port_in_use_is_refused(network: Network, tmp_path: Path) -> None:
-    """Before anything is attached, with what to do about it."""
+    """The error comes before anything is attached, and has the fix."""
     command = [*SENSOR, "run", "-i", network[0], "--evidence", str(tmp_path), "--no-api"]
     with socket.create_server(("127.0.0.1", 9321)):
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "sensor: metrics cannot be served at 127.0.0.1:9321: Address already in use; "
-        "choose another --metrics, or none: --metrics ''"
+        "sensor: cannot serve metrics at 127.0.0.1:9321: Address already in use; "
+        "choose another address with --metrics, or turn them off with --metrics ''"
     )
     assert find_interface(network[0]).xdp_program_id is None
 
 
-def test_they_can_be_turned_off(network: Network, tmp_path: Path) -> None:
-    """Nothing listens then, and everything else works."""
+def test_metrics_can_be_turned_off(network: Network, tmp_path: Path) -> None:
+    """Nothing listens, and everything else works."""
     with running(network[0], tmp_path, "--metrics", "") as run:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", 9321))
         assert run.stop() == 0
 
 
-def test_clients_that_say_nothing_are_in_nobody_s_way(network: Network, tmp_path: Path) -> None:
-    """Neither of the next scrape nor of the end."""
+def test_silent_clients_do_no_harm(network: Network, tmp_path: Path) -> None:
+    """They delay neither the next scrape nor the end."""
     with running(network[0], tmp_path) as run:
         idle = [socket.create_connection(("127.0.0.1", 9321)) for _ in range(20)]
         ask_until(lambda figures: figures.state == "capturing")
@@ -204,8 +204,8 @@ def test_clients_that_say_nothing_are_in_nobody_s_way(network: Network, tmp_path
             one.close()
 
 
-def test_a_supervisor_that_hangs_is_seen(network: Network, tmp_path: Path) -> None:
-    """The kernel's figures go on, the heartbeat does not."""
+def test_a_supervisor_that_hangs_is_noticed(network: Network, tmp_path: Path) -> None:
+    """The kernel's counters keep growing, the heartbeat stops."""
     with running(network[0], tmp_path / "evidence") as run:
         ask_until(lambda figures: figures.state == "capturing")
         run.process.send_signal(signal.SIGSTOP)
@@ -218,8 +218,8 @@ def test_a_supervisor_that_hangs_is_seen(network: Network, tmp_path: Path) -> No
         assert run.stop() == 0
 
 
-def test_they_are_there_while_the_sensor_drains(network: Network, tmp_path: Path) -> None:
-    """Its state says so; the last figures are whole."""
+def test_metrics_are_served_while_the_sensor_drains(network: Network, tmp_path: Path) -> None:
+    """The state is draining, and the figures are complete."""
     with running(network[0], tmp_path / "evidence") as run:
         worker = child(run, "sensor-worker0")
         os.kill(worker, signal.SIGSTOP)
@@ -235,13 +235,13 @@ def test_they_are_there_while_the_sensor_drains(network: Network, tmp_path: Path
 
 
 def held(process: int) -> list[str]:
-    """What a process has open, beside sockets and the standard streams."""
+    """Return what a process has open, except sockets and standard streams."""
     links = {fd.name: str(fd.readlink()) for fd in Path(f"/proc/{process}/fd").iterdir()}
     return [name for fd, name in links.items() if int(fd) > 2 and not name.startswith("socket:")]
 
 
 def test_the_exporter_is_replaced_when_it_dies(network: Network, tmp_path: Path) -> None:
-    """Neither it nor its successor holds more than the map that it reads: no link, no lock, no pipe."""
+    """It and its successor have only the map open that they read: no link, no lock, no pipe."""
     with running(network[0], tmp_path) as run:
         first = child(run, "sensor-metrics")
         ask_until(lambda figures: figures.state == "capturing")
@@ -256,7 +256,7 @@ def test_the_exporter_is_replaced_when_it_dies(network: Network, tmp_path: Path)
 
 
 def test_reloads_are_counted(network: Network, tmp_path: Path) -> None:
-    """One that fails leaves the old rules, and says that they are stale; one that succeeds ends that."""
+    """A failed reload keeps the old rules and marks them as stale; a successful one clears the mark."""
     rules = tmp_path / "rules"
     rules.mkdir()
 
@@ -284,7 +284,7 @@ def test_reloads_are_counted(network: Network, tmp_path: Path) -> None:
 
 
 def test_worker_deaths_are_counted(network: Network, tmp_path: Path) -> None:
-    """And how many run."""
+    """Restarts and running workers are right after a kill."""
     with running(network[0], tmp_path) as run:
         ask_until(lambda figures: figures.state == "capturing")
         os.kill(child(run, "sensor-worker0"), signal.SIGKILL)
@@ -292,11 +292,13 @@ def test_worker_deaths_are_counted(network: Network, tmp_path: Path) -> None:
         assert figures.total(c.WORKERS_ALIVE) == 1
 
 
-def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
-    """Of a program, an interface, a directory that are gone: no zero stands for their figures."""
+def test_unreadable_metrics_are_absent(tmp_path: Path) -> None:
+    """If program, interface and directory are gone, their metrics are absent, not zero."""
     program = Program(PASS_ALL)
     registry = CollectorRegistry()
-    source = Source(Board(), program.counters_by_cpu, [], ["nosuch0"], tmp_path / "none", local_time=False)
+    source = FigureSource(
+        SnapshotBoard(), program.counters_by_cpu, [], ["nosuch0"], tmp_path / "none", local_time=False
+    )
     SensorCollector(source, build_info(), {}, registry)
     name = "sensor_source_up"
     assert registry.get_sample_value(name, {"source": "kernel"}) == 1
@@ -310,7 +312,7 @@ def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
 
 
 def test_loss_is_exact(network: Network, tmp_path: Path) -> None:
-    """By frames and by bytes, and the ring is seen to be full."""
+    """Losses are exact in frames and bytes, and the fill of the ring shows why."""
     frame = b"\2" * 6 + b"\4" * 6 + b"\x12\x34" + bytes(1400)
     write_capture(tmp_path / "burst.pcap", [Frame(1_700_000_000_000_000, frame)] * 3000)
     with running(network[0], tmp_path / "evidence", "--ring-mib", "1") as run:
@@ -332,14 +334,14 @@ def test_loss_is_exact(network: Network, tmp_path: Path) -> None:
 
 
 def documented() -> list[str]:
-    """The commands of the page."""
+    """Return the commands in docs/metrics.md."""
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     [block] = page.split("```sh\n")[1:]
     return [line.split(" #")[0].split()[1:] for line in block.split("```")[0].splitlines()]
 
 
 def live_status(until: str) -> str:
-    """What `sensor status` draws on a terminal, until it has drawn this and is interrupted."""
+    """Return what `sensor status` draws on a terminal until it has drawn a text."""
     leader, follower = os.openpty()
     process = subprocess.Popen([*SENSOR, "status"], stdout=follower, stderr=follower)
     os.close(follower)
@@ -348,7 +350,7 @@ def live_status(until: str) -> str:
         while until.encode() not in drawn:
             drawn += os.read(leader, 65536)
         process.send_signal(signal.SIGINT)
-        with suppress(OSError):  # EIO: the process has closed its end
+        with suppress(OSError):  # EIO: the process has closed the terminal
             while chunk := os.read(leader, 65536):
                 drawn += chunk
         assert process.wait(TIMEOUT_S) == 130
@@ -360,7 +362,7 @@ def live_status(until: str) -> str:
 
 
 def test_the_commands_of_the_page_run(network: Network, tmp_path: Path) -> None:
-    """`sensor status` live, once, and as JSON; without a sensor it says so in one line."""
+    """`sensor status` works live, once and as JSON; without a sensor it fails with one line."""
     with running(network[0], tmp_path / "evidence") as run:
         sent = send(network, tmp_path)
         ask_until(lambda one: one.total(c.SEEN) == sent and one.total(c.IN_RING) == 0)
@@ -394,6 +396,6 @@ def test_the_commands_of_the_page_run(network: Network, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_table_of_buckets_is_the_kernel_s() -> None:
-    """A reason that is added to the kernel's is a label value at once."""
+def test_the_reasons_are_those_of_the_kernel() -> None:
+    """Each reason of the kernel is a label value."""
     assert len(c.REASONS) == len(abi.IGNORED) == len(set(c.REASONS))

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real sensor: every rule and every panel has data, and loss is what was lost."""
+"""A real Prometheus scrapes a real sensor: all rules and panels have data, and losses are exact."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VARIABLES = {"$host": ".+", "$interface": ".+", "$__rate_interval": "1m", "$__ra
 
 @contextmanager
 def prometheus(directory: Path) -> Iterator[None]:
-    """Run the program with the files as they are shipped, but for the intervals."""
+    """Run Prometheus with the shipped files, but with shorter intervals."""
     config = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["rule_files"] = [str(path) for path in (SHIPPED / "rules").glob("*.yml")]
@@ -55,40 +55,40 @@ def prometheus(directory: Path) -> Iterator[None]:
 
 
 def get(path: str, **parameters: str) -> Any:
-    """Ask Prometheus' HTTP API."""
+    """Query the HTTP API of Prometheus."""
     url = f"{URL}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
     with urllib.request.urlopen(url) as answer:  # noqa: S310 - a constant scheme
         return json.load(answer)["data"]
 
 
 def query(expression: str) -> list[dict[str, Any]]:
-    """The series that an expression gives now."""
+    """Return the series of an expression, as of now."""
     for variable, value in VARIABLES.items():
         expression = expression.replace(variable, value)
     return list(get("query", query=expression)["result"])
 
 
 def number(expression: str) -> float | None:
-    """The value of an expression that gives one series; None: it gives none."""
+    """Return the value of an expression with one series; None if there is none."""
     found = query(expression)
     return float(found[0]["value"][1]) if found else None
 
 
-def wait_until(is_so: Callable[[], object]) -> None:
-    """Ask until it is so; Prometheus may not have scraped, or not even started, yet."""
+def wait_until(holds: Callable[[], object]) -> None:
+    """Wait until a condition holds; errors are ignored, as Prometheus may not have started yet."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline_s:
         try:
-            if is_so():
+            if holds():
                 return
         except OSError:
             pass
         time.sleep(0.1)
-    raise AssertionError(f"never so; targets: {get('targets')}")
+    raise AssertionError(f"the condition did not become true; targets: {get('targets')}")
 
 
 def expressions() -> dict[str, str]:
-    """Every expression of every panel, and every recorded series, by where it stands."""
+    """Return all expressions of panels and recording rules by their place."""
     found = {}
     for name in DASHBOARDS:
         for panel in json.loads((FILES / f"{name}.json").read_text())["panels"]:
@@ -101,7 +101,7 @@ def expressions() -> dict[str, str]:
 
 
 def empty() -> list[str]:
-    """Those that give nothing, or something that is no number."""
+    """Return the places of expressions without data, or with NaN."""
     results = {place: query(expression) for place, expression in expressions().items()}
     return [
         place
@@ -111,7 +111,7 @@ def empty() -> list[str]:
 
 
 def send_until_all_have_data(network: Network, directory: Path) -> int:
-    """Replay the demo's traffic until every expression has data; how many frames that took."""
+    """Replay the demo's traffic until every expression has data; return the number of frames sent."""
     frames = mix.demo(seed=1).frames
     write_capture(directory / "traffic.pcap", frames)
     sent = 0
@@ -131,7 +131,7 @@ def send_until_all_have_data(network: Network, directory: Path) -> int:
 
 
 def burst(network: Network, directory: Path, run: Run, received: int) -> None:
-    """Send candidates to a sensor whose worker is stopped: those that the ring cannot hold are lost."""
+    """Send candidates while the workers are stopped; those that do not fit into the ring are lost."""
     frame = b"\2" * 6 + b"\4" * 6 + b"\x12\x34" + bytes(1400)
     write_capture(directory / "burst.pcap", [Frame(1_700_000_000_000_000, frame)] * BURST)
     children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
@@ -146,13 +146,13 @@ def burst(network: Network, directory: Path, run: Run, received: int) -> None:
 
 
 def firing(name: str) -> list[dict[str, Any]]:
-    """The alerts of this name that fire."""
+    """Return the firing alerts with this name."""
     alerts = get("alerts")["alerts"]
     return [one for one in alerts if one["labels"]["alertname"] == name and one["state"] == "firing"]
 
 
-def test_everything_has_data_and_loss_is_what_was_lost(network: Network, tmp_path: Path) -> None:
-    """First traffic that is no trouble, then more than the smallest ring can hold."""
+def test_everything_has_data_and_losses_are_exact(network: Network, tmp_path: Path) -> None:
+    """First traffic that fits, then a burst that exceeds the smallest ring."""
     with prometheus(tmp_path), running(network[0], tmp_path / "evidence", "--ring-mib", "1") as run:
         sent = send_until_all_have_data(network, tmp_path)
         before = number("sum(sensor_undecodable_frames_total)")
@@ -181,10 +181,10 @@ def test_everything_has_data_and_loss_is_what_was_lost(network: Network, tmp_pat
             query(expressions()["throughput: Lost since the start: ring full"])[0]["value"][1]
             == f"{lost:.0f}"
         )
-        # An alert says what it saw when it was evaluated last.
-        said = f"a ring was full, {lost:.0f} candidates lost since the start"
+        # The summary of an alert has the value of the last evaluation.
+        summary = f"a ring was full, {lost:.0f} candidates lost since the start"
         wait_until(
-            lambda: any(said in alert["annotations"]["summary"] for alert in firing("SensorLosesFrames"))
+            lambda: any(summary in alert["annotations"]["summary"] for alert in firing("SensorLosesFrames"))
         )
         law = [expression for place, expression in expressions().items() if "The law" in place]
         assert [number(line) for line in law] == [0, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""What is shipped for Prometheus and Grafana is well-formed, current, and explained."""
+"""The files for Prometheus and Grafana are valid, up to date and documented."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ALERTS = [rule for group in RULES["sensor-alerts"]["groups"] for rule in group["
 
 
 def panels(name: str) -> list[dict[str, Any]]:
-    """The panels of a dashboard as it is shipped."""
+    """Return the panels of a dashboard file."""
     return list(json.loads((FILES / f"{name}.json").read_text())["panels"])
 
 
 def test_the_page_lists_every_metric() -> None:
-    """As the code says: name, type, labels, number of series."""
+    """The table in docs/metrics.md is the one that the catalogue generates."""
     assert as_table() in (ROOT / "docs" / "metrics.md").read_text()
 
 
 def test_the_dashboards_are_current(tmp_path: Path) -> None:
-    """What is shipped is what the generator makes."""
+    """The dashboard files are the ones that the generator makes."""
     write(tmp_path)
     for name in DASHBOARDS:
         assert (tmp_path / f"{name}.json").read_text() == (FILES / f"{name}.json").read_text(), (
@@ -42,7 +42,7 @@ def test_the_dashboards_are_current(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_panel_explains_itself(name: str) -> None:
-    """A title of its own, a description, a unit, and the data source that the user chose."""
+    """Each has a unique title, a description, a unit, and the selected data source."""
     titles = [panel["title"] for panel in panels(name)]
     assert len(set(titles)) == len(titles)
     for panel in panels(name):
@@ -52,12 +52,12 @@ def test_every_panel_explains_itself(name: str) -> None:
 
 
 def test_the_first_panel_is_the_law() -> None:
-    """Whether every frame is accounted for comes before everything else."""
+    """The first question is whether every frame is accounted for."""
     assert panels("throughput")[0]["title"] == "The law of the counters"
 
 
-def test_every_metric_that_is_asked_for_exists() -> None:
-    """No rule and no panel asks for a name that the sensor or a recording rule does not have."""
+def test_every_metric_in_an_expression_exists() -> None:
+    """Rules and panels use only names of the sensor's metrics and of recording rules."""
     suffixes = {"histogram": ("_bucket", "_count", "_sum")}
     known = {
         metric.written_name + suffix for metric in METRICS for suffix in suffixes.get(metric.kind, ("",))
@@ -72,7 +72,7 @@ def test_every_metric_that_is_asked_for_exists() -> None:
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
 def test_every_alert_says_what_to_do(alert: dict[str, Any]) -> None:
-    """A severity, a summary, a description, and a section of the runbook."""
+    """Each has a severity, a summary, a description, and a section in the runbook."""
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert alert["annotations"]["summary"]
     assert alert["annotations"]["description"]
@@ -82,8 +82,8 @@ def test_every_alert_says_what_to_do(alert: dict[str, Any]) -> None:
     assert alert["alert"] in sections
 
 
-def test_prometheus_takes_the_files() -> None:
-    """Promtool finds nothing wrong in them."""
+def test_promtool_accepts_the_files() -> None:
+    """Promtool finds no fault in configuration and rules."""
     for command in (
         ["check", "config", "--lint=all", "--lint-fatal", str(SHIPPED / "prometheus.yml")],
         ["check", "rules", "--lint=all", "--lint-fatal", *map(str, (SHIPPED / "rules").glob("*.yml"))],
@@ -92,16 +92,16 @@ def test_prometheus_takes_the_files() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_fires_on_what_it_is_for() -> None:
-    """And on nothing else; all of them are tried."""
+def test_every_alert_fires_in_its_case_only() -> None:
+    """Each alert has a case in ``alerts.yml``, and fires in no other."""
     cases = Path(__file__).with_name("alerts.yml")
     done = subprocess.run(["promtool", "test", "rules", str(cases)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(alert["alert"] in cases.read_text() for alert in ALERTS)
 
 
-def test_the_table_can_be_made_anew() -> None:
-    """By the command that the page names."""
+def test_the_command_for_the_table_works() -> None:
+    """The command named in docs/metrics.md prints the table."""
     command = [sys.executable, "-m", "sensor.metrics.catalogue"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == as_table()
