@@ -1,4 +1,4 @@
-"""Packets of flows, and what the kernel makes of them, for tests of its table."""
+"""Packets of flows, and what the kernel counts of them, for tests of its flow table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CANDIDATE, CUT = Counter.SUBMIT_FAILED, Counter.IGNORED_FLOW
 
 
 def bucket(program: Program, frame: bytes) -> Counter:
-    """Where a frame ends; candidates fail to be submitted, for there is no ring."""
+    """Return the bucket of a frame. Candidates are in SUBMIT_FAILED, because there is no ring."""
     before = program.counters()
     prog_test_run(program.fd, frame)
     after = program.counters()
@@ -34,35 +34,35 @@ def bucket(program: Program, frame: bytes) -> Counter:
 
 
 def buckets(program: Program, frame: bytes, times: int) -> list[Counter]:
-    """Where the same frame ends again and again."""
+    """Return the buckets of a frame that is sent several times."""
     return [bucket(program, frame) for _ in range(times)]
 
 
 def packet4(sport: int = 40000, dport: int = 443, payload: bytes = DATA, **ip: Any) -> bytes:
-    """A TCP segment over IPv4."""
+    """Make a frame with a TCP segment over IPv4."""
     return ethernet(IPV4, ipv4(TCP, tcp(payload, sport=sport, dport=dport), **ip))
 
 
 def key4(sport: int = 40000, dport: int = 443, source: str = LOW, destination: str = HIGH) -> FlowKey:
-    """Its flow's key."""
+    """Return the key of such a frame's flow."""
     return flow_key(TCP, ip_address(source), ip_address(destination), sport, dport)
 
 
 def packets(program: Program, key: FlowKey) -> int:
-    """How many packets the kernel has counted; 0 where it remembers nothing."""
+    """Return the number of packets that the kernel has counted, 0 if it does not remember the flow."""
     flow = program.flow(key)
     return flow.packets if flow else 0
 
 
 def wait(seconds: float) -> None:
-    """Return when the kernel's ticks have moved on by so much."""
+    """Wait until the kernel's coarse clock has moved on by more than ``seconds``."""
     end_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) + round(seconds * 10**9)
     while time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE) <= end_ns:
         time.sleep(0.001)
 
 
 def flow_of(source: Any, destination: Any, port: int = 1) -> tuple[bytes, FlowKey]:
-    """A frame and its flow's key."""
+    """Make a frame, and return it with the key of its flow."""
     source, destination = ip_address(source), ip_address(destination)
     inner, ends = tcp(DATA, sport=port, dport=9), {"source": str(source), "destination": str(destination)}
     packet = (ipv4 if source.version == 4 else ipv6)(TCP, inner, **ends)
@@ -72,5 +72,5 @@ def flow_of(source: Any, destination: Any, port: int = 1) -> tuple[bytes, FlowKe
 
 
 def tag_of(program: Program, key: FlowKey) -> int:
-    """What the kernel looks for a flow by, inside a set."""
+    """Return the tag by which the kernel finds a flow inside a set."""
     return program._shared.flows.hash(key) & 0xFF or 1

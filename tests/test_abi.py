@@ -1,4 +1,4 @@
-"""What kernel and Python share is the same on both sides."""
+"""The enums of ``bpf/abi.h`` and their Python mirrors are equal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADER = (Path(__file__).parents[1] / "bpf" / "abi.h").read_text()
 
 
 def enumerators(name: str) -> list[str]:
-    """Names of a C enum of the header, in order; none has a value of its own."""
+    """Return the names in a C enum of the header, in order. No name may have an explicit value."""
     found = re.search(rf"enum {name} \{{(.*?)\}};", HEADER, re.DOTALL)
     assert found
     without_comments = re.sub(r"/\*.*?\*/", "", found[1], flags=re.DOTALL)
@@ -32,7 +32,7 @@ def enumerators(name: str) -> list[str]:
     ],
 )
 def test_enums_are_mirrored(c_name: str, prefix: str, mirror: type[IntEnum]) -> None:
-    """Same names, same order."""
+    """A mirror has the same names in the same order."""
     expected = [e.removeprefix(prefix) for e in enumerators(c_name) if e != f"{prefix}COUNT"]
     assert [member.name for member in mirror] == expected
     assert [member.value for member in mirror] == list(range(len(expected)))

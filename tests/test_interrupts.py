@@ -1,4 +1,4 @@
-"""Interrupts of receive queues: read of this host's own devices, the only ones that have any."""
+"""Interrupts of receive queues, read from this host's devices; virtual interfaces have none."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sensor.capture.interrupts import receive_interrupts
 
 
 def device_ports() -> list[Interface]:
-    """Interfaces of a device whose driver has a receive interrupt that is known; nothing is done to them."""
+    """Return this host's virtio interfaces, whose receive interrupts are known. They are only read."""
     with IPRoute() as netlink:
         names = [link.get_attr("IFLA_IFNAME") for link in netlink.get_links()]
     ports = [find_interface(name) for name in names]
     return [port for port in ports if port.nic.device and port.nic.driver == "virtio_net"]
 
 
-def test_interrupts_are_those_of_the_kernel_s_table() -> None:
-    """Each queue has one, on CPUs that run, counted under the device's name in /proc/interrupts."""
+def test_interrupts_agree_with_proc_interrupts() -> None:
+    """Each queue has one, on online CPUs, and /proc/interrupts lists it with the device's name."""
     ports = device_ports()
     if not ports:
         pytest.skip("no such device here")
@@ -37,11 +37,11 @@ def test_interrupts_are_those_of_the_kernel_s_table() -> None:
 
 
 def test_virtual_ports_have_none() -> None:
-    """The loopback has no device."""
+    """The loopback interface has no device."""
     assert receive_interrupts(find_interface("lo")) == {}
 
 
-def test_lists_of_cpus() -> None:
-    """As sysfs and procfs write them."""
+def test_parsing_of_cpu_lists() -> None:
+    """Lists have the format of sysfs and procfs."""
     assert parse_cpu_list("0-3,5\n") == [0, 1, 2, 3, 5]
     assert parse_cpu_list("\n") == []

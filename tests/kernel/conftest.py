@@ -1,4 +1,4 @@
-"""What tests of the kernel's program share."""
+"""Fixtures for tests of the kernel program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sensor.capture.program import Options, Program
 
 @pytest.fixture
 def load() -> Iterator[Open]:
-    """Load programs with options; all are closed at the end."""
+    """Return a function that loads a program with options. All programs are closed at the end."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(
             closing(Program(PASS_ALL, Options(**{"flows": 1024, **options})))

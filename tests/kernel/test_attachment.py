@@ -1,4 +1,4 @@
-"""What is refused before attaching: on real devices, as the kernel would, and mended by the command given."""
+"""Reasons to refuse an interface: they agree with the kernel, and their commands fix real devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pyroute2 import IPRoute
 
 from sensor.bench.private_network import private_network, veth_pair
 from sensor.capture import xdp_features
-from sensor.capture.attachment import Mode, attached, find_interface, check_interface
+from sensor.capture.attachment import Mode, attached, check_interface, find_interface
 from sensor.capture.interface import Interface, default_workers
 from sensor.capture.nic import nic_counters, read_nic
 from sensor.capture.program import Program
@@ -42,18 +42,18 @@ int push(struct __sk_buff *skb)
 
 
 def sh(command: str, **options: object) -> None:
-    """Run what a user would type."""
+    """Run a command as a user would type it."""
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
 def commands(message: str) -> list[str]:
-    """The commands that a refusal gives."""
+    """Return the commands in a refusal."""
     return re.findall(r"(?:ip link|ethtool) [^,;]*\w", message)
 
 
 def only_refusal(interface: str | Interface, mode: Mode = "native") -> str:
-    """Why an interface is refused; one line, one reason."""
+    """Return the one reason why an interface is refused."""
     interface = find_interface(interface) if isinstance(interface, str) else interface
     [reason] = map(str, refusals(interface, mode))
     assert reason.startswith(f"{interface.name}: ")
@@ -62,7 +62,7 @@ def only_refusal(interface: str | Interface, mode: Mode = "native") -> str:
 
 
 def refused_run(evidence: Path, *flags: str) -> str:
-    """The last line of a `sensor run` that an interface's state stops."""
+    """Return the last log line of a `sensor run` that refuses its interface."""
     command = [*SENSOR, "run", "--evidence", str(evidence), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (4, "")
@@ -72,20 +72,20 @@ def refused_run(evidence: Path, *flags: str) -> str:
 
 @pytest.fixture
 def program() -> Iterator[Program]:
-    """The prefilter, loaded, not attached."""
+    """Load the prefilter without attaching it."""
     with closing(Program(PASS_ALL)) as loaded:
         yield loaded
 
 
 def udp(payload: bytes, tag: bytes = b"") -> bytes:
-    """A frame with payload, with or without a VLAN tag."""
+    """Make a frame with payload, with or without a VLAN tag."""
     datagram = dpkt.udp.UDP(sport=4000, dport=5000, ulen=8 + len(payload), data=payload)
     packet = dpkt.ip.IP(src=b"\xc0\0\2\1", dst=b"\xc0\0\2\2", p=17, data=datagram)
     return b"\2" * 6 + b"\4" * 6 + tag + b"\x08\x00" + bytes(packet)
 
 
 def send(*frames: bytes) -> None:
-    """Send frames as they stand from the other end of the mirror port."""
+    """Send frames unchanged from the other end of the mirror port."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         sender.bind(("source", 0))
         for frame in frames:
@@ -94,12 +94,12 @@ def send(*frames: bytes) -> None:
 
 
 def evidence(run: Run) -> list[bytes]:
-    """Every frame kept."""
+    """Return every stored frame."""
     return [frame for file in run.files for _, frame in dpkt.pcap.Reader(BytesIO(file.read_bytes()))]
 
 
 def test_an_mtu_that_is_too_large() -> None:
-    """Where frames have to be in one buffer, it is refused with the command that mends it."""
+    """The interface is refused, with the command that fixes it, if frames must fit into one buffer."""
     sh("ip link set source mtu 9000")
     message = only_refusal("mirror")
     assert "its peer source has MTU 9000" in message
@@ -109,8 +109,8 @@ def test_an_mtu_that_is_too_large() -> None:
 
 
 @pytest.mark.parametrize(("mtu", "fits"), [(3506, True), (3507, False)])
-def test_the_limit_is_the_kernel_s(program: Program, mtu: int, fits: bool) -> None:
-    """Neither more nor less is refused here than there."""
+def test_the_mtu_limit_is_that_of_the_kernel(program: Program, mtu: int, fits: bool) -> None:
+    """We refuse an MTU exactly if the kernel does."""
     sh(f"ip link set source mtu {mtu}")
     interface = find_interface("mirror")
     assert bool(list(refusals(interface, "native"))) is not fits
@@ -126,14 +126,14 @@ def test_the_limit_is_the_kernel_s(program: Program, mtu: int, fits: bool) -> No
 
 
 def test_the_mtu_of_the_port_itself_does_not_matter_to_veth(tmp_path: Path) -> None:
-    """Frames are as large as the other end sends them."""
+    """The size of its frames is limited by the MTU of the other end."""
     sh("ip link set mirror mtu 9000")
     with running("mirror", tmp_path) as run:
         assert run.stop() == 0
 
 
-def test_generic_mode_takes_frames_of_any_size(tmp_path: Path) -> None:
-    """The limit is one of native mode only."""
+def test_generic_mode_captures_frames_of_any_size(tmp_path: Path) -> None:
+    """The limit applies to native mode only."""
     sh("ip link set source mtu 9000; ip link set mirror mtu 9000")
     frame = udp(b"x" * 8000)
     with running("mirror", tmp_path, "--mode", "generic", "--keep", "flow") as run:
@@ -144,7 +144,7 @@ def test_generic_mode_takes_frames_of_any_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["bridge", "ifb", "macvlan", "vxlan", "dummy"])
 def test_drivers_without_native_xdp(program: Program, kind: str) -> None:
-    """Known before the kernel says it, and true; generic mode works."""
+    """They are refused before the attempt to attach, which would fail; generic mode works."""
     below = "link mirror" if kind == "macvlan" else ""
     settings = "id 5 dstport 4789" if kind == "vxlan" else ""
     made = subprocess.run(["bash", "-c", f"ip link add dut {below} type {kind} {settings}"], check=False)
@@ -162,10 +162,10 @@ def test_drivers_without_native_xdp(program: Program, kind: str) -> None:
         assert find_interface("dut").xdp_program_id
 
 
-def test_a_kernel_that_does_not_tell_what_drivers_can(
+def test_a_kernel_that_does_not_report_xdp_features(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before 6.3 there is nobody to ask: nothing is refused beforehand, the attempt finds out."""
+    """Before Linux 6.3, nothing is refused beforehand, and the attempt to attach fails."""
     monkeypatch.setattr(xdp_features, "_FAMILY", "nosuch")
     able, unable = check_interface("mirror", "native"), check_interface("lo", "native")
     assert able.nic.native_xdp is unable.nic.native_xdp is None
@@ -177,7 +177,7 @@ def test_a_kernel_that_does_not_tell_what_drivers_can(
 
 
 def test_veth_with_too_few_queues(tmp_path: Path) -> None:
-    """Veth wants as many queues to receive as its peer has to send; the command given makes it so."""
+    """Veth needs at least as many receive queues as its peer has transmit queues; the command fixes that."""
     sh("ip link add few numrxqueues 1 numtxqueues 4 type veth peer name many numrxqueues 4 numtxqueues 2")
     sh("ip link set few up; ip link set many up")
     message = refused_run(tmp_path, "-i", "few")
@@ -188,7 +188,7 @@ def test_veth_with_too_few_queues(tmp_path: Path) -> None:
 
 
 def as_if(driver: str, on: set[str], fixed: set[str] | None = None) -> Interface:
-    """The mirror port, were it of another driver with these offloads on: no virtual device has them all."""
+    """Return the mirror port as if it had another driver and offloads, which no virtual device has."""
     interface = find_interface("mirror")
     changed = replace(interface.nic, driver=driver, offloads=frozenset(on), fixed=frozenset(fixed or ()))
     return replace(interface, mtu=1500, peer=None, nic=changed)
@@ -203,7 +203,7 @@ def as_if(driver: str, on: set[str], fixed: set[str] | None = None) -> Interface
     ],
 )
 def test_merged_frames(driver: str, offload: str, command: str) -> None:
-    """Refused in native mode with a command that ethtool takes; in generic mode the kernel sees to it."""
+    """They are refused in native mode, with a valid command; in generic mode the kernel turns merging off."""
     interface = as_if(driver, {offload})
     message = only_refusal(interface)
     assert commands(message) == [command]
@@ -212,8 +212,8 @@ def test_merged_frames(driver: str, offload: str, command: str) -> None:
     assert "ethtool" not in only_refusal(as_if(driver, {offload}, fixed={offload}))
 
 
-def test_hardware_that_stops_merging_by_itself() -> None:
-    """These drivers turn GRO in hardware off when a program comes: only where they cannot is it refused."""
+def test_drivers_that_stop_merging_by_themselves() -> None:
+    """They turn GRO in hardware off when a program is attached; they are refused only if they cannot."""
     for driver in ("bnxt_en", "virtio_net"):
         assert not list(refusals(as_if(driver, {"rx-gro-hw"}), "native"))
         assert "--mode generic" in only_refusal(as_if(driver, {"rx-gro-hw"}, fixed={"rx-gro-hw"}))
@@ -221,7 +221,7 @@ def test_hardware_that_stops_merging_by_itself() -> None:
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
 def test_stripped_tags(mode: Mode) -> None:
-    """What the NIC takes off, XDP does not see in either mode; the command turns it off."""
+    """XDP does not see tags that the NIC strips, in either mode; the command turns stripping off."""
     tags = {"rxvlan", "rx-vlan-stag-hw-parse"}
     assert tags <= find_interface("mirror").nic.offloads
     message = only_refusal(as_if("ixgbe", tags), mode)
@@ -237,7 +237,7 @@ def test_stripped_tags(mode: Mode) -> None:
 
 @contextmanager
 def tags_by_the_stack() -> Iterator[None]:
-    """Let the stack tag what `source` sends, as it does for VLAN devices: beside the frame where it may."""
+    """Let the network stack tag frames of `source`, like for a VLAN device: outside the frame if it may."""
     os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
     from bcc import BPF as Bcc  # noqa: N811 - the class is named so
 
@@ -256,8 +256,8 @@ def tags_by_the_stack() -> Iterator[None]:
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
 def test_tags_on_veth(tmp_path: Path, mode: str) -> None:
-    """A tag in the frame is kept; one that the sender has beside it is not seen, and that is said."""
-    assert not list(hidden_tags(find_interface("mirror")))  # the lab's cable has no such trap
+    """A tag in the frame is kept. A tag that the sender keeps outside the frame is not seen, and we warn."""
+    assert not list(hidden_tags(find_interface("mirror")))  # private networks turn txvlan off
     plain, tagged = udp(b"payload"), udp(b"payload", TAG)
     sh("ethtool -K source txvlan on")
     with running("mirror", tmp_path / "1", "--mode", mode, "--keep", "flow") as run:
@@ -278,7 +278,7 @@ def test_tags_on_veth(tmp_path: Path, mode: str) -> None:
 
 @contextmanager
 def port_to_elsewhere() -> Iterator[str]:
-    """Make a port whose other end is in another namespace with a large MTU: only the kernel knows."""
+    """Make a port whose other end has a large MTU, and is in a namespace where only the kernel sees it."""
     with private_network():
         elsewhere = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     with IPRoute() as netlink:
@@ -289,11 +289,11 @@ def port_to_elsewhere() -> Iterator[str]:
     try:
         yield "far"
     finally:
-        os.close(elsewhere)  # the namespace goes, and both ends with it
+        os.close(elsewhere)  # removes the namespace and both ends
 
 
 def test_several_interfaces_are_attached_all_or_none(tmp_path: Path) -> None:
-    """The second fails when the first is attached already: it says why, and nothing is left."""
+    """If the second one fails after the first was attached, both are detached, and the error says why."""
     with port_to_elsewhere() as far:
         message = refused_run(tmp_path, "-i", "mirror", "-i", far)
         assert message.startswith("sensor: far: veth refuses native XDP")
@@ -303,8 +303,8 @@ def test_several_interfaces_are_attached_all_or_none(tmp_path: Path) -> None:
         assert find_interface(far).xdp_program_id is None
 
 
-def test_workers_for_the_queues_there_are() -> None:
-    """A process for each CPU that a queue can keep busy."""
+def test_default_number_of_workers() -> None:
+    """There is one worker per CPU that a receive queue can keep busy."""
     sh("ip link add wide numrxqueues 4 type veth peer name other")
     one, four = find_interface("mirror"), find_interface("wide")
     assert (one.nic.receive_queues, four.nic.receive_queues) == (1, 4)
@@ -318,7 +318,7 @@ def test_workers_for_the_queues_there_are() -> None:
 
 
 def test_losses_of_nic_and_driver(tmp_path: Path) -> None:
-    """The driver's own count of what XDP dropped, and the kernel's of what nobody took."""
+    """The counters include the driver's own of frames that XDP dropped."""
     before = nic_counters("mirror")
     assert not any(before.values())
     with running("mirror", tmp_path, "--action", "drop") as run:
@@ -331,8 +331,8 @@ def test_losses_of_nic_and_driver(tmp_path: Path) -> None:
     assert "rx_missed_errors" in nic_counters("lo")  # a driver without statistics of its own
 
 
-def test_an_interface_that_goes_while_it_is_looked_at() -> None:
-    """An error like any other."""
+def test_an_interface_that_is_removed_while_it_is_read() -> None:
+    """The error is an InterfaceError."""
     with IPRoute() as netlink:
         [link] = netlink.get_links(netlink.link_lookup(ifname="mirror")[0])
         netlink.link("del", index=link["index"])
@@ -340,8 +340,8 @@ def test_an_interface_that_goes_while_it_is_looked_at() -> None:
         read_nic(link)
 
 
-def test_anybody_may_look() -> None:
-    """What a diagnosis needs takes no privilege."""
+def test_reading_a_nic_needs_no_privileges() -> None:
+    """A user without capabilities can read driver and counters."""
     veth_pair("other", "peer")
     look = (
         "from sensor.capture.interface import find_interface; from sensor.capture.nic import nic_counters;"

@@ -1,4 +1,4 @@
-"""Processors that share the table of flows: counts get lost at worst, and no flow is another's."""
+"""CPUs that share the flow table: counts may get lost, but flows are never confused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAUSE = "for (int i_ = 0; i_ < 64 && bpf_get_prandom_u32() % 16; i_++);"
 
 @contextmanager
 def hammered(program: Program, frame: bytes, cpus: Iterable[int], times: int) -> Iterator[list[BaseProcess]]:
-    """Run the program over one frame, on some CPUs at once, without a pause; stopped at the end."""
+    """Run the program on one frame continuously, on several CPUs at once, until the end of the block."""
 
     def hammer(cpu: int) -> None:
         os.sched_setaffinity(0, {cpu})
@@ -48,16 +48,16 @@ def hammered(program: Program, frame: bytes, cpus: Iterable[int], times: int) ->
 
 @pytest.fixture
 def cpus() -> Iterator[list[int]]:
-    """The CPUs there are, two or more; the test's own process is put back onto all of them."""
+    """Return the CPUs, at least two. At the end, the test process may use all of them again."""
     found = os.sched_getaffinity(0)
     if len(found) < 2:
-        pytest.skip("one CPU has nobody to race with")
+        pytest.skip("races need two CPUs")
     yield sorted(found)
     os.sched_setaffinity(0, found)
 
 
-def test_no_flow_is_cut_early_whatever_other_processors_do(load: Open, cpus: list[int]) -> None:
-    """A long flow and thousands of short ones push each other out of one set: no short one is ever cut."""
+def test_no_flow_is_cut_early_whatever_other_cpus_do(load: Open, cpus: list[int]) -> None:
+    """A long flow and thousands of short ones replace each other in one set: no short one is ever cut."""
     depth, (own, *others) = 4, cpus
     program = load(flows=ONE_SET, depth=depth)
     os.sched_setaffinity(0, {own})
@@ -70,16 +70,16 @@ def test_no_flow_is_cut_early_whatever_other_processors_do(load: Open, cpus: lis
     by_cpu = program.counters_by_cpu()["buckets"]["frames"][0]
     assert by_cpu[own, CUT] == 0
     assert by_cpu[others, CUT].min() > 0
-    assert by_cpu[others, CANDIDATE].min() > 100 * depth  # it was pushed out all the time
+    assert by_cpu[others, CANDIDATE].min() > 100 * depth  # it was replaced all the time
     assert_sound(program)
 
 
-def test_a_key_that_is_half_written_is_nobody_s(
+def test_a_half_written_key_matches_no_flow(
     load: Open, cpus: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Flows take the place of one that is done; on their way each looks like the flow that goes on beside.
+    """A busy flow keeps getting its own entry while entries that resemble it are replaced beside it.
 
-    The kernel's code is the same but for its steps, between which it pauses for some time or other.
+    The kernel's code is changed to pause for random times between its steps.
     """
     source = tmp_path / "bpf"
     copytree(BPF, source)
@@ -105,8 +105,8 @@ def test_a_key_that_is_half_written_is_nobody_s(
     assert_sound(program)
 
 
-def test_a_flow_on_several_processors_has_no_more_packets_than_were_sent(load: Open, cpus: list[int]) -> None:
-    """Of counts that meet some get lost, and nothing else."""
+def test_a_flow_on_several_cpus_has_no_more_packets_than_were_sent(load: Open, cpus: list[int]) -> None:
+    """Simultaneous counts may get lost, and nothing else goes wrong."""
     program, times = load(), 2_000_000
     with hammered(program, packet4(), cpus, times) as processes:
         for process in processes:
@@ -116,8 +116,8 @@ def test_a_flow_on_several_processors_has_no_more_packets_than_were_sent(load: O
     assert_sound(program)
 
 
-def test_verdicts_are_given_while_packets_are_counted(load: Open, cpus: list[int]) -> None:
-    """No packet is lost by that, and no verdict."""
+def test_verdicts_are_set_while_packets_are_counted(load: Open, cpus: list[int]) -> None:
+    """No count and no verdict is lost."""
     program, times = load(), 3_000_000
     bucket(program, packet4())
     with hammered(program, packet4(), cpus[:1], times) as [process]:
@@ -133,7 +133,7 @@ def test_verdicts_are_given_while_packets_are_counted(load: Open, cpus: list[int
 
 
 def assert_sound(program: Program) -> None:
-    """No writer is left behind, and no key half written: the table goes on working."""
+    """Check that no writer is registered and no key half written, and that the table still works."""
     table = program._shared.flows._table
     assert not table["writers"].any()
     assert not (table["flows"]["version"] % 2).any()

@@ -1,4 +1,4 @@
-"""Flows in the kernel: each is judged by its own entry, forgotten at worst, never cut too early."""
+"""The kernel's flow table: a flow is judged by its own entry. It may be forgotten, but is never cut early."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.kernel
 
 
 def any_endpoint(rng: random.Random, version: int) -> tuple[str, int]:
-    """An address and a port, close enough to others that some are equal and many share their first bytes."""
+    """Draw an address and a port, from so few that some are equal and many share their first bytes."""
     address = f"192.0.{rng.choice((2, 200))}.{rng.choice((1, 255))}"
     if version == 6:
         address = f"2001:db8:{rng.choice(('1', 'ff00'))}::{rng.choice(('1', 'ff:0'))}"
@@ -52,7 +52,7 @@ def any_endpoint(rng: random.Random, version: int) -> tuple[str, int]:
 
 
 def any_packet(rng: random.Random, tos_option: bool) -> tuple[bytes, FlowKey]:
-    """A frame, and what the key of its flow has to be."""
+    """Draw a frame, and return it with the expected key of its flow."""
     version, tos = rng.choice((4, 6)), rng.choice((0, 1, 0x10, 0xB8))
     tags = rng.choice(((), (0x8100,), (0x88A8, 0x8100)))
     (source, sport), (destination, dport) = any_endpoint(rng, version), any_endpoint(rng, version)
@@ -83,7 +83,7 @@ def any_packet(rng: random.Random, tos_option: bool) -> tuple[bytes, FlowKey]:
 
 @pytest.mark.parametrize("tos_option", [False, True])
 def test_every_kind_of_packet_is_found_under_its_key(load: Open, tos_option: bool) -> None:
-    """Kernel and Python make the same key and hash; packets are counted to it in both directions."""
+    """Kernel and Python compute the same key and hash, for both directions of a flow."""
     program, rng, model = load(flows=1 << 16, flow_has_tos=tos_option), random.Random(4), Tally[bytes]()
     for _ in range(3000):
         frame, key = any_packet(rng, tos_option)
@@ -94,7 +94,7 @@ def test_every_kind_of_packet_is_found_under_its_key(load: Open, tos_option: boo
 
 
 def variants() -> Iterator[list[tuple[bytes, FlowKey]]]:
-    """Packets of flows whose keys differ in one word; of each word in turn, and more than there are tags."""
+    """Yield lists of packets whose keys differ in a single word, each list longer than the number of tags."""
     numbers = range(1, 400)
     low, high = ip_address("2001:db8::"), ip_address("ffff::")
     yield [flow_of(LOW, HIGH, port=number) for number in numbers]
@@ -106,13 +106,13 @@ def variants() -> Iterator[list[tuple[bytes, FlowKey]]]:
 
 
 def later_fragment(protocol: int, service: int) -> tuple[bytes, FlowKey]:
-    """A frame without ports, whatever its protocol, and its flow's key."""
+    """Make a later fragment, which has no ports, and the key of its flow."""
     frame = ethernet(IPV4, ipv4(protocol, DATA, fragment=0x2001, tos=service))
     return frame, flow_key(protocol, ip_address(LOW), ip_address(HIGH), service=service)
 
 
-def test_keys_that_differ_anywhere_are_never_mixed(load: Open) -> None:
-    """Not even where set and tag are the same."""
+def test_different_keys_are_never_confused(load: Open) -> None:
+    """Two flows with the same set and tag are counted separately."""
     program = load(flows=ONE_SET, flow_has_tos=True)
     for flows in variants():
         tags = [tag_of(program, key) for _, key in flows]
@@ -124,7 +124,7 @@ def test_keys_that_differ_anywhere_are_never_mixed(load: Open) -> None:
 
 
 def test_both_directions_are_one_flow(load: Open) -> None:
-    """Over IPv4 and IPv6; another tag, port or protocol is another flow."""
+    """Both IP versions have one flow for both directions, and another flow for another tag or port."""
     program = load()
     forth, back = packet4(), packet4(443, 40000, source=HIGH, destination=LOW)
     for frame in (forth, back, back, forth):
@@ -141,10 +141,10 @@ def test_both_directions_are_one_flow(load: Open) -> None:
 
 
 @pytest.mark.parametrize(("tos_option", "counted"), [(False, [4, 4]), (True, [2, 2])])
-def test_a_service_parts_directions_where_it_is_asked_for(
+def test_type_of_service_separates_directions_with_the_option(
     load: Open, tos_option: bool, counted: list[int]
 ) -> None:
-    """Of packets with a type of service, if flows have one at all; congestion bits are none."""
+    """With `flow_has_tos`, packets with a type of service have a flow per direction; ECN is no part of it."""
     program = load(flow_has_tos=tos_option)
     forth, back = packet4(tos=0x20), packet4(443, 40000, tos=0x21, source=HIGH, destination=LOW)
     for frame in (forth, back, forth, back):
@@ -157,8 +157,8 @@ def test_a_service_parts_directions_where_it_is_asked_for(
     assert [packets(program, key) for key in keys] == counted
 
 
-def test_numbers_reach_user_space(load: Open) -> None:
-    """With each candidate: which packet of its flow it is, and when that began."""
+def test_flow_numbers_reach_user_space(load: Open) -> None:
+    """Each candidate has its number in its flow, and the time when the flow began."""
     program = load(depth=3)
     with closing(RingSet.open(1 << 16)) as rings:
         program.connect(rings.rings)
@@ -176,8 +176,8 @@ def test_numbers_reach_user_space(load: Open) -> None:
     assert {born for number, born in seen if number > 1} == {flow.born_jiffies}
 
 
-def test_behind_the_depth_only_http_passes(load: Open) -> None:
-    """And that counts, too; without the exception it is cut like all else."""
+def test_beyond_the_depth_only_http_passes(load: Open) -> None:
+    """HTTP packets are counted too; without the exception they are cut like all others."""
     http = packet4(payload=b"GET /index.html HTTP/1.1")
     program = load(depth=3)
     assert buckets(program, packet4(), 5) == [CANDIDATE] * 3 + [CUT] * 2
@@ -188,8 +188,8 @@ def test_behind_the_depth_only_http_passes(load: Open) -> None:
     assert buckets(program, http, 4) == [CANDIDATE] * 3 + [CUT]
 
 
-def test_what_has_no_payload_or_is_too_long_is_not_counted(load: Open) -> None:
-    """Neither begins a flow, nor is a number of it."""
+def test_packets_without_payload_or_too_long_are_not_counted(load: Open) -> None:
+    """They neither begin a flow nor get a number in one."""
     program = load(depth=2, longest=100)
     assert bucket(program, packet4(payload=b"")) == Counter.IGNORED_NO_PAYLOAD
     assert bucket(program, packet4(payload=bytes(101))) == Counter.IGNORED_LENGTH
@@ -198,7 +198,7 @@ def test_what_has_no_payload_or_is_too_long_is_not_counted(load: Open) -> None:
 
 
 def test_later_fragments_are_a_flow_without_ports(load: Open) -> None:
-    """Of their addresses and protocol; the first fragment belongs to its ports."""
+    """They are counted by addresses and protocol; a first fragment is counted by its ports too."""
     program = load(depth=2)
     later = packet4(fragment=0x2001)
     assert buckets(program, later, 3) == [CANDIDATE, CANDIDATE, CUT]
@@ -206,13 +206,13 @@ def test_later_fragments_are_a_flow_without_ports(load: Open) -> None:
     assert (packets(program, key4(0, 0)), packets(program, key4())) == (3, 1)
 
 
-def test_an_idle_flow_begins_anew(load: Open) -> None:
-    """Its number, its birth and its verdict."""
+def test_an_idle_flow_starts_again(load: Open) -> None:
+    """It gets new numbers and a new start time, and loses its verdict."""
     program = load(depth=2, idle_s=1, life_s=3600)
     assert buckets(program, packet4(), 3)[-1] == CUT
     before = program.flow(key4())
     assert program.set_verdict(key4(), Verdict.DONE)
-    wait(1.01)  # some ticks more: the clock is slewed, they are not
+    wait(1.01)  # a little more than a second: the clock is slewed, jiffies are not
     assert buckets(program, packet4(), 3) == [CANDIDATE, CANDIDATE, CUT]
     after = program.flow(key4())
     assert before is not None
@@ -222,7 +222,7 @@ def test_an_idle_flow_begins_anew(load: Open) -> None:
 
 
 def test_packets_keep_a_flow_alive_up_to_its_life(load: Open) -> None:
-    """Cut-off ones do, too; then it begins anew however busy it is."""
+    """Cut packets keep it alive too. At the end of its life a flow starts again, however busy it is."""
     program, start = load(depth=2, idle_s=10, life_s=0.3), time.monotonic()
     assert buckets(program, packet4(), 2) == [CANDIDATE] * 2
     while bucket(program, packet4()) == CUT:
@@ -232,7 +232,7 @@ def test_packets_keep_a_flow_alive_up_to_its_life(load: Open) -> None:
 
 
 def test_the_least_recently_used_flow_gives_way(load: Open) -> None:
-    """Of a set that is full, whichever way it stands in; then it counts from 1."""
+    """It is replaced if its set is full, in whichever way it is, and later counts from 1 again."""
     program, rng, order = load(flows=ONE_SET), random.Random(8), list[int]()
     for port in [*range(ONE_SET), *(rng.randrange(2 * ONE_SET) for _ in range(60))]:
         wait(0)
@@ -244,16 +244,16 @@ def test_the_least_recently_used_flow_gives_way(load: Open) -> None:
 
 
 def begun(program: Program) -> list[int]:
-    """Flows that began, by the place they were given."""
+    """Return the number of flows that began, by their place."""
     counted: list[int] = program.counters_by_cpu()["flows"].sum(axis=(0, 1)).tolist()
     return counted
 
 
-def test_where_flows_begin_is_counted(load: Open) -> None:
-    """Each once: in places that are unused, then of flows that live; its own or another's that is over."""
+def test_new_flows_are_counted_by_their_place(load: Open) -> None:
+    """Each is counted once: in unused places, those of live flows, its own, and those of old flows."""
     program = load(flows=ONE_SET, idle_s=1)
     for port in range(ONE_SET + 2):
-        wait(0)  # by the kernel's clock all of them are different then
+        wait(0)  # so that all last times differ
         for _ in range(3):
             prog_test_run(program.fd, packet4(port))
     assert begun(program) == [ONE_SET, 0, 0, 2, 0]
@@ -265,7 +265,7 @@ def test_where_flows_begin_is_counted(load: Open) -> None:
 
 @pytest.mark.parametrize("flows", [ONE_SET, 64, 4096])
 def test_random_traffic_over_more_flows_than_fit(load: Open, flows: int) -> None:
-    """No flow has a higher number than its packets, and none is cut before its time."""
+    """No flow has a higher number than it had packets, and no flow is cut early."""
     program, rng, model = load(flows=flows, depth=4), random.Random(flows), Tally[int]()
     cut, before = 0, program.counters()[CUT][0]
     for _ in range(8000):
@@ -280,8 +280,8 @@ def test_random_traffic_over_more_flows_than_fit(load: Open, flows: int) -> None
     assert cut > 500
 
 
-def test_a_table_with_room_forgets_nothing(load: Open) -> None:
-    """Half as many flows as it was made for, IPv4 and IPv6, are all but for a few still there."""
+def test_a_half_full_table_forgets_very_few_flows(load: Open) -> None:
+    """With half as many flows as the table is made for, IPv4 and IPv6, almost all are remembered."""
     program, rng = load(flows=1 << 14), random.Random(2)
     keys = []
     for number in range(1 << 13):
@@ -293,12 +293,12 @@ def test_a_table_with_room_forgets_nothing(load: Open) -> None:
         )
         keys.append(flow_key(TCP, ip_address(source), ip_address(destination), port, 9))
     remembered = sum(packets(program, key) == 1 for key in keys)
-    assert remembered > 0.97 * len(keys)  # by chance some sets get more than they hold: of these, 0.8 %
+    assert remembered > 0.97 * len(keys)  # by chance some sets get more flows than they hold: 0.8 % here
 
 
 @pytest.mark.parametrize(("per_port", "per_address"), [(1, 0), (0, 1)], ids=["ports", "addresses"])
 def test_flows_of_a_scan_spread_over_the_table(per_port: int, per_address: int) -> None:
-    """Ports or addresses that count up do not crowd into few sets, whatever seeds are drawn."""
+    """Ports or addresses that count up are not crowded into few sets, whatever the seeds."""
     flows = KernelFlows(1 << 14)
     keys = [
         flow_key(TCP, ip_address(LOW), ip_address(HIGH) + number * per_address, 1 + number * per_port, 9)
@@ -314,8 +314,8 @@ def test_flows_of_a_scan_spread_over_the_table(per_port: int, per_address: int) 
     assert max(forgotten) < 0.02 * len(keys)
 
 
-def test_memory_grows_with_the_flows(load: Open) -> None:
-    """And with them alone."""
+def test_memory_grows_with_the_number_of_flows(load: Open) -> None:
+    """The memory of the table is proportional to the number of flows."""
     taken = [load(flows=flows).memory_bytes()["flows"] for flows in (1 << 13, 1 << 14, 1 << 15)]
     page = os.sysconf("SC_PAGE_SIZE")
     for (smaller, larger), flows in zip(pairwise(taken), (1 << 13, 1 << 14), strict=True):

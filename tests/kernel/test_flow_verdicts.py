@@ -1,4 +1,4 @@
-"""What user space decides about a flow: nothing more of it, or every frame."""
+"""Verdicts of user space on a flow: ignore the rest of it, or submit every frame."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from sensor.abi import Counter, Verdict
 pytestmark = pytest.mark.kernel
 
 
-def test_nothing_more_of_a_flow_that_is_done(load: Open) -> None:
-    """Not even HTTP; other flows go on, and so does this one when it was taken back."""
+def test_a_flow_that_is_done_is_ignored(load: Open) -> None:
+    """Even its HTTP is ignored. Other flows are not, nor is this one once the verdict is withdrawn."""
     program, http = load(), packet4(payload=b"GET /index.html HTTP/1.1")
     assert not program.set_verdict(key4(), Verdict.DONE)
     assert bucket(program, packet4()) == CANDIDATE
@@ -39,8 +39,8 @@ def test_nothing_more_of_a_flow_that_is_done(load: Open) -> None:
     assert packets(program, key4()) == 4
 
 
-def test_every_frame_of_a_flow_that_is_followed(load: Open) -> None:
-    """As many as were asked for, behind the depth and without payload; then again, from where it is."""
+def test_a_flow_is_followed_for_a_number_of_frames(load: Open) -> None:
+    """Frames beyond the depth and without payload are candidates; another verdict starts the number again."""
     program, ack = load(depth=1), packet4(payload=b"")
     later = time.monotonic_ns() + 3600 * 10**9
     assert buckets(program, packet4(), 2) == [CANDIDATE, CUT]
@@ -54,7 +54,7 @@ def test_every_frame_of_a_flow_that_is_followed(load: Open) -> None:
 
 
 def test_a_flow_is_followed_up_to_a_time(load: Open) -> None:
-    """Not beyond it, however many frames are left."""
+    """Following ends at that time, however many frames are left."""
     program = load(depth=1)
     bucket(program, packet4())
     until = time.monotonic_ns() + 200_000_000
@@ -67,7 +67,7 @@ def test_a_flow_is_followed_up_to_a_time(load: Open) -> None:
 
 
 def test_a_verdict_ends_with_its_flow(load: Open) -> None:
-    """One that gave way to others begins without; the one in its place never had one."""
+    """A flow that was replaced starts again without a verdict, and so does the flow in its place."""
     program = load(flows=ONE_SET)
     bucket(program, packet4())
     assert program.set_verdict(key4(), Verdict.DONE)
@@ -79,7 +79,7 @@ def test_a_verdict_ends_with_its_flow(load: Open) -> None:
 
 
 def test_flows_and_verdicts_outlive_a_change_of_rules(load: Open) -> None:
-    """The new program counts on in the same table."""
+    """The new program uses the same table."""
     program = load(depth=4)
     buckets(program, packet4(), 3)
     bucket(program, packet4(1))

@@ -1,4 +1,4 @@
-"""What the kernel's code decides is what the plan says, prefix for prefix and port for port."""
+"""The plan's C code decides like the plan itself, for every prefix and port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from sensor import abi
 from sensor.capture.syscalls import prog_test_run
-from sensor.config.settings import OWN_RULES
+from sensor.config.settings import BUNDLED_RULES
 from sensor.model import Rule
 from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import RFC9110
@@ -37,11 +37,11 @@ FEW = [
 
 
 class Judge:
-    """``judge_by_rules()`` of one plan, loaded; ``judge_by_ports()`` is held against it."""
+    """The loaded ``judge_by_rules()`` of a plan. Each decision is also compared with ``judge_by_ports()``."""
 
     def __init__(self, plan: Plan) -> None:
         os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
-        from bcc import BPF as Bcc  # noqa: N811 - the class is named so
+        from bcc import BPF as Bcc  # noqa: N811 - the name of the class
 
         probe = (Path(__file__).parent / "judge_probe.c").read_text()
         source = f'#include "abi.h"\n#include "parse.h"\n{c_code(plan, RFC9110)}{probe}'
@@ -50,14 +50,14 @@ class Judge:
         self.port_classes = plan.port_classes().tolist()
 
     def ask(self, protocol: int, sport: int, dport: int, payload: bytes) -> abi.Counter:
-        """What the kernel decides of a packet."""
+        """Return the kernel's decision about a packet."""
         word = payload[:WORD].ljust(WORD, b"\0")
         return self.ask_by_class(
             protocol, self.port_classes[sport], self.port_classes[dport], word, len(payload)
         )
 
     def ask_by_class(self, protocol: int, sport: int, dport: int, word: bytes, length: int) -> abi.Counter:
-        """The same, with the ports' classes; what is said before the payload is looked at agrees."""
+        """Return the kernel's decision by port classes, and check that ``judge_by_ports()`` agrees."""
         by_rules, by_ports = (
             prog_test_run(self.fd, struct.pack("=8sIHHBB6x", word, length, sport, dport, protocol, about))
             for about in (RULES, PORTS)
@@ -67,7 +67,7 @@ class Judge:
 
 
 def payloads(prefixes: list[Prefix], rng: random.Random) -> Iterator[bytes]:
-    """Near each prefix: what fits, what misses by a bit, and what is too short; and bytes at random."""
+    """Yield payloads for each prefix: fitting, wrong in one bit, too short, and random."""
     for value, mask, length in prefixes:
         fitting = value | rng.getrandbits(64) & ~mask
         for word in (value, fitting, fitting ^ 1 << rng.randrange(64), rng.getrandbits(64)):
@@ -77,7 +77,7 @@ def payloads(prefixes: list[Prefix], rng: random.Random) -> Iterator[bytes]:
 
 
 def disagreements(plan: Plan, rounds: int, tally: Tally[abi.Counter]) -> list[str]:
-    """Every packet that kernel and plan judge differently, of many for each prefix."""
+    """Describe every packet that kernel and plan judge differently, trying many per prefix."""
     judge, rng = Judge(plan), random.Random(7)
     ports = [0, 4, *(port for needs in plan.needs.values() for port in needs.ports)]
     prefixes = [
@@ -102,24 +102,24 @@ def disagreements(plan: Plan, rounds: int, tally: Tally[abi.Counter]) -> list[st
     return found
 
 
-def test_agreement_on_our_own_rules() -> None:
-    """Fitting, near and random payloads on all kinds of ports come to the same reason."""
+def test_agreement_on_the_bundled_rules() -> None:
+    """Fitting, near and random payloads on all kinds of ports get the same reason."""
     tally = Tally[abi.Counter]()
-    assert disagreements(Plan.of(demands(load_rules(OWN_RULES), RFC9110)), 6, tally) == []
+    assert disagreements(Plan.of(demands(load_rules(BUNDLED_RULES), RFC9110)), 6, tally) == []
     assert tally.total() > 100_000
     assert min(tally[abi.Counter.SUBMITTED], tally[abi.Counter.IGNORED_PREFIX]) > 10_000
 
 
 def test_agreement_where_most_ports_are_free() -> None:
-    """And so it does with few rules, where every reason is given."""
+    """With few rules, every reason occurs, and both agree on it."""
     tally = Tally[abi.Counter]()
     assert disagreements(Plan.of(demands(FEW, RFC9110)), 200, tally) == []
     for reason in (abi.Counter.IGNORED_PROTOCOL, abi.Counter.IGNORED_PORT, abi.Counter.IGNORED_PREFIX):
         assert tally[reason] > 100
 
 
-def test_a_plan_for_thousands_of_rules_is_loaded() -> None:
-    """More than all of their prefixes fit in: the plan asks for shorter ones, and the two still agree."""
+def test_agreement_with_thousands_of_rules() -> None:
+    """The plan shortens prefixes that are too many for the kernel, and both still agree."""
     rng, tally = random.Random(5), Tally[abi.Counter]()
     asked = []
     for number in range(2000):
@@ -137,8 +137,8 @@ def test_a_plan_for_thousands_of_rules_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("rules", [[], FEW])
-def test_a_port_map_of_zeroes_ignores_nothing_that_rules_speak_of(rules: list[Rule]) -> None:
-    """What a map holds before it is filled lets everything through."""
+def test_a_port_map_of_zeroes_ignores_nothing_that_rules_need(rules: list[Rule]) -> None:
+    """An unfilled map lets every packet of a protocol with rules pass."""
     plan = Plan.of(demands(rules, RFC9110))
     judge = Judge(plan)
     for protocol in (TCP, UDP):
@@ -148,7 +148,7 @@ def test_a_port_map_of_zeroes_ignores_nothing_that_rules_speak_of(rules: list[Ru
 
 
 def test_pass_all_ignores_nothing() -> None:
-    """Whatever protocol, ports and bytes."""
+    """It submits every protocol, port and payload."""
     plan = Plan.pass_all()
     judge, rng = Judge(plan), random.Random(3)
     for protocol in range(256):
@@ -160,7 +160,7 @@ def test_pass_all_ignores_nothing() -> None:
 
 
 def test_agreement_on_what_looks_like_http() -> None:
-    """The kernel takes for HTTP what the profile's reading does, and what is too long to be seen whole."""
+    """The kernel recognises the same payloads as HTTP as the profile does."""
     judge = Judge(Plan.pass_all())
     texts = [text + b"xxxxxxxxxxxx" for text in RFC9110.beginnings]
     changed = [text[:i] + bytes([text[i] ^ 32]) + text[i + 1 :] for text in texts for i in range(9)]

@@ -1,7 +1,8 @@
-"""The law of the prefilter: with and without it the evidence is the same, byte for byte.
+"""The law of the prefilter: the evidence is the same with and without it, byte for byte.
 
-Without: a program that ignores nothing with payload, and flows counted behind it. With: what ``sensor run``
-loads for the rules and the profile. Both get the same frames; their rings are read and matched.
+Without it means a program that submits every payload, with flows counted in user space. With it means the
+program that ``sensor run`` loads for the rules and the profile. Both get the same frames, and their rings
+are read and matched.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ NETWORKS: dict[str, Any] = {
 }
 THOROUGH = {"profile": "thorough", **NETWORKS}
 PAYLOADS = 100_000
-"""In the default profile."""
+"""Number of payloads in the default profile."""
 LONGEST_FRAME = 3400
 Rules = tuple[Rule, ...]
 Without = Callable[[int, bool], Bench]
@@ -55,7 +56,7 @@ Without = Callable[[int, bool], Bench]
 
 @cache
 def rules_in(directory: Path) -> Rules:
-    """Those of a directory, where that is at hand."""
+    """Load the rules of a directory; skip the test if there is none."""
     if not directory.is_dir():
         pytest.skip(f"{directory} is not here")
     return tuple(load_rules(directory, lenient=True))
@@ -63,26 +64,26 @@ def rules_in(directory: Path) -> Rules:
 
 @cache
 def matcher_of(rules: Rules) -> Matcher:
-    """Compiled once for all tests."""
+    """Compile a matcher, once for all tests."""
     return Matcher(rules)
 
 
 def pipeline_of(rules: Rules, settings: Settings) -> Pipeline:
-    """What stands behind the ring; it knows no flow yet."""
+    """Make the pipeline that gets the frames of the ring. It knows no flow yet."""
     networks = Networks(settings.networks_include, settings.networks_exclude)
     return Pipeline(matcher_of(rules), settings.keep, settings.profile, networks=networks)
 
 
 @pytest.fixture(scope="module")
 def cpu() -> Iterator[int]:
-    """The one that all runs on."""
+    """Run on one CPU, and return its number."""
     with one_cpu() as number:
         yield number
 
 
 @pytest.fixture(scope="module")
 def without(cpu: int) -> Iterator[Without]:
-    """No prefilter to speak of, for each snaplen, and for frames of several buffers."""
+    """Return a function that loads the program without a prefilter, for a snaplen and kind of buffers."""
     with ExitStack() as stack:
 
         @cache
@@ -94,12 +95,12 @@ def without(cpu: int) -> Iterator[Without]:
 
 
 class Outcome(NamedTuple):
-    """What became of all frames."""
+    """The counts of a comparison."""
 
     frames: int
     matched: int
     ignored: int
-    """By the prefilter."""
+    """Number of frames ignored by the prefilter."""
 
 
 def compare(
@@ -111,7 +112,7 @@ def compare(
     *,
     frags: bool = False,
 ) -> Outcome:
-    """Give frames to both, some thousands at a time; the first difference is the failure's message."""
+    """Run frames through both, some thousands at a time, and fail with the first difference."""
     rest, made, matched = iter(frames), 0, 0
     ours, theirs = pipeline_of(rules, settings), pipeline_of(rules, settings)
     http = PROFILES[settings.profile].http
@@ -126,7 +127,7 @@ def compare(
 
 
 def difference(kept: Sequence[Any], expected: Sequence[Any]) -> object:
-    """The first piece that is not the same with the prefilter, and without; None: there is none."""
+    """Return the first item that differs with and without the prefilter, or None."""
     if kept == expected:
         return None
     both = zip([*kept, None], [*expected, None], strict=False)
@@ -134,7 +135,7 @@ def difference(kept: Sequence[Any], expected: Sequence[Any]) -> object:
 
 
 def drawn(rules: Rules, each: int, profile: str, seed: int) -> Iterator[bytes]:
-    """Yield frames with payloads near all rules, so many for each, and long flows of such."""
+    """Yield frames with ``each`` payloads per rule, at or near a match, and long flows of them."""
     rng = random.Random(seed)
     wrapper = Wrapper(rules, seed)
     few: list[tuple[bytes, Rule]] = []
@@ -147,7 +148,7 @@ def drawn(rules: Rules, each: int, profile: str, seed: int) -> Iterator[bytes]:
 
 
 def traffic() -> list[bytes]:
-    """The demo's, and real captures where they are at hand; frames too long for one buffer are cut."""
+    """Return the demo's traffic, and real captures if present. Frames too long for one buffer are cut."""
     frames = [frame.data for frame in mix.demo(seed=1).frames]
     for path in sorted((REFERENCE / "pcap").glob("*.pcap")):
         with path.open("rb") as file:
@@ -166,8 +167,8 @@ def traffic() -> list[bytes]:
     ],
     ids=str,
 )
-def test_our_own_rules(without: Without, cpu: int, settings: dict[str, Any], count: int, seed: int) -> None:
-    """Real traffic; payloads made from every rule, in headers of all kinds, cut up, and in long flows."""
+def test_bundled_rules(without: Without, cpu: int, settings: dict[str, Any], count: int, seed: int) -> None:
+    """Frames are real traffic, and payloads for every rule in all kinds of headers and long flows."""
     chosen = Settings(**settings)
     rules = rules_in(BUNDLED_RULES)
     each = -(-count // len(rules))
@@ -189,7 +190,7 @@ RULE_SETS = {
 @pytest.mark.parametrize("settings", [{}, {"profile": "ly_probe"}, THOROUGH], ids=str)
 @pytest.mark.parametrize("name", RULE_SETS)
 def test_other_rules(without: Without, cpu: int, tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
-    """Rules with and without ports, anchors and protocols."""
+    """Rules are with and without ports, anchors and protocols."""
     chosen = Settings(**settings)
     rules = RULE_SETS[name](tmp_path)
     outcome = compare(rules, chosen, drawn(rules, 2000 // len(rules), chosen.profile, 2), without, cpu)
@@ -201,7 +202,7 @@ CORPORA = {
     "tunnels": lambda: [frame for _, frame in tunnel_corpus()],
 }
 ON_WEB = (Rule(1, "service", "Web", "request", "^GET /"), *FEW)
-"""What the payload of all header combinations hits, and what few of them may."""
+"""A rule that matches the payload of all header combinations, and rules that can match few of them."""
 
 
 @pytest.mark.parametrize("settings", [{}, {"profile": "ly_probe"}, {"keep": "flow"}, THOROUGH], ids=str)
@@ -209,13 +210,13 @@ ON_WEB = (Rule(1, "service", "Web", "request", "^GET /"), *FEW)
 def test_every_combination_of_headers(
     without: Without, cpu: int, name: str, settings: dict[str, Any]
 ) -> None:
-    """Each of them."""
+    """Every frame of the corpora gives the same evidence."""
     outcome = compare(ON_WEB, Settings(**settings), CORPORA[name](), without, cpu)
     assert outcome.matched
 
 
-def at_the_buffers_end(rng: random.Random) -> Iterator[bytes]:
-    """Yield long flows of large packets whose payloads begin near the end of the first buffer, or behind."""
+def frames_across_buffers(rng: random.Random) -> Iterator[bytes]:
+    """Yield long flows of large packets whose payloads begin near the end of the first buffer."""
     for size in range(3392, 3488, 8):
         headers = [(DESTINATION, b"", 1696), (DESTINATION, b"", size - 1696)]
         for options in (b"", b"\1" * 4, b"\1" * 8):
@@ -229,8 +230,8 @@ def at_the_buffers_end(rng: random.Random) -> Iterator[bytes]:
 def test_headers_and_payload_in_different_buffers(
     without: Without, cpu: int, settings: dict[str, Any]
 ) -> None:
-    """What the program does not see of a payload it leaves to user space, behind the depth of a flow, too."""
-    frames = list(at_the_buffers_end(random.Random(4)))
+    """Payloads that the program cannot see go to user space, even beyond the depth of a flow."""
+    frames = list(frames_across_buffers(random.Random(4)))
     outcome = compare(ON_WEB, Settings(**settings), frames, without, cpu, frags=True)
     assert outcome.matched
     assert outcome.ignored

@@ -1,4 +1,4 @@
-"""Which packets are looked at by their addresses: kernel and user space decide alike, as `ipaddress` does."""
+"""Included and excluded networks: kernel and user space decide alike, and like `ipaddress`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKETS = 4000
 
 
 def networks(rng: random.Random, count: int) -> tuple[IpNetwork, ...]:
-    """Networks that lie in one another, of few different bits."""
+    """Draw networks, many of which contain others."""
     found: list[IpNetwork] = []
     for _ in range(count):
         found.append(IPv4Network((address4(rng), rng.choice((9, 10, 30, 31, 32))), strict=False))
@@ -35,31 +35,31 @@ def networks(rng: random.Random, count: int) -> tuple[IpNetwork, ...]:
 
 
 def address4(rng: random.Random) -> int:
-    """One of few: near ones are often in the same networks."""
+    """Draw an IPv4 address from few, which often share a network."""
     return 0x0A000000 | rng.choice((0, 1 << 23, 3 << 22)) | rng.getrandbits(3)
 
 
 def address6(rng: random.Random) -> int:
-    """Likewise."""
+    """Draw an IPv6 address from few, which often share a network."""
     return 0x20010DB8 << 96 | rng.choice((0, 1 << 80, 1 << 63)) | rng.getrandbits(2)
 
 
 def is_watched(addresses: tuple[int, int], version: int, include: object, exclude: object) -> bool:
-    """The law, as the documents say it."""
+    """Decide about two addresses as the documentation says."""
 
     def meaning(address: int) -> str:
         sides = [(net, "in") for net in include] + [(net, "out") for net in exclude]  # type: ignore[attr-defined]
         of_version = [(net, side) for net, side in sides if net.version == version]
         number = ip_address(address.to_bytes(4 if version == 4 else 16, "big"))
         fitting = [(net.prefixlen, side) for net, side in of_version if number in net]
-        return max(fitting)[1] if fitting else "none"  # the same network on both sides is out
+        return max(fitting)[1] if fitting else "none"  # a network that is included and excluded is excluded
 
     found = [meaning(address) for address in addresses]
     return "out" not in found and (not include or "in" in found)
 
 
 def packet(version: int, source: int, destination: int, number: int) -> bytes:
-    """A packet with payload between two addresses."""
+    """Make a packet with payload between two addresses."""
     datagram = udp(b"payload %d" % number, sport=number + 1)
     ends = {
         name: str(ip_address(address.to_bytes(4 if version == 4 else 16, "big")))
@@ -73,8 +73,8 @@ def packet(version: int, source: int, destination: int, number: int) -> bytes:
 @pytest.mark.parametrize(
     ("includes", "excludes"), [(4, 0), (0, 4), (6, 6), (30, 10)], ids=["include", "exclude", "both", "many"]
 )
-def test_kernel_and_user_space_look_at_the_same(includes: int, excludes: int) -> None:
-    """The longest match of either address counts, on networks and addresses at random."""
+def test_kernel_and_user_space_decide_alike(includes: int, excludes: int) -> None:
+    """Networks and addresses are random. The longest matching prefix of each address wins."""
     rng = random.Random(includes)
     include, exclude = networks(rng, includes), networks(rng, excludes)
     expected, sent = [], []

@@ -1,7 +1,7 @@
-"""The kernel parser and `decode` follow one law: held against each other frame by frame.
+"""The kernel's parser and `decode` agree on every frame.
 
-Where a packet is inside another, the kernel only has to say so; of what it does not call a tunnel,
-`decode` has to see the same.
+For a packet inside another, the kernel only has to say that there is a tunnel. For any other frame,
+both must find the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.kernel(alone=False)
 
 CORPUS = corpus() + tunnel_corpus()
 BPF = Path(__file__).parents[2] / "bpf"
-SMALLEST_FRAME = 14  # BPF_PROG_TEST_RUN, like a NIC, gives XDP no less than an Ethernet header
+SMALLEST_FRAME = 14  # BPF_PROG_TEST_RUN, like a NIC, passes at least an Ethernet header to XDP
 
 
 class Probe:
@@ -35,14 +35,14 @@ class Probe:
 
     def __init__(self) -> None:
         os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
-        from bcc import BPF as Bcc  # noqa: N811 - the class is named so
+        from bcc import BPF as Bcc  # noqa: N811 - the name of the class
 
         source = str(Path(__file__).parent / "parse_probe.c")
         self.bpf = Bcc(src_file=source.encode(), cflags=[f"-I{BPF}", "-Wall", "-Werror"])
         self.fd = self.bpf.load_func(b"probe", Bcc.XDP).fd
 
     def parse(self, frame: bytes) -> dict[str, Any]:
-        """What the kernel makes of one frame."""
+        """Return the result of the kernel's parser for one frame."""
         prog_test_run(self.fd, frame)
         result = self.bpf[b"results"][ctypes.c_int(0)]
         return {
@@ -57,14 +57,14 @@ class Probe:
 
 @pytest.fixture(scope="module")
 def probe() -> Iterator[Probe]:
-    """The kernel's parser."""
+    """Load the kernel's parser."""
     loaded = Probe()
     yield loaded
     loaded.bpf.cleanup()
 
 
 def batch_of(frames: list[bytes]) -> FrameBatch:
-    """Frames as they would stand in a ring, whole."""
+    """Make a batch of complete frames, as a ring would give it."""
     lengths = np.array([len(frame) for frame in frames], np.int64)
     zeros = np.zeros(len(frames), np.int64)
     return FrameBatch(
@@ -73,7 +73,7 @@ def batch_of(frames: list[bytes]) -> FrameBatch:
 
 
 def decoded(packets: PacketBatch, start: int, i: int) -> dict[str, Any]:
-    """What `decode` made of frame ``i``, in the probe's terms."""
+    """Return the result of `decode` for frame ``i``, in the form of the probe."""
     begin, end = int(packets.payload_start[i]), int(packets.payload_end[i])
     return {
         "status": packets.status[i],
@@ -86,7 +86,7 @@ def decoded(packets: PacketBatch, start: int, i: int) -> dict[str, Any]:
 
 
 def outer(frame: bytes) -> dict[str, Any]:
-    """What the reference makes of a frame without entering tunnels, in the probe's terms."""
+    """Return the result of the reference decoder, which enters no tunnels, in the form of the probe."""
     packet = reference_decode(frame, len(frame), enters=False)
     return {
         "status": packet.status,
@@ -99,7 +99,7 @@ def outer(frame: bytes) -> dict[str, Any]:
 
 
 def disagreements(probe: Probe, named: list[tuple[str, bytes]]) -> list[str]:
-    """Every frame that the two parsers see differently."""
+    """Describe every frame on which the two parsers disagree."""
     batch = batch_of([frame for _, frame in named])
     packets = decode(batch)
     found = []
@@ -115,21 +115,21 @@ def disagreements(probe: Probe, named: list[tuple[str, bytes]]) -> list[str]:
 
 
 def test_agreement_on_the_corpus(probe: Probe) -> None:
-    """Every combination of headers comes to the same status, offsets, ports and tags."""
+    """Both find the same status, offsets, ports and tags in every combination of headers."""
     named = [(name, frame) for name, frame in CORPUS if len(frame) >= SMALLEST_FRAME]
     assert len(named) > 100
     assert disagreements(probe, named) == []
 
 
 def test_agreement_on_every_truncation(probe: Probe) -> None:
-    """So does each of them cut off at every byte."""
+    """Both agree on every frame of the corpus, cut off at every byte."""
     named = [(name, frame) for name, frame in truncations(CORPUS) if len(frame) >= SMALLEST_FRAME]
     assert len(named) > 5000
     assert disagreements(probe, named) == []
 
 
 def test_agreement_on_damaged_frames(probe: Probe) -> None:
-    """And so do frames with bytes overwritten at random, headers above all."""
+    """Both agree on frames with bytes overwritten at random, mostly in the headers."""
     random = np.random.default_rng(7)
     frames = [frame for _, frame in CORPUS if len(frame) >= SMALLEST_FRAME]
     named = []
@@ -143,16 +143,16 @@ def test_agreement_on_damaged_frames(probe: Probe) -> None:
 
 @pytest.mark.parametrize("name", ["frame_meta", "flow_key", "flow", "flow_set", "network4", "network6"])
 def test_layouts(probe: Probe, name: str) -> None:
-    """``struct frame_meta`` and its dtype agree on every member's name, offset and size."""
+    """A C structure and its dtype agree on the name, offset and size of every member."""
     assert layout_of(probe.bpf[f"layout_of_{name}".encode()].Leaf) == fields_of(getattr(abi, name.upper()))
 
 
 def layout_of(structure: type[ctypes.Structure]) -> dict[str, tuple[int, int]]:
-    """Offset and size of each member."""
+    """Return offset and size of each member."""
     names = [field[0] for field in structure._fields_]
     return {name: (getattr(structure, name).offset, getattr(structure, name).size) for name in names}
 
 
 def fields_of(dtype: np.dtype[Any]) -> dict[str, tuple[int, int]]:
-    """Offset and size of each member."""
+    """Return offset and size of each member."""
     return {name: (field[1], field[0].itemsize) for name, field in dtype.fields.items()}

@@ -1,4 +1,4 @@
-"""What prepares an interface for capture, on real ones: it does what is asked, says so, and does it once."""
+"""The script ``sensor-nic``, which prepares an interface for capture, on real interfaces."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SCRIPT = Path(__file__).parents[2] / "ansible" / "roles" / "sensor" / "files" / 
 
 
 def prepare(name: str, **asked: str) -> subprocess.CompletedProcess[str]:
-    """Run it as its unit does."""
+    """Run the script as its unit does."""
     environment = {"PATH": os.environ["PATH"], **asked}
     return subprocess.run([SCRIPT, name], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.usefixtures("network")
-def test_what_is_asked_is_done_once() -> None:
-    """MTU, queues, and up; what is so already is left alone."""
+def test_changes_are_made_once() -> None:
+    """It sets MTU and queues and brings the interface up; a second run changes nothing."""
     veth_pair("eth1", "peer", queues=2)
     subprocess.run(["ip", "link", "set", "eth1", "down"], check=True)
     done = prepare("eth1", MTU="2000", QUEUES="1")
@@ -41,8 +41,8 @@ def test_what_is_asked_is_done_once() -> None:
 
 
 @pytest.mark.usefixtures("network")
-def test_what_cannot_be_is_said() -> None:
-    """In a line, with what to do; by the kernel's own words where it refuses."""
+def test_errors() -> None:
+    """Each error is one line with advice, or the kernel's own message."""
     assert prepare("eth7").stderr == "eth7: there is no such interface; see what is there: ip link\n"
     assert "mirror: has no interrupts of its own" in prepare("mirror", AFFINITY="0").stderr
     refused = prepare("mirror", MTU="1")

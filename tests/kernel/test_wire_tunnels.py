@@ -1,4 +1,4 @@
-"""Packets in tunnels on a real wire: the kernel lets them through, whatever rules say of what is outside."""
+"""Packets in tunnels on a real interface: the kernel lets them pass, whatever the outer headers are."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ RULE = {"type": "Web", "name": "Request", "regex": "^GET /", "protocol": "tcp", 
 
 @pytest.fixture
 def one_rule(tmp_path: Path) -> Path:
-    """A rule for which the kernel may ignore all UDP, and every port of TCP but one."""
+    """Write a rule set with which the kernel may ignore all UDP, and all TCP ports except one."""
     rules = tmp_path / "rules"
     rules.mkdir()
     (rules / "service.json").write_text(json.dumps({"service": {"rules": {"1": RULE}}}))
     return rules
 
 
-def test_a_rule_hits_in_every_tunnel(network: tuple[str, str], tmp_path: Path, one_rule: Path) -> None:
-    """By the inner headers, in one tunnel and in another inside of it, tagged and not; nothing is ignored."""
+def test_a_rule_matches_in_every_tunnel(network: tuple[str, str], tmp_path: Path, one_rule: Path) -> None:
+    """The inner headers count, in one tunnel and in two, with and without a tag; no frame is ignored."""
     _, ethertype, packet = INNER_PACKETS[0]
     stacks = [[name] for name in TUNNELS] + [[name, "vxlan"] for name in TUNNELS]
     sent = [
