@@ -1,4 +1,4 @@
-"""``python -m sensor``: the command ``sensor``, where it is not on the path."""
+"""``python -m sensor`` runs the command ``sensor`` where it is not on the path."""
 
 from sensor.cli import main
 

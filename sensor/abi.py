@@ -1,4 +1,4 @@
-"""numpy dtypes and enums of ``bpf/abi.h``; used by the capture rooms. Equality with the header is tested."""
+"""numpy dtypes and enums of ``bpf/abi.h``; a test compares them with the header. Used by capture code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Counter(IntEnum):
-    """Mirrors ``enum counter``: every frame ends in one bucket, ``SEEN`` counts them all."""
+    """Mirrors ``enum counter``: every frame ends in one bucket, and ``SEEN`` counts all of them."""
 
     SEEN = 0
     SUBMITTED = 1
@@ -30,7 +30,7 @@ COUNTER_VALUE = np.dtype([("frames", "=u8"), ("bytes", "=u8")])
 
 
 class FlowPlace(IntEnum):
-    """Mirrors ``enum flow_place``: which place of the table a flow that begins was given."""
+    """Mirrors ``enum flow_place``: the place in the table that a new flow was given."""
 
     UNUSED = 0
     OWN = 1
@@ -43,7 +43,7 @@ COUNTERS = np.dtype([("buckets", COUNTER_VALUE, (len(Counter),)), ("flows", "=u8
 
 
 class Network(IntEnum):
-    """Mirrors ``enum network``: what the longest matching prefix says of an address."""
+    """Mirrors ``enum network``: the longest matching prefix decides the value of an address."""
 
     NONE = 0
     INCLUDED = 1
@@ -57,7 +57,7 @@ NETWORK6 = np.dtype([("prefix_len", "=u4"), ("address", "u1", (16,))])
 
 
 class Verdict(IntEnum):
-    """Mirrors ``enum verdict``: what user space decided about a flow."""
+    """Mirrors ``enum verdict``: the decision of user space about a flow."""
 
     NONE = 0
     DONE = 1

@@ -1,4 +1,6 @@
-"""The law of the counters: every frame ends in exactly one bucket; used by the commands and their tests.
+"""The law of the counters: every frame ends in exactly one bucket.
+
+Used in the supervisor and in ``sensor read``.
 
 ::
 
@@ -18,14 +20,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """One snapshot, in frames."""
+    """The counters of one moment, in frames."""
 
     seen: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
-    """By reason, as ``enum counter`` in ``bpf/abi.h`` names them."""
+    """Frames the prefilter ignored, by reason, as named in ``enum counter`` in ``bpf/abi.h``."""
     submitted: int = 0
     submit_failed: int = 0
-    """Lost: the ring was full."""
+    """Lost, because the ring was full."""
     in_ring: int = 0
     read: int = 0
     undecodable: int = 0
@@ -35,12 +37,12 @@ class Counters:
     suppressed: int = 0
     write_failed: int = 0
     cut: int = 0
-    """Not frames, and no part of the law: scans of long payloads that were broken off for their cost."""
+    """Scans of long payloads stopped for their cost; not frames, and not part of the law."""
     restarts: int = 0
-    """Not frames either: workers that died and were replaced."""
+    """Workers that died and were replaced; not frames, and not part of the law."""
 
     def equations(self) -> Iterator[tuple[str, str, int, int]]:
-        """Each line of the law: the name of the left side, its right side, and both sums."""
+        """Yield each line of the law: its left side, its right side, and the sums of both."""
         ignored = sum(self.ignored.values())
         yield (
             "seen",

@@ -1,8 +1,8 @@
-"""The exception tree and the exit codes; every process raises from here.
+"""All exceptions and the exit codes of the commands. Used in every process.
 
 ::
 
-    SensorError                 1   could not do its job
+    SensorError                 1   the command failed
     ├── SettingsError           2   a flag, a variable or the settings file is wrong
     ├── RulesError              2   a rule file cannot be read or a rule is wrong
     ├── PrivilegeError          3   root or a capability is missing
@@ -11,10 +11,10 @@
     ├── EvidenceError           6   evidence cannot be written or read
     └── CaptureFileError        7   a capture file is missing, truncated or foreign
 
-Exit code 0 means the job was done; 2 is also what a wrong command line gives; 130 means
-that SIGINT ended a command other than ``sensor run``, whose normal end SIGINT is.
+Exit code 0 means success. A wrong command line also gives 2. A command that SIGINT interrupts gives 130,
+except ``sensor run``, which SIGINT ends normally.
 
-Messages are one line that says what is wrong and what to do about it.
+A message is one line that says what is wrong and what to do about it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import ClassVar
 
 
 class SensorError(Exception):
-    """Base of every error that a user can do something about."""
+    """Base of all errors that the user can do something about."""
 
     exit_code: ClassVar[int] = 1
 
@@ -41,13 +41,13 @@ class RulesError(SensorError):
 
 
 class PrivilegeError(SensorError):
-    """Root, or a capability that stands in for it, is missing."""
+    """Root or a capability is missing."""
 
     exit_code = 3
 
 
 class InterfaceError(SensorError):
-    """The interface is missing, has no carrier, is taken, or cannot do what was asked."""
+    """The interface is missing, has no carrier, is busy, or does not support what was asked."""
 
     exit_code = 4
 

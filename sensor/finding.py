@@ -1,4 +1,4 @@
-"""What was found out about this host: how bad it is, why it matters, and the command that mends it."""
+"""One finding of ``sensor doctor``: its level, why it matters, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["ok", "note", "warning", "error"]
-"""Fine; to be known; works, and not as well as it could; nothing is captured as long as that is so."""
+"""``ok``; ``note``: worth knowing; ``warning``: works, but not well; ``error``: prevents capture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at. As text it is one line for a user."""
+    """The result of one check. As a string it is one line for the user."""
 
     level: Level
     check: str
-    """What was looked at, in a word: ``mtu``."""
+    """Name of the check, one word: ``mtu``."""
     subject: str = ""
-    """The interface, directory or address that it is about, where there could be several."""
+    """Interface, directory or address that was checked, if there could be several."""
     what: str
     why: str = ""
-    """Goes on with *so*."""
+    """Consequence, which follows the word *so*."""
     advice: str = ""
-    """Goes on with the command, where there is one."""
+    """What to do about it; ``command`` follows it, if there is one."""
     command: str = ""
-    """For a shell, as root."""
+    """Shell command that fixes it, for root."""
     is_safe: bool = False
-    """The command takes nothing from anybody: ``sensor doctor --fix`` may run it."""
+    """True if the command affects nothing else, so that ``sensor doctor --fix`` may run it."""
 
     @property
     def statement(self) -> str:
-        """What is so, and why it matters."""
+        """What was found, and why it matters."""
         text = ": ".join(filter(None, (self.subject, self.what)))
         return f"{text}, so {self.why}" if self.why else text
 
     @property
     def remedy(self) -> str:
-        """What to do about it; empty where there is nothing to do."""
+        """What to do about it; empty if there is nothing to do."""
         return ": ".join(filter(None, (self.advice, self.command)))
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Log lines and error lines on standard error, in the form a terminal or systemd's journal expects.
+"""Log lines and error messages on standard error, for a terminal or for systemd's journal.
 
-Used by every process of the sensor.
+Used in every process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TextIO
 
 
 def log_to_stderr() -> None:
-    """Let this process log a line for each thing that happens; over the status line, where one is drawn."""
+    """Log to standard error from now on; on a terminal, log lines overwrite the status line."""
     over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
     line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
     handler = logging.StreamHandler(sys.stderr)
@@ -21,21 +21,21 @@ def log_to_stderr() -> None:
 
 
 def print_error(text: str) -> None:
-    """Print the line that a command ends with."""
+    """Print the error message that a command ends with."""
     print(f"{'<3>' if _is_journal(sys.stderr) else ''}sensor: {text}", file=sys.stderr)  # noqa: T201
 
 
 class _JournalLine(logging.Formatter):
-    """A line with syslog's priority in front (sd-daemon(3)), without the time: the journal knows it."""
+    """A line that starts with its syslog priority (sd-daemon(3)); the journal adds the time."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """From 3, error, to 6, info."""
+        """Return the line with priority 3 (error), 4 (warning) or 6 (info)."""
         priority = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
         return f"<{priority}>{super().format(record)}"
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Whether lines go to systemd's journal: it says so in ``JOURNAL_STREAM`` (systemd.exec(5))."""
+    """Return True if systemd connected the stream to its journal: ``JOURNAL_STREAM`` of systemd.exec(5)."""
     named = os.environ.get("JOURNAL_STREAM")
     if named is None:
         return False

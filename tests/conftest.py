@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the kernel, a private network, and the skips that are failures in CI."""
+"""Fixtures for all tests: a private network, a few rules, and skipping tests without eBPF."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from live import PASS_ALL
 
 from sensor.bench.private_network import private_network, veth_pair
 from sensor.capture.program import Program, check_privileges
-from sensor.config.settings import OWN_RULES
+from sensor.config.settings import BUNDLED_RULES
 from sensor.errors import SensorError
 
 FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 41111, 51001, 51008, 51401, 51601, 51607}
 
 
 def _why_no_kernel() -> str | None:
-    """Load the program once; why this machine cannot, or None."""
+    """Load the program once; return the reason if this machine cannot, or None."""
     try:
         check_privileges()
         Program(PASS_ALL).close()
@@ -32,8 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of tests that load eBPF."""
     config.addinivalue_line(
         "markers",
-        "kernel(alone): loads the XDP program; skips where eBPF cannot be loaded. Beside other such tests "
-        "only with alone=False, where nothing depends on how soon it gets a CPU",
+        "kernel(alone): loads the XDP program; skipped if eBPF cannot be loaded. Runs beside other such "
+        "tests only with alone=False, if its result does not depend on how soon it gets a CPU",
     )
     config.addinivalue_line(
         "markers", "deploy: boots a Debian host in a container; `make test-deploy` runs these"
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip kernel tests with the reason, or fail the run where SENSOR_REQUIRE_KERNEL forbids skipping."""
+    """Skip kernel tests without eBPF, with the reason; end the run if SENSOR_REQUIRE_KERNEL forbids that."""
     marked = [item for item in items if item.get_closest_marker("kernel")]
     if not marked:
         return
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep compiled rules to the session: as a user's starts do, those of one test serve the next."""
+    """Cache compiled rules for the session, so that each test can use those of an earlier one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -68,9 +68,9 @@ def _compiled_rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def few_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dozen of our own rules: compiling all of them takes seconds, and every start does it anew."""
+    """Return a directory with a dozen of our own rules; compiling all of them takes seconds."""
     directory = tmp_path_factory.mktemp("few-rules")
-    for file in OWN_RULES.glob("*.json"):
+    for file in BUNDLED_RULES.glob("*.json"):
         [(key, content)] = json.loads(file.read_text()).items()
         chosen = {rule_id: rule for rule_id, rule in content["rules"].items() if int(rule_id) in FEW}
         (directory / file.name).write_text(json.dumps({key: {"rules": chosen}}))
@@ -79,13 +79,13 @@ def few_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def use_few_rules(few_rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let sensors that the test starts run with these, unless told otherwise."""
+    """Let sensors that the test starts use `few_rules`, unless flags name others."""
     monkeypatch.setenv("SENSOR_RULES", str(few_rules))
 
 
 @pytest.fixture
 def network() -> Iterator[tuple[str, str]]:
-    """Move the test into a network of its own with a silent veth pair; the names of its two ends."""
+    """Run the test in its own network namespace with a silent veth pair; yield the names of its ends."""
     with private_network():
         veth_pair("mirror", "source")
         yield "mirror", "source"

@@ -1,6 +1,6 @@
-"""The sensor without an interface: frames given to the program itself, its ring read, and matched.
+"""Run the program, its ring and a pipeline without an interface, and make frames for them.
 
-And frames to give it: payloads near what rules look for, in all kinds of headers.
+Payloads of the frames are close to what rules match, in all kinds of headers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from tests.rules.samples import mutated
 SMALLEST_FRAME = 14
 RING_BYTES = 1 << 23
 RECORD_BYTES = 64
-"""More than a record adds to its frame."""
+"""Upper bound of what a record adds to its frame."""
 HTTP = b"GET /index.html HTTP/1.1\r\nHost: www.example.org\r\n\r\n"
 NETWORKS4 = [f"10.{net}.{sub}.{host}" for net in (1, 2) for sub in (0, 128) for host in (1, 65)]
 NETWORKS6 = [f"2001:db8:{net}:{sub}::{host}" for net in (1, 2) for sub in (0, 8000) for host in (1, 65)]
@@ -56,7 +56,7 @@ NETWORKS6 = [f"2001:db8:{net}:{sub}::{host}" for net in (1, 2) for sub in (0, 80
 
 @contextmanager
 def one_cpu() -> Iterator[int]:
-    """Run on one CPU, whose ring gets all frames; its number."""
+    """Run on one CPU, whose ring gets all frames; yield its number."""
     allowed = os.sched_getaffinity(0)
     cpu = min(allowed)
     os.sched_setaffinity(0, {cpu})
@@ -67,7 +67,7 @@ def one_cpu() -> Iterator[int]:
 
 
 class Bench:
-    """A program with its ring on this CPU; frames go in, evidence of a pipeline comes out."""
+    """A program with a ring on this CPU, which turns frames into evidence."""
 
     def __init__(self, program: Program, cpu: int) -> None:
         self.program = program
@@ -76,7 +76,7 @@ class Bench:
         program.connect([self._ring])
 
     def kept(self, frames: Iterable[bytes], pipeline: Pipeline, *, counted: bool) -> list[Evidence]:
-        """What is kept of these frames, but for its time; ``counted``: by the kernel's count of each flow."""
+        """Return the evidence of frames, with time 0; ``counted``: use the kernel's counts of packets."""
         found: list[Evidence] = []
         free = RING_BYTES
         for frame in frames:
@@ -98,20 +98,20 @@ class Bench:
             self._ring.release()
 
     def close(self) -> None:
-        """Close all."""
+        """Close the program and the ring."""
         self.program.close()
         self._ring.close()
 
 
 class Wrapper:
-    """Puts payloads into frames, as many ways as there are."""
+    """Puts payloads into frames with random headers of all kinds."""
 
     def __init__(self, rules: Sequence[Rule], seed: int) -> None:
         self.rng = random.Random(seed)
         self._ports = sorted({rule.port for rule in rules} - {0}) or [80]
 
     def frames(self, payload: bytes, rule: Rule) -> list[bytes]:
-        """One frame, or two where the payload is cut; most often of a kind that the rule speaks of."""
+        """Return one frame, or two if the payload is cut; most have the protocol and port of the rule."""
         rng = self.rng
         make = self.flow(rule)
         if rng.random() < 0.1:
@@ -120,7 +120,7 @@ class Wrapper:
         return [make(payload)]
 
     def flow(self, rule: Rule) -> partial[bytes]:
-        """Return what makes the frames of one flow, each with a payload."""
+        """Return a function that makes frames of one flow from payloads."""
         rng = self.rng
         version = rng.choice((4, 4, 6))
         protocol = rule.protocol or rng.choice((TCP, UDP))
@@ -189,7 +189,7 @@ class Wrapper:
         return frame[: rng.randrange(SMALLEST_FRAME, len(frame))] if rng.random() < 0.02 else frame
 
     def long_flow(self, payloads: Sequence[tuple[bytes, Rule]], packets: int) -> Iterator[bytes]:
-        """Yield a flow of many packets in both directions: junk, HTTP, what rules look for, nothing."""
+        """Yield a flow of many packets in both directions: junk, HTTP, text that rules match, or nothing."""
         rng = self.rng
         make = self.flow(rng.choice(payloads)[1])
         while VXLAN_PORT in make.keywords["ports"]:  # one direction is counted here, the other in the kernel

@@ -1,6 +1,6 @@
-"""Runs the real thing for tests: `sensor run` as a process, tcpreplay, and what came of it.
+"""Runs `sensor run` and tcpreplay as processes, and collects their results.
 
-Everything happens in the network namespace of the calling thread.
+All of them run in the network namespace of the calling thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sensor.rules.prefilter.plan import Plan
 SENSOR = [sys.executable, "-m", "sensor"]
 METRICS = "127.0.0.1:9321"
 PASS_ALL = kernel_plan(Plan.pass_all(), RFC9110)
-"""For programs whose tests want every payload."""
+"""A plan that passes every payload."""
 
 
 @dataclass
@@ -43,12 +43,12 @@ class Run:
     matches: list[dict[str, Any]] = field(default_factory=list)
 
     def stop(self) -> int:
-        """End it as a user would; its exit code."""
+        """Interrupt it, as a user would, and return its exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
-        """Wait for its end; its exit code."""
+        """Wait for its end and return its exit code."""
         _, err = self.process.communicate(timeout=TIMEOUT_S)
         self.output.seek(0)
         self.matches = [json.loads(line) for line in self.output]
@@ -57,17 +57,17 @@ class Run:
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of its workers, of those that have their name by now."""
+        """Process ids of the workers that have set their names."""
         return children(self.process.pid, "sensor-worker")
 
     def wait_for_workers(self, count: int) -> list[int]:
-        """Return when so many run; their process ids."""
+        """Wait until ``count`` workers run and return their process ids."""
         wait_until(lambda: len(self.workers) == count)
         return self.workers
 
     @property
     def counters(self) -> dict[str, Any]:
-        """The final counters it logged."""
+        """The final counters, from its log."""
         line = next(line for line in self.log if "counters: " in line)
         return dict(json.loads(line.split("counters: ", 1)[1]))
 
@@ -82,7 +82,7 @@ def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
     """Start ``sensor run``, without the API unless flags say otherwise, and wait until it captures."""
     command = [*SENSOR, "run", "-i", interface, "--evidence", str(evidence), "--json", "--no-api", *flags]
     with (
-        TemporaryFile("w+") as output,  # a pipe that nobody reads meanwhile would stall the sensor
+        TemporaryFile("w+") as output,  # a pipe that is not read meanwhile would stall the sensor
         subprocess.Popen(
             command, stdout=output, stderr=subprocess.PIPE, text=True, start_new_session=True
         ) as process,
@@ -100,7 +100,7 @@ def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
 
 
 def on_terminal(command: Sequence[str], **options: Any) -> str:
-    """Run a command whose standard error is a terminal; what it drew there."""
+    """Run a command with a terminal as standard error; return what it wrote there."""
     leader, follower = os.openpty()
     drawn = b""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=follower, **options) as process:
@@ -114,26 +114,26 @@ def on_terminal(command: Sequence[str], **options: Any) -> str:
 
 
 def replay(interface: str, pcap: Path, pps: int = 20_000, cpu: int = 0) -> None:
-    """Send a capture with tcpreplay, from one CPU: between the rings of several there is no order."""
+    """Send a capture file with tcpreplay from one CPU, since frames in different rings have no order."""
     pinned = ["taskset", "--cpu-list", str(cpu)]
     command = ["tcpreplay", "--quiet", "--preload-pcap", f"--pps={pps}", f"--intf1={interface}", str(pcap)]
     subprocess.run([*pinned, *command], check=True, capture_output=True, timeout=TIMEOUT_S)
 
 
-def ask_until(is_so: Callable[[Figures], object]) -> Figures:
-    """Ask for a sensor's metrics until they say so: most are published five times a second."""
+def ask_until(holds: Callable[[Figures], object]) -> Figures:
+    """Ask for metrics until ``holds`` is true of them; most are published five times per second."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline_s:
         figures = ask(METRICS)
-        if is_so(figures):
+        if holds(figures):
             return figures
     raise AssertionError(as_object(figures, figures))
 
 
 def wait_until_received(interface: str, frames: int) -> None:
-    """Return when the interface has received so many frames since it was made.
+    """Wait until the interface has received ``frames`` frames since it was created.
 
-    tcpreplay returns when all is sent; the last frames may still be on their way through the softirq.
+    tcpreplay returns when all frames are sent; the last may still be in the softirq.
     """
     with IPRoute() as netlink:
         index = netlink.link_lookup(ifname=interface)[0]
