@@ -1,4 +1,4 @@
-"""Capture files for the tests: written in every variant of the formats, read back, and read by Wireshark."""
+"""Capture files for tests: written in every variant of the formats, and read by the sensor and by tshark."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CORPUS = corpus()
 
 
 class Frame(NamedTuple):
-    """What a capture file says of a frame."""
+    """A frame as a capture file describes it."""
 
     data: bytes
     timestamp_ns: int
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
 
 
 def some_frames(count: int = 20, linktype: int = LinkType.ETHERNET) -> list[Frame]:
-    """Frames of all lengths, some cut by a snaplen, with nanoseconds in their times."""
+    """Return frames of many lengths, some cut to a snaplen, with nanoseconds in their times."""
     chosen = [frame for _, frame in CORPUS[:: len(CORPUS) // count]][:count]
     return [
         Frame(data, START_NS + number * 1_234_567_891, len(data) + number % 3 * 100, linktype)
@@ -46,7 +46,7 @@ def some_frames(count: int = 20, linktype: int = LinkType.ETHERNET) -> list[Fram
 def pcap(
     frames: Iterable[Frame], order: str = "<", magic: int = 0xA1B23C4D, linktype: int = LinkType.ETHERNET
 ) -> bytes:
-    """Write classic pcap; the magic number says what fractions of a second count in."""
+    """Return a classic pcap file; the magic number sets the unit of fractional seconds."""
     unit_ns = 1 if magic == 0xA1B23C4D else 1000
     file = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 262144, linktype)
     for frame in frames:
@@ -57,7 +57,7 @@ def pcap(
 
 
 def as_frames(batch: FrameBatch) -> list[Frame]:
-    """Take the frames out of a batch."""
+    """Return the frames of a batch."""
     rows = zip(batch.start, batch.caplen, batch.timestamp_ns, batch.wirelen, batch.interface, strict=True)
     return [
         Frame(bytes(batch.buffer[start : start + caplen]), timestamp_ns, wirelen, batch.linktype, interface)
@@ -66,14 +66,14 @@ def as_frames(batch: FrameBatch) -> list[Frame]:
 
 
 def read_bytes(directory: Path, content: bytes, **options: int) -> tuple[list[Frame], str]:
-    """Read a file of that content: its frames, and how reading ended."""
+    """Read a file with this content; return its frames, and the error that ended reading."""
     path = directory / "capture"
     path.write_bytes(content)
     return read(path, **options)
 
 
 def read(path: Path, **options: int) -> tuple[list[Frame], str]:
-    """Read a file: its frames, and the error that ended it, if one did."""
+    """Read a file; return its frames, and the error that ended reading, or an empty text."""
     frames: list[Frame] = []
     try:
         with CaptureFile(path) as file:
@@ -88,21 +88,21 @@ def read(path: Path, **options: int) -> tuple[list[Frame], str]:
 
 
 def section(order: str = "<") -> blocks.SectionHeader:
-    """Start a section."""
+    """Return a section header block."""
     return blocks.SectionHeader(endianness=order)
 
 
 def interface(
     of: blocks.SectionHeader, linktype: int = LinkType.ETHERNET, snaplen: int = 0, **options: Any
 ) -> Any:
-    """Describe an interface; options are named as in the format."""
+    """Add an interface to a section; options have the names of the format."""
     return of.new_member(blocks.InterfaceDescription, link_type=linktype, snaplen=snaplen, options=options)
 
 
 def packet(
     of: blocks.SectionHeader, frame: Frame, ticks: int, kind: Any = blocks.EnhancedPacket, number: int = 0
 ) -> Any:
-    """Make a packet block; ``number`` is the interface's in its section."""
+    """Return a packet block; ``number`` is the number of the interface in its section."""
     return of.new_member(
         kind,
         interface_id=number,
@@ -114,10 +114,10 @@ def packet(
 
 
 def written(*sections: tuple[blocks.SectionHeader, Iterable[Any]]) -> bytes:
-    """Write sections with their packet blocks."""
+    """Return a pcapng file with these sections and their packet blocks."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library warns about its own table of options
+        warnings.simplefilter("ignore")  # the library warns about its own options
         for header, members in sections:
             writer = pcapng.FileWriter(stream, header)
             for member in members:
@@ -126,19 +126,19 @@ def written(*sections: tuple[blocks.SectionHeader, Iterable[Any]]) -> bytes:
 
 
 def simple_pcapng(frames: Iterable[Frame], order: str = "<") -> bytes:
-    """Write frames of one interface, in nanoseconds."""
+    """Return a pcapng file with frames of one interface, in nanoseconds."""
     header = section(order)
     interface(header, if_tsresol=b"\x09")
     return written((header, [packet(header, frame, frame.timestamp_ns) for frame in frames]))
 
 
 def lengths_and_times(frames: Iterable[Frame]) -> list[tuple[int, int, int]]:
-    """List the same of frames as `shark` does of files."""
+    """Return the values of frames that `shark` returns for a file."""
     return [(frame.timestamp_ns, len(frame.data), frame.wirelen) for frame in frames]
 
 
 def shark(path: Path) -> list[tuple[int, int, int]]:
-    """List nanoseconds, captured and wire length of each frame as Wireshark reads them."""
+    """Return the nanoseconds, captured length and wire length that tshark reads for each frame."""
     fields = ("frame.time_epoch", "frame.cap_len", "frame.len")
     options = itertools.chain.from_iterable(("-e", field) for field in fields)
     command = ["tshark", "-n", "-r", str(path), "-T", "fields", *options]

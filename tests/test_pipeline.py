@@ -1,4 +1,4 @@
-"""The one loop: which frames become evidence, by profile and by what is kept."""
+"""The pipeline: which frames become evidence, by profile and by ``keep``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def kept(
     seconds: Iterable[float] | None = None,
     **options: bool,
 ) -> list[tuple[int, list[int]]]:
-    """Return which packets are kept, by number, and the rules they match."""
+    """Return the numbers of the packets that are kept, each with the rules that match it."""
     packets = list(packets)
     one = batch(packets, seconds)
     found = Pipeline(Matcher(rules, PROFILES[profile].http), keep, profile, **options).process(one)
@@ -66,7 +66,7 @@ def kept(
 
 
 def test_every_match_of_a_packet_is_kept() -> None:
-    """The default profile names them all, packet after packet."""
+    """The default profile keeps every match of every packet."""
     packets = [segment(b"hello world, attack debian"), segment(b"hello world")]
     assert kept(packets, "default") == [(0, [1, 2, 3, 4]), (1, [1, 2])]
 
@@ -78,7 +78,7 @@ def test_keep_threat() -> None:
 
 
 def test_keep_flow() -> None:
-    """The first packet with payload, and the first sent to where it came from; nothing else."""
+    """Only the first packet with payload and the first answer to it are kept."""
     packets = [
         segment(b""),
         segment(b"one"),
@@ -91,21 +91,21 @@ def test_keep_flow() -> None:
         assert kept(packets, profile, "flow") == [(1, []), (3, []), (5, [])]
 
 
-def test_ly_probe_labels_a_flow_once_a_class() -> None:
-    """The first rule of a class in file order gives the label, and that class is done with."""
+def test_ly_probe_labels_a_flow_once_per_class() -> None:
+    """The first matching rule of a class in file order labels the flow; later ones are ignored."""
     packets = [segment(b"hello world"), segment(b"hello attack"), segment(b"attack"), segment(b"debian")]
     assert kept(packets, "ly_probe") == [(0, [1]), (1, [4]), (3, [3])]
     assert kept(packets, "ly_probe", "threat") == [(1, [4])]
 
 
 def test_ly_probe_counts_a_rules_system_as_a_label() -> None:
-    """A rule's ``os`` labels the class os, of the same packet, too."""
+    """The ``os`` of a rule also labels the class os of the flow."""
     rules = [replace(SERVICE, os="Windows"), SYSTEM]
     assert kept([segment(b"hello debian"), segment(b"debian")], "ly_probe", rules=rules) == [(0, [1])]
 
 
-def test_ly_probe_asks_for_another_answer_after_a_hit() -> None:
-    """With the flow kept, it goes by who sent the last hit, and a threat is answered once more."""
+def test_ly_probe_keeps_another_answer_after_a_match() -> None:
+    """With ``keep`` flow, the first answer to the sender of the last match is kept; a threat renews this."""
     packets = [
         segment(b"one"),
         segment(b"attack", back=True),
@@ -116,8 +116,8 @@ def test_ly_probe_asks_for_another_answer_after_a_hit() -> None:
 
 
 @pytest.mark.parametrize(("before", "found"), [(9, [9]), (10, [])])
-def test_ly_probe_looks_at_ten_packets(before: int, found: list[int]) -> None:
-    """Ten packets with payload of a flow, of either direction; empty and long ones do not count."""
+def test_ly_probe_matches_ten_packets(before: int, found: list[int]) -> None:
+    """Ten packets per flow, in both directions, are matched; empty and long ones are not counted."""
     packets = [segment(b"x", back=bool(number % 2)) for number in range(before)]
     uncounted = [segment(b""), segment(b"x" * 1500)]
     numbers = [number for number, _ in kept([*packets, segment(b"attack"), *uncounted], "ly_probe")]
@@ -127,16 +127,16 @@ def test_ly_probe_looks_at_ten_packets(before: int, found: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("length", "found"), [(1499, 1), (1500, 0)])
-def test_ly_probe_takes_payloads_up_to_1499_bytes(length: int, found: int) -> None:
-    """Longer ones are not matched there, and are in the default profile."""
+def test_ly_probe_matches_payloads_up_to_1499_bytes(length: int, found: int) -> None:
+    """Longer payloads are matched in the default profile, but not in ly_probe."""
     packet = segment(b"attack".ljust(length))
     assert len(kept([packet], "ly_probe")) == found
     assert len(kept([packet], "default")) == 1
 
 
 @pytest.mark.parametrize(("before", "found"), [(31, 1), (32, 0)])
-def test_the_default_looks_at_32_packets(before: int, found: int) -> None:
-    """Behind them only at what looks like HTTP; the thorough profile looks at everything."""
+def test_the_default_profile_matches_32_packets(before: int, found: int) -> None:
+    """After them it matches only what looks like HTTP; the thorough profile matches everything."""
     packets = [segment(b"x")] * before + [segment(b"attack")]
     assert len(kept(packets, "default")) == found
     assert len(kept(packets, "thorough")) == 1
@@ -144,7 +144,7 @@ def test_the_default_looks_at_32_packets(before: int, found: int) -> None:
 
 @pytest.mark.parametrize("request_line", [b"GET /", b"PUT /x", b"GET http://a.example/", b"PATCH /"])
 def test_a_threat_in_the_fiftieth_request_is_found(request_line: bytes) -> None:
-    """A kept-alive connection is looked at to its end, whatever the method and target."""
+    """A kept-alive connection is matched to its end, for any method and target."""
     rule = replace(THREAT, is_http=True, part="head")
     packets = [segment(b"GET / HTTP/1.1\r\n\r\n")] * 49 + [
         segment(request_line + b"?attack HTTP/1.1\r\n\r\n")
@@ -154,7 +154,7 @@ def test_a_threat_in_the_fiftieth_request_is_found(request_line: bytes) -> None:
 
 
 def test_flows_end_by_the_packets_time() -> None:
-    """Live, ly_probe's flow ends after 30 s idle or 120 s; reading a file it never does."""
+    """In ly_probe, a live flow ends after 30 s idle or after 120 s; in a file it never ends."""
     packets, seconds = [segment(b"attack")] * 3, [0, 31, 62]
     assert len(kept(packets, "ly_probe", seconds=seconds)) == 3
     assert len(kept(packets, "ly_probe", seconds=seconds, live=False)) == 1
@@ -162,28 +162,28 @@ def test_flows_end_by_the_packets_time() -> None:
     assert len(kept(packets, "default", seconds=seconds, live=False)) == 1
 
 
-def test_type_of_service_parts_flows_in_ly_probe() -> None:
-    """With it, each direction is a flow of its own; without, both are one."""
+def test_type_of_service_separates_flows_in_ly_probe() -> None:
+    """With a type of service each direction is a flow; without one, both are one flow."""
     for tos, flows in ((0, 1), (0x10, 2)):
         packets = [segment(b"attack", tos=tos), segment(b"attack", tos=tos, back=True)]
         assert len(kept(packets, "ly_probe")) == flows
 
 
 def test_later_fragments_have_no_ports() -> None:
-    """A rule that asks for a port does not apply to them; others do."""
+    """Rules with a port do not apply to later fragments; other rules do."""
     fragment = frames.ethernet(frames.IPV4, frames.ipv4(frames.TCP, b"an attack", fragment=100))
     rules = [THREAT, replace(THREAT, rule_id=5, port=80)]
     assert kept([fragment], "default", rules=rules) == [(0, [4])]
 
 
 def test_icmp_payloads_are_matched() -> None:
-    """Rules without a protocol see what follows the ICMP header."""
+    """Rules without a protocol are matched against the bytes after the ICMP header."""
     packet = frames.ethernet(frames.IPV4, frames.ipv4(frames.ICMP, frames.icmp(b"attack")))
     assert kept([packet], "default", rules=[THREAT, replace(THREAT, rule_id=5, protocol=6)]) == [(0, [4])]
 
 
 def test_evidence_describes_the_frame() -> None:
-    """Bytes, times, addresses, tags and where the payload stands."""
+    """Evidence has the bytes, time, addresses and tags of the frame, and the range of its payload."""
     frame = frames.ethernet(
         frames.IPV4, frames.ipv4(frames.TCP, frames.tcp(b"an attack", sport=1000, dport=80)), (0x88A8, 0x8100)
     )
@@ -202,7 +202,7 @@ def test_evidence_describes_the_frame() -> None:
 
 
 def test_the_counters_add_up() -> None:
-    """Every frame ends in exactly one bucket: a corpus of all header combinations, cut at every byte."""
+    """Every frame of a corpus of header combinations, cut at every byte, is counted in exactly one bucket."""
     corpus = [frame for _, frame in frames.truncations(frames.corpus())]
     pipeline = Pipeline(Matcher([Rule(1, "service", "T", "N", "GET /")]), "any")
     evidence = pipeline.process(frames.batch_of(corpus))
@@ -213,7 +213,7 @@ def test_the_counters_add_up() -> None:
 
 
 def test_batches_may_be_cut_anywhere() -> None:
-    """What is kept does not depend on how the frames come in batches."""
+    """The evidence does not depend on how frames are divided into batches."""
     packets = [
         segment(b"attack" if number % 7 == 0 else b"x", sport=1000 + number % 3) for number in range(100)
     ]
@@ -227,7 +227,7 @@ def test_batches_may_be_cut_anywhere() -> None:
 
 
 def lyprobe_kept() -> dict[str, Any]:
-    """Return what ly_probe itself keeps of its sample captures, by file."""
+    """Return what ly_probe itself keeps of its sample captures, by file name."""
     path = REFERENCE / "lyprobe_kept.json"
     kept_by_file: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return {name: value for name, value in kept_by_file.items() if name.endswith(".pcap")}
@@ -235,19 +235,19 @@ def lyprobe_kept() -> dict[str, Any]:
 
 @cache
 def ly_probes_rules(profile: str) -> Matcher:
-    """Return a matcher of ly_probe's rules, made once."""
+    """Return a matcher for ly_probe's rules, created once per profile."""
     return Matcher(load_rules(REFERENCE / "fp-patterns"), PROFILES[profile].http)
 
 
 def read(name: str, keep: Keep, profile: str) -> list[Evidence]:
-    """Return what the sensor keeps of one of ly_probe's captures with ly_probe's rules."""
+    """Return the evidence of one of ly_probe's captures with ly_probe's rules."""
     pipeline = Pipeline(ly_probes_rules(profile), keep, profile, live=False)
     with CaptureFile(REFERENCE / "pcap" / name) as file:
         return [item for one in file.batches() for item in pipeline.process(one)]
 
 
 def label(item: Evidence) -> list[Any]:
-    """Return a kept packet and its labels, as ly_probe's record of them has it."""
+    """Return the time and the labels of an item, in the form of ly_probe's record."""
     labels = [
         f"{rule.rule_class} {rule.rule_id}:{rule.type}:{rule.name}({version or ''})"
         for rule, _, _, version in item.matches
@@ -255,10 +255,10 @@ def label(item: Evidence) -> list[Any]:
     return [item.timestamp_ns // 1000, labels]
 
 
-@pytest.mark.skipif(not lyprobe_kept(), reason="ly_probe's captures are not at hand")
+@pytest.mark.skipif(not lyprobe_kept(), reason="ly_probe's captures are missing")
 @pytest.mark.parametrize("name", lyprobe_kept())
 def test_ly_probes_profile_keeps_what_ly_probe_keeps(name: str) -> None:
-    """The same packets at all three levels, under the same names."""
+    """The ly_probe profile keeps the same packets as ly_probe at all three levels, with the same labels."""
     expected = lyprobe_kept()[name]
     levels: tuple[tuple[str, Keep], ...] = (("k1", "threat"), ("k2", "any"), ("k3", "flow"))
     for level, keep in levels:
@@ -266,9 +266,9 @@ def test_ly_probes_profile_keeps_what_ly_probe_keeps(name: str) -> None:
     assert [label(item) for item in read(name, "any", "ly_probe")] == expected["matches_k2"]
 
 
-@pytest.mark.skipif(not lyprobe_kept(), reason="ly_probe's captures are not at hand")
+@pytest.mark.skipif(not lyprobe_kept(), reason="ly_probe's captures are missing")
 @pytest.mark.parametrize("name", lyprobe_kept())
 def test_the_default_profile_keeps_no_less(name: str) -> None:
-    """Whoever moves over loses no packet."""
+    """The default profile keeps every packet that ly_probe keeps."""
     times = {item.timestamp_ns // 1000 for item in read(name, "any", "default")}
     assert times >= set(lyprobe_kept()[name]["k2"])

@@ -1,14 +1,15 @@
-"""The index database: its tables, its ids, and how it is opened. Used by the writer and by readers.
+"""The index database: its tables, its ids, and opening it. Runs where evidence is written or searched.
 
-``<evidence directory>/<devid>/YYYYMMDD.sqlite`` (WAL) knows the evidence of one UTC day. What is in it can
-be found again from the pcap files, which stay the truth.
+``<evidence directory>/<devid>/YYYYMMDD.sqlite`` (in WAL mode) describes the evidence of one UTC day. It can
+be rebuilt from the pcap files, which are authoritative.
 
-The id of a piece is its time: microseconds of the day, and below them 26 bits of its record's offset. Rows
-so lie in the order of time, a microsecond is a range of ids, and a rebuilt index has the same ids.
+The id of a row is the time of its packet: the microseconds of the day, followed by the low 26 bits of the
+record's offset. Rows are therefore stored in the order of time, a microsecond is a range of ids, and a
+rebuilt index has the same ids.
 
-Indexes over addresses and ports start with the **segment**, a stretch of time with some `SEGMENT_ITEMS`
-pieces: an insert touches the few pages of the newest segment, however many addresses there are (nobody can
-slow the writer by making them up), and a search asks segment by segment.
+The indexes on addresses and ports start with the **segment**, a stretch of time with about `SEGMENT_ITEMS`
+rows. An insert touches only the few pages of the newest segment, however many addresses there are, so an
+attacker cannot slow down the writer by inventing addresses. A search goes segment by segment.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from sensor.model import RULE_CLASSES, RuleClass
 OFFSET_BITS = 26
 TALLY_US = 10_000_000
 TALLY_IDS = TALLY_US << OFFSET_BITS
-"""A row of the tally counts so much time."""
+"""The time that one row of ``tally`` covers, as a range of ids."""
 SEGMENT_ITEMS = 16_384
 DAY_US = 86_400_000_000
 NO_INTERFACE = -1
-"""Stands for the interface where a row is made from a file, which does not name it."""
+"""Interface of rows that are built from a file, which does not record the interface."""
 APPLICATION_ID = 0x53454E53
-"""Marks the databases as ours (https://www.sqlite.org/pragma.html#pragma_application_id)."""
+"""Identifies the databases (https://www.sqlite.org/pragma.html#pragma_application_id)."""
 VERSION = 1
 CLASS_BITS: dict[RuleClass, int] = {rule_class: 1 << bit for bit, rule_class in enumerate(RULE_CLASSES)}
 
@@ -45,15 +46,15 @@ CREATE TABLE boot (boot_id TEXT NOT NULL);  -- present while a writer has the da
 
 CREATE TABLE file (
     file INTEGER PRIMARY KEY,
-    name TEXT UNIQUE,            -- its final one; NULL: it is gone, its rows are being deleted
+    name TEXT UNIQUE,            -- final name; NULL: the file is gone, its rows are being deleted
     linktype INTEGER NOT NULL,
-    end INTEGER NOT NULL,        -- every record before this offset has its row, but for those in gaps
+    end INTEGER NOT NULL,        -- every record before this offset has a row, except in gaps
     pieces INTEGER NOT NULL,
-    oldest INTEGER NOT NULL,     -- ids of its rows are between these
+    oldest INTEGER NOT NULL,     -- range of the ids of its rows
     newest INTEGER NOT NULL
 );
 
-CREATE TABLE gap (               -- records without rows, from one offset up to another
+CREATE TABLE gap (               -- records without rows: a half-open range of offsets
     file INTEGER NOT NULL,
     start INTEGER NOT NULL,
     end INTEGER NOT NULL,
@@ -87,10 +88,10 @@ CREATE TABLE evidence (
     sport INTEGER NOT NULL,
     destination BLOB NOT NULL,
     dport INTEGER NOT NULL,
-    vlan BLOB,                   -- 16 bits a tag, outer first; NULL: none
+    vlan BLOB,                   -- 16 bits per tag, outer tag first; NULL: none
     payload_start INTEGER NOT NULL,
     payload_end INTEGER NOT NULL,
-    classes INTEGER NOT NULL,    -- a bit for each class that a rule which hit is of
+    classes INTEGER NOT NULL,    -- one bit per class of the rules that matched
     matches TEXT,                -- JSON: [[rule, start, end, version], ...]; NULL: none
     segment INTEGER NOT NULL
 );
@@ -101,13 +102,13 @@ CREATE INDEX evidence_dport ON evidence (segment, dport);
 
 CREATE TABLE segment (
     segment INTEGER PRIMARY KEY,
-    start INTEGER NOT NULL UNIQUE,  -- its first id; it ends where the next one starts
-    newest INTEGER NOT NULL,        -- its last id in use
-    pieces INTEGER NOT NULL      -- rows in it
+    start INTEGER NOT NULL UNIQUE,  -- first id; ends where the next segment starts
+    newest INTEGER NOT NULL,        -- highest id in use
+    pieces INTEGER NOT NULL      -- number of rows
 );
 
-CREATE TABLE tally (             -- counts of rows, for histograms
-    step INTEGER NOT NULL,       -- of 10 s, from the start of the day
+CREATE TABLE tally (             -- numbers of rows, for histograms
+    step INTEGER NOT NULL,       -- in units of 10 s from the start of the day
     classes INTEGER NOT NULL,
     pieces INTEGER NOT NULL,
     PRIMARY KEY (step, classes)
@@ -125,35 +126,35 @@ PRAGMA user_version = {VERSION};
 
 
 class Day(NamedTuple):
-    """A UTC day, and the arithmetic of ids in it."""
+    """A UTC day, and the conversion between times and ids in it."""
 
     date: date
 
     @property
     def start_us(self) -> int:
-        """Its first microsecond since the epoch."""
+        """The start of the day in microseconds since the epoch."""
         return int(datetime.combine(self.date, datetime.min.time(), UTC).timestamp()) * 1_000_000
 
     @property
     def file_name(self) -> str:
-        """Name of its database."""
+        """The name of its database."""
         return f"{self}.sqlite"
 
     @property
     def end_id(self) -> int:
-        """One more than the last id."""
+        """The id after the last one of the day."""
         return DAY_US << OFFSET_BITS
 
     def first_id(self, time_us: int) -> int:
-        """Return the smallest id of this microsecond; of one before or after the day too."""
+        """Return the smallest id of a microsecond, which may also lie before or after the day."""
         return (time_us - self.start_us) << OFFSET_BITS
 
     def time_us(self, id_: int) -> int:
-        """Return the microsecond of an id."""
+        """Return the time of an id in microseconds since the epoch."""
         return self.start_us + (id_ >> OFFSET_BITS)
 
     def is_near(self, name: str) -> bool:
-        """Whether an evidence file of this name may have packets of the day; names may be in local time."""
+        """Return True if a file of this name, perhaps in local time, can have packets of the day."""
         named = date(int(name[:4]), int(name[4:6]), int(name[6:8]))
         return abs(self.date - named) <= timedelta(days=1)
 
@@ -167,18 +168,19 @@ def day_of(time_us: int) -> Day:
 
 
 def id_tail(offset: int) -> int:
-    """Return what of a record's offset goes into its id."""
+    """Return the part of a record's offset that is in its id."""
     return offset & OFFSET_MASK
 
 
 def databases(directory: Path) -> list[tuple[Day, Path]]:
-    """List the databases of a device's directory, the oldest day first; none where there is no directory.
+    """Return the databases of a device directory, the oldest day first; a missing directory has none.
 
-    Raises `EvidenceError` where it cannot be read.
+    Raises:
+        EvidenceError: the directory cannot be read.
     """
     found = []
     with reading(directory):
-        for name in filter(_NAME.fullmatch, os.listdir(directory)):  # noqa: PTH208 - pathlib takes its time
+        for name in filter(_NAME.fullmatch, os.listdir(directory)):  # noqa: PTH208 - pathlib is slower
             with contextlib.suppress(ValueError):
                 found.append((Day(datetime.strptime(name, "%Y%m%d.sqlite").date()), directory / name))
     return sorted(found)
@@ -192,16 +194,17 @@ def check_ours(connection: sqlite3.Connection) -> None:
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
-    """Open a database to read it, also where the right to write beside it is missing.
+    """Open a database for reading, even without permission to write to its directory.
 
-    Raises `sqlite3.Error` where it is missing, locked, torn or foreign.
+    Raises:
+        sqlite3.Error: the database is missing, locked, damaged or foreign.
     """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
         check_ours(connection)
     except sqlite3.OperationalError:
-        # A read-only reader cannot make the files of the WAL; without any the database is at rest.
+        # Without write permission SQLite cannot create the WAL files. If there are none, no writer is active.
         connection.close()
         if path.with_name(f"{path.name}-wal").exists():
             raise

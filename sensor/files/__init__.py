@@ -1,1 +1,1 @@
-"""Reading capture files, pcap and pcapng, into the same batches of frames that live capture gives."""
+"""Reads pcap and pcapng files into the same batches of frames that live capture produces."""

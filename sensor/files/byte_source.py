@@ -1,4 +1,4 @@
-"""A capture file as a row of bytes, and what is said when it is no good; runs in ``sensor read``."""
+"""The bytes of a capture file, and the errors of reading them. Runs in ``sensor read``."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 from sensor.errors import CaptureFileError
 
 FRAME_SIZE_MAX = 262_144
-"""The longest frame that libpcap writes or reads (MAXIMUM_SNAPLEN); a longer one is damage."""
+"""The longest frame that libpcap writes or reads (MAXIMUM_SNAPLEN); a longer frame means damage."""
 
 
 class ByteSource:
-    """Reads a file from its start to its end, once, and knows how far it has come."""
+    """Reads a file or pipe once, from start to end, and counts the bytes read."""
 
     def __init__(self, path: Path) -> None:
         """Open the file.
 
         Raises:
-            CaptureFileError: It cannot be opened.
+            CaptureFileError: the file cannot be opened.
         """
         self.path = path
         self.position_bytes = 0
-        self.ended = False
-        """A read came back with less than was asked for."""
+        self.at_end = False
+        """True after a read returned fewer bytes than requested."""
         try:
             self._file = path.open("rb")
         except OSError as error:
             raise CaptureFileError(
-                f"{path}: {error.strerror}; name a pcap or pcapng file that you may read"
+                f"{path}: {error.strerror}; give a pcap or pcapng file that can be read"
             ) from error
         self.size_bytes = os.fstat(self._file.fileno()).st_size
 
@@ -37,10 +37,10 @@ class ByteSource:
         self._file.close()
 
     def peek(self, size: int) -> bytes:
-        """Look at the next bytes, fewer where the file ends, and leave them there.
+        """Return the next bytes without consuming them; fewer at the end of the file.
 
         Raises:
-            CaptureFileError: The system cannot read the file.
+            CaptureFileError: the system cannot read the file.
         """
         try:
             return self._file.peek(size)[:size]
@@ -48,10 +48,10 @@ class ByteSource:
             raise self._unreadable(error) from error
 
     def read(self, size: int) -> bytes:
-        """Read that many bytes, or fewer where the file ends.
+        """Return the next bytes; fewer at the end of the file.
 
         Raises:
-            CaptureFileError: The system cannot read the file.
+            CaptureFileError: the system cannot read the file.
         """
         try:
             data = self._file.read(size)
@@ -60,11 +60,11 @@ class ByteSource:
         self._advance(len(data), size)
         return data
 
-    def read_behind(self, rest: memoryview, size: int) -> memoryview:
-        """Read like `read` into a buffer that starts with ``rest``, what was left of the last one.
+    def read_after(self, rest: memoryview, size: int) -> memoryview:
+        """Return a new buffer with ``rest``, the unused end of the last buffer, followed by the next bytes.
 
         Raises:
-            CaptureFileError: The system cannot read the file.
+            CaptureFileError: the system cannot read the file.
         """
         buffer = memoryview(bytearray(len(rest) + size))
         buffer[: len(rest)] = rest
@@ -77,16 +77,16 @@ class ByteSource:
 
     def _advance(self, count: int, size: int) -> None:
         self.position_bytes += count
-        self.ended = count < size
+        self.at_end = count < size
 
     def _unreadable(self, error: OSError) -> CaptureFileError:
         return CaptureFileError(
-            f"{self.path}: reading failed behind byte {self.position_bytes} ({error.strerror}); "
-            "copy the file to a disk that works"
+            f"{self.path}: reading failed at byte {self.position_bytes} ({error.strerror}); "
+            "copy the file to another disk"
         )
 
-    def fault(self, what: str) -> CaptureFileError:
-        """Say what stopped the reading of a file whose earlier frames have been handed on."""
+    def damage(self, what: str) -> CaptureFileError:
+        """Return the error for damage in the file; the frames before it have been read."""
         return CaptureFileError(
-            f"{self.path}: {what}; frames before that were read, for the others copy the file again"
+            f"{self.path}: {what}; the frames before it were read; to get the others, copy the file again"
         )

@@ -1,4 +1,4 @@
-"""Capture files as the same batches of frames that live capture gives; runs in ``sensor read``."""
+"""Opens a capture file, pcap or pcapng, and reads its frames in batches. Runs in ``sensor read``."""
 
 from __future__ import annotations
 
@@ -9,55 +9,56 @@ from typing import Self
 
 from sensor.errors import CaptureFileError
 from sensor.files.byte_source import ByteSource
-from sensor.files.pcap_reader import BYTE_ORDERS, read_records
-from sensor.files.pcapng_reader import MAGIC, read_blocks
+from sensor.files.pcap_reader import BYTE_ORDERS, read_pcap
+from sensor.files.pcapng_reader import MAGIC, read_pcapng
 from sensor.model import FrameBatch
 
-MAGIC_SIZE = 4
-UNPACKERS = {
+MAGIC_BYTES = 4
+DECOMPRESSORS = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
     b"\xfd7zX": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
     b"\x04\x22\x4d\x18": "unlz4",
 }
+"""The program to decompress a file that starts with these bytes."""
 
 
 class CaptureFile:
-    """A pcap or pcapng file, open until it is closed, whose frames can be read once.
+    """A pcap or pcapng file whose frames can be read once.
 
     Args:
-        path: The file; a pipe will do as well.
+        path: A file or a pipe.
 
     Raises:
-        CaptureFileError: It cannot be opened, is empty, or is no capture file.
+        CaptureFileError: the file cannot be opened, is empty, or is not a capture file.
     """
 
     def __init__(self, path: Path) -> None:
         self._source = ByteSource(path)
         try:
-            self._is_pcapng = _is_pcapng(path, self._source.peek(MAGIC_SIZE))
+            self._is_pcapng = _is_pcapng(path, self._source.peek(MAGIC_BYTES))
         except CaptureFileError:
             self.close()
             raise
 
     @property
     def size_bytes(self) -> int:
-        """The file's size; 0 for a pipe, which has none."""
+        """The size of the file; 0 for a pipe."""
         return self._source.size_bytes
 
     @property
     def position_bytes(self) -> int:
-        """How much of the file has been read."""
+        """The number of bytes read so far."""
         return self._source.position_bytes
 
     def batches(self, max_frames: int = 4096) -> Iterator[FrameBatch]:
-        """Read the frames, in file order; each batch has a buffer of its own and stays valid.
+        """Yield the frames in batches, in the order of the file; a batch stays valid after the next one.
 
         Raises:
-            CaptureFileError: The file is damaged or cut short; whole frames before that come first.
+            CaptureFileError: the file is damaged or cut short. The frames before that are yielded first.
         """
-        read = read_blocks if self._is_pcapng else read_records
+        read = read_pcapng if self._is_pcapng else read_pcap
         return read(self._source, max_frames)
 
     def close(self) -> None:
@@ -74,15 +75,19 @@ class CaptureFile:
 
 
 def _is_pcapng(path: Path, magic: bytes) -> bool:
-    """Tell pcapng from pcap, and both from everything else."""
+    """Return True for pcapng and False for pcap.
+
+    Raises:
+        CaptureFileError: the file is neither.
+    """
     if magic == MAGIC or magic in BYTE_ORDERS:
         return magic == MAGIC
     if not magic:
-        raise CaptureFileError(f"{path}: the file is empty; capture again, or name another file")
-    for prefix, unpacker in UNPACKERS.items():
+        raise CaptureFileError(f"{path}: the file is empty; give another file")
+    for prefix, program in DECOMPRESSORS.items():
         if magic.startswith(prefix):
-            raise CaptureFileError(f"{path}: the file is compressed; {unpacker} it first")
+            raise CaptureFileError(f"{path}: the file is compressed; {program} it first")
     raise CaptureFileError(
-        f"{path}: neither pcap nor pcapng, it starts with {magic.hex()}; "
+        f"{path}: neither pcap nor pcapng (it starts with {magic.hex()}); "
         f"if Wireshark can read it, convert it: editcap -F pcap {path} OUT"
     )

@@ -1,8 +1,8 @@
-"""pcapng: sections, interfaces and packets, a block each; runs in ``sensor read``.
+"""Reads pcapng: blocks that describe sections, interfaces and packets. Runs in ``sensor read``.
 
-Format: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-03.html. python-pcapng takes
-the blocks apart. Its own timestamps are floats, which lose nanoseconds, so ours are made from
-the fields; and it trusts the lengths it reads, so they are checked before it acts on them.
+Format: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-03.html. The library python-pcapng parses
+the blocks. Its timestamps are floats, which lose nanoseconds, so they are computed here from the fields. It
+trusts the lengths in the file, so they are checked before it reads that many bytes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from sensor.model import FrameBatch
 
 MAGIC = b"\x0a\x0d\x0d\x0a"
 VERSION_MAJOR = 1
-BLOCK_SIZE_MAX = 1 << 24
+BLOCK_BYTES_MAX = 1 << 24
 BATCH_BYTES = 1 << 20
 
 
-def read_blocks(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:
-    """Read the frames of a pcapng file; where the link type changes, a new batch starts.
+def read_pcapng(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:
+    """Yield the frames of a pcapng file; a change of the link type starts a new batch.
 
     Raises:
-        CaptureFileError: The file is damaged or cut short; whole frames before that come first.
+        CaptureFileError: the file is damaged or cut short. The frames before that are yielded first.
     """
     frames: list[_Frame] = []
     size = 0
@@ -60,21 +60,21 @@ def read_blocks(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:
 @dataclass(frozen=True, slots=True)
 class _Interface:
     number: int
-    """Counted through all sections of the file."""
+    """Number of the interface, counted through all sections of the file."""
     linktype: int
     ticks_per_second: int
     offset_ns: int
 
     @classmethod
-    def described_by(cls, block: Any, number: int) -> _Interface:
-        """Read an Interface Description Block; ticks are microseconds unless an option says otherwise."""
+    def from_block(cls, block: Any, number: int) -> _Interface:
+        """Read an Interface Description Block. Ticks are microseconds unless an option says otherwise."""
         resolution = block.options.get("if_tsresol", b"\6")[0]
         base = 2 if resolution & 0x80 else 10
         offset_s = block.options.get("if_tsoffset", 0)
         return cls(number, block.link_type, base ** (resolution & 0x7F), offset_s * 1_000_000_000)
 
     def timestamp_ns(self, block: Any) -> int:
-        """Make nanoseconds of a packet block's ticks; a Simple Packet Block has none, and gets 0."""
+        """Return the time of a packet block in nanoseconds; 0 for a Simple Packet Block."""
         if isinstance(block, SimplePacket):
             return 0
         ticks = block.timestamp_high << 32 | block.timestamp_low
@@ -89,7 +89,7 @@ class _Frame:
     interface: _Interface
 
     @classmethod
-    def of(cls, block: Any, interface: _Interface) -> _Frame:
+    def from_block(cls, block: Any, interface: _Interface) -> _Frame:
         data, timestamp_ns = block.packet_data, interface.timestamp_ns(block)
         if len(data) > FRAME_SIZE_MAX:
             raise ValueError(f"it claims a frame of {len(data)} bytes")
@@ -98,66 +98,68 @@ class _Frame:
         return cls(data, max(block.packet_len, len(data)), timestamp_ns, interface)
 
 
-class _Sections:
-    """The interfaces of the section that is being read: blocks speak of them by number."""
+class _Section:
+    """The interfaces of the current section, to which packet blocks refer by number."""
 
     def __init__(self) -> None:
         self._interfaces: list[_Interface] = []
         self._numbers = count()
 
     def frame_in(self, block: Any) -> _Frame | None:
-        """Take the frame out of a packet block, and remember what other blocks say of the next ones."""
+        """Return the frame of a packet block; remember interfaces and return None for other blocks."""
         match block:
             case SectionHeader():
                 if block.version_major != VERSION_MAJOR:
-                    raise ValueError(f"it is of pcapng version {block.version_major}.{block.version_minor}")
+                    raise ValueError(
+                        f"unsupported pcapng version {block.version_major}.{block.version_minor}"
+                    )
                 self._interfaces.clear()
             case InterfaceDescription():
-                self._interfaces.append(_Interface.described_by(block, next(self._numbers)))
+                self._interfaces.append(_Interface.from_block(block, next(self._numbers)))
             case EnhancedPacket() | SimplePacket() | ObsoletePacket():
-                return _Frame.of(block, self._interfaces[block.interface_id])
+                return _Frame.from_block(block, self._interfaces[block.interface_id])
         return None
 
 
-class _Stream:
-    """What the library reads blocks from: never more at once than a block may have."""
+class _BlockStream:
+    """The stream the library reads from. It refuses to read more bytes than a block can have."""
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
 
     def read(self, size: int) -> bytes:
-        """Read that many bytes, or fewer where the file ends."""
-        if not 0 <= size <= BLOCK_SIZE_MAX:
+        """Return the next bytes; fewer at the end of the file."""
+        if not 0 <= size <= BLOCK_BYTES_MAX:
             raise ValueError(f"it claims {size} bytes")
         return self._source.read(size)
 
     def tell(self) -> int:
-        """Say how many bytes have been read: blocks are aligned."""
+        """Return the number of bytes read; the library uses it to align blocks."""
         return self._source.position_bytes
 
 
 def _frames(source: ByteSource) -> Iterator[_Frame]:
-    sections = _Sections()
-    blocks = iter(FileScanner(_Stream(source)))
+    section = _Section()
+    blocks = iter(FileScanner(_BlockStream(source)))
     block_offset = 0
     try:
         while (block := _next(blocks)) is not None:
-            frame = sections.frame_in(block)
+            frame = section.frame_in(block)
             if frame:
                 yield frame
             block_offset = source.position_bytes
     except CaptureFileError:
         raise
-    except Exception as error:  # the library answers damage with whatever its parsing ran into
-        if source.ended:
-            raise source.fault(f"ends inside the block at byte {block_offset}") from error
-        raise source.fault(f"the block at byte {block_offset} is damaged ({error})") from error
-    if source.position_bytes != block_offset:  # the library takes that for a proper end
-        raise source.fault(f"ends inside the block at byte {block_offset}, or that block is damaged")
+    except Exception as error:  # on damage the library raises errors of any type
+        if source.at_end:
+            raise source.damage(f"ends inside the block at byte {block_offset}") from error
+        raise source.damage(f"the block at byte {block_offset} is damaged ({error})") from error
+    if source.position_bytes != block_offset:  # the library treats that as a normal end
+        raise source.damage(f"ends inside the block at byte {block_offset}, or that block is damaged")
 
 
 def _next(blocks: Iterator[Any]) -> Any:
-    """Take the next block, or None, without the library's warnings about options and about itself."""
+    """Return the next block, or None, and silence the library's warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return next(blocks, None)

@@ -1,4 +1,4 @@
-"""pcapng: every kind of block reads the same, and damage is named, never guessed over."""
+"""pcapng: all kinds of packet blocks are read, and damage is reported with its place."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_pcapng(order: str, tmp_path: Path) -> None:
     ],
 )
 def test_pcapng_resolutions(options: dict[str, Any], ticks: int, timestamp_ns: int, tmp_path: Path) -> None:
-    """Ticks become nanoseconds by the interface's resolution and offset, without floats."""
+    """Ticks are converted to nanoseconds with the resolution and offset of the interface, without floats."""
     header = section()
     interface(header, **options)
     frame = Frame(HTTP, timestamp_ns, len(HTTP))
@@ -57,7 +57,7 @@ def test_pcapng_resolutions(options: dict[str, Any], ticks: int, timestamp_ns: i
 
 
 def test_pcapng_kinds_of_packet_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simple blocks, which have no time and are cut to the snaplen, and obsolete ones are read too."""
+    """Simple blocks, which have no time and are cut to the snaplen, and obsolete blocks are read."""
     monkeypatch.setattr(pcapng.strictness, "strict_level", pcapng.strictness.Strictness.NONE)
     header = section()
     interface(header, snaplen=60)
@@ -74,7 +74,7 @@ def test_pcapng_kinds_of_packet_blocks(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_pcapng_interfaces_and_sections(tmp_path: Path) -> None:
-    """Interfaces are counted through the file; a batch has one link type, and frames keep their order."""
+    """Interfaces are numbered through the file; a batch has one link type; frames keep their order."""
     first, second = section("<"), section(">")
     for header, linktypes in ((first, (1, LinkType.LINUX_SLL)), (second, (LinkType.RAW, 1))):
         for linktype in linktypes:
@@ -97,8 +97,8 @@ def test_pcapng_interfaces_and_sections(tmp_path: Path) -> None:
     assert read_bytes(tmp_path, content) == (frames, "")
 
 
-def test_pcapng_blocks_of_no_interest(tmp_path: Path) -> None:
-    """Blocks that the format does not know yet are skipped, as it asks for."""
+def test_pcapng_unknown_blocks(tmp_path: Path) -> None:
+    """Unknown blocks are skipped, as the format requires."""
     frames = some_frames(4)
     content = simple_pcapng(frames)
     unknown = struct.pack("<II8sI", 0x4321, 20, bytes(8), 20)
@@ -106,7 +106,7 @@ def test_pcapng_blocks_of_no_interest(tmp_path: Path) -> None:
 
 
 def test_pcapng_cut_in_its_last_block(tmp_path: Path) -> None:
-    """Cut at any byte of its last block, a file gives the frames before, and then the block's offset."""
+    """A file cut at any byte of its last block gives the frames before it, and an error with the offset."""
     frames = some_frames(5)
     whole, before = simple_pcapng(frames), len(simple_pcapng(frames[:-1]))
     for size in range(before + 1, len(whole)):
@@ -117,7 +117,7 @@ def test_pcapng_cut_in_its_last_block(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 8, 13, 0x7FFF_FFFC, 0xFFFF_FFFC])
 def test_pcapng_damaged_in_a_length(length: int, tmp_path: Path) -> None:
-    """A block length that cannot be stops the reading, and does not make it take up all memory."""
+    """An impossible block length is an error, and does not use up memory."""
     frames = some_frames(4)
     content = simple_pcapng(frames)
     read_frames, error = read_bytes(tmp_path, content + struct.pack("<II", 6, length) + bytes(1 << 20))
@@ -128,7 +128,7 @@ def test_pcapng_damaged_in_a_length(length: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("block", "complaint"),
     [
-        (struct.pack("<IIIIIIII", 6, 32, 7, 0, 0, 0, 0, 32), "is damaged"),  # an interface that is not there
+        (struct.pack("<IIIIIIII", 6, 32, 7, 0, 0, 0, 0, 32), "is damaged"),  # an unknown interface
         (struct.pack("<IIIIIIII", 6, 32, 0, 0, 0, 99, 99, 32), "damaged"),  # a frame longer than its block
         (struct.pack("<IIIIIIII", 6, 32, 0, 0xFFFF_FFFF, 0, 0, 0, 32), "time is out of range"),
         (struct.pack("<III", 1, 12, 12), "damaged"),  # an interface without a description
@@ -136,7 +136,7 @@ def test_pcapng_damaged_in_a_length(length: int, tmp_path: Path) -> None:
     ],
 )
 def test_pcapng_damaged_in_a_block(block: bytes, complaint: str, tmp_path: Path) -> None:
-    """What a block says of things that are not there stops the reading, behind the frames before it."""
+    """A block that contradicts the file is an error, after the frames before it."""
     frames = some_frames(4)
     content = simple_pcapng(frames)
     read_frames, error = read_bytes(tmp_path, content + block + simple_pcapng(frames))
@@ -145,8 +145,8 @@ def test_pcapng_damaged_in_a_block(block: bytes, complaint: str, tmp_path: Path)
     assert complaint in error
 
 
-def test_pcapng_frame_longer_than_any(tmp_path: Path) -> None:
-    """A block whose frame is longer than frames can be stops the reading."""
+def test_pcapng_frame_that_is_too_long(tmp_path: Path) -> None:
+    """A frame that is longer than the maximum is an error."""
     frames = some_frames(2)
     longest, longer = (Frame(bytes(size), START_NS, size) for size in (262_144, 262_145))
     read_frames, error = read_bytes(tmp_path, simple_pcapng([*frames, longest, longer]))

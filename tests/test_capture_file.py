@@ -1,4 +1,4 @@
-"""Capture files: pcap and pcapng read the same, and damage is named, never guessed over."""
+"""Capture files: pcap and pcapng give the same frames, and damage is reported with its place."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_pcap(order: str, magic: int, linktype: int, tmp_path: Path) -> None:
 
 
 def test_pcap_of_many_chunks(tmp_path: Path) -> None:
-    """Frames that straddle the chunks in which a file is read come out whole, the longest ones too."""
+    """Frames that straddle the chunks in which a file is read are whole, including the longest ones."""
     dice = random.Random(1)
     sizes = [0, 262_144, 1, 262_144, *(dice.randrange(9_000) for _ in range(500)), 262_144, 0]
     frames = [Frame(dice.randbytes(size), START_NS, size) for size in sizes]
@@ -54,8 +54,8 @@ def test_pcap_of_many_chunks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("max_frames", [1, 7, 20, 4096])
-def test_batches_are_no_longer_than_asked(max_frames: int, tmp_path: Path) -> None:
-    """``max_frames`` bounds every batch, in pcap and pcapng."""
+def test_batches_have_at_most_max_frames(max_frames: int, tmp_path: Path) -> None:
+    """``max_frames`` limits every batch, in pcap and pcapng."""
     frames = some_frames()
     for content in (pcap(frames), simple_pcapng(frames)):
         path = tmp_path / "capture"
@@ -66,8 +66,8 @@ def test_batches_are_no_longer_than_asked(max_frames: int, tmp_path: Path) -> No
         assert [len(batch) for batch in batches] == [min(max_frames, left) for left in rest]
 
 
-def test_a_batch_outlives_the_next_one(tmp_path: Path) -> None:
-    """Frames may be looked at after the file was read to its end and closed."""
+def test_batches_stay_valid(tmp_path: Path) -> None:
+    """Frames can be read after the whole file was read and closed."""
     frames = some_frames()
     path = tmp_path / "capture"
     path.write_bytes(pcap(frames))
@@ -77,13 +77,13 @@ def test_a_batch_outlives_the_next_one(tmp_path: Path) -> None:
 
 
 def test_linktype_without_its_flags(tmp_path: Path) -> None:
-    """The bits that announce a frame check sequence are not part of the link type."""
+    """The bits for the frame check sequence are not part of the link type."""
     frames = some_frames(3)
     assert read_bytes(tmp_path, pcap(frames, linktype=0x2400_0000 | LinkType.ETHERNET)) == (frames, "")
 
 
 def test_wirelen_is_never_less_than_caplen(tmp_path: Path) -> None:
-    """A record whose wire length is too small gets its captured length."""
+    """A record whose wire length is too small gets its captured length instead."""
     frames = [Frame(HTTP, START_NS, 0), Frame(HTTP, START_NS, len(HTTP) - 1)]
     expected = [frame._replace(wirelen=len(HTTP)) for frame in frames]
     assert read_bytes(tmp_path, pcap(frames)) == (expected, "")
@@ -91,12 +91,12 @@ def test_wirelen_is_never_less_than_caplen(tmp_path: Path) -> None:
 
 
 def test_pcap_without_frames(tmp_path: Path) -> None:
-    """A file header alone is a proper capture of nothing."""
+    """A file header alone is a valid capture without frames."""
     assert read_bytes(tmp_path, pcap([])) == ([], "")
 
 
 def test_pcap_from_a_pipe() -> None:
-    """What another program unpacks can be read from a pipe."""
+    """A capture can be read from a pipe, for instance from a program that decompresses it."""
     frames = some_frames()
     reader, writer = os.pipe()
     with os.fdopen(writer, "wb") as file:
@@ -107,7 +107,7 @@ def test_pcap_from_a_pipe() -> None:
 
 
 def test_pcap_cut_in_its_last_record(tmp_path: Path) -> None:
-    """Cut at any byte of its last record, a file gives the frames before, and then the record's offset."""
+    """A file cut at any byte of its last record gives the frames before it, and an error with the offset."""
     frames = some_frames(5)
     whole, before = pcap(frames), len(pcap(frames[:-1]))
     for size in range(before + 1, len(whole)):
@@ -118,14 +118,14 @@ def test_pcap_cut_in_its_last_record(tmp_path: Path) -> None:
 
 
 def test_pcap_cut_in_its_header(tmp_path: Path) -> None:
-    """So it is said when not even the file header is whole."""
+    """A file cut inside its header is reported as such."""
     for size in range(4, 24):
         assert "ends inside its file header" in read_bytes(tmp_path, pcap([])[:size])[1]
 
 
 @pytest.mark.parametrize("claim", [262_145, 0x7FFF_FFFF, 0xFFFF_FFFF])
 def test_pcap_damaged_in_a_length(claim: int, tmp_path: Path) -> None:
-    """A length that no frame has stops the reading, behind the frames before it."""
+    """A length too large for a frame is an error, after the frames before it."""
     frames = some_frames(4)
     content = pcap(frames[:2])
     damage = struct.pack("<IIII", 0, 0, claim, 60)
@@ -151,14 +151,14 @@ def test_pcap_damaged_in_a_length(claim: int, tmp_path: Path) -> None:
     ],
 )
 def test_foreign_files(content: bytes, advice: str, tmp_path: Path) -> None:
-    """What is no capture file is refused with what to do about it."""
+    """A file in another format is rejected with advice."""
     frames, error = read_bytes(tmp_path, content)
     assert frames == []
     assert advice in error
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
-    """A directory and a missing file are refused, with the path and the exit code of capture files."""
+    """A directory and a missing file are errors with the path and the exit code for capture files."""
     for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file")):
         with pytest.raises(CaptureFileError, match=f"{path}: {reason}") as caught:
             CaptureFile(path)
@@ -173,8 +173,8 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
         simple_pcapng([]) + struct.pack("<II", 6, 11),
     ],
 )
-def test_damage_does_not_take_up_memory(damage: bytes, tmp_path: Path) -> None:
-    """A length that cannot be is seen before so many bytes are read."""
+def test_damage_does_not_use_up_memory(damage: bytes, tmp_path: Path) -> None:
+    """An impossible length is detected before that many bytes are read."""
     path = tmp_path / "capture"
     path.write_bytes(damage + bytes(20 << 20))
     with CaptureFile(path) as file:
@@ -185,7 +185,7 @@ def test_damage_does_not_take_up_memory(damage: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [pcap, simple_pcapng])
 def test_long_frames_make_short_batches(write: Callable[..., bytes], tmp_path: Path) -> None:
-    """However many frames are asked for, a batch takes up few megabytes."""
+    """A batch needs a few megabytes at most, even if more frames were allowed."""
     path = tmp_path / "capture"
     path.write_bytes(write([Frame(bytes(262_144), START_NS, 262_144)] * 40))
     with CaptureFile(path) as file:
@@ -193,7 +193,7 @@ def test_long_frames_make_short_batches(write: Callable[..., bytes], tmp_path: P
 
 
 def test_random_damage(tmp_path: Path) -> None:
-    """A file damaged at random places gives frames or one line of complaint, nothing else."""
+    """A file damaged at random places gives frames or an error of one line, nothing else."""
     dice = random.Random(2)
     originals = (pcap(some_frames()), simple_pcapng(some_frames(), ">"))
     for number in range(600):
@@ -206,18 +206,18 @@ def test_random_damage(tmp_path: Path) -> None:
 @needs_tshark
 @pytest.mark.parametrize("write", [pcap, simple_pcapng])
 def test_agreement_with_tshark(write: Callable[..., bytes], tmp_path: Path) -> None:
-    """Wireshark sees the same times and lengths in the files of these tests."""
+    """Wireshark reads the same times and lengths from the files of these tests."""
     frames, _ = read_bytes(tmp_path, write(some_frames(), order=">"))
     assert len(frames) == 20
     assert lengths_and_times(frames) == shark(tmp_path / "capture")
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the reference captures are not here")
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the reference captures are missing")
 @pytest.mark.parametrize(
     ("name", "count"), [("sql_inject", 112), ("mining_common", 164), ("dnstun_cobalt_strike", 2086)]
 )
 def test_reference_captures(name: str, count: int) -> None:
-    """Captures of real attacks have as many frames as is known of them, and as Wireshark sees."""
+    """Captures of real attacks have the known number of frames, and match Wireshark."""
     frames, error = read(REFERENCE / f"{name}.pcap")
     assert (len(frames), error) == (count, "")
     if shutil.which("tshark"):
