@@ -4,6 +4,7 @@
 #   make test-deploy  the units on a Debian host in a container; the first run fetches one, in minutes
 #   make setup  the set-up alone
 #   make dashboards   Grafana's JSON anew, from ansible/dashboards
+#   make settings  docs/settings.md and the role's argument_specs.yml, from sensor/config/settings.py
 #   make bundle  dist/sensor-VERSION-ARCH-bundle.tar.gz: the sensor and all its Python packages, for ansible/
 
 SHELL := /bin/bash
@@ -19,7 +20,7 @@ DIST := dist
 # The Pythons of Debian 12, Ubuntu 24.04 and Debian 13.
 BUNDLE_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo dashboards bundle test test-deploy lint clean
+.PHONY: setup demo dashboards settings bundle test test-deploy lint clean
 
 setup: $(VENV)/.done
 
@@ -40,6 +41,9 @@ demo: setup
 
 dashboards: setup
 	cd ansible && exec ../$(PYTHON) -m dashboards
+
+settings: setup
+	exec $(PYTHON) -m sensor.config
 
 # The same sources and packages make the same file: what is deployed is known by its checksum.
 bundle: setup

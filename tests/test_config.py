@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sensor.config.settings import load_settings
+from sensor.config.loading import load_settings
 from sensor.errors import SettingsError
 
 

@@ -1,4 +1,4 @@
-"""What the roles say of their variables is so, and the example inventory is one that they take."""
+"""The roles describe their variables, and accept the example inventory."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ ROLES = ("sensor", "monitoring")
 
 
 def load(path: str) -> Any:
-    """A YAML file of the roles."""
+    """Return the content of a YAML file of the roles."""
     return yaml.safe_load((ANSIBLE / "roles" / path).read_text())
 
 
 def options(role: str) -> dict[str, dict[str, Any]]:
-    """The variables that a role says it has."""
+    """Return the variables that a role declares."""
     return dict(load(f"{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"])
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_variable_is_described_and_has_the_default_that_is_said(role: str) -> None:
-    """And no other is."""
+def test_every_variable_is_described_with_its_default(role: str) -> None:
+    """Specification and defaults have the same variables, with the same values."""
     assert {name: option["default"] for name, option in options(role).items()} == load(
         f"{role}/defaults/main.yml"
     )
@@ -39,24 +39,15 @@ def test_every_variable_is_described_and_has_the_default_that_is_said(role: str)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_defaults_are_of_their_types(role: str) -> None:
-    """As Ansible judges it."""
+def test_defaults_have_their_types(role: str) -> None:
+    """Ansible accepts the defaults."""
     result = ArgumentSpecValidator(options(role)).validate(load(f"{role}/defaults/main.yml"))
     assert result.error_messages == []
 
 
-def test_settings_mean_what_the_program_says() -> None:
-    """In its words, and in its order."""
-    described = options("sensor")["sensor_settings"]["options"]
-    fields = {name: field for name, field in Settings.model_fields.items() if name != "interface"}
-    words = {name: " ".join(str(field.description).split()) for name, field in fields.items()}
-    assert list(described) == list(words)
-    assert {name: option["description"] for name, option in described.items()} == words
-
-
 @pytest.fixture(scope="module")
 def inventory(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The variables of each host of the example inventory."""
+    """Return the variables of each host in the example inventory."""
     command = [Path(sys.executable).with_name("ansible-inventory"), "--list"]
     environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path_factory.mktemp("ansible"))}
     done = subprocess.run(
@@ -69,10 +60,10 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     ("host", "role"),
     [("probe1.example", "sensor"), ("probe2.example", "sensor"), ("watch.example", "monitoring")],
 )
-def test_the_roles_take_the_example_inventory(
+def test_the_roles_accept_the_example_inventory(
     inventory: dict[str, dict[str, Any]], host: str, role: str
 ) -> None:
-    """And the program takes its settings."""
+    """The program accepts the settings in it, too."""
     given = {name: value for name, value in inventory[host].items() if name.startswith(f"{role}_")}
     assert given
     assert ArgumentSpecValidator(options(role)).validate(given).error_messages == []

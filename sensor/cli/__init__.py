@@ -1,4 +1,4 @@
-"""The commands, a module for each group of them; errors become one line and an exit code."""
+"""The commands of ``sensor``, a module each; errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ import click
 
 from sensor import DISTRIBUTION
 from sensor.cli.bench import bench_group
-from sensor.cli.bench_replay import compare_command, read_file_command, replay_command
+from sensor.cli.bench_compare import compare_command
+from sensor.cli.bench_read import read_file_command
+from sensor.cli.bench_replay import replay_command
 from sensor.cli.config import config_group
 from sensor.cli.doctor import doctor_command
 from sensor.cli.evidence import evidence_group
-from sensor.cli.read import read_command, run_command
+from sensor.cli.read import read_command
 from sensor.cli.rules import rules_group
+from sensor.cli.rules_explain import explain_command
+from sensor.cli.rules_plan import plan_command
 from sensor.cli.rules_reload import reload_command
-from sensor.cli.serve import serve_command, token_group
+from sensor.cli.rules_stats import stats_command
+from sensor.cli.run import run_command
+from sensor.cli.serve import serve_command
 from sensor.cli.status import status_command
+from sensor.cli.token import token_group
 from sensor.errors import SensorError
 from sensor.log import log_to_stderr, print_error
 
@@ -25,26 +32,30 @@ from sensor.log import log_to_stderr, print_error
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name=DISTRIBUTION)
 def cli() -> None:
-    """Watch a mirror port and keep exactly the packets that hit a rule."""
+    """Watch a mirror port and keep exactly the packets that match a rule."""
 
 
-cli.add_command(run_command)
-cli.add_command(read_command)
-cli.add_command(rules_group)
-cli.add_command(bench_group)
-for command in (replay_command, read_file_command, compare_command):
+for command in (compare_command, read_file_command, replay_command):
     bench_group.add_command(command)
-cli.add_command(evidence_group)
-rules_group.add_command(reload_command)
-cli.add_command(status_command)
-cli.add_command(config_group)
-cli.add_command(doctor_command)
-cli.add_command(serve_command)
-cli.add_command(token_group)
+for command in (explain_command, plan_command, reload_command, stats_command):
+    rules_group.add_command(command)
+for command in (
+    bench_group,
+    config_group,
+    doctor_command,
+    evidence_group,
+    read_command,
+    rules_group,
+    run_command,
+    serve_command,
+    status_command,
+    token_group,
+):
+    cli.add_command(command)
 
 
 def main() -> None:
-    """Run a command; every error a user can mend becomes one line and its exit code."""
+    """Run a command; print an error that the user can fix as one line, and exit with its code."""
     log_to_stderr()
     try:
         sys.exit(cli.main(standalone_mode=False))

@@ -13,79 +13,95 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from sensor.cli.bench_output import judged_lines, kernel_lines, match_lines, ring_lines, store_lines
-from sensor.config.settings import load_settings
+from sensor.cli.bench_output import decision_lines, kernel_lines, match_lines, ring_lines, store_lines
+from sensor.cli.setting_options import setting_options
+from sensor.config.loading import load_settings
 
-QUICK_PIECES = 100_000
+QUICK_ITEMS = 100_000
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
-_PATH = click.Path(path_type=Path)
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_QUICK = click.option("--quick", is_flag=True, help="A rough answer within a minute.")
-_RULES = click.option("--rules", type=_PATH, help="Directory of the rule files.  [our own]")
+_QUICK = click.option("--quick", is_flag=True, help="Measure roughly, within a minute.")
 
 
 @click.group("bench")
 def bench_group() -> None:
-    """Measure on this machine."""
+    """Measure the speed of sensor on this machine."""
 
 
 @bench_group.command("kernel")
-@_RULES
-@click.option("--capture", type=_PATH, help="Instead: which of this file's frames reach Python.")
+@setting_options("bench kernel", config=False)
+@click.option(
+    "--capture",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instead of measuring, show which frames of this capture file are candidates.",
+)
 @_QUICK
 @_AS_JSON
 def kernel_command(rules: Path | None, capture: Path | None, quick: bool, as_json: bool) -> None:
-    """What the kernel spends on a frame that it ignores, beside xdp-filter on the same frame."""
-    from sensor.bench.kernel import judge, measure
+    """Measure the kernel's time per ignored frame, beside xdp-filter on the same frame."""
+    from sensor.bench.kernel import measure
+    from sensor.bench.prefilter_decisions import count_decisions
 
     directory = _rules_directory(rules)
     if capture:
-        _show(judge(directory, capture), as_json, judged_lines)
+        _show(count_decisions(directory, capture), as_json, decision_lines)
     else:
-        _show(measure(directory, quick=quick, step=_tell), as_json, kernel_lines)
+        _show(measure(directory, quick=quick, step=_show_step), as_json, kernel_lines)
 
 
 @bench_group.command("ring")
-@_RULES
+@setting_options("bench ring", config=False)
 @_QUICK
 @_AS_JSON
 def ring_command(rules: Path | None, quick: bool, as_json: bool) -> None:
-    """How fast candidates come through the rings, beside BCC's reader, and on through the matcher.
+    """Measure how fast candidates are read from the rings, beside BCC's reader, and matched.
 
-    Sends frames inside the kernel, in a network namespace of its own.
+    Sends frames inside the kernel, in a private network namespace.
     """
     from sensor.bench.ring import measure
 
-    _show(measure(_rules_directory(rules), quick=quick, step=_tell), as_json, ring_lines)
+    _show(measure(_rules_directory(rules), quick=quick, step=_show_step), as_json, ring_lines)
 
 
 @bench_group.command("match")
-@_RULES
+@setting_options("bench match", config=False)
 @_QUICK
 @_AS_JSON
 def match_command(rules: Path | None, quick: bool, as_json: bool) -> None:
-    """What matching costs a candidate, with the rules and unless quick with ten times as many."""
+    """Measure the cost of matching per candidate, also with ten times as many rules unless --quick."""
     from sensor.bench.match import measure
 
-    _show(measure(_rules_directory(rules), quick=quick, step=_tell), as_json, match_lines)
+    _show(measure(_rules_directory(rules), quick=quick, step=_show_step), as_json, match_lines)
 
 
 @bench_group.command("store")
 @click.option(
-    "--pieces", type=click.IntRange(1000), default=10_000_000, help="Evidence to write.  [10 million]"
+    "--pieces",
+    type=click.IntRange(1000),
+    default=10_000_000,
+    metavar="NUMBER",
+    help="Number of evidence items to write.  [default: 10 million]",
 )
-@click.option("--quick", is_flag=True, help=f"Only {QUICK_PIECES:,} pieces: a rough answer within a minute.")
-@click.option("--directory", type=_DIRECTORY, help="Where to write; 0.7 KB a piece.  [/tmp]")
+@click.option(
+    "--quick", is_flag=True, help=f"Write only {QUICK_ITEMS:,} items: measure roughly, within a minute."
+)
+@click.option(
+    "--directory",
+    type=_DIRECTORY,
+    metavar="DIRECTORY",
+    help="Directory to write to, 0.7 KB per item.  [default: /tmp]",
+)
 @_AS_JSON
 def store_command(pieces: int, quick: bool, directory: Path | None, as_json: bool) -> None:
-    """Write evidence with its index, find some of it again, and say how fast that was.
+    """Measure how fast evidence is written, indexed and found again.
 
-    What is written is deleted in the end.
+    The evidence is deleted at the end.
     """
     from sensor.bench.store import measure
 
-    count = QUICK_PIECES if quick else pieces
+    count = QUICK_ITEMS if quick else pieces
     terminal = Console(stderr=True)
     with (
         tempfile.TemporaryDirectory(prefix="sensor-bench-", dir=directory) as temporary,
@@ -100,9 +116,9 @@ def _rules_directory(rules: Path | None) -> Path:
     return load_settings({"rules": rules}).rules
 
 
-def _tell(what: str) -> None:
+def _show_step(description: str) -> None:
     if sys.stderr.isatty():
-        click.echo(f"{what} ...", err=True)
+        click.echo(f"{description} ...", err=True)
 
 
 def _show(found: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Iterator[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What ``sensor bench`` prints: a measurement's JSON object as lines of text."""
+"""Output of ``sensor bench``: the JSON object of a measurement as lines of text."""
 
 from __future__ import annotations
 
@@ -7,20 +7,50 @@ from typing import Any
 
 Found = dict[str, Any]
 
+_MATCHED_RATE_COUNTS = {
+    "sent": "sent",
+    "lost_on_wire": "lost on the wire",
+    "seen": "seen by the kernel program",
+    "ignored": "ignored",
+    "lost_in_ring": "lost in the ring",
+    "read": "read",
+    "undecodable": "undecodable",
+    "unmatched": "unmatched",
+    "matched": "matched",
+}
+_STORE_TITLES = {
+    "pieces": "evidence items written",
+    "pieces_per_second": "items per second of CPU time",
+    "pieces_per_second_wall": "items per second of wall-clock time",
+    "index_bytes_per_piece": "index bytes per item",
+    "memory_mib": "memory in MiB",
+    "first_tenth": "after the first tenth",
+    "end": "at the end",
+    "lookup_ms": "look up a packet by its time, in ms",
+    "http_lookup_ms": "the same through the API",
+    "scan_ms": "the same without the index",
+    "scan_to_lookup": "time without the index / with it",
+    "first_page_ms": "first page of a search, in ms",
+    "histogram_ms": "histogram of the day, in ms",
+    "p50": "median",
+    "p99": "99th percentile",
+}
+
 
 def kernel_lines(found: Found) -> Iterator[str]:
-    """Print a table of the kinds of frames, and what the maps take."""
+    """Yield a table of the kinds of frames, and the memory of the maps."""
     yield from _machine(found)
-    yield f"median of {found['rounds']} rounds of {found['runs_a_round']:,} runs each; caches are warm"
+    yield f"median of {found['rounds']} rounds of {found['runs_a_round']:,} runs each, with warm caches"
     yield ""
-    yield f"{'frame':<14}{'ended as':<22}{'ns':>6}{'xdp-filter':>12}{'ratio':>8}"
+    yield f"{'frame':<14}{'result':<22}{'ns':>6}{'xdp-filter':>12}{'ratio':>8}"
     for row in found["kinds"]:
-        rival = _or_dash(row["xdp_filter_ns"], ".0f"), _or_dash(row["ratio_to_xdp_filter"], ".2f")
-        yield f"{row['kind']:<14}{row['bucket']:<22}{row['ns']:>6.0f}{rival[0]:>12}{rival[1]:>8}"
+        baseline, ratio = _or_dash(row["xdp_filter_ns"], ".0f"), _or_dash(row["ratio_to_xdp_filter"], ".2f")
+        kind, result = row["kind"].replace("_", " "), _reason(row["bucket"].removeprefix("ignored_"))
+        yield f"{kind:<14}{result:<22}{row['ns']:>6.0f}{baseline:>12}{ratio:>8}"
     ratio = _or_dash(found["median_ratio_to_xdp_filter"], ".2f")
     yield f"{'median':<36}{found['median_ns']:>6.0f}{ratio:>20}"
-    yield f"{'a candidate, up to its submission':<36}{found['candidate_ns']:>6.0f}"
-    yield f"{'an empty program (in all of these)':<36}{found['empty_program_ns']:>6.0f}"
+    yield f"{'candidate, until it is submitted':<36}{found['candidate_ns']:>6.0f}"
+    yield f"{'empty program, part of all figures':<36}{found['empty_program_ns']:>6.0f}"
     if found["xdp_filter_absent"]:
         yield found["xdp_filter_absent"]
     yield ""
@@ -28,34 +58,34 @@ def kernel_lines(found: Found) -> Iterator[str]:
     yield f"maps: {memory['bytes'] / 2**20:,.1f} MiB with {memory['flows']:,} flows"
     for name, size in memory["maps"].items():
         yield f"    {name:<14}{size / 2**20:>10,.2f} MiB"
-    yield "with as many flows:"
+    yield "maps by size of the flow table:"
     for flows, size in memory["bytes_by_flows"].items():
-        yield f"    {int(flows):<14,}{size / 2**20:>10,.2f} MiB"
+        yield f"    {int(flows):>9,} flows {size / 2**20:>8,.2f} MiB"
 
 
-def judged_lines(found: Found) -> Iterator[str]:
-    """Print how many frames of a capture reach Python, and why the others do not."""
+def decision_lines(found: Found) -> Iterator[str]:
+    """Yield how many frames of a capture are candidates, and why the others are not."""
     total = max(found["frames"], 1)
     yield f"{found['frames']:,} frames of {found['capture']}"
-    yield f"    {'reach Python':<24}{found['candidates']:>12,}{found['candidates'] / total:>8.1%}"
+    yield f"    {'candidates, read by Python':<28}{found['candidates']:>12,}{found['candidates'] / total:>8.1%}"
     for reason, count in found["ignored"].items():
-        yield f"    {'ignored: ' + reason.replace('_', ' '):<24}{count:>12,}{count / total:>8.1%}"
+        yield f"    {_reason(reason):<28}{count:>12,}{count / total:>8.1%}"
     if found["too_long"]:
-        yield f"    {found['too_long']:,} more are too long to be tried this way"
+        yield f"    {found['too_long']:,} more frames are too long to be tested"
 
 
 def ring_lines(found: Found) -> Iterator[str]:
-    """Print what reading costs, and the rates without loss."""
+    """Yield the cost of reading, and the rates without loss."""
     yield from _machine(found)
-    yield f"frames of {found['frame_bytes']} bytes that hit no rule; the machine that reads sends them, too"
+    yield f"frames of {found['frame_bytes']} bytes that match no rule; the same machine sends and reads"
     reading = found["reading"]
     yield ""
-    yield f"reading {reading['records_waiting']:,} records that wait, us of CPU a record:"
+    yield f"reading {reading['records_waiting']:,} waiting records, CPU time per record in us:"
     yield f"    {'sensor':<12}{_figure(reading['cpu_us_a_record'], '.3f')}"
     yield f"    {'BCC':<12}{_figure(reading['bcc_cpu_us_a_record'], '.3f')}"
     yield f"    {'ratio':<12}{_figure(reading['ratio_to_bcc'], '.3f')}"
-    yield "reading while frames arrive as fast as they can be sent:"
-    titles = ("offered/s", "read/s", "sent", "lost on wire", "lost in ring", "us/record")
+    yield "reading while frames are sent as fast as possible:"
+    titles = ("frames/s sent", "read/s", "frames sent", "lost on wire", "lost in ring", "us/record")
     yield f"    {'':<12}" + "".join(f"{title:>14}" for title in titles)
     for row in reading["live"]:
         rates = (row[name]["median"] for name in ("offered_per_second", "delivered_per_second"))
@@ -64,44 +94,48 @@ def ring_lines(found: Found) -> Iterator[str]:
         yield f"    {row['reader']:<12}{numbers}{row['cpu_us_a_record']['median']:>14.3f}"
     for row in found["through_match"]:
         yield ""
-        yield from _through(row)
+        yield from _matched_rate_lines(row)
 
 
-def _through(row: Found) -> Iterator[str]:
-    without = "the highest rate without loss" if row["is_without_loss"] else "never without loss"
-    yield f"through the matcher, workers: {row['workers']}, {without}:"
-    yield f"    {'offered/s':<24}{_figure(row['offered_per_second'], ',.0f')}"
-    yield f"    {'matched against all/s':<24}{_figure(row['through_per_second'], ',.0f')}"
-    for stage in ("sent", "lost_on_wire", "seen", "ignored", "lost_in_ring", "read", "undecodable"):
-        yield f"    {stage.replace('_', ' '):<24}{row[stage]:,}"
-    yield f"    {'unmatched, matched':<24}{row['unmatched']:,}, {row['matched']:,}"
-    for who, cost in row["cpu_us_a_frame"].items():
-        yield f"    {who.replace('_', ' ') + ', us':<24}{_figure(cost, '.3f')}"
+def _matched_rate_lines(row: Found) -> Iterator[str]:
+    workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
+    rate = "highest rate without loss" if row["is_without_loss"] else "frames were lost at every rate"
+    yield f"matching with {workers}, {rate}:"
+    yield f"    {'frames/s sent':<34}{_figure(row['offered_per_second'], ',.0f')}"
+    yield f"    {'frames/s matched with all rules':<34}{_figure(row['through_per_second'], ',.0f')}"
+    yield "    frames:"
+    for name, title in _MATCHED_RATE_COUNTS.items():
+        yield f"        {title:<26}{row[name]:,}"
+    yield "    CPU time per frame in us:"
+    for process, cost in row["cpu_us_a_frame"].items():
+        yield f"        {process.replace('_', ' '):<26}{_figure(cost, '.3f')}"
     unpaced = row["unpaced"]
-    yield "    as fast as frames can be sent:"
-    for name, value in unpaced.items():
-        yield f"        {name.replace('_', ' ').replace(' per second', '/s'):<20}{value:,}"
+    yield "    when sent as fast as possible:"
+    yield f"        {'frames/s sent':<26}{unpaced['offered_per_second']:,}"
+    yield f"        {'frames/s matched':<26}{unpaced['through_per_second']:,}"
+    yield f"        {'lost on the wire':<26}{unpaced['lost_on_wire']:,}"
+    yield f"        {'lost in the ring':<26}{unpaced['lost_in_ring']:,}"
 
 
 def match_lines(found: Found) -> Iterator[str]:
-    """Print a table for each rule set."""
+    """Yield a table for each rule set."""
     yield from _machine(found)
-    yield f"payloads of {found['payload_bytes']} bytes, us of CPU a candidate: the least of many rounds"
-    for one in found["sets"]:
+    yield f"payloads of {found['payload_bytes']} bytes; CPU time per candidate in us, the least of many rounds"
+    for rule_set in found["sets"]:
         yield ""
-        yield f"{one['rules']:,} rules, compiled in {one['compile_s']} s to {one['database_mib']} MiB"
-        names = [name for name in next(iter(one["payloads"].values())) if not name.startswith("ratio_")]
+        yield f"{rule_set['rules']:,} rules, compiled in {rule_set['compile_s']} s to {rule_set['database_mib']} MiB"
+        names = [name for name in next(iter(rule_set["payloads"].values())) if not name.startswith("ratio_")]
         yield f"    {'':<13}" + "".join(f"{name.removesuffix('_us'):>9}" for name in names)
-        for kind, costs in one["payloads"].items():
+        for kind, costs in rule_set["payloads"].items():
             yield f"    {kind:<13}" + "".join(f"{costs[name]:>9g}" for name in names)
 
 
 def store_lines(found: Found, indent: str = "") -> Iterator[str]:
-    """Print every figure with its name."""
+    """Yield every figure with its name."""
     if not indent:
         yield from _machine(found)
     for name, value in found.items():
-        title = f"{indent}{name.replace('_', ' ')}"
+        title = indent + _STORE_TITLES.get(name, name)
         if name == "machine":
             continue
         if isinstance(value, dict):
@@ -114,7 +148,12 @@ def store_lines(found: Found, indent: str = "") -> Iterator[str]:
 def _machine(found: Found) -> Iterator[str]:
     where = found["machine"]
     yield f"{where['cpu']}, {where['cpus']} CPUs, Linux {where['kernel']}, Python {where['python']}"
-    yield f"busy with others: {where['busy_with_others_percent']} % (above some percent, figures are rough)"
+    busy = where["busy_with_others_percent"]
+    yield f"other programs keep the machine {busy} % busy; above a few percent, figures are rough"
+
+
+def _reason(bucket: str) -> str:
+    return f"ignored: {bucket.replace('_', ' ')}"
 
 
 def _figure(figure: Found, form: str) -> str:

@@ -1,4 +1,4 @@
-"""``sensor config``: where each setting comes from, what is wrong with them, and a file to start with."""
+"""``sensor config``: show, check and create a settings file."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from pathlib import Path
 
 import click
 
-from sensor.config.settings import Settings, load_settings, read_given
-from sensor.config.template import template, toml
+from sensor.cli.setting_options import config_option
+from sensor.config.definitions import toml
+from sensor.config.loading import load_settings, read_given
+from sensor.config.settings import Settings
+from sensor.config.template import template
 from sensor.errors import SettingsError
-
-_PATH = click.Path(path_type=Path)
-
-_config = click.option("--config", type=_PATH, help="Settings file (TOML).  [$SENSOR_CONFIG]")
 
 
 @click.group("config")
 def config_group() -> None:
-    """Show, check and begin a settings file."""
+    """Show, check and create a settings file."""
 
 
 @config_group.command("show")
-@_config
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show_command(config: Path | None, as_json: bool) -> None:
-    """Print every setting's value and where it comes from: default, file or variable.
+    """Show the value of every setting and where it comes from: default, file or variable.
 
-    Flags of other commands win over all of them.
+    The flags of the other commands override all three.
     """
     settings = load_settings({}, config)
     given = read_given(config)
@@ -43,25 +42,25 @@ def show_command(config: Path | None, as_json: bool) -> None:
 
 
 @config_group.command("check")
-@_config
+@config_option
 def check_command(config: Path | None) -> None:
-    """Print every fault of the settings, a line each, and exit with 2; or `ok`."""
-    from sensor.doctor.setting_faults import config_faults, unknown_variables  # brings much of what it checks
+    """Print every fault in the settings and exit with 2, or print `ok`."""
+    from sensor.doctor.setting_faults import find_faults, misspelt_variables  # slow to load
 
-    for doubt in unknown_variables():
-        click.echo(doubt, err=True)
-    faults = list(config_faults(config))
+    for warning in misspelt_variables():
+        click.echo(warning, err=True)
+    faults = list(find_faults(config))
     click.echo("\n".join(faults) or "ok")
     if faults:
         sys.exit(SettingsError.exit_code)
 
 
 @config_group.command("init")
-@click.argument("path", required=False, type=_PATH)
+@click.argument("path", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 def init_command(path: Path | None) -> None:
-    """Write a settings file with every setting explained and commented out; never over another file.
+    """Create a settings file with every setting explained and commented out.
 
-    Without PATH it is printed.
+    Never overwrites a file. Without FILE, print the settings instead.
     """
     if path is None:
         click.echo(template(), nl=False)
@@ -70,6 +69,6 @@ def init_command(path: Path | None) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(template())
     except FileExistsError as error:
-        raise SettingsError(f"{path}: is there already, and is not overwritten; name another file") from error
+        raise SettingsError(f"{path}: already exists and is not overwritten; name another file") from error
     except OSError as error:
         raise SettingsError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""``sensor doctor``: is this host fit for capturing, and what has to be done?"""
+"""``sensor doctor``: checks whether this host is ready to capture, and says what to do."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sensor.cli.read import run_command
-from sensor.config.settings import load_settings
+from sensor.cli.setting_options import setting_options
+from sensor.config.loading import load_settings
 from sensor.errors import SensorError
 
 if TYPE_CHECKING:
-    from sensor.doctor.examination import Ran
+    from sensor.doctor.examination import AppliedFix
     from sensor.finding import Finding
 
 _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
-_OF_RUN = [one for one in run_command.params if one.name not in ("interface", "as_json", "duration")]
 
 
-@click.command("doctor", params=_OF_RUN)
-@click.argument("interface", nargs=-1, metavar="[IFACE...]")
-@click.option("--disk", is_flag=True, help="Try the evidence's disk: 64 MiB are written, and removed again.")
-@click.option("--fix", is_flag=True, help="Mend what takes nothing from anybody, and look again.")
-@click.option("--quiet", is_flag=True, help="Print warnings and errors alone.")
+@click.command("doctor")
+@click.argument("interface", nargs=-1, metavar="[INTERFACE]...")
+@setting_options("doctor")
+@click.option("--disk", is_flag=True, help="Test the evidence disk: write 64 MiB, and delete them again.")
+@click.option("--fix", is_flag=True, help="Apply the safe fixes, then check again.")
+@click.option("--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor_command(
     interface: tuple[str, ...],
@@ -38,41 +38,41 @@ def doctor_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Look at kernel, ports, disk, memory, rules and addresses, with the settings of `sensor run`.
+    """Check whether this host is ready for `sensor run`, with the same settings.
 
-    Says of each what is wrong, why it matters, and the command that mends it. Exits with 1 where there is
-    an error: nothing would be captured, or evidence be kept. It captures nothing, and needs no root, but
-    sees less without.
+    Checks kernel, interfaces, disk, memory, rules and addresses. For each problem it prints what is wrong,
+    why it matters, and the command that fixes it. Exits with 1 if there is an error, that is, if nothing
+    could be captured or kept. It captures nothing, and works without root, but then it sees less.
     """
-    from sensor.doctor.examination import examine, mend  # takes a while to import, and nothing else needs it
+    from sensor.doctor.examination import apply_safe_fixes, examine  # slow to load
 
     settings = load_settings({**flags, "interface": interface or None}, config)
-    logging.disable(logging.WARNING)  # of the rules: findings say it
+    logging.disable(logging.WARNING)  # findings repeat what loading the rules logs
     try:
         findings = list(examine(settings, disk=disk))
-        ran = list(mend(findings)) if fix else []
-        if ran:
+        applied = list(apply_safe_fixes(findings)) if fix else []
+        if applied:
             findings = list(examine(settings, disk=disk))
     finally:
         logging.disable(logging.NOTSET)
     if as_json:
-        click.echo(json.dumps(_object(findings, ran)))
+        click.echo(json.dumps(_object(findings, applied)))
     else:
-        _print(findings, ran, quiet=quiet)
+        _print(findings, applied, quiet=quiet)
     if any(finding.level == "error" for finding in findings):
         sys.exit(SensorError.exit_code)
 
 
-def _object(findings: list[Finding], ran: list[Ran]) -> dict[str, Any]:
+def _object(findings: list[Finding], applied: list[AppliedFix]) -> dict[str, Any]:
     return {
         "findings": [dataclasses.asdict(finding) for finding in findings],
-        "ran": [one._asdict() for one in ran],
+        "ran": [one._asdict() for one in applied],
     }
 
 
-def _print(findings: list[Finding], ran: list[Ran], *, quiet: bool) -> None:
-    """Print a line each, and what to do in a line of its own, from which a command can be copied."""
-    for one in ran:
+def _print(findings: list[Finding], applied: list[AppliedFix], *, quiet: bool) -> None:
+    """Print a line per finding, and the remedy on a line of its own, so that commands can be copied."""
+    for one in applied:
         click.echo(one)
     for finding in findings:
         if quiet and finding.level in ("ok", "note"):

@@ -1,4 +1,4 @@
-"""``sensor evidence``: find, show, export, verify and index what was kept."""
+"""``sensor evidence``: find, show, export, verify and index evidence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from sensor.cli.evidence_filters import filters, time_us
 from sensor.cli.evidence_output import layer_objects, stored_line, stored_lines
-from sensor.config.settings import load_settings
+from sensor.cli.setting_options import setting_options
+from sensor.config.loading import load_settings
 from sensor.errors import EvidenceError
 from sensor.evidence.export import Container, encoded
 from sensor.evidence.json_object import stored_object
@@ -23,27 +24,33 @@ from sensor.evidence.verify import verify
 from sensor.reindex import reindex
 
 _PATH = click.Path(path_type=Path)
-_config = click.option("--config", type=_PATH, help="Settings file (TOML).")
-_evidence = click.option("--evidence", type=_PATH, help="Directory of the evidence files.  [/data/cap]")
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_devid = click.option("--devid", type=click.IntRange(0), help="Only of this device.  [any]")
+_devid = click.option(
+    "--devid", type=click.IntRange(0), metavar="NUMBER", help="Only this device.  [default: all devices]"
+)
 _PAGE = 500
 _CONTAINERS: dict[str, Container] = {".pcap": "pcap", ".pcapng": "pcapng"}
 
 
 @click.group("evidence")
 def evidence_group() -> None:
-    """Find, show, export and check the packets that were kept."""
+    """Find, show, export and verify evidence."""
 
 
 @evidence_group.command("list")
 @filters
-@click.option("--limit", type=click.IntRange(1), default=50, help="So many at most.  [50]")
-@_evidence
-@_config
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    metavar="NUMBER",
+    help="Largest number of items to list.",
+)
+@setting_options("evidence list")
 @_json
 def list_command(query: Query, limit: int, evidence: Path | None, config: Path | None, as_json: bool) -> None:
-    """List evidence, the newest first; with --json one object a line."""
+    """List evidence, newest first; with --json, one object per line."""
     index = _index(evidence, config)
     cursor = None
     while limit:
@@ -59,20 +66,19 @@ def list_command(query: Query, limit: int, evidence: Path | None, config: Path |
 @evidence_group.command("show")
 @click.argument("moment", type=time_us, metavar="TIME")
 @_devid
-@_evidence
-@_config
+@setting_options("evidence show")
 @_json
 def show_command(
     moment: int, devid: int | None, evidence: Path | None, config: Path | None, as_json: bool
 ) -> None:
-    """Show every packet of one microsecond: what it hit, and its bytes.
+    """Show every packet of one microsecond: its matches, headers and bytes.
 
-    TIME is like 2023-06-18T07:47:23.000123 (UTC), or microseconds since 1970.
+    TIME is a time such as 2023-06-18T07:47:23.000123 (UTC), or a number of microseconds since 1970.
     """
     index = _index(evidence, config)
     found = index.lookup(moment, devid)
     if not found:
-        raise EvidenceError(f"there is no evidence of {moment}; sensor evidence list shows what there is")
+        raise EvidenceError(f"there is no evidence at {moment}; sensor evidence list shows what there is")
     for number, stored in enumerate(found):
         frame = index.record(stored).frame
         if as_json:
@@ -85,22 +91,22 @@ def show_command(
 @evidence_group.command("export")
 @click.argument("file", type=_PATH, metavar="FILE")
 @filters
-@_evidence
-@_config
+@setting_options("evidence export")
 def export_command(file: Path, query: Query, evidence: Path | None, config: Path | None) -> None:
-    """Write evidence into FILE, the oldest first: pcap, or pcapng with the rules as comments by its ending.
+    """Write evidence to a .pcap or .pcapng file, oldest first.
 
-    FILE is replaced when it is complete, not before.
+    In a pcapng file, each packet has its rules as a comment. An existing FILE is replaced only when the
+    export is complete.
     """
     container = _CONTAINERS.get(file.suffix)
     if container is None:
-        raise click.BadParameter(f"{file} ends in neither .pcap nor .pcapng", param_hint="FILE")
+        raise click.BadParameter(f"{file} does not end in .pcap or .pcapng", param_hint="FILE")
     index = _index(evidence, config)
     items = index.iterate(query)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with partial.open("wb") as output:
-            for packets, chunk in enumerate(encoded(items, container)):  # noqa: B007 - the first is none
+            for packets, chunk in enumerate(encoded(items, container)):  # noqa: B007 - the first chunk has none
                 output.write(chunk)
         partial.replace(file)
     except OSError as error:
@@ -112,13 +118,12 @@ def export_command(file: Path, query: Query, evidence: Path | None, config: Path
 
 @evidence_group.command("verify")
 @_devid
-@_evidence
-@_config
+@setting_options("evidence verify")
 @_json
 def verify_command(devid: int | None, evidence: Path | None, config: Path | None, as_json: bool) -> None:
-    """Check that every file is readable, every packet in the index, and everything in the index there.
+    """Verify that files and index agree, and that all of them can be read.
 
-    Prints what is not; exits with 6 where there is anything.
+    Prints each fault. Exits with 6 if there are any.
     """
     index = _index(evidence, config)
     faults = packets = files = 0
@@ -138,17 +143,12 @@ def verify_command(devid: int | None, evidence: Path | None, config: Path | None
 
 
 @evidence_group.command("reindex")
-@click.option("--devid", type=int, help="Device number.  [3]")
-@click.option("--rules", type=_PATH, help="Directory of the rule files.  [our own]")
-@click.option("--lenient", is_flag=True, default=None, help="Skip faulty rules instead of refusing all.")
-@click.option("--profile", help="As for run.  [default]")
-@_evidence
-@_config
+@setting_options("evidence reindex")
 def reindex_command(config: Path | None, **flags: Any) -> None:
-    """Build the index anew from the evidence files, with the rules as they are now.
+    """Rebuild the index from the evidence files, with the current rules.
 
-    What files cannot tell is lost: interface names; what rules said that have changed since; and that
-    a rule's hit did not count because of what was known of the flow.
+    The files do not hold everything, so this loses: interface names; matches of rules that have changed
+    since; and which matches did not count because of earlier packets of the flow.
     """
     settings = load_settings(flags, config)
     columns = (TextColumn("indexing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -156,11 +156,11 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("", total=None)
         packets = reindex(settings, lambda done, total: progress.update(task, completed=done, total=total))
-    click.echo(f"{packets} packets indexed; interface names are not in the files", err=True)
+    click.echo(f"{packets} packets indexed; interface names are lost, the files do not hold them", err=True)
 
 
 def _index(evidence: Path | None, config: Path | None) -> EvidenceSearch:
     directory = load_settings({"evidence": evidence}, config).evidence
     if not directory.is_dir():
-        raise EvidenceError(f"there is no evidence directory {directory}; name it with --evidence")
+        raise EvidenceError(f"{directory}: there is no such evidence directory; name one with --evidence")
     return EvidenceSearch(directory)

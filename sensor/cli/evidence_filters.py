@@ -1,4 +1,4 @@
-"""Flags that say which evidence is meant, the same for every command."""
+"""Flags that select evidence, the same for every command."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from sensor.evidence.search import Query
 from sensor.model import RULE_CLASSES
 from sensor.protocols import TRANSPORT_NAMES, protocol_number
 
+_PROTOCOLS = ", ".join(TRANSPORT_NAMES.values()).lower()
 _LATEST_US = (1 << 32) * 1_000_000
 
 
 def time_us(text: str) -> int:
-    """Return microseconds since the epoch: TEXT is that number, or ISO 8601, UTC unless it says otherwise.
+    """Parse a time and return it as microseconds since the epoch.
 
-    Raises ``click.BadParameter``.
+    The text is that number, or an ISO 8601 time, in UTC if it has no offset.
+
+    Raises:
+        click.BadParameter: the text is neither.
     """
     if re.fullmatch("[0-9]{1,18}", text, re.ASCII):
         return min(int(text), _LATEST_US)
@@ -29,7 +33,7 @@ def time_us(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise click.BadParameter(
-            f"{text!r} is no time; write it like 2023-06-18T07:47:23.000123, or in microseconds since 1970"
+            f"{text!r} is not a time; write it as 2023-06-18T07:47:23.000123, or in microseconds since 1970"
         ) from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     since_epoch = moment - datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,32 +44,61 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text, strict=False)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no address and no network") from error
+        raise click.BadParameter(f"{text!r} is not an IP address or network") from error
 
 
 def _protocol(text: str) -> int:
     number = protocol_number(text)
     if number is None:
-        names = ", ".join(TRANSPORT_NAMES.values()).lower()
-        raise click.BadParameter(f"{text!r} is not a protocol: give {names}, or a number up to 255")
+        raise click.BadParameter(f"{text!r} is not a protocol; use {_PROTOCOLS}, or a number up to 255")
     return number
 
 
 _FILTERS = (
-    click.option("--since", "since_us", type=time_us, metavar="TIME", help="Not older than this."),
-    click.option("--until", "until_us", type=time_us, metavar="TIME", help="Older than this."),
-    click.option("--devid", type=click.IntRange(0), help="Of this device.  [any]"),
-    click.option("--network", type=_network, metavar="ADDRESS[/PREFIX]", help="From or to there."),
-    click.option("--port", type=click.IntRange(0, 65535), help="From or to this port."),
-    click.option("--protocol", type=_protocol, help="Name or number."),
-    click.option("--class", "rule_class", type=click.Choice(RULE_CLASSES), help="A rule of this class hit."),
-    click.option("--rule", "rule_id", type=int, metavar="ID", help="This rule hit."),
-    click.option("--text", type=payload, help="In the payload, in either case; escapes as for rules test."),
+    click.option("--since", "since_us", type=time_us, metavar="TIME", help="Only packets from this time on."),
+    click.option("--until", "until_us", type=time_us, metavar="TIME", help="Only packets before this time."),
+    click.option(
+        "--devid",
+        type=click.IntRange(0),
+        metavar="NUMBER",
+        help="Only this device.  [default: all devices]",
+    ),
+    click.option(
+        "--network",
+        type=_network,
+        metavar="ADDRESS[/PREFIX]",
+        help="Only packets from or to this address or network.",
+    ),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        metavar="NUMBER",
+        help="Only packets from or to this port.",
+    ),
+    click.option(
+        "--protocol",
+        type=_protocol,
+        metavar="NAME|NUMBER",
+        help=f"Only packets of this protocol: {_PROTOCOLS}, or an IP protocol number.",
+    ),
+    click.option(
+        "--class",
+        "rule_class",
+        type=click.Choice(RULE_CLASSES),
+        help="Only packets that match a rule of this class.",
+    ),
+    click.option("--rule", "rule_id", type=int, metavar="ID", help="Only packets that match this rule."),
+    click.option(
+        "--text",
+        type=payload,
+        metavar="TEXT|@FILE",
+        help="Only packets with this in the payload, in any case; escapes as in `sensor rules test`.",
+    ),
 )
 
 
 def filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags to a command, which gets them as ``query``."""
+    """Add the flags to a command, which receives them as ``query``."""
 
     def with_query(**arguments: Any) -> Any:
         chosen = {name: arguments.pop(name) for name in Query.__dataclass_fields__}

@@ -13,9 +13,10 @@ _NAMED = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 
 
 def payload(text: str) -> bytes:
-    r"""Return the bytes of TEXT with the escapes ``\r \n \t \0 \\ \xNN``, or of the file in ``@FILE``.
+    r"""Return the bytes of a text with the escapes ``\r \n \t \0 \\ \xNN``, or of the file for ``@FILE``.
 
-    Raises ``click.BadParameter`` for any other escape, and where the file cannot be read.
+    Raises:
+        click.BadParameter: another escape is used, or the file cannot be read.
     """
     if not text.startswith("@"):
         return _ESCAPE.sub(_unescape, os.fsencode(text))
@@ -31,5 +32,5 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
         return bytes.fromhex(what[1:].decode())
     if what not in _NAMED:
         shown = escape[0].decode(errors="replace")
-        raise click.BadParameter(rf"{shown} is no escape, expected \r, \n, \t, \0, \\ or \xNN")
+        raise click.BadParameter(rf"{shown} is not an escape; use \r, \n, \t, \0, \\ or \xNN")
     return _NAMED[what]

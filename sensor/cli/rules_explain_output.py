@@ -9,7 +9,7 @@ from typing import Any
 from sensor.explain import Explanation
 from sensor.model import Match
 from sensor.protocols import protocol_name
-from sensor.rules.files.describe import hit_object, hit_words
+from sensor.rules.files.describe import match_object, match_words
 from sensor.rules.obstacles import Obstacle
 from sensor.text import endpoint
 
@@ -56,7 +56,7 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
         "untried": explanation.untried,
         "was_cut": explanation.was_cut,
         "hits": [
-            {**hit_object(match, explanation.payload), "counted": match in explanation.counted}
+            {**match_object(match, explanation.payload), "counted": match in explanation.counted}
             for match in explanation.matches
         ],
         "outcomes": dict(_outcomes(explanation)),
@@ -76,7 +76,7 @@ def packet_lines(explanation: Explanation) -> Iterator[str]:
         counted = "" if match in explanation.counted else " (not counted: its class has matched in this flow)"
         yield (
             f"    match: {rule.rule_class} {rule.rule_id} {rule.name}, "
-            f"{hit_words(match, explanation.payload)}{counted}"
+            f"{match_words(match, explanation.payload)}{counted}"
         )
     outcomes = _outcomes(explanation)
     if not outcomes:
@@ -91,7 +91,7 @@ def rule_lines(explanation: Explanation) -> Iterator[str]:
     yield _headline(explanation)
     for rule, outcome in explanation.outcomes():
         if isinstance(outcome, Match):
-            shown = f"match, {hit_words(outcome, explanation.payload)}"
+            shown = f"match, {match_words(outcome, explanation.payload)}"
         else:
             shown = outcome.value if outcome else "no match"
         yield f"    {rule.rule_class} {rule.rule_id} {rule.name}: {shown}"

@@ -1,4 +1,4 @@
-"""What ``sensor rules plan`` prints: what the kernel lets through, and for which rules."""
+"""Output of ``sensor rules plan``: what the kernel passes on, and for which rules."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sensor.rules.prefilter.prefix import WORD
 
 _NAMES = {TCP: "tcp", UDP: "udp", OTHER: "other protocols"}
 _SHOWN = 4
-"""Rules that a line names."""
+"""Rules named on a line."""
 
 
 def passing_object(one: Passing) -> dict[str, Any]:
-    """Return what passes, ready for JSON; bytes are hexadecimal, as they lie in the payload."""
+    """Return what passes, ready for JSON; bytes are hexadecimal, in the order of the payload."""
     return {
         "protocol": _NAMES[one.protocol],
         "port": one.port or None,
@@ -32,10 +32,10 @@ def passing_object(one: Passing) -> dict[str, Any]:
 
 
 def plan_lines(every: Sequence[Passing]) -> Iterator[str]:
-    """Tell the plan in lines: first what passes whatever its bytes are, because of which rules."""
+    """Yield the plan as lines, starting with the rules for which every payload passes."""
     anything = [one for one in every if one.prefix.is_anything]
     if anything:
-        yield "These rules do not say how a payload begins; everything of their protocol and port passes:"
+        yield "These rules do not fix the first bytes of a payload; all payloads on their port pass:"
         for one in anything:
             yield from (f"    {_where(one)}: {_words(rule)}" for rule in one.rules)
     for protocol, name in _NAMES.items():
@@ -44,14 +44,14 @@ def plan_lines(every: Sequence[Passing]) -> Iterator[str]:
             yield f"{name}: nothing passes"
         for port, group in groupby(passing, key=lambda one: one.port):
             yield f"{name}, port {port}:" if port else f"{name}, every port:"
-            yield from (f"    {prefix_words(one.prefix)}    {_asking(one.rules)}" for one in group)
+            yield from (f"    {prefix_words(one.prefix)}    {_rule_list(one.rules)}" for one in group)
 
 
 def _where(one: Passing) -> str:
     return f"{_NAMES[one.protocol]}, port {one.port}" if one.port else _NAMES[one.protocol]
 
 
-def _asking(rules: Sequence[Rule]) -> str:
+def _rule_list(rules: Sequence[Rule]) -> str:
     more = f" and {len(rules) - _SHOWN} more" if len(rules) > _SHOWN else ""
     return ", ".join(map(_words, rules[:_SHOWN])) + more
 

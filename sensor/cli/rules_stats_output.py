@@ -1,4 +1,4 @@
-"""What ``sensor rules stats`` prints: what rules cost together, and each alone."""
+"""Output of ``sensor rules stats``: the cost of all rules together, and of each alone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sensor.rules.obstacles import Specimen
 
 @dataclass(frozen=True)
 class Costs:
-    """Everything that was measured."""
+    """The measurements."""
 
     read_ms: float
-    """To read the files and parse the regexes."""
+    """Time to read the files and parse the expressions."""
     subjects: Sequence[Specimen]
     together: Cost
     each: Sequence[tuple[Rule, Cost]]
@@ -24,7 +24,7 @@ class Costs:
 
     @property
     def payload_bytes(self) -> float:
-        """Of a payload, on average."""
+        """Average length of a payload."""
         return sum(len(subject.payload) for subject in self.subjects) / len(self.subjects)
 
 
@@ -44,7 +44,7 @@ def costs_object(costs: Costs) -> dict[str, Any]:
 
 
 def summary_lines(costs: Costs) -> Iterator[str]:
-    """Say in two lines what the rules cost together."""
+    """Yield the cost of all rules together, in two lines."""
     together = costs.together
     yield (
         f"{len(costs.each)} rules: {costs.read_ms / 1e3:.1f} s to read, {together.compile_ms / 1e3:.1f} s "
@@ -52,13 +52,13 @@ def summary_lines(costs: Costs) -> Iterator[str]:
     )
     yield (
         f"{len(costs.subjects)} payloads of {costs.payload_bytes:.0f} bytes on average: "
-        f"{together.payload_ns:.0f} ns each, {together.hits} hits"
+        f"{together.payload_ns:.0f} ns each, {together.hits} matches"
     )
 
 
 def rows(costs: Costs) -> Iterator[tuple[str, ...]]:
-    """Return a table of the rules, each measured alone."""
-    yield ("ns/payload", "hits", "compile ms", "   KiB", "rule", "class", "name")
+    """Yield a table of the rules, each measured alone."""
+    yield ("ns/payload", "matches", "compile ms", "   KiB", "rule", "class", "name")
     for rule, cost in costs.each:
-        numbers = (f"{cost.payload_ns:10.0f}", f"{cost.hits:4}", f"{cost.compile_ms:10.1f}")
+        numbers = (f"{cost.payload_ns:10.0f}", f"{cost.hits:7}", f"{cost.compile_ms:10.1f}")
         yield (*numbers, f"{cost.size_bytes / 1024:6.0f}", str(rule.rule_id), rule.rule_class, rule.name)

@@ -1,4 +1,4 @@
-"""``sensor status``: the figures of a running sensor, live on the terminal, once, or as JSON."""
+"""``sensor status``: the figures of a running sensor, updated on the terminal, printed once, or as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sensor.config.settings import load_settings
+from sensor.cli.setting_options import setting_options
+from sensor.config.loading import load_settings
 from sensor.errors import SensorError, SettingsError
 
 if TYPE_CHECKING:
@@ -22,37 +23,38 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 1.0
 HISTORY = 60
-"""Rates that a sparkline shows."""
+"""Number of rates in the sparkline."""
 SILENT_S = 10.0
-"""After which the supervisor is said to hang."""
+"""Seconds without a heartbeat after which the supervisor is shown as silent."""
 _BARS = "▁▂▃▄▅▆▇█"
 _STAGES = {
     "seen": "",
-    "ignored": "no rule can hit",
+    "ignored": "no rule can match",
     "submitted": "candidates",
     "submit_failed": "LOST: ring full",
     "undecodable": "",
     "unmatched": "",
     "matched": "",
     "written": "in a file",
-    "suppressed": "more of a flow than is kept",
+    "suppressed": "above suppress_above",
     "write_failed": "LOST: not written",
 }
 
 
 @click.command("status")
-@click.option("--config", type=click.Path(path_type=Path), help="Settings file (TOML).")
-@click.option("--metrics", metavar="ADDRESS:PORT", help="Where the sensor's metrics are.  [127.0.0.1:9321]")
-@click.option("--once", is_flag=True, help="Print it once, with the rates of one second.")
-@click.option("--json", "as_json", is_flag=True, help="Print it once, as one JSON object.")
+@setting_options("status")
+@click.option("--once", is_flag=True, help="Print the figures once, with rates measured over one second.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures once, as one JSON object.")
 def status_command(config: Path | None, metrics: str | None, once: bool, as_json: bool) -> None:
-    """Show what a running sensor sees, loses and finds; Ctrl-C ends it.
+    """Show what a running sensor sees, loses and finds, until Ctrl-C.
 
-    Where standard output is no terminal, it is printed once.
+    If standard output is not a terminal, print the figures once.
     """
     address = load_settings({"metrics": metrics}, config).metrics
     if not address:
-        raise SettingsError("metrics are turned off in these settings; name where they are with --metrics")
+        raise SettingsError(
+            "metrics are turned off in these settings; give the running sensor's address with --metrics"
+        )
     console = Console()
     if not (as_json or once) and console.is_terminal:
         _watch(address, console)
@@ -65,7 +67,7 @@ def status_command(config: Path | None, metrics: str | None, once: bool, as_json
 
 
 def _object(before: Figures, now: Figures) -> dict[str, Any]:
-    from sensor.metrics.figures import as_object  # takes a while to import, and nothing else needs it
+    from sensor.metrics.figures import as_object  # slow to import
 
     return as_object(before, now)
 
@@ -83,7 +85,7 @@ def _twice(address: str) -> tuple[Figures, Figures]:
 
 
 def _watch(address: str, console: Console) -> None:
-    """Redraw the screen until interrupted; a sensor that ends meanwhile is waited for."""
+    """Redraw the screen until interrupted; if the sensor stops, wait until it is back."""
     before = _ask(address)
     history: deque[float] = deque(maxlen=HISTORY)
     with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -100,7 +102,7 @@ def _watch(address: str, console: Console) -> None:
 
 def _screen(before: Figures, now: Figures, history: deque[float] | None = None) -> Group:
     found = _object(before, now)
-    parts: list[Text | Table] = [_head(found), _way(found), _rest(found)]
+    parts: list[Text | Table] = [_head(found), _stage_table(found), _details(found)]
     if history is not None:
         history.append(found["seen"]["frames_per_second"] or 0.0)
         parts.insert(1, Text(f"{sparkline(history)}  frames/s, at most {max(history):,.0f}", style="cyan"))
@@ -115,7 +117,7 @@ def _head(found: dict[str, Any]) -> Text:
     silent_s = time.time() - (found["heartbeat_s"] or 0.0)
     faults = {
         f"supervisor silent for {silent_s:.0f} s": silent_s > SILENT_S,
-        "older rules in force, the last load failed": found["rules_stale"],
+        "the last reload failed, the rules before it are in use": found["rules_stale"],
         "workers missing": (found["workers_alive"] or 0) < (found["workers"] or 0),
         f"figures missing: {', '.join(found['figures_missing'])}": found["figures_missing"],
     }
@@ -124,8 +126,8 @@ def _head(found: dict[str, Any]) -> Text:
     return text
 
 
-def _way(found: dict[str, Any]) -> Table:
-    """What became of the frames, a row a stage."""
+def _stage_table(found: dict[str, Any]) -> Table:
+    """Return the table of frames, a row for each stage."""
     table = Table("", "frames", "frames/s", "Mb/s", "", box=None, header_style="bold")
     for column in table.columns[1:4]:
         column.justify = "right"
@@ -144,7 +146,7 @@ def _way(found: dict[str, Any]) -> Table:
     return table
 
 
-def _rest(found: dict[str, Any]) -> Table:
+def _details(found: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False)
     for name, one in found["interfaces"].items():
         bits, seen, lost = one["bits_per_second"], one["seen"], one["submit_failed"]["frames"]
@@ -174,10 +176,10 @@ def _rest(found: dict[str, Any]) -> Table:
         "flows", f"{number(flows['entries'])} of {number(flows['capacity'])} places used, {evicted} evicted"
     )
     for receiver, one in found["events"].items():
-        away = "" if one["connected"] else "AWAY, "
+        away = "" if one["connected"] else "DISCONNECTED, "
         counts = ", ".join(f"{number(one[what])} {what}" for what in ("sent", "waiting", "lost"))
-        is_well = one["connected"] and not one["lost"]
-        table.add_row("events", f"{away}{counts}: {receiver}", style=None if is_well else "bold red")
+        is_healthy = one["connected"] and not one["lost"]
+        table.add_row("events", f"{away}{counts}: {receiver}", style=None if is_healthy else "bold red")
     table.add_row("index", _index(found))
     if found["disk_size_bytes"]:
         free, size = found["disk_free_bytes"], found["disk_size_bytes"]
@@ -190,18 +192,18 @@ def _index(found: dict[str, Any]) -> str:
     state = {
         None: "?",
         True: "complete",
-        False: f"not complete, {number(missing)} bytes of files to be indexed",
+        False: f"incomplete, {number(missing)} bytes of files left to index",
     }
     return f"{state[found['index_complete']]}, {number(found['index_waiting_rows'])} packets waiting"
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """Return it with separators; what is not known is a question mark."""
+    """Return a number with thousands separators, or a question mark for an unknown one."""
     return "?" if value is None else f"{value:,.{digits}f}"
 
 
 def sparkline(values: Any, top: float | None = None) -> str:
-    """Return a bar a value, the highest for ``top``, or for the largest of them."""
+    """Return a bar for each value; the highest bar stands for ``top``, or for the largest value."""
     found = list(values)
     top = top or max(found) or 1.0
     return "".join(_BARS[min(len(_BARS) - 1, int(value / top * len(_BARS)))] for value in found)

@@ -1,1 +1,1 @@
-"""Settings: one model of every setting, where their values come from, and the template of a settings file."""
+"""Settings: the model that defines each of them, where values come from, and the documents made from it."""

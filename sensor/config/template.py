@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from textwrap import wrap
-from typing import Any, Literal, get_args, get_origin
 
-from pydantic.fields import FieldInfo
-
-from sensor.config.settings import Settings
+from sensor.config.definitions import DEFINITIONS, Definition, toml
 
 _WIDTH = 100
 _HEAD = """\
-# Settings of sensor. What stands here is overridden by SENSOR_* variables, and these by flags.
-# Take the # off a setting to change it; `sensor config check` says what is wrong with this file,
-# `sensor config show` which value comes from where.
+# Settings of sensor. SENSOR_* variables override this file, and flags override both.
+# Remove the # in front of a setting to change it. `sensor config check` lists what is wrong with this file,
+# `sensor config show` prints every value and where it comes from.
 """
 
 
 def template() -> str:
-    """Return the file's text; with the ``#`` off every setting it is valid TOML with valid values."""
-    parts = ["\n".join(_lines(name, field)) for name, field in Settings.model_fields.items()]
+    """Return the text of the file; without the ``#`` in front of settings it is TOML with valid values."""
+    parts = ["\n".join(_lines(one)) for one in DEFINITIONS.values()]
     return "\n\n".join([_HEAD.rstrip(), *parts]) + "\n"
 
 
-def toml(value: Any) -> str:
-    """Write a value of a setting as TOML does; what is not set has no value there, and is ``none``."""
-    if value is None:
-        return "none"
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(toml(one) for one in value)}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    return json.dumps(str(value), ensure_ascii=False)  # its escapes are TOML's, too
-
-
-def _lines(name: str, field: FieldInfo) -> Iterator[str]:
-    """Explain a setting; then its default, or an example where the default says nothing."""
-    text = (field.description or "").replace("``", "`")
-    if get_origin(field.annotation) is Literal:
-        text += f" One of: {', '.join(get_args(field.annotation))}."
-    if field.examples:
-        text += f" By default {'our own' if isinstance(field.default, Path) else 'none'}; for example:"
+def _lines(setting: Definition) -> Iterator[str]:
+    """Explain a setting, then give its default, or an example if the default is not a value of TOML."""
+    text = setting.help
+    if setting.choices:
+        text += f" One of: {', '.join(setting.choices)}."
+    if setting.flag.unit:
+        text += f" Unit: {setting.flag.unit}."
+    if setting.example is not None:
+        text += f" Default: {setting.default_text}; for example:"
     yield from wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ")
-    yield f"#{name} = {toml(field.examples[0] if field.examples else field.default)}"
+    yield f"#{setting.name} = {toml(setting.default if setting.example is None else setting.example)}"

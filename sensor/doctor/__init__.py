@@ -1,4 +1,5 @@
-"""``sensor doctor``: looks at everything that capturing depends on, and captures nothing.
+"""``sensor doctor``: checks everything that capturing depends on, and captures nothing.
 
-Each module looks at one thing and yields a `sensor.finding.Finding` for what it saw, good or bad.
+Each module checks one part of the host and yields a `sensor.finding.Finding` for each result, good or bad.
+Runs in the process of the command.
 """

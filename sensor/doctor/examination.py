@@ -1,4 +1,4 @@
-"""All that ``sensor doctor`` looks at, in the order in which a sensor that starts would meet it."""
+"""All checks of ``sensor doctor``, in the order in which a start of the sensor depends on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from sensor.finding import Finding
 
 
 def examine(settings: Settings, *, disk: bool) -> Iterator[Finding]:
-    """Look at everything; with ``disk``, at the speed of the evidence's disk, too, which takes a while."""
+    """Yield the findings of all checks.
+
+    Args:
+        settings: The settings of ``sensor run``.
+        disk: Measure the speed of the evidence disk too, which takes seconds.
+    """
     running = running_sensor(settings)
     yield from host_findings(settings)
     yield from software_findings()
@@ -29,24 +34,24 @@ def examine(settings: Settings, *, disk: bool) -> Iterator[Finding]:
     yield from service_findings(settings, running)
 
 
-class Ran(NamedTuple):
-    """A command that was run to mend something."""
+class AppliedFix(NamedTuple):
+    """A command that was run to fix something."""
 
     command: str
     exit_code: int
     said: str
-    """On standard error."""
+    """The standard error of the command, on one line."""
 
     def __str__(self) -> str:
         return f"failed: {self.command}: {self.said}" if self.exit_code else f"ran: {self.command}"
 
 
-def mend(findings: Iterable[Finding]) -> Iterator[Ran]:
-    """Run the commands that take nothing from anybody, each once."""
+def apply_safe_fixes(findings: Iterable[Finding]) -> Iterator[AppliedFix]:
+    """Run the commands of the findings whose fix is safe, each once."""
     for command in dict.fromkeys(finding.command for finding in findings if finding.is_safe):
         try:
             done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
         except OSError as error:
-            yield Ran(command, 127, error.strerror or str(error))
+            yield AppliedFix(command, 127, error.strerror or str(error))
         else:
-            yield Ran(command, done.returncode, " ".join(done.stderr.split()))
+            yield AppliedFix(command, done.returncode, " ".join(done.stderr.split()))

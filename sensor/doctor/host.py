@@ -1,4 +1,4 @@
-"""The kernel, what this process may ask of it, and the clock."""
+"""Checks of the kernel, of the privileges of this process, and of the clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OLDEST = (5, 15)
 
 
 def host_findings(settings: Settings) -> Iterator[Finding]:
-    """Look at the kernel and at what this process may do."""
+    """Check the kernel, the privileges of this process, and the clock."""
     yield kernel_finding(os.uname().release)
     yield from _compiler()
     yield from _type_information()
@@ -29,45 +29,48 @@ def host_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def kernel_finding(release: str) -> Finding:
-    """Compare a release with the oldest one that takes the program."""
+    """Compare a kernel release with the oldest one that can run the program."""
     found = re.match(r"(\d+)\.(\d+)", release)
     if found and (int(found[1]), int(found[2])) < OLDEST:
         return Finding(
             level="error",
             check="kernel",
             what=f"Linux {release} is older than {OLDEST[0]}.{OLDEST[1]}",
-            why="it refuses the program",
+            why="it refuses the XDP program",
             advice="install a newer kernel",
         )
     return Finding(level="ok", check="kernel", what=f"Linux {release}")
 
 
 def _compiler() -> Iterator[Finding]:
-    """Where the file is not there, the kernel always compiles, or this is another network namespace."""
+    """Check that eBPF is compiled.
+
+    Without the file, the kernel always compiles, or this is not the first network namespace.
+    """
     setting = _read("/proc/sys/net/core/bpf_jit_enable")
     if setting == "0":
         yield Finding(
             level="warning",
             check="jit",
-            what="eBPF is interpreted",
+            what="the kernel interprets eBPF instead of compiling it",
             why="every frame costs several times as much",
-            advice="have it compiled",
+            advice="turn the compiler on",
             command="sysctl -w net.core.bpf_jit_enable=1",
             is_safe=True,
         )
     elif setting:
-        yield Finding(level="ok", check="jit", what="eBPF is compiled")
+        yield Finding(level="ok", check="jit", what="the kernel compiles eBPF")
 
 
 def _type_information() -> Iterator[Finding]:
-    there = Path("/sys/kernel/btf/vmlinux").exists()
+    exists = Path("/sys/kernel/btf/vmlinux").exists()
     yield Finding(
-        level="ok" if there else "note",
+        level="ok" if exists else "note",
         check="btf",
         what="the kernel describes its types (BTF)"
-        if there
+        if exists
         else "the kernel does not describe its types (BTF)",
-        why="" if there else "other eBPF tools may not work; sensor does without",
+        why="" if exists else "other eBPF tools may not work; sensor does not need it",
     )
 
 
@@ -78,7 +81,7 @@ def _lockdown() -> Iterator[Finding]:
             level="note",
             check="lockdown",
             what=f"the kernel is locked down ({found[1]})",
-            why="tools that trace the kernel may be refused; sensor does without what is locked",
+            why="tools that trace the kernel may not work; sensor does not need what is locked",
         )
 
 
@@ -89,14 +92,16 @@ def _privileges() -> Finding:
             level="error",
             check="privileges",
             what=f"this process lacks {', '.join(missing)}",
-            why="it may not capture",
-            advice="run it as root, or in a service that has them",
+            why="it cannot capture",
+            advice="run sensor as root, or in a service with these capabilities",
         )
-    return Finding(level="ok", check="privileges", what="all capabilities that capturing takes")
+    return Finding(
+        level="ok", check="privileges", what="this process has all capabilities that capturing needs"
+    )
 
 
 def _memlock(settings: Settings) -> Iterator[Finding]:
-    """Rings are locked memory: each user may lock some for them, and up to a limit (perf_event_open(2))."""
+    """Check the limit of locked memory, which rings count against (perf_event_open(2))."""
     held = held_capabilities()
     hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     unlimited = hard == resource.RLIM_INFINITY or held & {"CAP_IPC_LOCK", "CAP_SYS_RESOURCE"}
@@ -109,31 +114,31 @@ def _memlock(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             level="error",
             check="memlock",
-            what=f"{needed_kib >> 10} MiB of rings are locked memory, of which this process may have "
-            f"{(free_kib + hard // 1024) >> 10}",
-            why="the kernel refuses them",
-            advice="lower ring_mib, or let it have more: LimitMEMLOCK=infinity in its service",
+            what=f"the rings need {needed_kib >> 10} MiB of locked memory, and this process may lock "
+            f"{(free_kib + hard // 1024) >> 10} MiB",
+            why="the kernel refuses the rings",
+            advice="lower ring_mib, or raise the limit: LimitMEMLOCK=infinity in the service",
         )
 
 
 def _clock() -> Finding:
     is_synchronised = clock_is_synchronised()
     if is_synchronised is None:
-        return Finding(level="ok", check="clock", what="the clock is not this process's to ask about")
+        return Finding(level="ok", check="clock", what="this process has no access to the state of the clock")
     if is_synchronised:
         return Finding(level="ok", check="clock", what="the clock is synchronised")
     return Finding(
         level="warning",
         check="clock",
         what="the clock is not synchronised",
-        why="the times of evidence are not those of other hosts",
+        why="the times of evidence differ from those of other hosts",
         advice="start a time service",
         command="timedatectl set-ntp true",
     )
 
 
 def _read(path: str) -> str:
-    """Return a file of the kernel's, or nothing where there is none, or it may not be read."""
+    """Return the text of a kernel file; empty if there is none or it cannot be read."""
     try:
         return Path(path).read_text().strip()
     except OSError:

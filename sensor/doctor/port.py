@@ -1,4 +1,4 @@
-"""A mirror port: what keeps a program off it, and what costs it frames."""
+"""Checks of an interface: what prevents capturing on it, and what costs frames."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sensor.capture.attachment import needs_frags
 from sensor.capture.cpus import online_cpus
 from sensor.capture.interface import Interface, find_interface
 from sensor.capture.interrupts import receive_interrupts
-from sensor.capture.refusals import hidden_tags, attached_program, refusals
+from sensor.capture.refusals import attached_program, hidden_tags, refusals
 from sensor.config.settings import Settings
 from sensor.doctor.running import has_attached
 from sensor.errors import InterfaceError
 from sensor.finding import Finding
 
 RING_FRAMES = 2048
-"""What a queue should hold, where it can: at 1 Mfps, 2 ms in which its CPU may be elsewhere."""
+"""Frames that a receive queue should hold: enough for 2 ms at a million frames per second."""
 
 _BEHIND_A_SWITCH = {
     "ena",
@@ -30,19 +30,19 @@ _BEHIND_A_SWITCH = {
     "virtio_net",
     "vmxnet3",
 }
-"""Drivers of virtual machines and SR-IOV functions: whose frames come is decided outside."""
+"""Drivers of virtual machines and SR-IOV functions: something outside decides which frames arrive."""
 
 
 def port_findings(settings: Settings, running: int | None) -> Iterator[Finding]:
-    """Look at every interface of the settings; ``running`` is the sensor that may have some of them."""
+    """Check every interface in the settings; ``running`` is the process of the running sensor, if any."""
     names = tuple(dict.fromkeys(settings.interface))
     if not names:
         yield Finding(
             level="note",
             check="port",
-            what="no port was named",
-            why="none was looked at",
-            advice="name it",
+            what="no interface was named",
+            why="none was checked",
+            advice="name the mirror port",
             command="sensor doctor eth1",
         )
     interfaces = []
@@ -53,23 +53,25 @@ def port_findings(settings: Settings, running: int | None) -> Iterator[Finding]:
             yield Finding(level="error", check="port", what=str(error))
     frags = any(needs_frags(interface.name, settings.mode) for interface in interfaces)
     for interface in interfaces:
-        yield from _one(interface, settings, running, frags=frags)
+        yield from _interface_findings(interface, settings, running, frags=frags)
 
 
-def _one(interface: Interface, settings: Settings, running: int | None, *, frags: bool) -> Iterator[Finding]:
+def _interface_findings(
+    interface: Interface, settings: Settings, running: int | None, *, frags: bool
+) -> Iterator[Finding]:
     yield _device(interface)
     program = interface.xdp_program_id
     is_ours = bool(running and program and has_attached(running, program))
-    in_the_way = list(refusals(interface, settings.mode, frags=frags))
+    found = list(refusals(interface, settings.mode, frags=frags))
     if is_ours:
-        in_the_way = [one for one in in_the_way if one not in attached_program(interface)]
+        found = [one for one in found if one not in attached_program(interface)]
         yield Finding(
             level="ok",
             check="attached",
             subject=interface.name,
             what=f"the running sensor (process {running}) captures here",
         )
-    yield from in_the_way
+    yield from found
     yield from hidden_tags(interface)
     yield from speed_findings(interface, receive_interrupts(interface), len(online_cpus()))
     yield from _generic(interface, settings)
@@ -82,8 +84,8 @@ def _device(interface: Interface) -> Finding:
     queues = "1 receive queue" if nic.receive_queues == 1 else f"{nic.receive_queues} receive queues"
     xdp = {
         True: "native XDP",
-        False: "generic XDP alone",
-        None: "whether XDP is native is found out by trying",
+        False: "generic XDP only",
+        None: "native XDP unknown until tried",
     }
     buffers = ", frames in several buffers" if nic.xdp_frags else ""
     return Finding(
@@ -95,12 +97,12 @@ def _device(interface: Interface) -> Finding:
 
 
 def speed_findings(interface: Interface, interrupts: dict[int, list[int]], cpus: int) -> Iterator[Finding]:
-    """Say what keeps the work from being spread, or bursts from being held.
+    """Yield what keeps the load on one CPU, or makes the NIC drop bursts.
 
     Args:
-        interface: The port.
-        interrupts: CPUs of its receive interrupts, by number.
-        cpus: How many this host has.
+        interface: The interface.
+        interrupts: CPUs of its receive interrupts, by interrupt number.
+        cpus: Number of CPUs of this host.
     """
     name, nic = interface.name, interface.nic
     if cpus > 1 and nic.receive_queues == 1:
@@ -110,8 +112,8 @@ def speed_findings(interface: Interface, interrupts: dict[int, list[int]], cpus:
             check="queues",
             subject=name,
             what=f"one receive queue, and this host has {cpus} CPUs",
-            why="one of them has to take all frames",
-            advice="use more" if can_have > 1 else "",
+            why="one CPU handles all frames",
+            advice="use more queues" if can_have > 1 else "",
             command=f"ethtool -L {name} {nic.channels} {can_have}" if can_have > 1 else "",
         )
     used = {cpu for of_one in interrupts.values() for cpu in of_one}
@@ -121,8 +123,8 @@ def speed_findings(interface: Interface, interrupts: dict[int, list[int]], cpus:
             check="interrupts",
             subject=name,
             what=f"all {len(interrupts)} receive interrupts run on CPU {min(used)}",
-            why="it has to take all frames",
-            advice="spread them, by hand in /proc/irq/*/smp_affinity_list, or",
+            why="this CPU handles all frames",
+            advice="spread them over the CPUs, in /proc/irq/*/smp_affinity_list or with",
             command="systemctl enable --now irqbalance",
         )
     elif used:
@@ -137,9 +139,9 @@ def speed_findings(interface: Interface, interrupts: dict[int, list[int]], cpus:
             level="warning",
             check="ring",
             subject=name,
-            what=f"a receive queue holds {nic.ring_frames} frames, and could hold {nic.ring_frames_max}",
-            why="the NIC drops more of a burst than it has to",
-            advice="make it larger",
+            what=f"a receive queue holds {nic.ring_frames} frames, but could hold {nic.ring_frames_max}",
+            why="the NIC drops more frames of a burst than necessary",
+            advice="enlarge the queues",
             command=f"ethtool -G {name} rx {min(nic.ring_frames_max, 2 * RING_FRAMES)}",
         )
 
@@ -153,21 +155,21 @@ def _generic(interface: Interface, settings: Settings) -> Iterator[Finding]:
             level="note",
             check="mode",
             subject=interface.name,
-            what=f"generic mode, and {interface.nic.driver} has native XDP",
-            why="every frame costs more than it has to",
+            what=f"the mode is generic, but {interface.nic.driver} supports native XDP",
+            why="every frame costs more than necessary",
             advice="use --mode native",
         )
 
 
 def filter_findings(interface: Interface) -> Iterator[Finding]:
-    """Say where taking all frames, as sensor asks the NIC for, is not for this host to decide."""
+    """Yield a note if this host cannot decide which frames reach the interface."""
     if interface.nic.driver in _BEHIND_A_SWITCH:
         yield Finding(
             level="note",
             check="filter",
             subject=interface.name,
             what=f"{interface.nic.driver} is a port of a virtual switch or a virtual function",
-            why="those outside decide whether frames for others come: mirroring, promiscuous mode, trust on",
+            why="frames for other hosts need port mirroring, promiscuous mode or trust on outside",
         )
 
 
@@ -181,7 +183,7 @@ def _own_traffic(interface: Interface, settings: Settings) -> Iterator[Finding]:
             level="warning",
             check="own-traffic",
             subject=interface.name,
-            what=f"has addresses ({', '.join(addresses)}), and --action drop takes every frame away",
-            why="the host cannot be reached there while sensor runs",
-            advice="use --action pass, or a port that is a mirror alone",
+            what=f"has addresses ({', '.join(addresses)}), and --action drop drops every frame",
+            why="this host cannot be reached there while sensor runs",
+            advice="use --action pass, or a mirror port without addresses",
         )

@@ -1,4 +1,4 @@
-"""The program for the kernel: made of the rules and loaded as a start does it, and attached to nothing."""
+"""Check of the XDP program: it is built from the rules and loaded, as at a start, but not attached."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sensor.process.capabilities import missing_capabilities
 from sensor.rules.ready import Ready
 
 _FLOWS = 1024
-"""Their number changes nothing for the verifier; memory is looked at elsewhere."""
+"""The number makes no difference to the verifier; `sensor.doctor.resources` checks memory."""
 
 
 def program_findings(settings: Settings, ready: Ready) -> Iterator[Finding]:
-    """Load it; nothing is said where capabilities or BCC are missing, which are findings of their own."""
+    """Load the program; yield nothing if BCC or a capability is missing, which other checks report."""
     try:
         bcc_version()
     except KernelError:
@@ -32,13 +32,13 @@ def program_findings(settings: Settings, ready: Ready) -> Iterator[Finding]:
     options = replace(options_of(settings, frags=_frags(settings)), flows=_FLOWS)
     try:
         with closing(Program(plan, options)):
-            yield Finding(level="ok", check="program", what="the kernel takes the program of these rules")
+            yield Finding(level="ok", check="program", what="the kernel accepts the program of these rules")
     except KernelError as error:
-        yield Finding(level="error", check="program", what=str(error), why="no sensor starts")
+        yield Finding(level="error", check="program", what=str(error), why="sensor run does not start")
 
 
 def _frags(settings: Settings) -> bool:
-    """Whether it has to take frames of several buffers; ports that are not there are findings themselves."""
+    """Return True if the program must handle frames in several buffers; other checks report missing ports."""
     for name in settings.interface:
         with suppress(InterfaceError):
             if needs_frags(name, settings.mode):

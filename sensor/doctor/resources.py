@@ -1,4 +1,4 @@
-"""Memory for rings and flows, and the disk of the evidence."""
+"""Checks of memory for rings and flows, and of the evidence disk."""
 
 from __future__ import annotations
 
@@ -16,58 +16,59 @@ from sensor.finding import Finding
 
 TRIAL_BYTES = 64 << 20
 SLOW_BYTES_PER_S = 50e6
-"""Half a gigabit: a flood of hits from a port of that speed is more than such a disk takes."""
+"""Bytes per second below which a disk is slow: half a gigabit per second of matching traffic fills more."""
 
 _MIB = 1 << 20
 
 
 def memory_finding(settings: Settings, running: int | None) -> Finding:
-    """Compare what rings and flows take, when a sensor starts, with what is available."""
+    """Compare the memory that rings and flows need at a start with what is available."""
     flow_bytes = abi.FLOW_SET.itemsize / abi.FLOW_WAYS
     rings = settings.ring_mib * len(online_cpus())
     needed = rings + int(settings.flows * flow_bytes) // _MIB
     [available_kib] = re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
     available = int(available_kib) // 1024
-    what = f"{needed} MiB for rings and flows, {available} MiB are available"
+    what = f"rings and flows need {needed} MiB, {available} MiB are available"
     if running or needed <= available // 2:
         return Finding(level="ok", check="memory", what=what)
     return Finding(
         level="error" if needed > available else "warning",
         check="memory",
         what=what,
-        why="the kernel refuses them, or ends processes"
+        why="the kernel refuses them, or kills processes"
         if needed > available
-        else "little is left for rules",
-        advice=f"lower ring_mib (here {settings.ring_mib}, for each CPU) or flows (here {settings.flows})",
+        else "little is left for the rules",
+        advice=f"lower ring_mib ({settings.ring_mib} per CPU) or flows ({settings.flows})",
     )
 
 
 def disk_findings(settings: Settings, running: int | None, *, trial: bool) -> Iterator[Finding]:
-    """Look at the evidence directory, or at where it would be made; with ``trial``, write there for real."""
+    """Check the evidence directory, or where it would be created; with ``trial``, measure its speed."""
     directory = settings.evidence / str(settings.devid)
-    there = next(path for path in (directory, *directory.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        fault = "is not writable" if existing.is_dir() else "is not a directory"
         yield Finding(
             level="error",
             check="evidence",
             subject=str(directory),
-            what=f"cannot be written ({there} {'is not writable' if there.is_dir() else 'is no directory'})",
+            what=f"cannot be written ({existing} {fault})",
             why="no evidence can be kept",
             advice="make it writable, or name another directory with --evidence",
         )
         return
-    by = f"process {running} writes here" if running else "can be written"
-    what = by if there == directory else "will be made"
+    state = f"process {running} writes here" if running else "can be written"
+    what = state if existing == directory else "will be created"
     yield Finding(level="ok", check="evidence", subject=str(directory), what=what)
-    yield _free_space(there, settings.retain_free_percent)
+    yield _free_space(existing, settings.retain_free_percent)
     if trial:
-        yield _speed(there)
+        yield _speed(existing)
 
 
 def _free_space(directory: Path, wanted_percent: float) -> Finding:
     disk = os.statvfs(directory)
     percent = 100 * disk.f_bavail / max(1, disk.f_blocks)
-    free = f"{percent:.1f} % of its disk are free ({disk.f_bavail * disk.f_frsize / 2**30:.1f} GiB)"
+    free = f"{percent:.1f} % of its disk is free ({disk.f_bavail * disk.f_frsize / 2**30:.1f} GiB)"
     if percent >= max(wanted_percent, 1):
         return Finding(level="ok", check="disk", subject=str(directory), what=free)
     if wanted_percent:
@@ -77,13 +78,13 @@ def _free_space(directory: Path, wanted_percent: float) -> Finding:
         check="disk",
         subject=str(directory),
         what=free,
-        why="old evidence goes before its time" if wanted_percent else "evidence will soon be lost",
-        advice="make room, or lower retain_free_percent" if wanted_percent else "make room",
+        why="old evidence is deleted early" if wanted_percent else "evidence will soon be lost",
+        advice="free some space, or lower retain_free_percent" if wanted_percent else "free some space",
     )
 
 
 def _speed(directory: Path) -> Finding:
-    """Write a file, flush it, and remove it again."""
+    """Measure how fast a file is written and flushed."""
     chunk = os.urandom(_MIB)  # some file systems compress
     started_s = time.monotonic()
     try:
@@ -99,7 +100,7 @@ def _speed(directory: Path) -> Finding:
             subject=str(directory),
             what=f"{TRIAL_BYTES // _MIB} MiB could not be written: {error.strerror}",
             why="no evidence can be kept",
-            advice="make room, or name another directory with --evidence",
+            advice="free some space, or name another directory with --evidence",
         )
     speed = TRIAL_BYTES / (time.monotonic() - started_s)
     is_slow = speed < SLOW_BYTES_PER_S
@@ -107,7 +108,7 @@ def _speed(directory: Path) -> Finding:
         level="warning" if is_slow else "ok",
         check="speed",
         subject=str(directory),
-        what=f"its disk takes {speed / 1e6:.0f} MB/s",
-        why="evidence is lost where more hits than that go on for long" if is_slow else "",
-        advice="use a faster one, or lower suppress_above" if is_slow else "",
+        what=f"its disk writes {speed / 1e6:.0f} MB/s",
+        why="evidence is lost if matching traffic exceeds this for long" if is_slow else "",
+        advice="use a faster disk, or lower suppress_above" if is_slow else "",
     )

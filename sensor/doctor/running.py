@@ -1,4 +1,4 @@
-"""The sensor that runs already, if one does: what it holds is not in the way of anybody."""
+"""The sensor that is already running; interfaces, addresses and directories that it uses are not faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sensor.evidence.directory_lock import writing_process
 
 
 def running_sensor(settings: Settings) -> int | None:
-    """Return the process that writes evidence for these settings; None: none, or it may not be known."""
+    """Return the process that writes evidence for these settings; None if there is none, or it is hidden."""
     try:
         return writing_process(settings.evidence, settings.devid)
     except (OSError, ValueError):
@@ -18,15 +18,15 @@ def running_sensor(settings: Settings) -> int | None:
 
 
 def has_attached(process: int, program_id: int) -> bool:
-    """Whether a process keeps an XDP program attached (proc(5), fdinfo)."""
-    found = f"prog_id:\t{program_id}\n"
+    """Return True if a process keeps an XDP program attached (proc(5), fdinfo)."""
+    line = f"prog_id:\t{program_id}\n"
     with suppress(OSError):
-        return any(found in file.read_text() for file in Path(f"/proc/{process}/fdinfo").iterdir())
+        return any(line in file.read_text() for file in Path(f"/proc/{process}/fdinfo").iterdir())
     return False
 
 
 def listening_process(port: int) -> int | None:
-    """Return the process that listens on a TCP port here; None: nobody who can be seen."""
+    """Return the process that listens on a TCP port of this host; None if there is none, or it is hidden."""
     inodes = {f"socket:[{inode}]" for inode in _listening(port)}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -35,8 +35,8 @@ def listening_process(port: int) -> int | None:
     return None
 
 
-def is_of(process: int, supervisor: int) -> bool:
-    """Whether a process is the running sensor's, or that sensor itself."""
+def belongs_to(process: int, supervisor: int) -> bool:
+    """Return True if a process is the supervisor itself or one of its children."""
     with suppress(OSError):
         parent = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
         return supervisor in (process, parent)
@@ -44,7 +44,7 @@ def is_of(process: int, supervisor: int) -> bool:
 
 
 def _listening(port: int) -> list[str]:
-    """Return the inodes of listening sockets (proc_net_tcp)."""
+    """Return the inodes of the sockets that listen on a port (proc_net_tcp)."""
     inodes = []
     for name in ("tcp", "tcp6"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What capturing stands on: BCC of the distribution, and Hyperscan, of which few versions are right."""
+"""Checks of BCC, which comes from the distribution, and of the version of Hyperscan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sensor.finding import Finding
 
 
 def software_findings() -> Iterator[Finding]:
-    """Look at both."""
+    """Check that BCC can be imported, and that Hyperscan has the tested version."""
     try:
         yield Finding(level="ok", check="bcc", what=f"BCC {bcc_version()}")
     except KernelError:
@@ -21,15 +21,15 @@ def software_findings() -> Iterator[Finding]:
             level="error",
             check="bcc",
             what="BCC for this Python is missing",
-            why="no program can be made for the kernel",
-            advice="use an environment made by /usr/bin/python3 -m venv --system-site-packages, and",
+            why="the XDP program cannot be compiled",
+            advice="create the environment with /usr/bin/python3 -m venv --system-site-packages, and",
             command="apt install python3-bpfcc",
         )
     yield hyperscan_finding(version("hyperscan"))
 
 
 def hyperscan_finding(found: str) -> Finding:
-    """Compare a version with the one that sensor is tested with: others miss hits without a word."""
+    """Compare a version with the one that sensor is tested with; others miss matches silently."""
     pinned = next(one for one in requires(DISTRIBUTION) or () if re.match(r"hyperscan\b", one))
     tested = pinned.partition("==")[2].partition(";")[0].strip()
     if found == tested:
@@ -38,7 +38,7 @@ def hyperscan_finding(found: str) -> Finding:
         level="error",
         check="hyperscan",
         what=f"Hyperscan {found} is not the {tested} that sensor is tested with",
-        why="it may miss hits and not say so",
-        advice="install the other",
+        why="it may miss matches silently",
+        advice="install the tested version",
         command=f"pip install hyperscan=={tested}",
     )

@@ -10,23 +10,11 @@ import subprocess
 import sys
 from typing import IO, Any
 
+from sensor.config.definitions import definitions_of
 from sensor.config.settings import Settings
 from sensor.process.child import Backoff, ChildProcess
 
-SETTINGS = (
-    "rules",
-    "lenient",
-    "evidence",
-    "listen",
-    "api_user",
-    "token_required",
-    "tls_cert",
-    "tls_key",
-    "tls_client_ca",
-    "audit",
-    "export_mib",
-    "request_rate",
-)
+SETTINGS = tuple(setting.name for setting in definitions_of("serve"))
 """Settings that `sensor serve` has a flag for."""
 BACKOFF_S, BACKOFF_MAX_S = 1.0, 60.0
 STABLE_S = 60.0

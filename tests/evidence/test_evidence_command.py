@@ -1,4 +1,4 @@
-"""``sensor evidence`` as a user runs it: what it prints, what it writes, and how it ends."""
+"""``sensor evidence`` on the command line: its output, its files and its exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SENSOR = [sys.executable, "-m", "sensor"]
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it printed."""
+    """The exit code and the output of a command."""
 
     returncode: int
     stdout: str
@@ -34,12 +34,12 @@ class Done(NamedTuple):
 
     @property
     def objects(self) -> list[Any]:
-        """The lines of standard output, read as JSON."""
+        """The lines of standard output, parsed as JSON."""
         return [json.loads(line) for line in self.stdout.splitlines()]
 
 
 def sensor(*arguments: object) -> Done:
-    """Run a command to its end, in this process: a start takes its time."""
+    """Run a command in this process, because starting a process is slow."""
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.object(sys, "argv", ["sensor", *map(str, arguments)]),
@@ -56,7 +56,7 @@ Kept = tuple[Path, list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def kept(few_rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    """Evidence of the demo's traffic, and the matches that `sensor read` printed of it."""
+    """Return evidence of the demo traffic, and the matches that ``sensor read`` printed for it."""
     directory = tmp_path_factory.mktemp("kept")
     capture = directory / "capture.pcap"
     write_capture(capture, mix.demo(seed=1).frames)
@@ -65,8 +65,8 @@ def kept(few_rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     return directory / "evidence", done.objects
 
 
-def test_list_tells_what_read_told(kept: Kept) -> None:
-    """Every match of every packet, the newest first, with the same words."""
+def test_list_shows_what_read_printed(kept: Kept) -> None:
+    """The list has every match of every packet with the same values, the newest first."""
     evidence, matches = kept
     done = sensor("evidence", "list", "--evidence", evidence, "--limit", "100000", "--json")
     items = done.objects
@@ -82,7 +82,7 @@ def test_list_tells_what_read_told(kept: Kept) -> None:
 
 
 def test_list_by_every_filter(kept: Kept) -> None:
-    """Each flag alone leaves those for which it holds."""
+    """Each flag alone selects the evidence that meets it."""
     evidence, matches = kept
 
     def count(*flags: str) -> int:
@@ -111,8 +111,8 @@ def test_list_by_every_filter(kept: Kept) -> None:
     assert count("--since", "2026-01-05T10:00:00") == count("--since", "2026-01-05T11:00:00+01:00") > 0
 
 
-def test_show_marks_the_bytes_that_were_hit(tmp_path: Path) -> None:
-    """The dump has every byte of the frame, and marks under those of the match alone."""
+def test_show_marks_the_matched_bytes(tmp_path: Path) -> None:
+    """The dump has every byte of the frame, and marks exactly the bytes of the match."""
     rule = Rule(50001, "threat", "Sample", "SQL injection", "x")
     one = item(0x6162, NOON_S * NS + 123_456_000)
     one = one._replace(matches=(Match(rule, 5, 8, "7.1"),), vlan=(0x2064,))
@@ -148,15 +148,15 @@ def test_show_marks_the_bytes_that_were_hit(tmp_path: Path) -> None:
     assert [layer["name"] for layer in shown.objects[0]["layers"]] == ["Ethernet", "IPv4", "UDP", "Data"]
 
 
-def test_show_what_is_not_there(kept: Kept) -> None:
-    """Says so, with the exit code of evidence; a file that is gone is named."""
+def test_show_without_evidence(kept: Kept) -> None:
+    """A time without evidence is an error with the exit code for evidence."""
     done = sensor("evidence", "show", "2001-01-01T00:00:00.000001", "--evidence", kept[0])
     assert (done.returncode, done.stdout) == (6, "")
     assert done.stderr.startswith("sensor: there is no evidence at 978307200000001")
 
 
-def test_export_by_ending(kept: Kept, tmp_path: Path) -> None:
-    """Pcap or pcapng; another ending is refused, and a file that was there stays when it fails."""
+def test_export_by_file_name(kept: Kept, tmp_path: Path) -> None:
+    """The suffix selects pcap or pcapng; other suffixes are rejected; a failed export leaves no file."""
     evidence, matches = kept
     threats = len({(m["time_us"], m["sport"]) for m in matches if m["class"] == "threat"})
     paths = [tmp_path / "out.pcap", tmp_path / "out.pcapng"]
@@ -171,8 +171,8 @@ def test_export_by_ending(kept: Kept, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pcap", "out.pcapng"]
 
 
-def test_verify_finds_what_is_wrong(tmp_path: Path) -> None:
-    """Nothing at first; then a packet without row, a row without packet, another packet, and garbage."""
+def test_verify_finds_differences(tmp_path: Path) -> None:
+    """Verify finds a packet without a row, a row without a packet, a changed packet and a foreign file."""
     with writing(tmp_path) as writer:
         for window in range(4):
             writer.write([item(number, (NOON_S + 300 * window) * NS) for number in range(5)])
@@ -217,7 +217,7 @@ def _overwrite(path: Path) -> None:
 
 
 def test_reindex_finds_what_read_found(kept: Kept, few_rules: Path) -> None:
-    """With unchanged rules, where no flow was too long: all but the interface is as it was."""
+    """With unchanged rules and short flows, reindexing restores everything but the interface."""
     evidence = kept[0]
     flags = ("--evidence", evidence, "--limit", "100000", "--json")
     before = sensor("evidence", "list", *flags).objects
@@ -229,8 +229,8 @@ def test_reindex_finds_what_read_found(kept: Kept, few_rules: Path) -> None:
     assert sensor("evidence", "verify", "--evidence", evidence).returncode == 0
 
 
-def test_reindex_beside_a_writer_is_refused(tmp_path: Path) -> None:
-    """The directory has one writer at a time; the message names it."""
+def test_reindex_beside_a_writer_is_rejected(tmp_path: Path) -> None:
+    """A directory has one writer at a time; the message names its process."""
     with writing(tmp_path):
         done = sensor("evidence", "reindex", "--evidence", tmp_path)
     assert done.returncode == 6
@@ -238,8 +238,8 @@ def test_reindex_beside_a_writer_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", sorted(evidence_group.commands))
-def test_bad_input_is_a_message(tmp_path: Path, command: str) -> None:
-    """No evidence directory: one line that says what to do, the exit code of evidence, no trace."""
+def test_missing_directory(tmp_path: Path, command: str) -> None:
+    """Without an evidence directory every command prints advice and ends with the exit code for evidence."""
     arguments = {"show": ["2023-06-18"], "export": [tmp_path / "out.pcap"]}.get(command, [])
     done = sensor("evidence", command, *arguments, "--evidence", tmp_path / "missing")
     assert done.returncode == 6
@@ -261,16 +261,16 @@ def test_bad_input_is_a_message(tmp_path: Path, command: str) -> None:
     ],
     ids=" ".join,
 )
-def test_filter_that_makes_no_sense(tmp_path: Path, flags: list[str]) -> None:
-    """Is a wrong command line: exit code 2, a message, no trace."""
+def test_invalid_filter(tmp_path: Path, flags: list[str]) -> None:
+    """An invalid filter is a usage error: exit code 2 and a message."""
     done = sensor("evidence", "list", *flags, "--evidence", tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("Usage")
 
 
-def test_reader_of_the_list_goes_away(kept: Kept) -> None:
-    """``sensor evidence list | head``: no trace."""
+def test_closed_pipe(kept: Kept) -> None:
+    """``sensor evidence list | head`` prints no traceback."""
     command = [*SENSOR, "evidence", "list", "--limit", "100000", "--evidence", str(kept[0])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -22,7 +22,7 @@ from sensor.capture.interface import find_interface
 from sensor.capture.program import Program
 from sensor.capture.refusals import refusals
 from sensor.config.settings import BUNDLED_RULES, Settings
-from sensor.doctor.examination import mend
+from sensor.doctor.examination import apply_safe_fixes
 from sensor.doctor.host import kernel_finding
 from sensor.doctor.port import RING_FRAMES, filter_findings, speed_findings
 from sensor.doctor.program_load import program_findings
@@ -128,11 +128,11 @@ def test_offloads_are_turned_off() -> None:
     port = find_interface("mirror")
     assert {"rxvlan", "rx-vlan-stag-hw-parse"} <= port.nic.offloads
     findings = list(refusals(replace(port, nic=replace(port.nic, driver="ixgbe")), "native", frags=True))
-    assert [str(one) for one in mend(findings)] == [
+    assert [str(one) for one in apply_safe_fixes(findings)] == [
         "ran: ethtool -K mirror rx-vlan-stag-hw-parse off rxvlan off"
     ]
     assert not find_interface("mirror").nic.offloads
-    [failed] = mend([replace(findings[0], command="ip link set nosuch0 up")])
+    [failed] = apply_safe_fixes([replace(findings[0], command="ip link set nosuch0 up")])
     assert failed.exit_code != 0
     assert "nosuch0" in str(failed)
 
@@ -233,7 +233,7 @@ def test_memory_that_is_not_there() -> None:
     """Rings and flows are reserved at the start."""
     code, found = doctor("mirror", "--ring-mib", "1024", "--flows", str(1 << 26))
     assert found["memory"]["what"].startswith(
-        f"{1024 * (os.cpu_count() or 1) + 6656} MiB for rings and flows"
+        f"rings and flows need {1024 * (os.cpu_count() or 1) + 6656} MiB"
     )
     code, found = doctor("mirror", "--ring-mib", "1", "--flows", "1024")
     assert (code, found["memory"]["level"]) == (0, "ok")
@@ -244,7 +244,7 @@ def test_evidence_that_cannot_be_kept(tmp_path: Path) -> None:
     (tmp_path / "evidence").write_text("")
     code, found = doctor("mirror")
     assert (code, found["evidence"]["level"]) == (1, "error")
-    assert "is no directory" in found["evidence"]["what"]
+    assert "is not a directory" in found["evidence"]["what"]
 
 
 def on_small_disk(tmp_path: Path, options: str, *arguments: str) -> Findings:
@@ -403,4 +403,4 @@ def test_a_service_that_is_kept_from_the_clock() -> None:
     command = [sys.executable, "-c", NO_CLOCK, "doctor", "mirror", "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found = by_check(json.loads(done.stdout)["findings"])["clock"]
-    assert (found["level"], found["what"]) == ("ok", "the clock is not this process's to ask about")
+    assert (found["level"], found["what"]) == ("ok", "this process has no access to the state of the clock")

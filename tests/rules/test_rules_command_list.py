@@ -67,7 +67,7 @@ def test_a_rule_that_is_not_in_use(rules: Path, rule_id: str) -> None:
     """Unknown or deleted: one line, exit code 2."""
     done = sensor("rules", "show", rule_id, "--rules", rules)
     assert (done.code, done.out) == (2, "")
-    assert done.err == f"sensor: there is no rule {rule_id}; sensor rules list shows which there are\n"
+    assert done.err == f"sensor: there is no rule {rule_id}; sensor rules list shows all rules\n"
 
 
 def test_a_faulty_set_lists_nothing() -> None:

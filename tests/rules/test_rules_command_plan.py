@@ -26,7 +26,7 @@ def test_rules_for_which_everything_passes_come_first(rules: Path) -> None:
         rf"    POST\x20/ of 8 bytes or more    {http}",
     ]
     assert done.out.splitlines() == [
-        "These rules do not say how a payload begins; everything of their protocol and port passes:",
+        "These rules do not fix the first bytes of a payload; all payloads on their port pass:",
         "    udp, port 53: service 10002 DNS",
         "tcp, every port:",
         *beginnings,

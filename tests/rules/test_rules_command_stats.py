@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from commands import RULES, sensor, write_rules
 
-from sensor.bench.payloads import captured, generated
+from sensor.bench.sample_payloads import captured, generated
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.files.load import load_rules
-from sensor.rules.obstacles import Subject
+from sensor.rules.obstacles import Specimen
 
 IN_USE = {int(number) for rules in RULES.values() for number, rule in rules.items() if "deleted" not in rule}
 
@@ -57,7 +57,7 @@ def test_the_table_for_people(rules: Path) -> None:
     lines = sensor("rules", "stats", "--rules", rules).out.splitlines()
     assert lines[0].startswith(f"{len(IN_USE)} rules: ")
     assert lines[1].startswith("1000 payloads of ")
-    assert lines[2].split() == ["ns/payload", "hits", "compile", "ms", "KiB", "rule", "class", "name"]
+    assert lines[2].split() == ["ns/payload", "matches", "compile", "ms", "KiB", "rule", "class", "name"]
     assert {int(line.split()[4]) for line in lines[3:]} == IN_USE
 
 
@@ -67,13 +67,13 @@ def test_a_file_without_payload(rules: Path) -> None:
     write_capture(path, [])
     done = sensor("rules", "stats", "--rules", rules, "--payloads", path)
     assert done.code == 7
-    assert done.err == f"sensor: {path}: no packet in it has a payload; name a file with some\n"
+    assert done.err == f"sensor: {path}: no packet has a payload; use another capture\n"
 
 
 def test_the_generated_mix() -> None:
     """The same at each call; of every kind, HTTP, encrypted and UDP among them."""
     mixed = generated()
     assert mixed == generated()
-    assert all(isinstance(one, Subject) and one.payload for one in mixed)
+    assert all(isinstance(one, Specimen) and one.payload for one in mixed)
     assert 0.3 < sum(RFC9110.matches(one.payload) for one in mixed) / len(mixed) < 0.7
     assert {one.protocol for one in mixed} == {6, 17}

@@ -27,7 +27,7 @@ def tried(rule_id: int, payload: str, *options: object) -> Done:
 def test_a_hit_says_where_and_which_version() -> None:
     """Exit code 0; offsets of group 1 where it took part."""
     done = tried(41001, r"HTTP/1.1 200 OK\r\nServer: nginx/1.18.0\r\n\r\n")
-    assert (done.code, done.out) == (0, 'hit: bytes 31-37 "1.18.0", version 1.18.0\n')
+    assert (done.code, done.out) == (0, 'match: bytes 31-37 "1.18.0", version 1.18.0\n')
     done = tried(51001, HEAD.replace("  ", "%20+"), "--json")
     hit = {"rule": 51001, "class": "threat", "name": "SQL injection", "start": 11, "end": 26}
     assert done.objects == [{"hit": {**hit, "version": None, "text": "UNION%20+SELECT"}, "why": []}]
@@ -57,7 +57,7 @@ def test_a_hit_says_where_and_which_version() -> None:
 def test_no_hit_says_why(rule_id: int, payload: str, options: list[str], why: str) -> None:
     """The condition that failed, or how much of the regex hits; exit code 1."""
     done = tried(rule_id, payload, *options)
-    assert (done.code, done.out) == (1, f"no hit: {why}\n")
+    assert (done.code, done.out) == (1, f"no match: {why}\n")
     assert tried(rule_id, payload, *options, "--json").objects == [{"hit": None, "why": [why]}]
 
 
@@ -65,7 +65,7 @@ def test_no_hit_says_why(rule_id: int, payload: str, options: list[str], why: st
 def test_what_would_have_hit() -> None:
     """Text in another part, or encoded, is named."""
     done = tried(51003, r"GET / HTTP/1.1\r\n\r\n" + "union select")
-    assert done.out == 'no hit: the regex does not hit; with "part": "total" it hits bytes 18-30\n'
+    assert done.out == 'no match: the regex does not hit; with "part": "total" it hits bytes 18-30\n'
     done = tried(51003, r"GET /union%20select HTTP/1.1\r\n\r\n", "--json")
     assert done.objects[0]["why"][1:] == ['with "decode": "url" it hits bytes 5-19']
 
@@ -91,9 +91,9 @@ def test_escapes_and_files(rules: Path) -> None:
 @pytest.mark.parametrize(
     ("payload", "message"),
     [
-        (r"a\qb", r"\q is no escape, expected \r, \n, \t, \0, \\ or \xNN"),
-        (r"a\x4", r"\x is no escape"),
-        ("a\\", "\\ is no escape"),
+        (r"a\qb", r"\q is not an escape; use \r, \n, \t, \0, \\ or \xNN"),
+        (r"a\x4", r"\x is not an escape"),
+        ("a\\", "\\ is not an escape"),
         ("@nosuch", "nosuch cannot be read: No such file or directory"),
     ],
 )

@@ -1,0 +1,33 @@
+"""``sensor bench compare``: two results of measurements side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("compare")
+@click.argument("before", type=_FILE)
+@click.argument("after", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare_command(before: Path, after: Path, as_json: bool) -> None:
+    """Compare two results written with --json, and show which figures changed beyond noise."""
+    from sensor.bench.compare import compare, differences, load
+
+    results = load(before), load(after)
+    changes, notes = compare(*results), list(differences(*results))
+    if as_json:
+        rows = [{**change._asdict(), "ratio": round(change.ratio, 3)} for change in changes]
+        click.echo(json.dumps({"notes": notes, "figures": rows}, indent=2))
+        return
+    for note in notes:
+        click.echo(f"note: {note}")
+    for change in changes:
+        verdict = "changed" if change.is_beyond_noise else "within noise"
+        click.echo(
+            f"{change.name:<60}{change.before:>14,g}{change.after:>14,g}{change.ratio:>8.2f}x  {verdict}"
+        )

@@ -1,0 +1,28 @@
+"""``sensor bench read``: what reading a capture file costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sensor.config.loading import load_settings
+
+
+@click.command("read")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--quick", is_flag=True, help="Measure roughly and quickly.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def read_file_command(file: Path, quick: bool, as_json: bool) -> None:
+    """Measure what `sensor read` costs per frame of FILE, without its start, with your settings."""
+    from sensor.bench.file_reading import measure
+
+    found = measure(file, load_settings({}), quick=quick)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    spread = found["user_us_per_frame_spread"]
+    click.echo(f"{found['frames']:,} frames, {found['matched']:,} matched")
+    click.echo(f"{found['frames_per_second']:,.0f} frames/s")
+    click.echo(f"{spread['median']} us of user CPU time per frame ({spread['least']} to {spread['most']})")

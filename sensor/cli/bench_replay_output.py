@@ -1,0 +1,43 @@
+"""Output of ``sensor bench replay``: its JSON object as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def replay_lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield a paragraph for each kind of traffic and number of workers."""
+    where = found["machine"]
+    yield f"{where['cpu']}, {where['cpus']} CPUs, Linux {where['kernel']}, Python {where['python']}"
+    for warning in found["warnings"]:
+        yield f"warning: {warning}; figures are rough"
+    for row in found["rows"]:
+        yield ""
+        yield from _row(row)
+
+
+def _row(row: dict[str, Any]) -> Iterator[str]:
+    workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
+    yield f"{row['traffic']}, {workers}: {row['frames']:,} frames of {row['bytes_per_frame']:g} bytes"
+    spread = row.get("zero_loss_pps_spread")
+    rate = f"{row['zero_loss_pps']:,} frames/s, {row['zero_loss_gbps']:g} Gb/s"
+    yield f"    {'highest rate without loss':<32}{rate if spread else 'none: frames were lost at every rate'}"
+    if spread and spread["least"] < spread["most"]:
+        yield f"    {'':<32}({spread['least']:,.0f} to {spread['most']:,.0f} in repeats)"
+    yield f"    {'limited by':<32}{row['limited_by']}"
+    ceiling = f"{row['generator_ceiling_pps']:,} frames/s"
+    yield f"    {'most that ' + row['generator'] + ' can send':<32}{ceiling}"
+    if spread:
+        yield f"    {'candidates':<32}{row['candidate_share']:.1%}"
+    for stage, cost in row["cpu_us_per_frame"].items():
+        yield f"    {'CPU time: ' + stage.replace('_', ' '):<32}{cost:.3f} us/frame"
+    for process, size in row["memory_mib"].items():
+        yield f"    {'memory of ' + process:<32}{size:,.1f} MiB"
+    evidence = row["evidence"]
+    yield f"    {'kept at a low rate':<32}{evidence['found']:,} of {evidence['expected']:,} packets"
+    if row["latency_ms"]:
+        median, slow = row["latency_ms"]["p50"], row["latency_ms"]["p99"]
+        yield f"    {'from wire to readable evidence':<32}{median:g} ms (median), {slow:g} ms (99 of 100)"
+    if row["too_long"]:
+        yield f"    {row['too_long']:,} frames were left out: they are longer than the interface's MTU allows"

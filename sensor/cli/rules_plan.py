@@ -1,0 +1,37 @@
+"""``sensor rules plan``: what the prefilter in the kernel passes on to the rules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sensor.cli.rules_plan_output import passing_object, plan_lines
+from sensor.cli.setting_options import setting_options
+from sensor.config.loading import load_settings
+from sensor.rules.engine.profile import PROFILES
+from sensor.rules.files.load import load_and_log
+from sensor.rules.prefilter.plan import Plan, demands
+
+
+@click.command("plan")
+@setting_options("rules plan")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan_command(config: Path | None, as_json: bool, **flags: Any) -> None:
+    """Show which payloads the kernel passes on, by their first bytes, and for which rules.
+
+    Rules for which every payload passes come first: they cost the most.
+    """
+    settings = load_settings(flags, config)
+    every = list(
+        Plan.of(
+            demands(load_and_log(settings.rules, lenient=settings.lenient), PROFILES[settings.profile].http)
+        ).passing()
+    )
+    if as_json:
+        for one in every:
+            click.echo(json.dumps(passing_object(one)))
+    else:
+        click.echo("\n".join(plan_lines(every)))
