@@ -43,7 +43,7 @@ def test_changes_are_made_once() -> None:
 @pytest.mark.usefixtures("network")
 def test_errors() -> None:
     """Each error is one line with advice, or the kernel's own message."""
-    assert prepare("eth7").stderr == "eth7: there is no such interface; see what is there: ip link\n"
+    assert prepare("eth7").stderr == "eth7: no such interface; list them: ip link\n"
     assert "mirror: has no interrupts of its own" in prepare("mirror", AFFINITY="0").stderr
     refused = prepare("mirror", MTU="1")
     assert refused.returncode
