@@ -103,7 +103,7 @@ def test_filters(server: Server, query: str, expected: int) -> None:
 @pytest.mark.parametrize(
     ("path", "detail"),
     [
-        ("evidence?cursor=abc", "no cursor of a search"),
+        ("evidence?cursor=abc", "is not a valid cursor"),
         ("evidence?limit=0", "limit: "),
         ("evidence?limit=501", "limit: "),
         ("evidence?class=worm", "class: Input should be 'service', 'device'"),

@@ -1,4 +1,4 @@
-"""A real Chromium before a real API over real evidence."""
+"""Fixtures: Chromium, and a running API over evidence of `sensor read`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.api.api_samples import open_directory
 
 CHROMIUM = "/usr/bin/chromium"
 SWITCHES = [
-    "--no-sandbox",  # there is none for root
+    "--no-sandbox",  # Chromium has no sandbox when run as root
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -27,7 +27,7 @@ SWITCHES = [
 
 @pytest.fixture(scope="session")
 def kept(few_rules: Path) -> Iterator[Kept]:
-    """An hour of traffic, and what is kept of it."""
+    """Yield the evidence of an hour of traffic."""
     with open_directory() as directory:
         write_rules(few_rules, directory / "rules")
         matches = keep(hour(), directory / "evidence", directory / "rules")
@@ -36,21 +36,21 @@ def kept(few_rules: Path) -> Iterator[Kept]:
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """For evidence of a test's own."""
+    """Yield a directory for the evidence of one test."""
     with open_directory() as path:
         yield path
 
 
 @pytest.fixture(scope="session")
 def site(kept: Kept) -> Iterator[str]:
-    """The address of a page that no test changes the evidence of."""
+    """Yield the address of a page over shared evidence, which no test changes."""
     with serving(kept.directory, kept.rules) as address:
         yield address
 
 
-@pytest.fixture(scope="module")  # its event loop would be in the way of other tests
+@pytest.fixture(scope="module")  # its event loop would disturb other tests
 def browser() -> Iterator[Browser]:
-    """Chromium."""
+    """Yield a running Chromium."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
         yield chromium
@@ -59,7 +59,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Open an address and wait until it is shown; no page may fail, nor want what its policy forbids."""
+    """Yield a function that opens an address; the test fails on script errors and policy violations."""
     faults: list[str] = []
     with ExitStack() as contexts:
 

@@ -1,4 +1,4 @@
-"""Evidence for the tests of the page: an hour of traffic with attacks, and a server that answers in HTML."""
+"""Evidence for the tests of the page: an hour of traffic with attacks, and a response full of markup."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOSTILE_RULE = {
 
 
 def write_rules(few: Path, directory: Path) -> None:
-    """Write these few rules, and one that finds the hostile server."""
+    """Write the few rules, and one that matches the hostile response."""
     directory.mkdir()
     for file in few.glob("*.json"):
         content = json.loads(file.read_text())
@@ -45,20 +45,20 @@ def write_rules(few: Path, directory: Path) -> None:
 
 
 def hour(seed: int = 1) -> list[Frame]:
-    """An hour with every attack and banner there is, name services, and the hostile server."""
+    """Return an hour of traffic with every attack and banner, DNS, and the hostile response."""
     builders = [partial(notable.exchange, what=what) for what in notable.ATTACKS + notable.BANNERS]
     traffic = mix.mix(Random(seed), [*builders, *[ordinary.dns] * 120], START_US, HOUR_US)
     return sorted([*traffic.frames, hostile_answer(START_US + HOUR_US // 2)])
 
 
 def hostile_answer(time_us: int) -> Frame:
-    """An HTTP response full of markup."""
+    """Return an HTTP response full of markup."""
     text = f"HTTP/1.1 200 OK\r\nServer: {HOSTILE}\r\nX-<i>Name</i>: <i>value</i>\r\n\r\n"
     return Frame(time_us, segment(text.encode()))
 
 
 def segment(payload: bytes) -> bytes:
-    """A frame from a web server."""
+    """Return a frame from a web server."""
     server = Host(bytes.fromhex("02005e000001"), ip_address("203.0.113.7"))
     client = Host(bytes.fromhex("020010000001"), ip_address("192.0.2.10"))
     body = frames.tcp(
@@ -69,7 +69,7 @@ def segment(payload: bytes) -> bytes:
 
 
 def keep(capture: Iterable[Frame], directory: Path, rules: Path) -> list[dict[str, Any]]:
-    """Run `sensor read` over frames; what it says of each match, with evidence in ``directory``."""
+    """Run `sensor read` over frames, store evidence in ``directory``, and return its matches."""
     file = directory.parent / f"{directory.name}.pcap"
     frames.write_capture(file, capture)
     command = [sys.executable, "-m", "sensor", "read", file, "--rules", rules, "--evidence", directory]
@@ -78,7 +78,7 @@ def keep(capture: Iterable[Frame], directory: Path, rules: Path) -> list[dict[st
 
 
 class Kept(NamedTuple):
-    """Evidence, and what `sensor read` said while it was kept."""
+    """An evidence directory, its rules, and the matches that `sensor read` printed."""
 
     directory: Path
     rules: Path
@@ -86,13 +86,13 @@ class Kept(NamedTuple):
 
     @property
     def times_us(self) -> list[int]:
-        """The time of each piece, newest first."""
+        """Times of the evidence, newest first."""
         return sorted({match["time_us"] for match in self.matches}, reverse=True)
 
 
 @contextmanager
 def serving(evidence: Path, rules: Path, *options: str) -> Iterator[str]:
-    """Serve evidence on a free port, from where any user may pass: the server gives up root; its address."""
+    """Run `sensor serve` on a free port and yield its address; the evidence must be readable by all."""
     log = evidence.with_name(f"{evidence.name}.log")
     command = [sys.executable, "-m", "sensor", "serve", "--evidence", evidence, "--rules", rules]
     command += ["--listen", "127.0.0.1:0", *options]
@@ -110,7 +110,7 @@ Visit = Callable[..., Page]
 
 
 def settled(page: Page) -> None:
-    """Wait until the page has shown what was asked for."""
+    """Wait until the page shows the results."""
     page.wait_for_function(
         "() => (document.querySelector('#rows tr, #state > *') || document.querySelector('dialog[open]'))"
         " && !document.querySelector('section[aria-busy=true]')"

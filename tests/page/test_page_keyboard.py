@@ -1,4 +1,4 @@
-"""The page without a mouse."""
+"""Tests of the page with the keyboard alone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def press(page: Page, *keys: str) -> None:
 
 
 def test_search_open_mark_close(site: str, visit: Visit) -> None:
-    """From the search to marked bytes and back, by keys alone."""
+    """Search, open a packet, mark bytes and close it, by keys alone."""
     page = visit(site)
     press(page, "/")
     page.keyboard.type("union%20select")
     press(page, "Enter")
     page.wait_for_url("**text=**")
     settled(page)
-    press(page, "Escape")  # empties the field, as fields of search do
+    press(page, "Escape")  # clears the field, as in every search field
     press(page, "Escape")
     page.wait_for_url(re.compile(r"^[^?]*(\?(?!.*text=).*)?$"))
     settled(page)
@@ -47,7 +47,7 @@ def test_search_open_mark_close(site: str, visit: Visit) -> None:
 
 
 def test_layers_fold(site: str, visit: Visit) -> None:
-    """Arrows fold a layer and go to its fields, as trees do."""
+    """Arrow keys fold a layer and move to its fields, as in every tree."""
     page = visit(f"{site}?rule=51001")
     press(page, "t", "Enter")
     expect(page.locator("#packet .octets")).to_be_visible()
@@ -65,7 +65,7 @@ def test_layers_fold(site: str, visit: Visit) -> None:
 
 
 def test_bytes_field_by_field(site: str, visit: Visit) -> None:
-    """In the bytes the arrows go from field to field."""
+    """In the bytes, arrow keys move from field to field."""
     page = visit(f"{site}?rule=51001")
     press(page, "t", "Enter")
     page.locator("#packet .octets").focus()
@@ -76,7 +76,7 @@ def test_bytes_field_by_field(site: str, visit: Visit) -> None:
 
 
 def test_a_range_by_keys(site: str, visit: Visit) -> None:
-    """Both ends of the timeline move by arrows; Enter takes the range, Escape leaves it."""
+    """Arrow keys move both ends of the range; Enter applies it, Escape cancels it."""
     page = visit(site)
     press(page, "h")
     start = page.get_by_role("slider", name="Start")
@@ -97,11 +97,11 @@ def test_a_range_by_keys(site: str, visit: Visit) -> None:
 
 
 def test_help_and_its_switch(site: str, visit: Visit) -> None:
-    """`?` tells the keys; they can be turned off."""
+    """`?` shows the keys, and single-key commands can be turned off there."""
     page = visit(site)
     press(page, "?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
-    page.get_by_label("Single keys are commands").press("Space")
+    page.get_by_label("Single-key commands").press("Space")
     press(page, "Escape")
     expect(page.locator("#help")).to_be_hidden()
     press(page, "?", "p", "/")
@@ -110,8 +110,8 @@ def test_help_and_its_switch(site: str, visit: Visit) -> None:
     assert page.evaluate(f"{FOCUSED}.name") != "text"
 
 
-def test_every_stop_is_seen(site: str, visit: Visit) -> None:
-    """Tab comes through everything and back to the start, and always shows where it is."""
+def test_focus_is_always_visible(site: str, visit: Visit) -> None:
+    """Tab reaches every control, and the focus is always visible."""
     page = visit(f"{site}?rule=51001")
     page.locator("#rows tr").first.click()
     expect(page.locator("#packet .octets")).to_be_visible()

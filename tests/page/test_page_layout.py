@@ -1,4 +1,4 @@
-"""The page on a desk and in a hand, by day and by night; for those who cannot see it as well."""
+"""Tests of the layout: desktop and phone, light and dark, accessibility."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "be
 
 
 def check(page: Page) -> None:
-    """No horizontal scroll, and nothing that axe-core objects to: contrast, names, roles, sizes."""
+    """Assert that nothing scrolls sideways and that axe-core finds no violation."""
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     report = Axe().run(page, options=RULES)
     assert report.violations_count == 0, report.generate_report()
@@ -24,7 +24,7 @@ def check(page: Page) -> None:
 def test_fits_and_is_accessible(
     site: str, visit: Visit, width: int, height: int, scheme: Literal["light", "dark"]
 ) -> None:
-    """List, packet, help, refusal."""
+    """List, packet, help and error fit the screen and are accessible."""
     page = visit(f"{site}?class=threat", width, height, color_scheme=scheme)
     check(page)
     page.locator("#rows tr").nth(2).click()
@@ -39,8 +39,8 @@ def test_fits_and_is_accessible(
     check(page)
 
 
-def test_in_a_hand_the_packet_covers_the_page(site: str, visit: Visit) -> None:
-    """What is underneath cannot be reached; closing leads back to the row."""
+def test_packet_covers_the_page_on_a_phone(site: str, visit: Visit) -> None:
+    """The page below cannot be reached; closing the packet returns to its row."""
     page = visit(f"{site}?rule=51001", 390, 844, has_touch=True)
     page.locator("#rows tr").first.tap()
     expect(page.locator("#packet .octets")).to_be_visible()
@@ -53,14 +53,14 @@ def test_in_a_hand_the_packet_covers_the_page(site: str, visit: Visit) -> None:
 
 
 def test_colours_follow_the_system(site: str, visit: Visit) -> None:
-    """Dark is dark."""
+    """The page is dark or light as the system is."""
     ground = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
     assert max(visit(site, color_scheme="dark").evaluate(ground)) < 64
     assert min(visit(site, color_scheme="light").evaluate(ground)) > 192
 
 
-def test_nothing_moves_for_those_who_ask(site: str, visit: Visit) -> None:
-    """No transition nor animation where motion is to be reduced."""
+def test_reduced_motion(site: str, visit: Visit) -> None:
+    """There are no transitions or animations if the user prefers reduced motion."""
     page = visit(site, reduced_motion="reduce")
     moving = """[...document.querySelectorAll('*')].filter(each => {
         const style = getComputedStyle(each);

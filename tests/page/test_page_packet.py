@@ -1,4 +1,4 @@
-"""One packet on the page: its bytes, its files, and that nothing in it is ever more than text."""
+"""Tests of one packet on the page: bytes, fields, downloads, and markup that stays text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_first(page: Page) -> None:
 
 
 def packets(file: Path, *options: str) -> list[str]:
-    """What tshark reads in a file, a line a packet."""
+    """Return what tshark prints about a file, one line per packet."""
     command = ["tshark", "-r", str(file), *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout.splitlines()
@@ -32,13 +32,13 @@ def test_the_bytes(kept: Kept, site: str, visit: Visit) -> None:
     match = next(match for match in reversed(kept.matches) if match["rule"] == 51001)
     [frame] = [frame for frame in hour() if frame.time_us == match["time_us"]]
     assert bytes.fromhex("".join(page.locator(".line .hex").all_inner_texts())) == frame.data
-    hit = "".join(page.locator(".line .text mark.threat").all_inner_texts())
-    assert hit == match["text"]
-    assert bytes.fromhex("".join(page.locator(".line .hex mark.threat").all_inner_texts())).decode() == hit
+    marked = "".join(page.locator(".line .text mark.threat").all_inner_texts())
+    assert marked == match["text"]
+    assert bytes.fromhex("".join(page.locator(".line .hex mark.threat").all_inner_texts())).decode() == marked
 
 
-def test_fields_and_bytes_point_at_each_other(site: str, visit: Visit) -> None:
-    """The pointer over a field lights its bytes, over bytes their field; a click stays."""
+def test_fields_and_bytes_mark_each_other(site: str, visit: Visit) -> None:
+    """Pointing at a field highlights its bytes and the other way round; a click keeps the mark."""
     page = visit(site + INJECTION)
     open_first(page)
     port = page.locator(".field", has=page.get_by_text("destination port", exact=True))
@@ -52,7 +52,7 @@ def test_fields_and_bytes_point_at_each_other(site: str, visit: Visit) -> None:
 
 
 def test_downloads(kept: Kept, site: str, visit: Visit, tmp_path: Path) -> None:
-    """Packet, flow and search come as files that tshark reads, with the rules in their comments."""
+    """Packet, flow and search download as files that tshark reads, pcapng with rules in comments."""
     page = visit(site + INJECTION)
     open_first(page)
     found = {match["time_us"] for match in kept.matches if match["rule"] == 51001}
@@ -78,7 +78,7 @@ def test_downloads(kept: Kept, site: str, visit: Visit, tmp_path: Path) -> None:
 
 
 def test_markup_in_evidence_stays_text(site: str, visit: Visit) -> None:
-    """Tags in payloads and in rules are shown as they are, in the table and in the packet."""
+    """Tags in payloads and rules are shown as text, in the table and in the packet."""
     page = visit(f"{site}?rule=59999")
     open_first(page)
     title = page.title()
@@ -92,8 +92,8 @@ def test_markup_in_evidence_stays_text(site: str, visit: Visit) -> None:
     assert page.title() == title
 
 
-def test_the_policy_lets_nothing_in(site: str, visit: Visit) -> None:
-    """Even markup that got in could not run: the policy forbids it."""
+def test_content_security_policy(site: str, visit: Visit) -> None:
+    """The policy allows scripts, styles and requests of this site only."""
     page = visit(site)
     policy = page.request.get(site).headers["content-security-policy"]
     directives = dict(part.strip().partition(" ")[::2] for part in policy.split(";"))
@@ -102,7 +102,7 @@ def test_the_policy_lets_nothing_in(site: str, visit: Visit) -> None:
 
 
 def test_a_link_reopens_the_view(site: str, visit: Visit) -> None:
-    """Filters, range, packet and marked field are in the address."""
+    """The address contains filters, range, packet and marked field."""
     page = visit(f"{site}?class=threat")
     page.locator("#rows tr").nth(3).click()
     expect(page.locator("#packet .octets")).to_be_visible()
@@ -116,8 +116,8 @@ def test_a_link_reopens_the_view(site: str, visit: Visit) -> None:
     assert again.locator(".hex .chosen").all_inner_texts() == page.locator(".hex .chosen").all_inner_texts()
 
 
-def test_a_copied_link_holds_the_time(site: str, visit: Visit) -> None:
-    """A range that moves with the clock is held in a link."""
+def test_a_copied_link_has_a_fixed_range(site: str, visit: Visit) -> None:
+    """A range relative to the current time becomes a fixed one in a link."""
     page = visit(f"{site}?last=24h", permissions=["clipboard-read", "clipboard-write"])
     page.locator("#copy-link").click()
     expect(page.locator("#copy-link")).to_have_text("Copied")
@@ -128,7 +128,7 @@ def test_a_copied_link_holds_the_time(site: str, visit: Visit) -> None:
 
 
 def test_the_file_is_gone(kept: Kept, directory: Path, visit: Visit) -> None:
-    """What retention has deleted under the table is told where the packet would be."""
+    """If retention has deleted the file, the packet view says so."""
     shutil.copytree(kept.directory, directory / "evidence")
     with serving(directory / "evidence", kept.rules) as site:
         page = visit(site)

@@ -1,4 +1,4 @@
-"""Searching on the page: what the table shows is what `sensor read` found."""
+"""Tests of searching: the table shows what `sensor read` found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Say = Callable[[dict[str, Any]], bool]
 
 
 def shown_us(page: Page) -> list[int]:
-    """The times in the table, from its top, after all older pages have been read."""
+    """Return the times in the table from the top, after loading all older pages."""
     while page.locator("#older").is_visible():
         count = page.locator("#rows tr").count()
         page.locator("#older").evaluate("button => button.scrollIntoView()")
@@ -26,18 +26,18 @@ def shown_us(page: Page) -> list[int]:
 
 
 def micros(text: str) -> int:
-    """RFC 3339 to microseconds; all times are of the morning of one day."""
+    """Convert RFC 3339 to microseconds; all times are of one morning."""
     hours, minutes, seconds, rest = map(int, re.findall(r"T(\d\d):(\d\d):(\d\d)\.(\d{6})Z", text)[0])
     return START_US + (((hours - 10) * 60 + minutes) * 60 + seconds) * 1_000_000 + rest
 
 
 def found_us(kept: Kept, say: Say) -> list[int]:
-    """The times of the pieces with such a match, newest first."""
+    """Return the times of the items with such a match, newest first."""
     return sorted({match["time_us"] for match in kept.matches if say(match)}, reverse=True)
 
 
 def test_everything_newest_first(kept: Kept, site: str, visit: Visit) -> None:
-    """The whole hour is listed, page by page, each piece once."""
+    """The whole hour is listed page by page, each item once."""
     assert len(kept.times_us) > 200  # more than two pages
     assert shown_us(visit(site)) == kept.times_us
 
@@ -56,7 +56,7 @@ def test_everything_newest_first(kept: Kept, site: str, visit: Visit) -> None:
     ],
 )
 def test_a_filter(kept: Kept, site: str, visit: Visit, name: str, value: str, say: Say) -> None:
-    """Each filter leaves what it says, and the address says it too."""
+    """Each filter shows the matching items and appears in the address."""
     page = visit(site)
     field = page.locator(f"#filters [name={name}]")
     if field.evaluate("field => field.tagName") == "SELECT":
@@ -72,7 +72,7 @@ def test_a_filter(kept: Kept, site: str, visit: Visit, name: str, value: str, sa
 
 
 def test_a_class(kept: Kept, site: str, visit: Visit) -> None:
-    """The legend filters by class; pressed again it does not."""
+    """A class button filters by class; pressed again, it clears the filter."""
     page = visit(site)
     page.get_by_role("button", name="threat").click()
     page.wait_for_url("**class=threat**")
@@ -85,7 +85,7 @@ def test_a_class(kept: Kept, site: str, visit: Visit) -> None:
 
 
 def test_a_range_by_drag(kept: Kept, site: str, visit: Visit) -> None:
-    """What is dragged over in the timeline is what the table shows; Back undoes it."""
+    """Dragging over the timeline limits the table to that range; Back undoes it."""
     page = visit(site)
     box = page.locator("#chart").bounding_box()
     assert box is not None
@@ -107,7 +107,7 @@ def test_a_range_by_drag(kept: Kept, site: str, visit: Visit) -> None:
 
 
 def test_the_bars_add_up(kept: Kept, site: str, visit: Visit) -> None:
-    """Colours of the timeline stand for counts: a single threat is a bar of its own."""
+    """Each threat among thousands of items has a visible bar."""
     page = visit(f"{site}?rule=51001")
     settled(page)
     assert page.locator("#bars rect.threat").count() == len(
@@ -124,13 +124,13 @@ def test_the_bars_add_up(kept: Kept, site: str, visit: Visit) -> None:
         ("?class=nonsense", "class"),
     ],
 )
-def test_a_refusal_is_told(site: str, visit: Visit, address: str, text: str) -> None:
-    """What the API says is wrong stands where the evidence would."""
+def test_errors_are_shown(site: str, visit: Visit, address: str, text: str) -> None:
+    """An error of the API is shown in place of the evidence."""
     expect(visit(site + address).locator("#state .refusal")).to_contain_text(text)
 
 
 def test_a_name_of_several_rules(site: str, visit: Visit) -> None:
-    """The page asks which one is meant."""
+    """If several rules have the text in their name, the page asks to choose one."""
     page = visit(site)
     page.wait_for_selector("#rules option", state="attached")
     page.locator("#filters [name=rule]").fill("s")
@@ -141,15 +141,15 @@ def test_a_name_of_several_rules(site: str, visit: Visit) -> None:
 
 
 def test_nothing_found(kept: Kept, site: str, visit: Visit) -> None:
-    """An empty table says why, and leads back."""
+    """An empty table says why and offers to clear the filters."""
     page = visit(f"{site}?text=nothing-like-it")
-    expect(page.locator("#state")).to_contain_text("No evidence passes these filters")
+    expect(page.locator("#state")).to_contain_text("No evidence matches these filters")
     page.get_by_role("button", name="Clear filters").click()
     expect(page.locator("#shown")).to_contain_text(f"of {len(kept.times_us)},")
 
 
 def test_evidence_arrives(kept: Kept, directory: Path, visit: Visit) -> None:
-    """New evidence comes in by itself, on top, without moving the row that is open; a pause holds it back."""
+    """New evidence appears on top without moving the open row; pausing stops it."""
     evidence = directory / "evidence"
     keep(hour(), evidence, kept.rules)
     with serving(evidence, kept.rules) as site:
@@ -172,13 +172,13 @@ def test_evidence_arrives(kept: Kept, directory: Path, visit: Visit) -> None:
         expect(page.locator("#live")).to_have_text("Paused")
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        with page.expect_request("**/api/v1/status"):  # the next look at the status, some seconds on
+        with page.expect_request("**/api/v1/status"):  # the next status request, after some seconds
             pass
         assert [url for url in asked if "/evidence?" in url] == []
 
 
 def test_the_index_is_rebuilt(kept: Kept, directory: Path, visit: Visit) -> None:
-    """While files are not in the index the page says so, and does not claim that there is nothing."""
+    """While files are not indexed, the page says so instead of claiming that there is no evidence."""
     shutil.copytree(kept.directory, directory / "evidence")
     for database in (directory / "evidence").glob("*/*.sqlite*"):
         database.unlink()
@@ -190,7 +190,7 @@ def test_the_index_is_rebuilt(kept: Kept, directory: Path, visit: Visit) -> None
 
 
 def test_the_api_goes_away(kept: Kept, visit: Visit) -> None:
-    """What is shown stays, with a line that says that it is no longer followed."""
+    """If the API stops responding, the table stays and a notice appears."""
     with serving(kept.directory, kept.rules) as site:
         page = visit(site)
     expect(page.locator("#notices .error")).to_contain_text("No connection")
@@ -198,7 +198,7 @@ def test_the_api_goes_away(kept: Kept, visit: Visit) -> None:
 
 
 def test_no_evidence_yet(kept: Kept, directory: Path, visit: Visit) -> None:
-    """An empty directory is no error."""
+    """An empty directory is not an error."""
     (directory / "evidence").mkdir()
     with serving(directory / "evidence", kept.rules) as site:
         expect(visit(site).locator("#state")).to_contain_text("No evidence yet")

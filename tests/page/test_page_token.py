@@ -1,4 +1,4 @@
-"""The page where the API demands a token."""
+"""Tests of the page when the API requires a token."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from page_samples import Kept, Visit, serving
 from playwright.sync_api import expect
 
 
-def test_a_token_is_asked_for(kept: Kept, visit: Visit) -> None:
-    """A wrong one is refused, the right one lets in, to downloads too, until it is forgotten."""
+def test_the_page_asks_for_a_token(kept: Kept, visit: Visit) -> None:
+    """A wrong token is refused; a right one gives access, also to downloads, until it is forgotten."""
     create = [sys.executable, "-m", "sensor", "token", "create", "analyst", "--evidence", str(kept.directory)]
     token = subprocess.run(create, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
     with serving(kept.directory, kept.rules, "--token-required") as site:
         page = visit(site)
-        dialog = page.get_by_role("dialog", name="A token is needed")
+        dialog = page.get_by_role("dialog", name="Token required")
         expect(dialog).to_be_visible()
         dialog.get_by_label("Token").fill("wrong")
         page.keyboard.press("Enter")
