@@ -10,7 +10,7 @@ Found = dict[str, Any]
 _MATCHED_RATE_COUNTS = {
     "sent": "sent",
     "lost_on_wire": "lost on the wire",
-    "seen": "seen by the kernel program",
+    "seen": "seen by the kernel",
     "ignored": "ignored",
     "lost_in_ring": "lost in the ring",
     "read": "read",
@@ -67,9 +67,10 @@ def decision_lines(found: Found) -> Iterator[str]:
     """Yield how many frames of a capture are candidates, and why the others are not."""
     total = max(found["frames"], 1)
     yield f"{found['frames']:,} frames of {found['capture']}"
-    yield f"    {'candidates, read by Python':<28}{found['candidates']:>12,}{found['candidates'] / total:>8.1%}"
-    for reason, count in found["ignored"].items():
-        yield f"    {_reason(reason):<28}{count:>12,}{count / total:>8.1%}"
+    results = {"candidates, read by Python": found["candidates"]}
+    results |= {_reason(reason): count for reason, count in found["ignored"].items()}
+    for result, count in results.items():
+        yield f"    {result:<28}{count:>12,}{count / total:>8.1%}"
     if found["too_long"]:
         yield f"    {found['too_long']:,} more frames are too long to be tested"
 
@@ -120,10 +121,11 @@ def _matched_rate_lines(row: Found) -> Iterator[str]:
 def match_lines(found: Found) -> Iterator[str]:
     """Yield a table for each rule set."""
     yield from _machine(found)
-    yield f"payloads of {found['payload_bytes']} bytes; CPU time per candidate in us, the least of many rounds"
+    yield f"payloads of {found['payload_bytes']} bytes, CPU time per candidate in us, least of many rounds"
     for rule_set in found["sets"]:
+        compile_s, database_mib = rule_set["compile_s"], rule_set["database_mib"]
         yield ""
-        yield f"{rule_set['rules']:,} rules, compiled in {rule_set['compile_s']} s to {rule_set['database_mib']} MiB"
+        yield f"{rule_set['rules']:,} rules, compiled in {compile_s} s to {database_mib} MiB"
         names = [name for name in next(iter(rule_set["payloads"].values())) if not name.startswith("ratio_")]
         yield f"    {'':<13}" + "".join(f"{name.removesuffix('_us'):>9}" for name in names)
         for kind, costs in rule_set["payloads"].items():

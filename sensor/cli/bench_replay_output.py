@@ -22,22 +22,22 @@ def _row(row: dict[str, Any]) -> Iterator[str]:
     yield f"{row['traffic']}, {workers}: {row['frames']:,} frames of {row['bytes_per_frame']:g} bytes"
     spread = row.get("zero_loss_pps_spread")
     rate = f"{row['zero_loss_pps']:,} frames/s, {row['zero_loss_gbps']:g} Gb/s"
-    yield f"    {'highest rate without loss':<32}{rate if spread else 'none: frames were lost at every rate'}"
+    yield f"    {'highest rate without loss':<34}{rate if spread else 'none: frames were lost at every rate'}"
     if spread and spread["least"] < spread["most"]:
-        yield f"    {'':<32}({spread['least']:,.0f} to {spread['most']:,.0f} in repeats)"
-    yield f"    {'limited by':<32}{row['limited_by']}"
+        yield f"    {'':<34}({spread['least']:,.0f} to {spread['most']:,.0f} in repeats)"
+    yield f"    {'limited by':<34}{row['limited_by']}"
     ceiling = f"{row['generator_ceiling_pps']:,} frames/s"
-    yield f"    {'most that ' + row['generator'] + ' can send':<32}{ceiling}"
+    yield f"    {'most that ' + row['generator'] + ' can send':<34}{ceiling}"
     if spread:
-        yield f"    {'candidates':<32}{row['candidate_share']:.1%}"
+        yield f"    {'candidates':<34}{row['candidate_share']:.1%}"
     for stage, cost in row["cpu_us_per_frame"].items():
-        yield f"    {'CPU time: ' + stage.replace('_', ' '):<32}{cost:.3f} us/frame"
+        yield f"    {'CPU time: ' + stage.replace('_', ' '):<34}{cost:.3f} us/frame"
     for process, size in row["memory_mib"].items():
-        yield f"    {'memory of ' + process:<32}{size:,.1f} MiB"
+        yield f"    {'memory: ' + process:<34}{size:,.1f} MiB"
     evidence = row["evidence"]
-    yield f"    {'kept at a low rate':<32}{evidence['found']:,} of {evidence['expected']:,} packets"
+    yield f"    {'kept at a low rate':<34}{evidence['found']:,} of {evidence['expected']:,} packets"
     if row["latency_ms"]:
-        median, slow = row["latency_ms"]["p50"], row["latency_ms"]["p99"]
-        yield f"    {'from wire to readable evidence':<32}{median:g} ms (median), {slow:g} ms (99 of 100)"
+        median, p99 = row["latency_ms"]["p50"], row["latency_ms"]["p99"]
+        yield f"    {'delay until evidence is readable':<34}{median:g} ms (median), {p99:g} ms (99th percentile)"
     if row["too_long"]:
         yield f"    {row['too_long']:,} frames were left out: they are longer than the interface's MTU allows"
