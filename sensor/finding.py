@@ -22,7 +22,7 @@ class Finding:
     why: str = ""
     """Consequence, which follows the word *so*."""
     advice: str = ""
-    """What to do about it; ``command`` follows it, if there is one."""
+    """Advice for the user; ``command`` follows it, if there is one."""
     command: str = ""
     """Shell command that fixes it, for root."""
     is_safe: bool = False
@@ -30,13 +30,13 @@ class Finding:
 
     @property
     def statement(self) -> str:
-        """What was found, and why it matters."""
+        """The finding, and why it matters."""
         text = ": ".join(filter(None, (self.subject, self.what)))
         return f"{text}, so {self.why}" if self.why else text
 
     @property
     def remedy(self) -> str:
-        """What to do about it; empty if there is nothing to do."""
+        """Advice and command in one line; empty if there is nothing to do."""
         return ": ".join(filter(None, (self.advice, self.command)))
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""`sensor read` as a user runs it: files in, matches out, evidence where it is wanted."""
+"""`sensor read` as a user runs it: files in, matches and evidence out."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ NO_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-
 
 
 def sensor(*arguments: str | Path, wrapper: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+    """Run a command to its end."""
     command = [*wrapper, *SENSOR, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
 @pytest.fixture
 def capture(tmp_path: Path) -> Path:
-    """Ordinary traffic with attacks and banners in it."""
+    """Write a capture file of ordinary traffic with attacks and banners in it."""
     path = tmp_path / "capture.pcap"
     write_capture(path, mix.demo(seed=1).frames)
     return path
 
 
-def test_json_is_one_object_a_match(capture: Path) -> None:
-    """Every line of standard output is an object with the documented keys; nothing else is printed there."""
+def test_json_is_one_object_per_match(capture: Path) -> None:
+    """Every line of standard output is an object with the documented keys."""
     done = sensor("read", capture, "--json")
     assert done.returncode == 0
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -50,14 +50,14 @@ def test_json_is_one_object_a_match(capture: Path) -> None:
     assert all(list(match) == [*keys.split(), "text"] for match in found)
 
 
-def test_lines_for_people(capture: Path) -> None:
-    """Without --json a match is a line with time, rule, addresses and the matched text."""
+def test_lines_without_json(capture: Path) -> None:
+    """Each match is a line with time, rule, addresses and the matched text."""
     done = sensor("read", capture)
     assert any("threat" in line and "jndi:ldap" in line for line in done.stdout.splitlines())
 
 
 def test_evidence_is_the_matched_frames(capture: Path, tmp_path: Path) -> None:
-    """The files hold each matched frame once, under its own time; their names come from the packets."""
+    """The files hold each matched frame once, with its own time; their names come from these times."""
     done = sensor("read", capture, "--json", "--evidence", tmp_path / "evidence")
     times = {json.loads(line)["time_us"] for line in done.stdout.splitlines()}
     files = sorted((tmp_path / "evidence" / "3").glob("*.pcap"))
@@ -76,7 +76,7 @@ def test_evidence_is_the_matched_frames(capture: Path, tmp_path: Path) -> None:
 
 
 def test_needs_neither_root_nor_bcc(capture: Path) -> None:
-    """It works without a single capability, in a Python that cannot import BCC."""
+    """The command works without any capability, in a Python that cannot import BCC."""
     program = "import sys; sys.modules['bcc'] = None; from sensor.cli import main; main()"
     done = subprocess.run(
         [*NO_PRIVILEGES, sys.executable, "-c", program, "read", str(capture)],
@@ -89,14 +89,14 @@ def test_needs_neither_root_nor_bcc(capture: Path) -> None:
 
 
 def test_pcapng_and_pcap_give_the_same_matches(capture: Path, tmp_path: Path) -> None:
-    """The container makes no difference."""
+    """The file format makes no difference."""
     pcapng = tmp_path / "capture.pcapng"
     subprocess.run(["editcap", "-F", "pcapng", str(capture), str(pcapng)], check=True)
     assert sensor("read", pcapng, "--json").stdout == sensor("read", capture, "--json").stdout
 
 
 def test_a_truncated_file(capture: Path, tmp_path: Path) -> None:
-    """What is whole is matched and kept; then one line says where the file ends."""
+    """Whole frames are matched and kept; then one line says where the file ends."""
     torn = tmp_path / "torn.pcap"
     torn.write_bytes(capture.read_bytes()[:-7])
     whole = sensor("read", capture, "--json").stdout
@@ -112,7 +112,7 @@ def test_a_truncated_file(capture: Path, tmp_path: Path) -> None:
 def test_a_foreign_file_is_refused_before_anything_is_read(
     capture: Path, tmp_path: Path, content: bytes
 ) -> None:
-    """One line, exit code 7, no match and no evidence of the file in front of it."""
+    """The command ends with one line and exit code 7; the file before it is not matched either."""
     foreign = tmp_path / "foreign"
     foreign.write_bytes(content)
     done = sensor("read", capture, foreign, "--evidence", tmp_path / "evidence")
@@ -133,15 +133,15 @@ def test_a_foreign_file_is_refused_before_anything_is_read(
     ],
 )
 def test_bad_input_is_one_clear_line(arguments: list[str], code: int, message: str) -> None:
-    """Never a traceback; the exit code tells what was wrong."""
+    """There is no traceback, and the exit code tells the kind of error."""
     done = sensor("read", *arguments)
     assert done.returncode == code
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_has_had_enough(capture: Path) -> None:
-    """A pipe that closes early ends the command without a traceback."""
+def test_output_closed_early(capture: Path) -> None:
+    """A closed pipe ends the command without a traceback."""
     command = f"{sys.executable} -m sensor read {capture} {capture} {capture} | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 1
@@ -150,14 +150,14 @@ def test_a_reader_that_has_had_enough(capture: Path) -> None:
 
 
 def test_a_progress_bar_on_a_terminal(capture: Path) -> None:
-    """Standard error is a terminal: how far it is, and nothing of that when it is not."""
+    """Progress is drawn if standard error is a terminal, and only then."""
     shown = on_terminal([*SENSOR, "read", str(capture)])
     assert "reading" in shown
     assert "reading" not in sensor("read", capture).stderr
 
 
 def test_lenient_skips_faulty_rules_and_says_which(capture: Path, tmp_path: Path, few_rules: Path) -> None:
-    """Without it the set is refused; with it the other rules match, and the log names the one left out."""
+    """Without --lenient the set is refused; with it the others match, and the log names the faulty rule."""
     shutil.copytree(few_rules, tmp_path / "rules")
     (tmp_path / "rules" / "device.json").write_text(
         '{"device": {"rules": {"1": {"type": "T", "name": "N"}}}}'
@@ -172,7 +172,7 @@ def test_lenient_skips_faulty_rules_and_says_which(capture: Path, tmp_path: Path
 
 
 def test_our_rules_name_the_blind_injection() -> None:
-    """The time-based SQL injection that ly_probe's own rules miss."""
+    """Our rules match the time-based SQL injection that ly_probe's own rules miss."""
     path = SHARED / "pcap" / "sql_inject.pcap"
     if not path.exists():
         pytest.skip(f"{path} is not here")
@@ -183,7 +183,7 @@ def test_our_rules_name_the_blind_injection() -> None:
 
 @pytest.mark.parametrize("name", ["sql_inject", "mining_common", "dnstun_cobalt_strike"])
 def test_with_their_rules_we_keep_all_that_ly_probe_keeps(name: str) -> None:
-    """Every packet ly_probe keeps is among ours."""
+    """With ly_probe's rules we keep every packet that ly_probe keeps."""
     if not SHARED.exists():
         pytest.skip(f"{SHARED} is not here")
     kept = json.loads((SHARED / "lyprobe_kept.json").read_text())[f"{name}.pcap"]["k2"]
@@ -194,7 +194,7 @@ def test_with_their_rules_we_keep_all_that_ly_probe_keeps(name: str) -> None:
 
 
 def test_networks(capture: Path) -> None:
-    """Only packets of included networks are matched, and none of an excluded one inside of these."""
+    """Only packets of included networks are matched, and none of an excluded network inside them."""
 
     def addresses(*flags: str) -> set[frozenset[str]]:
         found = map(json.loads, sensor("read", capture, "--json", *flags).stdout.splitlines())

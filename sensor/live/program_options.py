@@ -1,4 +1,4 @@
-"""What the kernel is asked to do: plan and options of the XDP program, from rules and settings.
+"""Plan and options of the XDP program, from rules and settings.
 
 Runs in the supervisor, and in the commands that try or measure the program.
 """

@@ -1,4 +1,4 @@
-"""A program that has the API beside it as `sensor run` has: ``python api_parent.py EVIDENCE``."""
+"""A program that starts the API process as `sensor run` does: ``python api_parent.py EVIDENCE``."""
 
 from __future__ import annotations
 

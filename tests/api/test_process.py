@@ -1,4 +1,4 @@
-"""The API beside `sensor run`: it ends with it, however that ends, and is started again when it dies."""
+"""The API process ends with its parent, however that ends, and is started again when it dies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sensor.live.api_process import SETTINGS, flags
 
 
 class Parent(NamedTuple):
-    """A process with the API beside it."""
+    """A process that has started an API process."""
 
     process: subprocess.Popen[str]
     api: int
@@ -34,7 +34,7 @@ class Parent(NamedTuple):
 
 @contextmanager
 def parent(directory: Path) -> Iterator[Parent]:
-    """Start one over a piece of evidence, and wait until its API answers."""
+    """Start a parent with one item of evidence, and wait until its API answers."""
     evidence = keep(directory / "evidence", [evidence_item(0)])
     log = directory / "log"
     program = [sys.executable, Path(__file__).with_name("api_parent.py"), evidence]
@@ -69,7 +69,7 @@ def api_processes(evidence: Path) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_it_ends_with_its_parent(directory: Path, number: signal.Signals) -> None:
-    """An orderly end, or kill -9."""
+    """The parent ends normally, or by kill -9."""
     with parent(directory) as running:
         assert is_running(running.api)
         running.process.send_signal(number)
@@ -78,7 +78,7 @@ def test_it_ends_with_its_parent(directory: Path, number: signal.Signals) -> Non
 
 
 def test_it_is_started_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it dies; the log says so. Its settings are those of the sensor, whatever the file says by now."""
+    """The log says that it died. It gets the same settings again, even if the settings file has changed."""
     config = directory / "sensor.toml"
     config.write_text("request_rate = 50\n")
     monkeypatch.setenv("SENSOR_CONFIG", str(config))
@@ -91,8 +91,8 @@ def test_it_is_started_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -
         assert answer.json()["devices"][0]["pieces"] == 1
 
 
-def test_it_is_told_all_settings() -> None:
-    """`sensor serve` has a flag for each of its settings, and understands what it is given."""
+def test_flags_for_all_settings() -> None:
+    """`sensor serve` has a flag for each of its settings, and reads the values it is given."""
     settings = Settings(
         lenient=True, token_required=True, audit=Path("a b"), listen="[::1]:1", request_rate=7
     )
@@ -103,7 +103,7 @@ def test_it_is_told_all_settings() -> None:
 
 
 def test_tokens_on_the_command_line(tmp_path: Path) -> None:
-    """Made, listed, revoked; what cannot be done is said."""
+    """Tokens are created, listed and revoked; errors are reported."""
 
     def sensor(*arguments: str) -> str:
         result = CliRunner().invoke(cli, ["token", *arguments, "--evidence", str(tmp_path)])

@@ -1,4 +1,4 @@
-"""A reload under load: the new rules hold whole, the old ones until then, and no frame is lost."""
+"""Reloads under load: the old rules apply until the new ones do, and no frame is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORLD = {"2": {"type": "T", "name": "world", "protocol": "udp", "port": 9, "rege
 
 
 def udp_frame(port: int, payload: bytes) -> bytes:
-    """A datagram to this port."""
+    """Return a frame with a UDP datagram to a port."""
     length = 8 + len(payload)
     ip = (
         bytes.fromhex("4500")
@@ -38,14 +38,14 @@ def udp_frame(port: int, payload: bytes) -> bytes:
 
 
 def write_rules(directory: Path, rules: object) -> None:
-    """One rule file; written beside and renamed, as an editor would."""
+    """Write one rule file under another name and rename it, as an editor does."""
     directory.mkdir(exist_ok=True)
     (directory / "new").write_text(json.dumps({"threat": {"rules": rules}}))
     (directory / "new").rename(directory / "threat.json")
 
 
 def wait_for_log(run: Run, text: str) -> str:
-    """Read the log up to the line with this text."""
+    """Read the log up to a line that contains ``text``, and return the line."""
     assert run.process.stderr
     for line in run.process.stderr:
         run.log.append(line.rstrip())
@@ -55,15 +55,15 @@ def wait_for_log(run: Run, text: str) -> str:
 
 
 def send(network: Network, tmp_path: Path, frames: list[bytes], received_before: int) -> None:
-    """Put frames on the wire and wait until they are through."""
+    """Send frames and wait until they have arrived."""
     path = tmp_path / "frames.pcap"
     write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i, frame in enumerate(frames)])
     replay(network[1], path)
     wait_until_received(network[0], received_before + len(frames))
 
 
-def test_new_rules_hold_in_the_kernel_and_behind_it(network: Network, tmp_path: Path) -> None:
-    """After SIGHUP another port is a candidate and another text a hit; the old rule is gone."""
+def test_new_rules_apply_in_the_kernel_and_in_workers(network: Network, tmp_path: Path) -> None:
+    """After SIGHUP frames of another port are candidates and another text matches; the old rule is gone."""
     frames = [udp_frame(7, b"hello world"), udp_frame(9, b"hello world")]
     write_rules(tmp_path / "rules", HELLO)
     with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
@@ -78,7 +78,7 @@ def test_new_rules_hold_in_the_kernel_and_behind_it(network: Network, tmp_path: 
 
 
 def test_a_faulty_set_leaves_the_old_one_running(network: Network, tmp_path: Path) -> None:
-    """The log names the fault; the rules that were in force still are."""
+    """The log names the fault; the old rules stay in force."""
     write_rules(tmp_path / "rules", HELLO)
     with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
         write_rules(tmp_path / "rules", {"3": {"type": "T", "name": "bad", "regex": "("}})
@@ -90,7 +90,7 @@ def test_a_faulty_set_leaves_the_old_one_running(network: Network, tmp_path: Pat
 
 
 def test_the_reload_command_finds_the_sensor(network: Network, tmp_path: Path) -> None:
-    """By the evidence directory it writes to; where none writes, that is said."""
+    """The sensor is found by its evidence directory; the error says if there is none."""
     command = [*SENSOR, "rules", "reload", "--evidence", str(tmp_path / "evidence")]
     write_rules(tmp_path / "rules", HELLO)
     with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
@@ -104,7 +104,7 @@ def test_the_reload_command_finds_the_sensor(network: Network, tmp_path: Path) -
 
 @contextmanager
 def reloads(run: Run) -> Iterator[None]:
-    """Ask for a reload every 200 ms, from beside."""
+    """Request a reload every 200 ms, in a thread."""
     stop = threading.Event()
 
     def ask() -> None:
@@ -121,7 +121,7 @@ def reloads(run: Run) -> Iterator[None]:
 
 
 def evidence_of(run: Run) -> list[str]:
-    """What was matched, without the time."""
+    """Return the matches without their times."""
     return sorted(json.dumps({**match, "time_us": 0}) for match in run.matches)
 
 
@@ -129,7 +129,7 @@ def evidence_of(run: Run) -> list[str]:
 def test_reloads_every_200_ms_change_no_evidence(
     network: Network, tmp_path: Path, few_rules: Path, workers: str
 ) -> None:
-    """The same rules over and over under traffic: no frame is lost, and the evidence is as without."""
+    """The same rules are reloaded under traffic: no frame is lost, and the evidence is the same."""
     traffic = mix.demo(seed=1).frames
     path = tmp_path / "traffic.pcap"
     write_capture(path, [Frame(1_700_000_000_000_000 + i, frame.data) for i, frame in enumerate(traffic)])

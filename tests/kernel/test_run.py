@@ -1,4 +1,4 @@
-"""`sensor run` on a real wire: evidence equal to `sensor read`, every frame accounted for, no trace."""
+"""`sensor run` on a virtual wire: evidence equals that of `sensor read`, and every frame is counted."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Network = tuple[str, str]
 
 
 def generated_traffic(directory: Path) -> Path:
-    """The demo's traffic, as a capture file."""
+    """Write the demo's traffic to a capture file."""
     path = directory / "traffic.pcap"
     write_capture(path, mix.demo(seed=1).frames)
     return path
 
 
 def header_corpus(directory: Path) -> Path:
-    """Every combination of headers, and tunnels of all kinds, as a capture file."""
+    """Write every combination of headers and all kinds of tunnels to a capture file."""
     path = directory / "corpus.pcap"
     frames = [frame for _, frame in corpus() + tunnel_corpus() if len(frame) >= 14]
     write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i, frame in enumerate(frames)])
@@ -47,9 +47,9 @@ def header_corpus(directory: Path) -> Path:
 
 
 def reference(name: str) -> Any:
-    """A real capture with a known attack, where it is at hand.
+    """Return a parameter for a real capture with a known attack, if it is available.
 
-    It is replayed in a fraction of its time, and flows end by time: the copy has the times of the replay.
+    The test replays it in a fraction of its time. Flows end by time, so the copy has the times of the replay.
     """
 
     def hasten(directory: Path) -> Path:
@@ -65,7 +65,7 @@ def reference(name: str) -> Any:
 
 
 def frames_of(paths: list[Path]) -> list[bytes]:
-    """All frames of capture files."""
+    """Return all frames of capture files."""
     frames: list[bytes] = []
     for path in paths:
         with path.open("rb") as file:
@@ -73,13 +73,13 @@ def frames_of(paths: list[Path]) -> list[bytes]:
     return frames
 
 
-def hits(matches: list[dict[str, Any]]) -> list[str]:
-    """What was matched where, without what differs between wire and file: time and interface."""
+def comparable(matches: list[dict[str, Any]]) -> list[str]:
+    """Return matches without time and interface, which differ between wire and file."""
     return sorted(json.dumps({**m, "time_us": 0, "interface": ""}) for m in matches)
 
 
 def assert_law(run: Run) -> Counters:
-    """Every line of the law of the counters holds."""
+    """Assert every line of the law of the counters, and return them."""
     counters = Counters(**run.counters)
     for name, terms, left, right in counters.equations():
         assert left == right, f"{name} = {terms}: {counters}"
@@ -89,7 +89,7 @@ def assert_law(run: Run) -> Counters:
 def test_all_of_our_rules_give_the_same_evidence(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole rule set as it is shipped, over traffic with attacks in it."""
+    """Run the whole rule set over traffic with attacks in it."""
     monkeypatch.setenv("SENSOR_RULES", str(BUNDLED_RULES))
     compare_wire_and_file(network, tmp_path, generated_traffic(tmp_path), "any")
 
@@ -108,12 +108,12 @@ def test_all_of_our_rules_give_the_same_evidence(
 def test_wire_and_file_give_the_same_evidence(
     network: Network, tmp_path: Path, capture: Any, keep: str
 ) -> None:
-    """Whatever is kept, of generated and of real traffic, and of every combination of headers."""
+    """For each value of --keep: generated and real traffic, and every combination of headers."""
     compare_wire_and_file(network, tmp_path, capture(tmp_path), keep)
 
 
 def compare_wire_and_file(network: Network, tmp_path: Path, path: Path, keep: str) -> None:
-    """Frame for frame, byte for byte, match for match; and tcpdump and capinfos read every file."""
+    """Compare all frames and matches of `run` and `read`; tcpdump and capinfos read every file."""
     sent = frames_of([path])
     with running(network[0], tmp_path / "live", "--keep", keep) as run:
         replay(network[1], path)
@@ -125,21 +125,21 @@ def compare_wire_and_file(network: Network, tmp_path: Path, path: Path, keep: st
 
     matches, read_files = read_of(path, tmp_path / "read", "--keep", keep)
     assert sorted(frames_of(run.files)) == sorted(frames_of(read_files))
-    assert hits(run.matches) == hits(matches)
+    assert comparable(run.matches) == comparable(matches)
     for file in [*run.files, *read_files]:
         subprocess.run(["tcpdump", "-nr", str(file)], check=True, capture_output=True)
         subprocess.run(["capinfos", str(file)], check=True, capture_output=True)
 
 
 def read_of(path: Path, evidence: Path, *flags: str) -> tuple[list[dict[str, Any]], list[Path]]:
-    """What `sensor read` makes of a capture file: its matches and evidence files."""
+    """Run `sensor read` on a capture file; return its matches and evidence files."""
     command = [*SENSOR, "read", str(path), "--evidence", str(evidence), "--json", *flags]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()], sorted(evidence.glob("*/*.pcap"))
 
 
-def burst_while_it_stands_still(network: Network, tmp_path: Path, *flags: str) -> Counters:
-    """Send 3,000 large candidates to a sensor that is stopped, then let it go on, and end at once."""
+def burst_while_stopped(network: Network, tmp_path: Path, *flags: str) -> Counters:
+    """Send 3,000 large candidates to a stopped sensor, then let it continue and end at once."""
     frame = b"\2" * 6 + b"\4" * 6 + b"\x12\x34" + bytes(1400)
     path = tmp_path / "burst.pcap"
     write_capture(path, [Frame(1_700_000_000_000_000 + i, frame) for i in range(3000)])
@@ -156,28 +156,28 @@ def burst_while_it_stands_still(network: Network, tmp_path: Path, *flags: str) -
     return assert_law(run)
 
 
-def test_what_is_in_the_rings_at_the_end_is_read(network: Network, tmp_path: Path) -> None:
-    """Nothing that was submitted is left behind."""
-    counters = burst_while_it_stands_still(network, tmp_path)
+def test_rings_are_read_at_the_end(network: Network, tmp_path: Path) -> None:
+    """Every submitted frame is read."""
+    counters = burst_while_stopped(network, tmp_path)
     assert counters.read == counters.submitted == 3000
 
 
 def test_loss_is_counted(network: Network, tmp_path: Path) -> None:
-    """Where the ring is too small for that, frames are lost, and the sums say how many."""
-    counters = burst_while_it_stands_still(network, tmp_path, "--ring-mib", "1")
+    """Frames are lost if the ring is too small, and the counters say how many."""
+    counters = burst_while_stopped(network, tmp_path, "--ring-mib", "1")
     assert counters.seen == 3000
     assert counters.submit_failed > 1000
     assert counters.undecodable == counters.submitted > 0
 
 
 def xdp_program(interface: str) -> int | None:
-    """The program attached to an interface."""
+    """Return the id of the XDP program attached to an interface."""
     return find_interface(interface).xdp_program_id
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_end_leaves_a_program_attached(network: Network, tmp_path: Path, number: signal.Signals) -> None:
-    """Signals that can be caught are a normal end; the one that cannot detaches too."""
+    """SIGINT and SIGTERM end the sensor normally; SIGKILL detaches the program, too."""
     with running(network[0], tmp_path) as run:
         assert xdp_program(network[0]) is not None
         run.process.send_signal(number)
@@ -186,14 +186,14 @@ def test_no_end_leaves_a_program_attached(network: Network, tmp_path: Path, numb
 
 
 def test_it_ends_after_the_duration(network: Network, tmp_path: Path) -> None:
-    """Without a signal, by itself, with exit code 0."""
+    """The sensor ends by itself with exit code 0."""
     with running(network[0], tmp_path, "--duration", "0.3") as run:
         assert run.wait() == 0
     assert_law(run)
 
 
 def test_a_kill_loses_nothing_that_was_matched(network: Network, tmp_path: Path) -> None:
-    """After kill -9 the evidence is readable, and the next start goes on in the same file."""
+    """After kill -9 the evidence is readable, and the next start continues the same file."""
     path = generated_traffic(tmp_path)
     total = len(frames_of([path]))
     with running(network[0], tmp_path / "evidence") as run:
@@ -218,7 +218,7 @@ def test_a_kill_loses_nothing_that_was_matched(network: Network, tmp_path: Path)
 
 
 def test_several_interfaces(network: Network, tmp_path: Path) -> None:
-    """Both ends at once; each match says where it was seen."""
+    """Both ends at once; each match names its interface."""
     path = generated_traffic(tmp_path)
     total = len(frames_of([path]))
     with running(network[0], tmp_path / "evidence", "-i", network[1]) as run:
@@ -232,7 +232,7 @@ def test_several_interfaces(network: Network, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("action", "arrives"), [("pass", True), ("drop", False)])
 def test_action(network: Network, tmp_path: Path, action: str, arrives: bool) -> None:
-    """By default the host sees the frames as if no sensor were there; with drop it does not."""
+    """By default the host receives the frames as if there were no sensor; with drop it does not."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x1234)) as host:
         host.bind((network[0], 0x1234))
         host.setblocking(False)
@@ -251,7 +251,7 @@ def test_action(network: Network, tmp_path: Path, action: str, arrives: bool) ->
 
 
 def test_generic_mode(network: Network, tmp_path: Path) -> None:
-    """The slower mode sees the same frames."""
+    """Generic mode sees the same frames."""
     path = generated_traffic(tmp_path)
     total = len(frames_of([path]))
     with running(network[0], tmp_path / "evidence", "--mode", "generic") as run:
@@ -263,7 +263,7 @@ def test_generic_mode(network: Network, tmp_path: Path) -> None:
 
 
 def test_an_interface_that_goes_away(network: Network, tmp_path: Path) -> None:
-    """The sensor does not go on blind: it closes its files and says what happened."""
+    """The sensor ends: it closes its files and says what happened."""
     with running(network[0], tmp_path) as run:
         with IPRoute() as netlink:
             netlink.link("del", index=netlink.link_lookup(ifname=network[0])[0])
@@ -273,7 +273,7 @@ def test_an_interface_that_goes_away(network: Network, tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_detached(network: Network, tmp_path: Path) -> None:
-    """Neither then: an administrator can take it off by force."""
+    """An administrator can detach it by force; the sensor then ends, too."""
     with running(network[0], tmp_path) as run:
         infos = [path.read_text() for path in Path(f"/proc/{run.process.pid}/fdinfo").iterdir()]
         [link_id] = [re.findall(r"link_id:\s(\d+)", info)[0] for info in infos if "link_type:\txdp" in info]
@@ -284,7 +284,7 @@ def test_a_program_that_is_detached(network: Network, tmp_path: Path) -> None:
 
 
 def refused(*arguments: str, wrapper: tuple[str, ...] = ()) -> tuple[int, str]:
-    """Run a command that has to fail; its exit code and its last line."""
+    """Run a command that must fail; return its exit code and its last line."""
     done = subprocess.run([*wrapper, *SENSOR, *arguments], capture_output=True, text=True, timeout=60)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -293,7 +293,7 @@ def refused(*arguments: str, wrapper: tuple[str, ...] = ()) -> tuple[int, str]:
 
 @pytest.mark.usefixtures("network")
 def test_a_missing_interface(tmp_path: Path) -> None:
-    """Named, with those there are."""
+    """The error lists the interfaces that exist."""
     code, line = refused("run", "-i", "nosuch0", "--evidence", str(tmp_path))
     assert (code, line) == (
         4,
@@ -302,7 +302,7 @@ def test_a_missing_interface(tmp_path: Path) -> None:
 
 
 def test_an_interface_without_carrier(network: Network, tmp_path: Path) -> None:
-    """Says how to bring it up."""
+    """The error says that there is no carrier."""
     with IPRoute() as netlink:
         netlink.link("set", index=netlink.link_lookup(ifname=network[1])[0], state="down")
     code, line = refused("run", "-i", network[0], "--evidence", str(tmp_path))
@@ -310,8 +310,8 @@ def test_an_interface_without_carrier(network: Network, tmp_path: Path) -> None:
     assert "mirror: no carrier" in line
 
 
-def test_a_program_of_somebody_else(network: Network, tmp_path: Path) -> None:
-    """It is neither replaced nor removed, and named."""
+def test_another_program_is_attached(network: Network, tmp_path: Path) -> None:
+    """It is neither replaced nor removed, and the error names it."""
     program = Program(PASS_ALL)
     with attached(program.fd, find_interface(network[0]), "native"):
         theirs = xdp_program(network[0])
@@ -324,7 +324,7 @@ def test_a_program_of_somebody_else(network: Network, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("network")
 def test_no_native_mode(tmp_path: Path) -> None:
-    """Never a silent fallback: the error names the other mode, which then works."""
+    """There is no silent fallback: the error names generic mode, which then works."""
     code, line = refused("run", "-i", "lo", "--evidence", str(tmp_path))
     assert code == 4
     assert "--mode generic" in line
@@ -333,7 +333,7 @@ def test_no_native_mode(tmp_path: Path) -> None:
 
 
 def test_not_root(network: Network, tmp_path: Path) -> None:
-    """Says which capabilities would do, before anything is touched."""
+    """The error names the missing capabilities; nothing was created before."""
     evidence = tmp_path / "evidence"
     no_privileges = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
     code, line = refused("run", "-i", network[0], "--evidence", str(evidence), wrapper=no_privileges)
@@ -343,7 +343,7 @@ def test_not_root(network: Network, tmp_path: Path) -> None:
 
 
 def test_evidence_that_cannot_be_written(network: Network, tmp_path: Path) -> None:
-    """Found out before the program is attached."""
+    """The error comes before the program is attached."""
     (tmp_path / "file").write_text("")
     code, line = refused("run", "-i", network[0], "--evidence", str(tmp_path / "file"))
     assert code == 6
@@ -352,7 +352,7 @@ def test_evidence_that_cannot_be_written(network: Network, tmp_path: Path) -> No
 
 
 def test_rules_that_are_wrong(network: Network, tmp_path: Path) -> None:
-    """Named by file, rule and field, before anything is touched."""
+    """The error names file, rule and field; nothing was created before."""
     (tmp_path / "threat.json").write_text(
         '{"threat": {"rules": {"1": {"type": "T", "name": "N", "regex": "("}}}}'
     )
@@ -365,7 +365,7 @@ def test_rules_that_are_wrong(network: Network, tmp_path: Path) -> None:
 
 
 def test_the_status_line(network: Network, tmp_path: Path) -> None:
-    """On a terminal a line a second says what goes through and what is lost."""
+    """On a terminal a line per second shows the rate and the losses."""
     command = [*SENSOR, "run", "-i", network[0], "--evidence", str(tmp_path), "--duration", "1.5"]
     shown = on_terminal(command)
     assert "frames/s" in shown

@@ -1,4 +1,4 @@
-"""`sensor run` and the API beside it: what was captured a moment ago can be looked up."""
+"""`sensor run` with its API process: evidence can be looked up moments after its capture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 
 
 def test_evidence_is_looked_up_while_it_is_captured(network: tuple[str, str], tmp_path: Path) -> None:
-    """By the very microsecond that the sensor prints; and nobody answers after its end."""
+    """Evidence is found by the microsecond that the sensor prints; after its end the API is gone."""
     frames = mix.demo(seed=1).frames
     write_capture(tmp_path / "traffic.pcap", frames)
     with open_directory() as directory:

@@ -1,4 +1,4 @@
-"""`sensor run` indexes what it writes: found with its interface, and again after the index was lost."""
+"""`sensor run` indexes the evidence it writes, and rebuilds a lost index."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TIMEOUT_S = 60
 
 
 def send(source: str, mirror: str, path: Path, frames: int) -> None:
-    """Send the capture, and return when all has arrived."""
+    """Send a capture file and wait until all frames have arrived."""
     replay(source, path)
     wait_until_received(mirror, frames)
 
 
 def test_evidence_is_found_with_its_interface(network: tuple[str, str], tmp_path: Path) -> None:
-    """Every piece that was written has its row, told as `--json` told it; also while the run goes on."""
+    """Every written item has a row with the same values as in `--json`, already during the run."""
     mirror, source = network
     frames = mix.demo(seed=1).frames
     write_capture(tmp_path / "traffic.pcap", frames)
@@ -42,14 +42,14 @@ def test_evidence_is_found_with_its_interface(network: tuple[str, str], tmp_path
     stored = list(index.iterate(Query()))
     assert len(stored) == run.counters["written"] > 100
     assert {one.interface for one in stored} == {mirror}
-    told = sorted((match["time_us"], match["rule"], match["start"], match["end"]) for match in run.matches)
+    printed = sorted((match["time_us"], match["rule"], match["start"], match["end"]) for match in run.matches)
     found = sorted((one.time_us, m.rule_id, m.start, m.end) for one in stored for m in one.matches)
-    assert found == told
+    assert found == printed
     assert not [verdict.fault for verdict in verify(evidence / "3", 3) if verdict.fault]
 
 
 def test_lost_index_comes_back_while_capturing(network: tuple[str, str], tmp_path: Path) -> None:
-    """The run after the loss builds it anew in the background, and says so."""
+    """The next run rebuilds the index in the background, and logs that."""
     mirror, source = network
     frames = mix.demo(seed=1).frames
     write_capture(tmp_path / "traffic.pcap", frames)

@@ -1,4 +1,4 @@
-"""`sensor run` under a service manager: what it is told, and when."""
+"""`sensor run` notifies a service manager at the right moments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAULTY = {"1": HELLO["1"] | {"regex": "^(hello"}}
 def test_a_service_from_its_start_to_its_end(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ready once attached, alive, how it goes, reloading and ready again whatever came of it, stopping."""
+    """Ready once attached, watchdog, status, reloading and ready again after success or failure, stopping."""
     write_rules(tmp_path / "rules", HELLO)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -27,22 +27,22 @@ def test_a_service_from_its_start_to_its_end(
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
 
-        def told(*other_than: bytes) -> str:
-            """The next message that does not begin like these."""
+        def next_message(*other_than: bytes) -> str:
+            """Return the next message that does not start with one of ``other_than``."""
             while (message := manager.recv(4096)).startswith(other_than):
                 pass
             return message.decode()
 
         alive, status = b"WATCHDOG=1", b"STATUS="
         with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
-            assert told(alive) == "READY=1"
+            assert next_message(alive) == "READY=1"
             assert xdp_program(network[0]) is not None
-            assert [told(status) for _ in range(2)] == ["WATCHDOG=1"] * 2
+            assert [next_message(status) for _ in range(2)] == ["WATCHDOG=1"] * 2
             for content in (HELLO, FAULTY):
                 write_rules(tmp_path / "rules", content)
                 run.process.send_signal(signal.SIGHUP)
-                assert told(alive, status).startswith("RELOADING=1\nMONOTONIC_USEC=")
-                assert told(alive, status) == "READY=1"
-            assert told(alive).endswith("lost 0  undecodable 0  matched 0  written 0")
+                assert next_message(alive, status).startswith("RELOADING=1\nMONOTONIC_USEC=")
+                assert next_message(alive, status) == "READY=1"
+            assert next_message(alive).endswith("lost 0  undecodable 0  matched 0  written 0")
             assert run.stop() == 0
-            assert told(alive, status) == "STOPPING=1"
+            assert next_message(alive, status) == "STOPPING=1"

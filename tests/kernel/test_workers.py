@@ -1,4 +1,4 @@
-"""`sensor run` as processes: workers that are killed, signals as terminals send them, several queues."""
+"""`sensor run` as processes: killed workers, signals from a terminal, several queues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frames import IPV4, TCP, UDP, ethernet, ipv4, tcp, udp
 from live import Run, replay, running, wait_until_received
 from processes import is_running, wait_until
 from test_reload import wait_for_log, write_rules
-from test_run import Network, assert_law, frames_of, generated_traffic, hits, read_of, xdp_program
+from test_run import Network, assert_law, frames_of, generated_traffic, comparable, read_of, xdp_program
 
 from sensor.bench.private_network import private_network
 from sensor.bench.traffic import mix
@@ -29,60 +29,60 @@ ROUNDS = 10
 
 
 def write(path: Path, frames: list[bytes]) -> Path:
-    """A capture file, 50 µs from frame to frame."""
+    """Write a capture file with 50 µs between frames."""
     write_capture(path, [Frame(1_700_000_000_000_000 + i * 50, frame) for i, frame in enumerate(frames)])
     return path
 
 
 @pytest.fixture
 def long_traffic(tmp_path: Path) -> Path:
-    """The demo's traffic several times over, for as long as a test disturbs it."""
+    """Write the demo's traffic several times over, so that it lasts while a test disturbs the sensor."""
     return write(tmp_path / "long.pcap", [frame.data for frame in mix.demo(seed=1).frames] * ROUNDS)
 
 
-def told(run: Run) -> int:
-    """How many bytes the sensor has said of matches so far."""
+def output_bytes(run: Run) -> int:
+    """Return the number of bytes the sensor has printed about matches."""
     return os.fstat(run.output.fileno()).st_size
 
 
-def wait_until_told_more(run: Run) -> None:
-    """Return when a worker has got on, by what it found."""
-    before = told(run)
-    wait_until(lambda: told(run) > before)
+def wait_for_more_output(run: Run) -> None:
+    """Wait until the sensor prints another match."""
+    before = output_bytes(run)
+    wait_until(lambda: output_bytes(run) > before)
 
 
 def wait_for_another_worker(run: Run, known: list[int]) -> None:
-    """Return when a worker runs that was not known."""
+    """Wait until a worker runs whose process id is not in ``known``."""
     wait_until(lambda: set(run.workers) - set(known))
 
 
 @contextmanager
-def in_background(work: Callable[[], object]) -> Iterator[None]:
-    """Do something beside; it is done at the end."""
+def in_background(function: Callable[[], object]) -> Iterator[None]:
+    """Call a function in a thread, and wait for it at the end."""
     with ThreadPoolExecutor(1) as executor:
-        done = executor.submit(work)
+        done = executor.submit(function)
         yield
         done.result()
 
 
 def assert_evidence_of(run: Run, path: Path, tmp_path: Path, *flags: str) -> None:
-    """What was kept is what `sensor read` keeps of the file: no frame is missing, none counts twice."""
+    """Assert that the evidence is that of `sensor read`: no frame is missing, none counts twice."""
     matches, files = read_of(path, tmp_path / "read", *flags)
     assert sorted(frames_of(run.files)) == sorted(frames_of(files))
-    assert hits(run.matches) == hits(matches)
+    assert comparable(run.matches) == comparable(matches)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_killed_workers_lose_nothing(
     network: Network, tmp_path: Path, long_traffic: Path, workers: str
 ) -> None:
-    """At several moments under traffic; the counters say how often."""
+    """Workers are killed at several moments under traffic; the counters say how many."""
     total, kills = len(frames_of([long_traffic])), 4
     with running(network[0], tmp_path / "live", "--workers", workers, *ALL_KEPT) as run:
         with in_background(lambda: replay(network[1], long_traffic)):
             for number in range(kills):
                 known = run.wait_for_workers(int(workers))
-                wait_until_told_more(run)
+                wait_for_more_output(run)
                 os.kill(known[number % len(known)], signal.SIGKILL)
                 wait_for_another_worker(run, known)
         wait_until_received(network[0], total)
@@ -93,7 +93,7 @@ def test_killed_workers_lose_nothing(
 
 
 def test_a_killed_supervisor_leaves_nothing(network: Network, tmp_path: Path) -> None:
-    """Neither workers nor the program, which those that were started later had in hand, too."""
+    """Neither workers nor the program remain, although workers started later held the program, too."""
     with running(network[0], tmp_path, "--workers", "2") as run:
         first = run.wait_for_workers(2)
         os.kill(first[0], signal.SIGKILL)
@@ -109,7 +109,7 @@ def test_a_killed_supervisor_leaves_nothing(network: Network, tmp_path: Path) ->
 
 @pytest.mark.parametrize("both", [False, True], ids=["one interface", "two interfaces"])
 def test_traffic_on_all_cpus(network: Network, tmp_path: Path, both: bool) -> None:
-    """Each CPU has its ring, each worker its share of the rings; all is matched wherever it came in."""
+    """Each CPU has a ring and each worker a share of the rings; frames of every CPU are matched."""
     path, cpus = generated_traffic(tmp_path), online_cpus()
     total = len(frames_of([path])) * len(cpus)
     flags = ("-i", network[1]) if both else ("--workers", str(len(cpus)))
@@ -125,11 +125,11 @@ def test_traffic_on_all_cpus(network: Network, tmp_path: Path, both: bool) -> No
     counters = assert_law(run)
     assert (counters.seen, counters.submit_failed) == (total, 0)
     matches, _ = read_of(path, tmp_path / "read", *flags[2:])
-    assert hits(run.matches) == hits(matches * len(cpus))
+    assert comparable(run.matches) == comparable(matches * len(cpus))
 
 
 def test_a_worker_for_each_queue(tmp_path: Path) -> None:
-    """By default, as far as there are CPUs; one where it matters what was found in a flow before."""
+    """The default, up to the number of CPUs; one worker if labels of flows decide what is kept."""
     queues = "numrxqueues 2 numtxqueues 2"
     command = f"ip link add mirror {queues} type veth peer name source {queues}"
     with private_network():
@@ -143,12 +143,12 @@ def test_a_worker_for_each_queue(tmp_path: Path) -> None:
 
 
 def test_ctrl_c(network: Network, tmp_path: Path, long_traffic: Path) -> None:
-    """A terminal interrupts every process at once: the rings are read empty, and the end is a good one."""
+    """A terminal interrupts every process at once: the rings are emptied, and the sensor ends normally."""
     with (
         running(network[0], tmp_path / "live", "--workers", "2") as run,
         in_background(lambda: replay(network[1], long_traffic)),
     ):
-        wait_until(lambda: told(run))
+        wait_until(lambda: output_bytes(run))
         os.killpg(run.process.pid, signal.SIGINT)
         assert run.wait() == 0
     counters = assert_law(run)
@@ -158,7 +158,7 @@ def test_ctrl_c(network: Network, tmp_path: Path, long_traffic: Path) -> None:
 
 
 def test_a_service_manager_ends_all_processes(network: Network, tmp_path: Path) -> None:
-    """By SIGTERM to each; the supervisor ends the workers, as ever."""
+    """SIGTERM goes to each process; the supervisor still ends the workers in order."""
     with running(network[0], tmp_path, "--workers", "2") as run:
         os.killpg(run.process.pid, signal.SIGTERM)
         assert run.wait() == 0
@@ -166,7 +166,7 @@ def test_a_service_manager_ends_all_processes(network: Network, tmp_path: Path) 
 
 
 def test_reloads_and_the_end_close_together(network: Network, tmp_path: Path) -> None:
-    """Two requests at once are answered; one that is not answered yet does not disturb the end."""
+    """Two requests at once are served; an unfinished reload does not disturb the end."""
     with running(network[0], tmp_path / "twice") as run:
         run.process.send_signal(signal.SIGHUP)
         run.process.send_signal(signal.SIGHUP)
@@ -182,13 +182,13 @@ def test_reloads_and_the_end_close_together(network: Network, tmp_path: Path) ->
 
 
 def test_a_reload_while_workers_are_killed(network: Network, tmp_path: Path, long_traffic: Path) -> None:
-    """Under traffic: the evidence is as ever."""
+    """The evidence is the same as without reloads and deaths."""
     rounds, total = 2, len(frames_of([long_traffic]))
     flags = ("--profile", "thorough", *ALL_KEPT)
     with running(network[0], tmp_path / "live", "--workers", "2", *flags) as run:
         for number in range(rounds):
             with in_background(lambda: replay(network[1], long_traffic)):
-                wait_until_told_more(run)
+                wait_for_more_output(run)
                 run.process.send_signal(signal.SIGHUP)
                 os.kill(run.wait_for_workers(2)[number], signal.SIGKILL)
                 wait_for_log(run, "rules in force")
@@ -197,14 +197,14 @@ def test_a_reload_while_workers_are_killed(network: Network, tmp_path: Path, lon
     counters = assert_law(run)
     assert (counters.seen, counters.submit_failed, counters.restarts) == (rounds * total, 0, rounds)
     matches, _ = read_of(long_traffic, tmp_path / "read", *flags)
-    assert hits(run.matches) == hits(matches * rounds)
+    assert comparable(run.matches) == comparable(matches * rounds)
 
 
 BANNER = {"1": {"type": "T", "name": "banner", "protocol": "tcp", "port": 7, "regex": "^hello"}}
 
 
 def test_a_named_flow_is_not_named_again_after_a_reload(network: Network, tmp_path: Path) -> None:
-    """What ly_probe's profile remembers of flows outlives the workers."""
+    """Labels of flows, which profile ly_probe needs, outlive the workers."""
     write_rules(tmp_path / "rules", BANNER)
     flows = [ethernet(IPV4, ipv4(TCP, tcp(b"hello", sport=sport, dport=7))) for sport in (1000, 2000)]
     flags = ("--rules", str(tmp_path / "rules"), "--profile", "ly_probe")
@@ -212,7 +212,7 @@ def test_a_named_flow_is_not_named_again_after_a_reload(network: Network, tmp_pa
         for number, frames in enumerate(([flows[0]] * 2, flows), 1):
             replay(network[1], write(tmp_path / "flows.pcap", frames))
             wait_until_received(network[0], 2 * number)
-            wait_until(lambda: told(run))
+            wait_until(lambda: output_bytes(run))
             run.process.send_signal(signal.SIGHUP)
             wait_for_log(run, "rules in force")
         assert run.stop() == 0
@@ -220,7 +220,7 @@ def test_a_named_flow_is_not_named_again_after_a_reload(network: Network, tmp_pa
 
 
 def test_frames_in_several_buffers(network: Network, tmp_path: Path) -> None:
-    """Native capture with an MTU of 9,000: judged by what the first buffer holds, kept whole."""
+    """Native capture with an MTU of 9,000 decides by the first buffer, and keeps the whole frame."""
     for name in network:
         subprocess.run(["ip", "link", "set", name, "mtu", "9000"], check=True)
     write_rules(tmp_path / "rules", {**BANNER, "2": {**BANNER["1"], "port": 9, "regex": "needle$"}})

@@ -1,4 +1,4 @@
-"""The service manager is told what sd_notify(3) says, by sockets in the file system and abstract ones."""
+"""Notifications follow sd_notify(3), through sockets in the file system and abstract ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sensor.live.service_manager import Notifier
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, dict[str, str]]]:
-    """The socket of a service manager, and the environment that it gives to a service."""
+    """Yield the socket of a service manager, and the environment it gives to a service."""
     address = str(tmp_path / "notify") if request.param == "path" else f"@sensor-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind("\0" + address[1:] if address.startswith("@") else address)
@@ -25,7 +25,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
 
 
 def test_each_message(manager: tuple[socket.socket, dict[str, str]]) -> None:
-    """In the words of sd_notify(3); a reload is told once, with the time it began."""
+    """Each message is as in sd_notify(3); a reload is sent once, with its start time."""
     end, environment = manager
     before_us = time.monotonic_ns() // 1000
     with closing(Notifier(environment)) as notifier:
@@ -44,7 +44,7 @@ def test_each_message(manager: tuple[socket.socket, dict[str, str]]) -> None:
 
 
 def test_the_watchdog_is_fed_when_it_is_due(manager: tuple[socket.socket, dict[str, str]]) -> None:
-    """Twice in its period, however often it could be; not where it waits for another process."""
+    """Twice per period, however often `alive` is called; never if the watchdog is for another process."""
     end, environment = manager
     period_us = 200_000
     watched = {"WATCHDOG_USEC": str(period_us), "WATCHDOG_PID": str(os.getpid())}
@@ -54,11 +54,11 @@ def test_the_watchdog_is_fed_when_it_is_due(manager: tuple[socket.socket, dict[s
         notifier.alive()
         assert end.recv(4096) == b"WATCHDOG=1"
         end.setblocking(False)
-        told = False
-        while not told:
+        is_fed = False
+        while not is_fed:
             notifier.alive()
             with suppress(BlockingIOError):
-                told = end.recv(4096) == b"WATCHDOG=1"
+                is_fed = end.recv(4096) == b"WATCHDOG=1"
         assert time.monotonic_ns() - began_ns >= period_us // 2 * 1000 * 0.9
     with closing(Notifier(environment | watched | {"WATCHDOG_PID": "1"})) as notifier:
         notifier.alive()
@@ -66,8 +66,8 @@ def test_the_watchdog_is_fed_when_it_is_due(manager: tuple[socket.socket, dict[s
             end.recv(4096)
 
 
-def test_nobody_has_to_listen(tmp_path: Path) -> None:
-    """Without a service manager, and with one that has gone, nothing is wrong."""
+def test_no_service_manager(tmp_path: Path) -> None:
+    """Without a service manager, or with one that is gone, nothing fails."""
     for environment in ({}, {"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1"}):
         with closing(Notifier(environment)) as notifier:
             notifier.ready()
