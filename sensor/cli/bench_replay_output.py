@@ -37,7 +37,7 @@ def _row(row: dict[str, Any]) -> Iterator[str]:
     evidence = row["evidence"]
     yield f"    {'kept at a low rate':<34}{evidence['found']:,} of {evidence['expected']:,} packets"
     if row["latency_ms"]:
-        median, p99 = row["latency_ms"]["p50"], row["latency_ms"]["p99"]
-        yield f"    {'delay until evidence is readable':<34}{median:g} ms (median), {p99:g} ms (99th percentile)"
+        median, p99 = (f"{row['latency_ms'][name]:g} ms" for name in ("p50", "p99"))
+        yield f"    {'delay until evidence is readable':<34}{median} (median), {p99} (99th percentile)"
     if row["too_long"]:
         yield f"    {row['too_long']:,} frames were left out: they are longer than the interface's MTU allows"
