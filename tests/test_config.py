@@ -1,4 +1,4 @@
-"""Settings: which source wins, and what a user is told about a bad one."""
+"""Settings: which source wins, and how faults are reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sensor.errors import SettingsError
 
 
 def test_a_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defaults, then the file, then the environment, then flags."""
+    """Flags override the environment, which overrides the file, which overrides the defaults."""
     config = tmp_path / "sensor.toml"
     config.write_text('devid = 4\nring-mib = 8\nkeep = "threat"\ninterface = ["eth1", "eth2"]\n')
     monkeypatch.setenv("SENSOR_RING_MIB", "16")
@@ -22,13 +22,13 @@ def test_a_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_list_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interfaces are separated by commas there."""
+    """Values are separated by commas."""
     monkeypatch.setenv("SENSOR_INTERFACE", "eth1, eth2")
     assert load_settings({}).interface == ("eth1", "eth2")
 
 
 def test_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table in the file, commas in the variable, repeated flags."""
+    """Networks are a table in the file, a list with commas in the variable, and repeated flags."""
     config = tmp_path / "sensor.toml"
     config.write_text('[networks]\ninclude = ["10.0.0.0/8", "fd00::/8"]\n')
     monkeypatch.setenv("SENSOR_NETWORKS_EXCLUDE", "10.1.0.0/16,192.0.2.1")
@@ -53,7 +53,7 @@ def test_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_faults_are_named(tmp_path: Path, content: str, message: str) -> None:
-    """One line with the setting, what is wrong, and the value."""
+    """An error is one line with the setting, the fault and the value."""
     config = tmp_path / "sensor.toml"
     config.write_text(content)
     with pytest.raises(SettingsError) as caught:
@@ -63,6 +63,6 @@ def test_faults_are_named(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A settings file that is not there is not ignored."""
+    """A settings file that does not exist is an error."""
     with pytest.raises(SettingsError, match=r"nowhere\.toml: cannot be read"):
         load_settings({}, tmp_path / "nowhere.toml")

@@ -1,4 +1,4 @@
-"""`sensor config`: what a user is told about the settings, and the file to start with."""
+"""`sensor config`: values and their sources, faults, and the template of a settings file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(directory: Path, content: str) -> Done:
 
 
 def test_every_value_and_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The value is that of the commands, the source the last one that sets it."""
+    """The value is the one that commands use; the source is the last one that sets it."""
     config = tmp_path / "sensor.toml"
     config.write_text('keep = "threat"\ndevid = 7\n[networks]\ninclude = ["10.0.0.0/8"]\n')
     monkeypatch.setenv("SENSOR_KEEP", "flow")
@@ -47,7 +47,7 @@ def test_every_value_and_where_it_comes_from(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_variable_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands on a deployed host need no flag; the flag wins over it."""
+    """SENSOR_CONFIG names the settings file; the flag overrides it."""
     for name, devid in (("deployed", 11), ("other", 12)):
         (tmp_path / name).write_text(f"devid = {devid}\n")
     monkeypatch.setenv("SENSOR_CONFIG", str(tmp_path / "deployed"))
@@ -61,13 +61,13 @@ def test_a_variable_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_nothing_is_wrong(tmp_path: Path) -> None:
-    """Which is said in a word."""
+def test_no_fault(tmp_path: Path) -> None:
+    """The command prints `ok`."""
     assert check(tmp_path, "devid = 4\n") == (0, "ok\n", "")
 
 
 def test_every_fault_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names, values and what they name on this host; a line each, with the place to look at."""
+    """Each fault is a line with its source: names, values, and what they refer to on this host."""
     monkeypatch.setenv("SENSOR_FLOWS", "many")
     (tmp_path / "key.pem").write_text("no key")
     done = check(
@@ -95,8 +95,7 @@ def test_every_fault_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ", from variable SENSOR_FLOWS",
         f"rules: {tmp_path}/rules: there is no such directory",
         f"evidence: {tmp_path}/key.pem: is not a directory",
-        "events: smtp://nowhere: must start with one of file:, unix:, syslog+udp:, syslog+tcp:, "
-        "syslog+tls:",
+        "events: smtp://nowhere: must start with one of file:, unix:, syslog+udp:, syslog+tcp:, syslog+tls:",
         "events: file:/: /: Is a directory",
         "api_user: there is no user 'no-one-here' on this host",
         f"audit: {tmp_path}/nowhere: there is no such directory",
@@ -105,8 +104,8 @@ def test_every_fault_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
 
 
-def test_certificates_that_openssl_does_not_take(tmp_path: Path) -> None:
-    """A key that is another certificate's is found before anybody is refused."""
+def test_certificates_that_openssl_refuses(tmp_path: Path) -> None:
+    """The private key of another certificate is a fault."""
     new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sensor -days 1"
     for name in ("one", "two"):
         files = ["-out", f"{name}.pem", "-keyout", f"{name}.key"]
@@ -118,28 +117,28 @@ def test_certificates_that_openssl_does_not_take(tmp_path: Path) -> None:
     assert "KEY_VALUES_MISMATCH" in done.out
 
 
-def test_what_is_no_toml(tmp_path: Path) -> None:
-    """Nothing else can be said of it."""
+def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
+    """It is an error instead of a list of faults."""
     done = check(tmp_path, "devid = \n")
     assert (done.code, done.out) == (2, "")
     assert re.fullmatch(r"sensor: .*sensor\.toml: not a TOML file: .*\n", done.err)
 
 
 def test_a_directory_without_rules(tmp_path: Path) -> None:
-    """It is there, and of no use."""
+    """The fault names the files that were expected."""
     assert "contains none of service.json" in check(tmp_path, f'rules = "{tmp_path}"').out
 
 
-def test_a_variable_that_is_nearly_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said, but no fault: `sensor run` starts with it, and it may be another program's."""
+def test_a_misspelt_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a warning and not a fault: it may belong to another program."""
     monkeypatch.setenv("SENSOR_RINGMIB", "8")
     monkeypatch.setenv("SENSOR_CONFIG", str(tmp_path / "sensor.toml"))
     done = check(tmp_path, "")
     assert done == (0, "ok\n", "SENSOR_RINGMIB: there is no such setting; did you mean SENSOR_RING_MIB?\n")
 
 
-def test_the_file_to_start_with(tmp_path: Path) -> None:
-    """It changes nothing as it stands; with every setting taken, all of them have a valid value."""
+def test_the_template(tmp_path: Path) -> None:
+    """It changes nothing; with every setting uncommented, all values are valid."""
     path = tmp_path / "sensor.toml"
     assert sensor("config", "init", path) == (0, "", "")
     text = path.read_text()
@@ -158,7 +157,7 @@ def test_the_file_to_start_with(tmp_path: Path) -> None:
 
 
 def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
-    """Whatever it is."""
+    """An existing file is an error."""
     path = tmp_path / "sensor.toml"
     path.write_text("devid = 4\n")
     done = sensor("config", "init", path)

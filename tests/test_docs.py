@@ -217,7 +217,7 @@ def test_the_doctor_page_lists_every_check() -> None:
     sources = [ROOT / "sensor" / "capture" / "refusals.py", *(ROOT / "sensor" / "doctor").glob("*.py")]
     text = "".join(source.read_text() for source in sources)
     named = set(re.findall(r'check="([a-z-]+)"', text)) | {"metrics", "listen"}  # these by a setting's name
-    assert {check.strip("`") for check, *_ in rows(DOCTOR, "What it looks at")} == named
+    assert {check.strip("`") for check, *_ in rows(DOCTOR, "What it checks")} == named
 
 
 def test_exit_codes_are_listed() -> None:

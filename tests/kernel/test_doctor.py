@@ -1,4 +1,4 @@
-"""`sensor doctor`: what is wrong with a host is found, said, and mended by the command that it gives."""
+"""`sensor doctor`: it finds and explains what is wrong with a host, and its commands fix it."""
 
 from __future__ import annotations
 
@@ -38,36 +38,36 @@ Findings = dict[str, dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the settings have evidence kept."""
+    """Return the evidence directory of the settings, which does not exist yet."""
     monkeypatch.setenv("SENSOR_EVIDENCE", str(tmp_path / "evidence"))
     return tmp_path / "evidence"
 
 
 def sh(command: str) -> None:
-    """Run what a user would type."""
+    """Run a shell command."""
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
 
 
 def doctor(*arguments: object) -> tuple[int, Findings]:
-    """What the doctor finds, by check; of several by one check, the worst."""
+    """Run the doctor; return its exit code and the worst finding of each check."""
     done = sensor("doctor", "--json", *arguments)
     assert "Traceback" not in done.err
     return done.code, by_check(done.objects[0]["findings"])
 
 
 def by_check(findings: list[dict[str, Any]]) -> Findings:
-    """The worst of each check."""
+    """Return the worst finding of each check."""
     order = ("ok", "note", "warning", "error")
     return {one["check"]: one for one in sorted(findings, key=lambda one: order.index(one["level"]))}
 
 
 def levels(findings: Findings, *checks: str) -> list[str]:
-    """How bad these are; ``-`` where there is none."""
+    """Return the levels of the findings of these checks; ``-`` for a check without any."""
     return [findings[check]["level"] if check in findings else "-" for check in checks]
 
 
-def test_a_host_that_is_fit() -> None:
-    """No error; every finding says what was looked at, and every bad one why it matters."""
+def test_a_host_that_is_ready() -> None:
+    """There is no error; every finding says what was checked, and every bad one why it matters."""
     code, found = doctor("mirror")
     assert code == 0
     assert {
@@ -91,21 +91,21 @@ def test_a_host_that_is_fit() -> None:
 
 
 def test_what_is_printed() -> None:
-    """A line each, and one with the remedy; with --quiet, only what is wrong."""
+    """Each finding has a line, and one for the remedy; --quiet leaves out what is not wrong."""
     sh("ip link set mirror down")
     done = sensor("doctor", "mirror")
     assert done.code == 1
     lines = done.out.splitlines()
     place = lines.index("error    mirror: no carrier, so nothing can be captured")
-    assert lines[place + 1] == "         plug the cable in or bring it up: ip link set mirror up"
+    assert lines[place + 1] == "         connect the cable, or bring the interface up: ip link set mirror up"
     assert [line for line in lines if line.startswith("ok ")]
     quiet = sensor("doctor", "mirror", "--quiet")
     assert (quiet.code, set(quiet.out.splitlines()) < set(lines)) == (1, True)
     assert not [line for line in quiet.out.splitlines() if line.startswith(("ok ", "note "))]
 
 
-def test_a_port_that_is_not_there() -> None:
-    """It is named, and those that are there; one that is not named is not looked at."""
+def test_an_interface_that_does_not_exist() -> None:
+    """The error lists the existing interfaces; without a name, there is a note."""
     code, found = doctor("nosuch0")
     assert (code, found["port"]["level"]) == (1, "error")
     assert "this host has lo, mirror, source" in found["port"]["what"]
@@ -114,7 +114,7 @@ def test_a_port_that_is_not_there() -> None:
 
 
 def test_a_port_without_carrier_is_brought_up() -> None:
-    """--fix says what it ran."""
+    """--fix prints the command it ran."""
     sh("ip link set mirror down")
     assert doctor("mirror")[0] == 1
     done = sensor("doctor", "mirror", "--fix")
@@ -124,7 +124,7 @@ def test_a_port_without_carrier_is_brought_up() -> None:
 
 
 def test_offloads_are_turned_off() -> None:
-    """Those of a NIC that strips tags; this one only has them in name, the commands are those of any."""
+    """The fix for a NIC that strips VLAN tags works; veth has the offloads, but does not strip."""
     port = find_interface("mirror")
     assert {"rxvlan", "rx-vlan-stag-hw-parse"} <= port.nic.offloads
     findings = list(refusals(replace(port, nic=replace(port.nic, driver="ixgbe")), "native", frags=True))
@@ -137,8 +137,8 @@ def test_offloads_are_turned_off() -> None:
     assert "nosuch0" in str(failed)
 
 
-def test_a_program_of_somebody_else() -> None:
-    """Is in the way, and --fix lets it be."""
+def test_a_program_of_another_process() -> None:
+    """It is an error, and --fix does not detach it."""
     with closing(Program(PASS_ALL)) as program, attached(program.fd, find_interface("mirror"), "native"):
         theirs = find_interface("mirror").xdp_program_id
         done = sensor("doctor", "mirror", "--fix", "--json")
@@ -148,8 +148,8 @@ def test_a_program_of_somebody_else() -> None:
         assert find_interface("mirror").xdp_program_id == theirs
 
 
-def test_a_sensor_that_runs_is_in_nobody_s_way(evidence: Path) -> None:
-    """Its program, evidence and addresses are known for what they are; without it they are not."""
+def test_a_running_sensor_is_not_a_fault(evidence: Path) -> None:
+    """Its program, evidence and addresses are recognised; with other settings they are errors."""
     with running("mirror", evidence, "--api") as run:
         code, found = doctor("mirror")
         assert (code, levels(found, "attached", "evidence", "metrics", "listen")) == (0, ["ok"] * 4)
@@ -162,7 +162,7 @@ def test_a_sensor_that_runs_is_in_nobody_s_way(evidence: Path) -> None:
 
 
 def test_few_queues() -> None:
-    """More are used where the port can; the command makes it so."""
+    """If the interface has more queues, the command uses them."""
     sh("ip link add wide numrxqueues 4 type veth peer name other && ethtool -L wide rx 1")
     sh("ip link set wide up && ip link set other up")
     _, found = doctor("wide")
@@ -174,7 +174,7 @@ def test_few_queues() -> None:
 
 
 def test_a_peer_with_more_queues() -> None:
-    """As `sensor run` refuses it, with the same command."""
+    """The peer needs as many queues; the error and the command are those of `sensor run`."""
     sh("ip link add few numrxqueues 1 numtxqueues 4 type veth peer name many numrxqueues 4 numtxqueues 2")
     sh("ip link set few up; ip link set many up")
     code, found = doctor("few")
@@ -183,8 +183,8 @@ def test_a_peer_with_more_queues() -> None:
     assert doctor("few")[0] == 0
 
 
-def test_a_port_that_the_host_needs() -> None:
-    """Dropping its frames would cut the host off."""
+def test_an_interface_that_the_host_needs() -> None:
+    """Dropping its frames would cut off the host, so there is a warning."""
     sh("ip addr add 192.0.2.1/24 dev mirror")
     assert "own-traffic" not in doctor("mirror")[1]
     _, found = doctor("mirror", "--action", "drop")
@@ -193,7 +193,7 @@ def test_a_port_that_the_host_needs() -> None:
 
 
 def test_generic_mode_without_need() -> None:
-    """Costs more than it has to; without native XDP there is nothing to say."""
+    """There is a note if the driver supports native XDP, and none if it does not."""
     assert levels(doctor("mirror", "--mode", "generic")[1], "mode") == ["note"]
     code, found = doctor("lo", "--mode", "generic")
     assert (code, levels(found, "mode", "driver")) == (0, ["-", "-"])
@@ -201,7 +201,7 @@ def test_generic_mode_without_need() -> None:
 
 
 def test_interrupts_and_rings() -> None:
-    """No virtual device has them: of one that is told of, what costs frames is said."""
+    """There are warnings about what costs frames; no virtual device has rings, so they are made up."""
     port = find_interface("mirror")
     port = replace(port, nic=replace(port.nic, receive_queues=2, ring_frames=256, ring_frames_max=4096))
     found = by_check([vars_of(one) for one in speed_findings(port, {40: [1], 41: [1]}, cpus=4)])
@@ -217,20 +217,20 @@ def test_interrupts_and_rings() -> None:
 
 
 def vars_of(finding: Any) -> dict[str, Any]:
-    """A finding as JSON has it."""
+    """Return a finding as JSON has it."""
     return {name: getattr(finding, name) for name in finding.__slots__}
 
 
 def test_versions() -> None:
-    """What is too old, or not what sensor is tested with, is an error; what runs here is neither."""
+    """A kernel that is too old and an untested Hyperscan are errors; those of this host are not."""
     assert kernel_finding("5.14.21-generic").level == "error"
     assert kernel_finding("5.15.0").level == kernel_finding(os.uname().release).level == "ok"
     other = hyperscan_finding("0.9.1")
     assert (other.level, other.command) == ("error", "pip install hyperscan==0.7.21")
 
 
-def test_memory_that_is_not_there() -> None:
-    """Rings and flows are reserved at the start."""
+def test_too_little_memory() -> None:
+    """Rings and flows that do not fit into the available memory are an error."""
     code, found = doctor("mirror", "--ring-mib", "1024", "--flows", str(1 << 26))
     assert found["memory"]["what"].startswith(
         f"rings and flows need {1024 * (os.cpu_count() or 1) + 6656} MiB"
@@ -240,7 +240,7 @@ def test_memory_that_is_not_there() -> None:
 
 
 def test_evidence_that_cannot_be_kept(tmp_path: Path) -> None:
-    """A file where the directory should be."""
+    """A file in place of the directory is an error."""
     (tmp_path / "evidence").write_text("")
     code, found = doctor("mirror")
     assert (code, found["evidence"]["level"]) == (1, "error")
@@ -248,7 +248,7 @@ def test_evidence_that_cannot_be_kept(tmp_path: Path) -> None:
 
 
 def on_small_disk(tmp_path: Path, options: str, *arguments: str) -> Findings:
-    """What the doctor finds where the evidence is on a file system of its own."""
+    """Return what the doctor finds if the evidence is on a file system of its own."""
     disk = tmp_path / "evidence"
     disk.mkdir(exist_ok=True)
     mount = f"mount -t tmpfs -o {options} tmpfs {disk}"
@@ -262,27 +262,27 @@ def on_small_disk(tmp_path: Path, options: str, *arguments: str) -> Findings:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """Less than what is to stay free, and less than a trial takes."""
+    """The trial of the disk fails if there is too little space for it."""
     found = on_small_disk(tmp_path, "size=16m", "--disk", "--retain-free-percent", "90")
     assert levels(found, "evidence", "disk", "speed") == ["ok", "ok", "error"]
     assert "No space left" in found["speed"]["what"]
 
 
 def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
-    """Read-only file systems let root do nothing either."""
+    """A read-only file system is an error even for root."""
     assert levels(on_small_disk(tmp_path, "ro"), "evidence") == ["error"]
 
 
-def test_a_disk_is_tried(evidence: Path) -> None:
-    """Only where that was asked for, and nothing is left."""
+def test_the_speed_of_the_disk(evidence: Path) -> None:
+    """--disk measures it, and leaves nothing behind."""
     code, found = doctor("mirror", "--disk")
     assert code == 0
     assert "MB/s" in found["speed"]["what"]
     assert not evidence.exists()
 
 
-def test_space_below_what_is_to_stay_free(evidence: Path) -> None:
-    """Evidence would go before its time."""
+def test_too_little_free_space(evidence: Path) -> None:
+    """Less free space than retain_free_percent is a warning."""
     free = os.statvfs(evidence.parent)
     percent = 100 * free.f_bavail / free.f_blocks
     if percent > 89:
@@ -292,7 +292,7 @@ def test_space_below_what_is_to_stay_free(evidence: Path) -> None:
 
 
 def test_rules_that_are_wrong(tmp_path: Path) -> None:
-    """An error, unless they are to be skipped; the command shows each."""
+    """They are an error, or a warning if they are skipped; the command lists the faults."""
     fine = (BUNDLED_RULES / "os.json").read_text()
     (tmp_path / "os.json").write_text(fine)
     (tmp_path / "threat.json").write_text('{"threat": {"rules": {"1": {"type": "T", "name": "N"}}}}')
@@ -303,8 +303,8 @@ def test_rules_that_are_wrong(tmp_path: Path) -> None:
     assert (code, found["rules"]["level"]) == (0, "warning")
 
 
-def test_addresses_that_are_taken() -> None:
-    """By whom; without metrics no sensor starts, without API one does."""
+def test_addresses_in_use() -> None:
+    """The process is named; an address of the metrics is an error, that of the API a warning."""
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         code, found = doctor("mirror", "--metrics", address, "--listen", address)
@@ -314,21 +314,21 @@ def test_addresses_that_are_taken() -> None:
     assert (code, levels(found, "metrics", "listen", "api")) == (0, ["-", "-", "-"])
 
 
-def test_an_api_that_nobody_could_ask() -> None:
-    """A token is missing: capture goes on without."""
+def test_an_api_without_tokens() -> None:
+    """It is a warning, as capturing does not need the API."""
     code, found = doctor("mirror", "--listen", "0.0.0.0:8321")
     assert (code, found["api"]["level"]) == (0, "warning")
     assert "sensor token create" in found["api"]["what"]
 
 
 def test_receivers_that_cannot_be_used() -> None:
-    """As `sensor run` refuses them."""
+    """They are an error, as for `sensor run`."""
     code, found = doctor("mirror", "--events", "smtp://nowhere")
     assert (code, found["events"]["level"]) == (1, "error")
 
 
 def test_settings_that_are_wrong() -> None:
-    """Are refused as everywhere."""
+    """They are refused with exit code 2, as by every command."""
     assert sensor("doctor", "mirror", "--ring-mib", "3").code == 2
 
 
@@ -343,7 +343,7 @@ main()
 def test_a_program_that_the_kernel_refuses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, few_rules: Path
 ) -> None:
-    """An error before any start, with the kernel's reason: here an offset into the frame without a bound."""
+    """It is an error with the kernel's reason; here, an offset into the frame has no bound."""
     sources = shutil.copytree(compiler._SOURCE, tmp_path / "bpf")
     header = (sources / "packet.h").read_text()
     (sources / "packet.h").write_text(header.replace("offset > HEADER_OFFSET_MAX", "false"))
@@ -355,7 +355,7 @@ def test_a_program_that_the_kernel_refuses(
 
 
 def test_without_root_and_bcc() -> None:
-    """Both are findings; everything else is looked at."""
+    """Both are findings; everything else is checked all the same."""
     bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
     command = [*bare, sys.executable, "-c", WITHOUT_BCC, "doctor", "mirror", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -371,7 +371,7 @@ def test_without_root_and_bcc() -> None:
 
 
 def test_memory_that_may_not_be_locked() -> None:
-    """With the four capabilities alone the limit counts; what is said of it is what the kernel does."""
+    """With the four capabilities alone the limit counts; the finding agrees with the kernel."""
     capabilities = "-all,+bpf,+perfmon,+net_admin,+net_raw"
     few = ["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"]
     limited = ["prlimit", f"--memlock={4 << 20}", *few, *SENSOR]
@@ -398,8 +398,8 @@ main()
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="system calls have other numbers here")
-def test_a_service_that_is_kept_from_the_clock() -> None:
-    """Is not told that nobody keeps it."""
+def test_a_service_without_access_to_the_clock() -> None:
+    """There is no warning if the state of the clock is unknown."""
     command = [sys.executable, "-c", NO_CLOCK, "doctor", "mirror", "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found = by_check(json.loads(done.stdout)["findings"])["clock"]
