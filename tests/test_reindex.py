@@ -1,4 +1,4 @@
-"""Gaps of the index are filled in the background, by a child process, while evidence is written."""
+"""Reindexing in the background: a child process fills gaps while evidence is written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TIMEOUT_S = 60
 
 @pytest.fixture
 def settings(few_rules: Path, tmp_path: Path) -> Settings:
-    """A few rules, and evidence of the demo's traffic, indexed as it was written."""
+    """Return settings with a few rules, and with indexed evidence of the demo traffic."""
     settings = Settings(rules=few_rules, evidence=tmp_path / "evidence", retain_free_percent=0)
     write_capture(tmp_path / "capture.pcap", mix.demo(seed=1).frames)
     pipeline = Pipeline(Matcher(load_rules(few_rules)), "any", live=False)
@@ -47,39 +47,39 @@ def settings(few_rules: Path, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def writer(settings: Settings) -> Iterator[EvidenceWriter]:
-    """Writes to the same directory again."""
+    """Provide a writer for the same directory."""
     with closing(EvidenceWriter(settings.evidence, DEVID)) as writer:
         yield writer
 
 
 def everything(settings: Settings) -> list[Stored]:
-    """All that the index knows, but for interfaces."""
+    """Return all items of the index, without their interfaces."""
     index = EvidenceSearch(settings.evidence)
     return [stored._replace(interface="") for stored in index.iterate(Query())]
 
 
 def faults(settings: Settings) -> list[str]:
-    """What is wrong with files and index."""
+    """Return the differences between files and index."""
     return [verdict.fault for verdict in verify(settings.evidence / str(DEVID), DEVID) if verdict.fault]
 
 
-def tick_until(upkeep: Upkeep, is_so: Callable[[], bool]) -> None:
-    """Do the chores until something is so."""
+def tick_until(upkeep: Upkeep, condition: Callable[[], bool]) -> None:
+    """Run the chores until a condition is true."""
     deadline_s = time.monotonic() + TIMEOUT_S
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline_s
         upkeep.tick(0)
         time.sleep(0.001)
 
 
 def lose_index(writer: EvidenceWriter) -> None:
-    """As if somebody had deleted it while nobody wrote."""
+    """Delete the index, as if this had happened between two runs."""
     writer.index.delete()
     writer.index.is_behind = True
 
 
-def test_lost_index_is_built_anew_beside_the_writing(settings: Settings, writer: EvidenceWriter) -> None:
-    """Rows made from the files are those that were made live; what comes meanwhile has its rows as well."""
+def test_lost_index_is_rebuilt_while_evidence_is_written(settings: Settings, writer: EvidenceWriter) -> None:
+    """Rebuilt rows equal the original ones, and new evidence has rows too."""
     before = everything(settings)
     item = evidence_of_now(settings)
     lose_index(writer)
@@ -96,20 +96,20 @@ def test_lost_index_is_built_anew_beside_the_writing(settings: Settings, writer:
 
 
 def evidence_of_now(settings: Settings):
-    """A piece that is newer than all others."""
+    """Return an item that is newer than all others."""
     pipeline = Pipeline(Matcher(load_rules(settings.rules)), "any", live=False)
     with CaptureFile(settings.evidence.parent / "capture.pcap") as capture:
         items = [item for batch in capture.batches() for item in pipeline.process(batch)]
     return items[-1]._replace(timestamp_ns=items[-1].timestamp_ns + 3_600_000_000_000)
 
 
-def test_child_that_dies(
+def test_killed_child(
     settings: Settings,
     writer: EvidenceWriter,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Is said, and tried again from where it was."""
+    """A killed child is logged, and a later one fills the remaining gaps."""
     before = everything(settings)
     lose_index(writer)
     with closing(Upkeep(settings, writer)) as upkeep:
@@ -125,7 +125,7 @@ def test_child_that_dies(
 
 
 def test_end_while_the_child_works(settings: Settings, writer: EvidenceWriter) -> None:
-    """Leaves no process; the next start goes on."""
+    """Closing ends the child; the next start continues."""
     lose_index(writer)
     with closing(Upkeep(settings, writer)) as upkeep:
         upkeep.tick(0)
@@ -137,7 +137,7 @@ def test_end_while_the_child_works(settings: Settings, writer: EvidenceWriter) -
 def test_rules_that_cannot_be_loaded(
     settings: Settings, writer: EvidenceWriter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody broke the rule files since the start: the log says why the index is not complete."""
+    """If the rule files were broken after the start, the log says why the index is not complete."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "threat.json").write_text("{")
     lose_index(writer)
@@ -149,7 +149,7 @@ def test_rules_that_cannot_be_loaded(
 
 
 def test_file_deleted_while_the_child_works(settings: Settings, writer: EvidenceWriter) -> None:
-    """Retention may delete what is being indexed: nothing of it is found, nothing else is missing."""
+    """If a file is deleted during indexing, its items are not found, and no others are missing."""
     before = everything(settings)
     lose_index(writer)
     with closing(Upkeep(settings, writer)) as upkeep:
@@ -164,7 +164,7 @@ def test_file_deleted_while_the_child_works(settings: Settings, writer: Evidence
 
 
 def test_profile_that_labels_once(settings: Settings) -> None:
-    """As in ly_probe: of each class one rule, whatever else hits the packet; HTTP as it sees it."""
+    """With the ly_probe profile, reindexing keeps one match per class, as ly_probe does."""
     reindex(settings.model_copy(update={"profile": "ly_probe"}), lambda _done, _total: None)
     stored = everything(settings)
     assert any(one.matches for one in stored)

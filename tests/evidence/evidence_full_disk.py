@@ -1,6 +1,6 @@
-"""A program that runs a disk full of evidence: ``python evidence_full_disk.py <small disk> <directory>``.
+"""Fills a disk with evidence: ``python evidence_full_disk.py <small disk> <directory>``.
 
-Afterwards the files are copied to the directory, and the counts and log lines are printed as JSON.
+At the end, the program copies the files to the directory and prints counts and log lines as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evidence_samples import DEVID, NOON_S, NS, item
 from sensor.evidence import writer as evidence_writer
 from sensor.evidence.evidence_file import WINDOW_S
 
-evidence_writer.QUIET_S = 0.0  # this disk does not alternate
+evidence_writer.QUIET_S = 0.0  # writes do not fail and succeed alternately on this disk
 small_disk, directory = map(Path, sys.argv[1:])
 lines: list[str] = []
 handler = logging.Handler()
@@ -31,7 +31,7 @@ kept: list[int] = []
 
 
 def write(time_s: int = NOON_S) -> None:
-    """Write ten pieces and note which of them the counters say are in the file."""
+    """Write ten items, and record which of them were written according to the counters."""
     global given
     batch = range(given, given + 10)
     before = writer.written

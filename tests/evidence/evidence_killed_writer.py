@@ -1,7 +1,7 @@
-"""A program that writes evidence until it is killed: ``python evidence_killed_writer.py <directory>``.
+"""Writes evidence until it is killed: ``python evidence_killed_writer.py <directory> [tick]``.
 
-Prints, after each batch that the writer took, how many pieces there are altogether. With a second argument
-it ticks after each batch, as a running capture does five times a second.
+The program prints the total number of written items after each batch. With a second argument it also calls
+`EvidenceWriter.tick` after each batch, as a running capture does five times per second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from evidence_samples import DEVID, NOON_S, NS, item
 from sensor.evidence.writer import EvidenceWriter
 
 BATCH = 100
-CAPLEN = 20_000  # long writes, so that the kill falls into one
+CAPLEN = 20_000  # long writes, so that the kill interrupts one
 
 writer = EvidenceWriter(Path(sys.argv[1]), DEVID)
 ticks = len(sys.argv) > 2

@@ -1,4 +1,4 @@
-"""Made-up evidence of every kind, and the plain answer to every question: a look at each piece."""
+"""Random evidence and queries, and a reference implementation of queries that checks every item."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PORTS = [0, 53, 80, 443, 50_000, 65_535]
 TEXTS = [b"plain text", b"GET /Index", b"\x00\xff\x80binary", b"union SELECT"]
 
 
-def made(count: int, seed: int) -> list[Evidence]:
-    """Evidence around a midnight: a few addresses, ports and rules, and times that repeat and step back."""
+def random_items(count: int, seed: int) -> list[Evidence]:
+    """Return evidence around midnight with few addresses, ports and rules; times repeat and step back."""
     seeded = random.Random(seed)
     items = []
     time_us = MIDNIGHT_S * 1_000_000 - count * 250_000
@@ -64,8 +64,8 @@ def made(count: int, seed: int) -> list[Evidence]:
     return items
 
 
-def some_query(seeded: random.Random, times_us: list[int]) -> Query:
-    """A query with some of its parts."""
+def random_query(seeded: random.Random, times_us: list[int]) -> Query:
+    """Return a query with some random conditions."""
 
     def maybe(value: object) -> object:
         return value if seeded.random() < 0.35 else None
@@ -85,7 +85,7 @@ def some_query(seeded: random.Random, times_us: list[int]) -> Query:
 
 
 def holds(query: Query, one: Evidence) -> bool:
-    """Whether a piece is asked for."""
+    """Return True if an item meets a query."""
     five_tuple = one.five_tuple
     return (
         (query.since_us is None or one.timestamp_ns // 1000 >= query.since_us)
@@ -115,7 +115,7 @@ def _in(network: IPv4Network | IPv6Network, address: bytes) -> bool:
 
 
 def same(stored: Stored, one: Evidence) -> bool:
-    """Whether the index tells of a piece all that it was told."""
+    """Return True if the index has all properties of an item."""
     matches = [
         (m.rule.rule_class, m.rule.rule_id, m.rule.type, m.rule.name, m.version, m.rule.vendor, m.rule.os)
         + (m.start, m.end)

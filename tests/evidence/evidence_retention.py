@@ -1,7 +1,6 @@
-"""A program that keeps a small disk from filling up: ``python evidence_retention.py <small disk> <percent>``.
+"""Writes more evidence than a disk holds: ``python evidence_retention.py <small disk> <percent free>``.
 
-Writes a window of evidence after the other until well more has been written than the disk holds, and prints
-as JSON what became of it.
+The program writes one window of evidence after the other, with retention, and prints the result as JSON.
 """
 
 from __future__ import annotations

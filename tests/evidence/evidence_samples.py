@@ -1,4 +1,4 @@
-"""Pieces of evidence, and what other programs make of the files that hold them."""
+"""Sample evidence, and how other programs read evidence files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NS = 1_000_000_000
 RECORD_HEADER_BYTES = 16
 FILE_HEADER_BYTES = 24
 PROGRAM_ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-"""For programs beside the tests: they import what the tests import."""
+"""The environment for programs that the tests start, with the import path of the tests."""
 
 _UDP_HEADERS = bytes.fromhex(
     "00268832facbb04f13e7432e0800"  # Ethernet, IPv4
@@ -38,7 +38,7 @@ def item(
     wirelen: int | None = None,
     linktype: int = LinkType.ETHERNET,
 ) -> Evidence:
-    """Return evidence whose frame is UDP and carries the number at its start and in its filling."""
+    """Return evidence with a UDP frame whose payload starts with the number and is filled with it."""
     payload = number.to_bytes(8, "big") + bytes([number % 251]) * (caplen - len(_UDP_HEADERS) - 8)
     return Evidence(
         frame=_UDP_HEADERS + payload,
@@ -55,47 +55,47 @@ def item(
 
 
 def number_of(record: Record) -> int:
-    """Return the number that `item` put into the frame."""
+    """Return the number that `item` has put into the frame."""
     return int.from_bytes(record.frame[len(_UDP_HEADERS) :][:8], "big")
 
 
 @contextmanager
 def writing(directory: Path, *, local_time: bool = False) -> Iterator[EvidenceWriter]:
-    """A writer that is closed in the end."""
+    """Provide a writer that is closed at the end."""
     with closing(EvidenceWriter(directory, DEVID, local_time=local_time)) as writer:
         yield writer
 
 
 def records_of(path: Path) -> list[Record]:
-    """Read a file back with the store's own reader."""
+    """Return the records of an evidence file."""
     with path.open("rb") as file:
         return list(RecordReader(file))
 
 
 def numbers_in(path: Path) -> list[int]:
-    """The numbers of the pieces in a file, in its order."""
+    """Return the numbers of the items in a file, in its order."""
     return [number_of(record) for record in records_of(path)]
 
 
 def names_in(directory: Path) -> list[str]:
-    """Names of the evidence files under an evidence directory."""
+    """Return the names of the evidence files under an evidence directory."""
     others = (".lock", ".sqlite", ".sqlite-wal", ".sqlite-shm")
     return sorted(path.name for path in (directory / str(DEVID)).iterdir() if not path.name.endswith(others))
 
 
 def tcpdump_count(path: Path) -> int:
-    """How many packets tcpdump reads from the file; fails when it finds any fault."""
-    # -Z root: tcpdump otherwise gives up the right to read a directory that is not open to all.
+    """Return the number of packets that tcpdump reads from a file; fail if it reports a problem."""
+    # -Z root: otherwise tcpdump drops its privileges, and cannot read a private directory.
     done = subprocess.run(
         ["tcpdump", "-Z", "root", "-nn", "-r", str(path)], capture_output=True, text=True, check=True
     )
-    faults = [line for line in done.stderr.splitlines() if not line.startswith(("reading from", "Warning"))]
-    assert not faults, done.stderr
+    problems = [line for line in done.stderr.splitlines() if not line.startswith(("reading from", "Warning"))]
+    assert not problems, done.stderr
     return len(re.findall(r"^\d\d:\d\d:\d\d\.\d{6} ", done.stdout, re.MULTILINE))
 
 
 def capinfos_counts(paths: list[Path]) -> list[int]:
-    """How many packets capinfos reads from each file; fails when it finds any fault."""
+    """Return the number of packets that capinfos reads from each file; fail if it reports a problem."""
     command = ["capinfos", "-T", "-r", "-M", "-c", *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not done.stderr, done.stderr

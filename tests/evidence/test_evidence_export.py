@@ -1,4 +1,4 @@
-"""Exported evidence, as other programs read it: every frame, time, length, interface and comment."""
+"""Exported evidence as other programs read it: frames, times, lengths, interfaces and comments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from evidence_queries import made
+from evidence_queries import random_items
 from evidence_samples import DEVID, NOON_S, NS, capinfos_counts, item, tcpdump_count, writing
 
 from sensor.evidence.export import Container, encoded
@@ -17,7 +17,7 @@ from sensor.model import Match, Rule
 
 
 def tshark(path: Path, *fields: str) -> list[list[str]]:
-    """What tshark reads of each packet."""
+    """Return the fields that tshark reads from each packet."""
     chosen = [part for field in fields for part in ("-e", field)]
     command = ["tshark", "-r", path, "-T", "fields", "-E", "separator=/t", *chosen]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -25,14 +25,14 @@ def tshark(path: Path, *fields: str) -> list[list[str]]:
 
 
 def exported(directory: Path, container: Container) -> Path:
-    """All evidence under the directory, as a file."""
+    """Export all evidence under the directory to a file."""
     path = directory / f"all.{container}"
     path.write_bytes(b"".join(encoded(EvidenceSearch(directory).iterate(Query()), container)))
     return path
 
 
 def test_pcapng_has_everything(tmp_path: Path) -> None:
-    """Link types and interfaces side by side, times to the microsecond, both lengths, the rules that hit."""
+    """Pcapng has all link types, interfaces, times in microseconds, both lengths, and the matched rules."""
     rules = [Rule(number, "threat", "Sample", f"Söme {number}; more", "x") for number in (50001, 50002)]
     comments = [f"threat {rule.rule_id} {rule.name}" for rule in rules]
     kinds = [
@@ -60,8 +60,8 @@ def test_pcapng_has_everything(tmp_path: Path) -> None:
 
 
 def test_frames_are_the_same_in_both(tmp_path: Path) -> None:
-    """Byte for byte, in the order of time; tcpdump and capinfos find no fault."""
-    items = made(300, seed=5)
+    """Both formats have the same frames in the order of time, and other programs read them."""
+    items = random_items(300, seed=5)
     with writing(tmp_path) as writer:
         writer.write(items)
     paths = [exported(tmp_path, "pcap"), exported(tmp_path, "pcapng")]
@@ -77,7 +77,7 @@ def test_frames_are_the_same_in_both(tmp_path: Path) -> None:
 
 
 def test_comment_of_any_length(tmp_path: Path) -> None:
-    """An option holds 65,535 bytes: a longer comment loses its end, never the packet, nor half a letter."""
+    """A comment longer than 65,535 bytes is cut between letters; the packet is kept."""
     rules = [Rule(number, "threat", "Sample", "ü" * 250, "x") for number in range(200)]
     with writing(tmp_path) as writer:
         writer.write([item(1)._replace(matches=tuple(Match(rule, 0, 1) for rule in rules)), item(2)])
@@ -89,15 +89,15 @@ def test_comment_of_any_length(tmp_path: Path) -> None:
 
 
 def test_nothing_to_export(tmp_path: Path) -> None:
-    """Is a file without packets, which other programs read."""
+    """An export without evidence is a valid file without packets."""
     tmp_path.joinpath(str(DEVID)).mkdir()
     for path in (exported(tmp_path, "pcap"), exported(tmp_path, "pcapng")):
         done = subprocess.run(["tshark", "-r", path], capture_output=True, text=True, check=True)
         assert done.stdout == ""
 
 
-def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Packets of another link type than a pcap file's, and packets whose file is gone."""
+def test_omitted_packets_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Packets of another link type, and packets whose file is gone, are left out with a line in the log."""
     caplog.set_level(logging.WARNING)
     with writing(tmp_path) as writer:
         writer.write([item(1), item(2, linktype=101), item(3, (NOON_S + 300) * NS)])

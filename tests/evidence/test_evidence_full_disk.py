@@ -1,4 +1,4 @@
-"""Disks that are full, broken or gone: every frame is counted, files stay whole, and writing resumes."""
+"""Full, broken and missing disks: every frame is counted, files stay valid, and writing resumes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RECORD_BYTES = 78
 
 @contextmanager
 def room_for(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size: the kernel cuts writes short, as on a full disk."""
+    """Limit the file size of this process, so that the kernel cuts writes short as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
     try:
@@ -47,7 +47,7 @@ def room_for(size_bytes: int) -> Iterator[None]:
 
 
 def test_disk_that_fills_up_and_gets_room_again(tmp_path: Path) -> None:
-    """On a real full disk the counters say exactly which frames are kept, and two lines tell the story."""
+    """On a full disk the counters show exactly which frames are written, and two log lines report it."""
     small_disk = tmp_path / "disk"
     small_disk.mkdir()
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
@@ -72,7 +72,7 @@ def test_disk_that_fills_up_and_gets_room_again(tmp_path: Path) -> None:
     assert failed.startswith("evidence cannot be written, frames are counted as write_failed: ")
     assert failed.endswith("202306181200.pcap.temp: No space left on device")
     assert resumed.startswith("evidence is written again")
-    # The index had no room either; a start with more of it finds what has no rows.
+    # The index had no room either; the next start finds the records without rows.
     (tmp_path / "copy").rename(tmp_path / str(DEVID))
     with writing(tmp_path) as writer:
         [(_, gap)] = writer.reconcile()
@@ -80,7 +80,7 @@ def test_disk_that_fills_up_and_gets_room_again(tmp_path: Path) -> None:
 
 
 def test_room_ends_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever in header or records the room ends, whole records are kept, and writing resumes there."""
+    """If the disk is full at any byte, whole records are kept, and writing resumes after them."""
     monkeypatch.setattr(evidence_writer, "QUIET_S", 0.0)
     for size in range(1, FILE_HEADER_BYTES + 3 * RECORD_BYTES + 1):
         directory = tmp_path / str(size)
@@ -96,7 +96,7 @@ def test_room_ends_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
-    """A file that never got a record is gone when its time is over."""
+    """A file without records is removed when its window is over."""
     with writing(tmp_path) as writer:
         with room_for(10):
             writer.write([item()])
@@ -105,8 +105,8 @@ def test_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
         assert (names_in(tmp_path), writer.paths, writer.write_failed) == ([], [], 1)
 
 
-def test_one_file_without_room_does_not_cost_the_others(tmp_path: Path) -> None:
-    """In one batch, what goes to a file with room is written although another file has none."""
+def test_one_full_file_does_not_affect_others(tmp_path: Path) -> None:
+    """Within a batch, a file that cannot grow does not prevent writes to other files."""
     with writing(tmp_path) as writer:
         writer.write([item(number) for number in range(5)])
         with room_for(FILE_HEADER_BYTES + 3 * RECORD_BYTES):
@@ -118,7 +118,7 @@ def test_one_file_without_room_does_not_cost_the_others(tmp_path: Path) -> None:
 def test_disk_that_alternates_does_not_flood_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A disk that is nearly full fails and works by turns: that is one line, not one a batch."""
+    """On a nearly full disk, where writes fail and succeed alternately, there is one log line in total."""
     with writing(tmp_path) as writer:
         for number in range(50):
             writer.write([item(number)])
@@ -131,7 +131,7 @@ def test_disk_that_alternates_does_not_flood_the_log(
 def test_directory_removed_while_writing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without its directory evidence is counted as lost, not written into the void; then it resumes."""
+    """Without its directory evidence is counted as write_failed; it resumes when the directory is back."""
     monkeypatch.setattr(evidence_writer, "QUIET_S", 0.0)
     with writing(tmp_path) as writer:
         writer.write([item(0)])
@@ -148,7 +148,7 @@ def test_directory_removed_while_writing(
 def test_tail_that_cannot_be_cut_is_overwritten_or_recovered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that refuses to cut a torn record too costs frames, but never the file."""
+    """A disk on which a torn record cannot be cut off costs frames, but never the file."""
 
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

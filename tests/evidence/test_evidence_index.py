@@ -1,4 +1,4 @@
-"""The index and the files agree, whatever happened to either: a kill, a lock, a deletion, a power cut."""
+"""The index agrees with the files after a kill, a lock, a deletion or a power cut."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from evidence_queries import made
+from evidence_queries import random_items
 from evidence_samples import DEVID, NOON_S, NS, PROGRAM_ENVIRONMENT, item, number_of, writing
 
 from sensor.config.settings import Settings
@@ -34,12 +34,12 @@ RULE = Rule(7, "threat", "Sample", "Sample", "x")
 
 @pytest.fixture
 def rematcher(few_rules: Path) -> Rematcher:
-    """What gaps are filled with."""
+    """Return the object that matches the records of gaps."""
     return Rematcher(Settings(rules=few_rules))
 
 
 def complete(writer: EvidenceWriter, rematcher: Rematcher) -> int:
-    """Fill all gaps, as a start does in the background; how many packets had no row."""
+    """Fill all gaps, as the supervisor does after its start; return how many packets had no row."""
     parts = list(rematcher.parts(writer.directory, writer.reconcile()))
     assert all(fill(writer.index, *part) for part in parts)
     assert writer.reconcile() == []
@@ -47,18 +47,18 @@ def complete(writer: EvidenceWriter, rematcher: Rematcher) -> int:
 
 
 def faults(directory: Path) -> list[str]:
-    """What `verify` finds."""
+    """Return the differences that `verify` finds."""
     return [verdict.fault for verdict in verify(directory / str(DEVID), DEVID) if verdict.fault]
 
 
 def items_found(directory: Path) -> list[int]:
-    """The numbers of all pieces that the index finds, the oldest first."""
+    """Return the numbers of all items that the index finds, sorted."""
     found = EvidenceSearch(directory)
     return sorted(number_of(found.record(stored)) for stored in found.iterate(Query()))
 
 
-def hits(count: int, first: int = 0, time_ns: int = NOON_S * NS) -> list[Evidence]:
-    """Pieces with a match, a millisecond apart."""
+def matching_items(count: int, first: int = 0, time_ns: int = NOON_S * NS) -> list[Evidence]:
+    """Return items with a match, one millisecond apart."""
     return [
         item(number, time_ns + number * 1_000_000)._replace(matches=(Match(RULE, 0, 4, "1.0"),))
         for number in range(first, first + count)
@@ -66,7 +66,7 @@ def hits(count: int, first: int = 0, time_ns: int = NOON_S * NS) -> list[Evidenc
 
 
 def kill_and_restart(directory: Path, kill_at_bytes: int, rematcher: Rematcher) -> tuple[int, int, int]:
-    """Kill a writer at some moment, and start anew: pieces known to be written, kept, and without row."""
+    """Kill a writer, and start another; return how many items were acknowledged, kept, and without a row."""
     temp = directory / str(DEVID) / "202306181200.pcap.temp"
     command = [sys.executable, KILLED_WRITER, directory, "tick"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=PROGRAM_ENVIRONMENT) as child:
@@ -84,8 +84,8 @@ def kill_and_restart(directory: Path, kill_at_bytes: int, rematcher: Rematcher) 
     return acknowledged, recovery.records, missing
 
 
-def test_kill_leaves_every_row_its_packet_and_the_reverse(tmp_path: Path, rematcher: Rematcher) -> None:
-    """A writer killed at any moment, often in a transaction: after the start files and index are the same."""
+def test_index_and_files_agree_after_a_kill(tmp_path: Path, rematcher: Rematcher) -> None:
+    """After a writer was killed at any moment, often in a transaction, the next start restores the index."""
     rounds = int(os.environ.get("SENSOR_KILLS", "20"))
     seeded = random.Random(2024)
     missed = 0
@@ -93,18 +93,18 @@ def test_kill_leaves_every_row_its_packet_and_the_reverse(tmp_path: Path, rematc
         directory = tmp_path / str(round_)
         acknowledged, kept, missing = kill_and_restart(directory, seeded.randrange(1, 10_000_000), rematcher)
         assert kept >= acknowledged
-        assert missing <= 200  # that is what was written since the last commit
+        assert missing <= 200  # those written since the last commit
         assert items_found(directory) == list(range(kept + 1))
         assert faults(directory) == []
         missed += missing
-    assert missed, "no kill ever fell between file and index: the test does not test"
+    assert missed, "no kill happened between file and index: the test has no effect"
 
 
-def test_lost_index_is_built_anew(tmp_path: Path, rematcher: Rematcher) -> None:
-    """From nothing but the files, those of other link types and windows too."""
+def test_lost_index_is_rebuilt(tmp_path: Path, rematcher: Rematcher) -> None:
+    """The index is rebuilt from the files of all windows and link types, with the same keys."""
     with writing(tmp_path) as writer:
-        writer.write(hits(30))
-        writer.write(hits(5, 30, (NOON_S + WINDOW_S) * NS))
+        writer.write(matching_items(30))
+        writer.write(matching_items(5, 30, (NOON_S + WINDOW_S) * NS))
         writer.write([item(35, linktype=101), item(36, (NOON_S + 86_400) * NS)])
     keys = [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())]
     for path in writer.directory.glob("*.sqlite"):
@@ -121,9 +121,9 @@ def test_lost_index_is_built_anew(tmp_path: Path, rematcher: Rematcher) -> None:
 def test_index_that_cannot_be_used_is_moved_aside(
     tmp_path: Path, rematcher: Rematcher, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    """Torn or foreign: it is kept under another name, said so, and built anew; evidence goes on meanwhile."""
+    """A damaged or foreign index is moved aside and rebuilt, while evidence is written."""
     with writing(tmp_path) as writer:
-        writer.write(hits(3000))
+        writer.write(matching_items(3000))
     path = writer.directory / DATABASE
     content = path.read_bytes()
     if kind in ("noise", "text"):
@@ -138,7 +138,7 @@ def test_index_that_cannot_be_used_is_moved_aside(
                 connection.execute("PRAGMA user_version = 99")
     damaged = path.read_bytes()
     with writing(tmp_path) as writer:
-        writer.write(hits(10, 3000))
+        writer.write(matching_items(10, 3000))
         writer.tick(NOON_S * NS)
         complete(writer, rematcher)
     assert faults(tmp_path) == []
@@ -151,15 +151,15 @@ def test_index_that_cannot_be_used_is_moved_aside(
 def test_index_that_was_in_use_when_the_machine_went_down(
     tmp_path: Path, rematcher: Rematcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It was never flushed: after a power cut it is built anew; one that was closed before is trusted."""
+    """An index that was open during a power cut is not trusted; one that was closed before is."""
     with writing(tmp_path) as writer:
-        writer.write(hits(10))
+        writer.write(matching_items(10))
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
     monkeypatch.setattr(day_writer, "_BOOT_ID", boot_id)
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 0
-        writer.write(hits(10, 10))
+        writer.write(matching_items(10, 10))
         writer.tick(NOON_S * NS)
         boot_id.write_text("the-boot-after\n")
         with pytest.raises(day_writer.UnusableError, match="the machine went down"):
@@ -169,7 +169,7 @@ def test_index_that_was_in_use_when_the_machine_went_down(
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Somebody else is in the middle of a transaction."""
+    """Hold a transaction of another connection."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -179,21 +179,21 @@ def locked(path: Path) -> Iterator[None]:
 def test_locked_index_neither_stops_nor_slows_evidence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows wait until the lock is gone: one line in the log, nothing lost."""
+    """Rows wait until the lock is released; one log line reports it, and no row is missing."""
     monkeypatch.setattr(index_writer, "QUIET_S", 0.0)
     with writing(tmp_path) as writer:
-        writer.write(hits(10))
+        writer.write(matching_items(10))
         writer.tick(NOON_S * NS)
         with locked(writer.directory / DATABASE):
             started_s = time.monotonic()
             for first in range(10, 200, 10):
-                writer.write(hits(10, first))
+                writer.write(matching_items(10, first))
                 writer.tick(NOON_S * NS)
-            assert time.monotonic() - started_s < 5  # it never waits for the lock, whose default is 5 s a try
+            assert time.monotonic() - started_s < 5  # by default SQLite waits 5 s for a lock
             assert writer.written == 200
             stuck = writer.index.figures()
             assert (stuck.rows, stuck.waiting) == (10, 190)
-            assert stuck.failures >= 19  # one a tick
+            assert stuck.failures >= 19  # one per tick
         writer.tick(NOON_S * NS)
         assert writer.index.figures()[:3] == (200, 0, stuck.failures)
         assert items_found(tmp_path) == list(range(200))
@@ -202,34 +202,34 @@ def test_locked_index_neither_stops_nor_slows_evidence(
     assert "the index is written again" in caplog.text
 
 
-def test_rows_given_up_are_found_in_the_files_later(
+def test_dropped_rows_are_restored_from_the_files(
     tmp_path: Path, rematcher: Rematcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock for too long costs rows, not evidence; they become a gap, which is filled beside the writing."""
+    """A long lock costs rows, not evidence; they become a gap, which is filled while evidence is written."""
     monkeypatch.setattr(index_writer, "KEPT_ITEMS", 50)
     with writing(tmp_path) as writer:
-        writer.write(hits(10))
+        writer.write(matching_items(10))
         writer.tick(NOON_S * NS)
         with locked(writer.directory / DATABASE):
             for first in range(10, 100, 10):
-                writer.write(hits(10, first))
+                writer.write(matching_items(10, first))
                 writer.tick(NOON_S * NS)
-        writer.write(hits(10, 100))
+        writer.write(matching_items(10, 100))
         writer.tick(NOON_S * NS)
         assert writer.index.is_behind
         assert len(items_found(tmp_path)) < 110
         assert EvidenceSearch(tmp_path).status()["index"]["state"] == "rebuilding"
         assert 0 < complete(writer, rematcher) < 100
-        writer.write(hits(10, 110))
+        writer.write(matching_items(10, 110))
     assert items_found(tmp_path) == list(range(120))
     assert faults(tmp_path) == []
 
 
-def test_file_deleted_while_nobody_wrote(tmp_path: Path, rematcher: Rematcher) -> None:
-    """Its rows are not found any more after the start; they are deleted by and by, and counted nowhere."""
+def test_file_deleted_between_runs(tmp_path: Path, rematcher: Rematcher) -> None:
+    """The rows of a deleted file are not found or counted after the start, and are deleted gradually."""
     with writing(tmp_path) as writer:
-        writer.write(hits(3000))
-        writer.write(hits(20, 3000, (NOON_S + WINDOW_S) * NS))
+        writer.write(matching_items(3000))
+        writer.write(matching_items(20, 3000, (NOON_S + WINDOW_S) * NS))
     (writer.directory / "202306181200.pcap").unlink()
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 0
@@ -247,7 +247,7 @@ def test_file_deleted_while_nobody_wrote(tmp_path: Path, rematcher: Rematcher) -
 
 
 def histogram(directory: Path) -> list[dict[str, int]]:
-    """The hour of all pieces here."""
+    """Return the histogram of the hour after noon."""
     start_us = NOON_S * 1_000_000
     return EvidenceSearch(directory).histogram(Query(), start_us, start_us + 3_600_000_000, 10)
 
@@ -255,9 +255,9 @@ def histogram(directory: Path) -> list[dict[str, int]]:
 def test_directory_that_cannot_be_read_costs_no_rows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Files that cannot be listed are not gone: the index stays as it is, and behind."""
+    """If the files cannot be listed, the index stays as it is, and behind."""
     with writing(tmp_path) as writer:
-        writer.write(hits(10))
+        writer.write(matching_items(10))
         writer.tick((NOON_S + 2 * WINDOW_S) * NS)
         elsewhere = writer.directory.rename(tmp_path / "elsewhere")
         writer.directory.write_text("no directory")
@@ -271,11 +271,11 @@ def test_directory_that_cannot_be_read_costs_no_rows(
     assert items_found(tmp_path) == list(range(10))
 
 
-def test_file_cut_or_grown_while_nobody_wrote(tmp_path: Path, rematcher: Rematcher) -> None:
-    """Rows of packets that were cut off go; packets that somebody added get rows."""
+def test_file_cut_or_grown_between_runs(tmp_path: Path, rematcher: Rematcher) -> None:
+    """Rows of packets that were cut off are deleted, and packets that were added get rows."""
     with writing(tmp_path) as writer:
-        writer.write(hits(20))
-        writer.write(hits(20, 20, (NOON_S + WINDOW_S) * NS))
+        writer.write(matching_items(20))
+        writer.write(matching_items(20, 20, (NOON_S + WINDOW_S) * NS))
     cut, grown = (writer.directory / name for name in ("202306181200.pcap", "202306181205.pcap"))
     more = cut.read_bytes()[-5 * 78 :]
     os.truncate(cut, 24 + 12 * 78 + 30)
@@ -290,10 +290,10 @@ def test_file_cut_or_grown_while_nobody_wrote(tmp_path: Path, rematcher: Rematch
 def test_file_replaced_by_garbage(
     tmp_path: Path, rematcher: Rematcher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Is said to be, by the start and by `verify`; nothing else is harmed."""
+    """The start and `verify` report a file replaced by garbage; other evidence is not affected."""
     with writing(tmp_path) as writer:
-        writer.write(hits(20))
-        writer.write(hits(20, 20, (NOON_S + WINDOW_S) * NS))
+        writer.write(matching_items(20))
+        writer.write(matching_items(20, 20, (NOON_S + WINDOW_S) * NS))
     (writer.directory / "202306181200.pcap").write_bytes(os.urandom(5000))
     (writer.directory / "202306181210.pcap").write_bytes(os.urandom(5000))
     with writing(tmp_path) as writer:
@@ -304,13 +304,13 @@ def test_file_replaced_by_garbage(
     assert "202306181210.pcap is not an evidence file" in caplog.text
 
 
-def test_open_file_removed_and_begun_anew(tmp_path: Path, rematcher: Rematcher) -> None:
-    """A file of the same name is another file: what the first one had is not found any more."""
+def test_open_file_removed_and_started_again(tmp_path: Path, rematcher: Rematcher) -> None:
+    """The evidence of a removed file is not found, even if a new file has the same name."""
     with writing(tmp_path) as writer:
-        writer.write(hits(20))
+        writer.write(matching_items(20))
         writer.tick(NOON_S * NS)
         (writer.directory / "202306181200.pcap.temp").unlink()
-        writer.write(hits(5, 20))
+        writer.write(matching_items(5, 20))
         writer.tick(NOON_S * NS)
         assert items_found(tmp_path) == list(range(20, 25))
         assert complete(writer, rematcher) == 0
@@ -320,8 +320,8 @@ def test_open_file_removed_and_begun_anew(tmp_path: Path, rematcher: Rematcher) 
     assert faults(tmp_path) == []
 
 
-def test_ids_that_are_taken(tmp_path: Path) -> None:
-    """Packets of one microsecond, at the same place of different files, each have their row."""
+def test_equal_ids(tmp_path: Path) -> None:
+    """Packets of one microsecond, at the same offset in different files, each have a row."""
     with writing(tmp_path) as writer:
         writer.write([item(1), item(2, linktype=101), item(3, linktype=228)])
     index_ = EvidenceSearch(tmp_path)
@@ -332,8 +332,8 @@ def test_ids_that_are_taken(tmp_path: Path) -> None:
 def test_local_time_at_the_end_of_summer_time(
     tmp_path: Path, rematcher: Rematcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file has packets of two UTC days: each day's database has its own, also when built anew."""
-    monkeypatch.setenv("TZ", "EET-2EEST-3,M3.5.0/2,M10.5.0/3")  # Chisinau: the hour from 2 to 3 comes twice
+    """A file with packets of two UTC days has rows in the databases of both, also after a rebuild."""
+    monkeypatch.setenv("TZ", "EET-2EEST-3,M3.5.0/2,M10.5.0/3")  # Chisinau: the hour from 2 to 3 occurs twice
     time.tzset()
     try:
         midnight_s = 1_698_537_600  # 2023-10-29 00:00 UTC
@@ -359,23 +359,23 @@ def test_local_time_at_the_end_of_summer_time(
 
 
 def test_rows_are_committed_without_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in `sensor read`, where no timer runs: by number, by size, and by time."""
+    """Without a timer, as in ``sensor read``, rows are committed by number, by size, and by time."""
     for name, value in (("COMMIT_ITEMS", 10), ("COMMIT_BYTES", 500), ("COMMIT_S", 0.0)):
         with monkeypatch.context() as patch:
             patch.setattr(index_writer, "COMMIT_S", 1e9)
             directory = tmp_path / name
             with writing(directory) as writer:
-                writer.write(hits(3))
+                writer.write(matching_items(3))
                 assert not list(writer.directory.glob("*.sqlite"))
                 patch.setattr(index_writer, name, value)
-                writer.write(hits(10, 3))
+                writer.write(matching_items(10, 3))
                 assert items_found(directory) == list(range(13))
 
 
 def test_many_kinds_of_evidence_are_verified(tmp_path: Path, rematcher: Rematcher) -> None:
-    """Times that repeat and step back, tags, IPv6: rows made from the files are at the same places."""
+    """With repeated and decreasing times, tags and IPv6, rows made from the files have the same keys."""
     with writing(tmp_path) as writer:
-        writer.write(made(500, seed=3))
+        writer.write(random_items(500, seed=3))
     keys = [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())]
     with writing(tmp_path) as writer:
         writer.index.delete()

@@ -1,4 +1,4 @@
-"""The pcap format: what is encoded, and what the reader makes of torn, damaged and foreign files."""
+"""The pcap format of evidence: encoding, and reading torn, damaged and foreign files."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "evidence_examp
 
 
 def named(content: bytes) -> io.BytesIO:
-    """A file in memory with the name that messages speak of."""
+    """Return a file in memory with a name for messages."""
     file = io.BytesIO(content)
     file.name = "sample.pcap"
     return file
 
 
 def read(content: bytes) -> tuple[list[Record], int]:
-    """The whole records of a file, and where the last of them ends."""
+    """Return the whole records of a file, and the end of the last one."""
     reader = RecordReader(named(content))
     return list(reader), reader.end
 
 
 def sample(count: int = 3) -> bytes:
-    """A whole file of records of 78 bytes."""
+    """Return an evidence file with records of 78 bytes."""
     return file_header(LinkType.ETHERNET) + encode([item(number) for number in range(count)])
 
 
 def test_header_is_classic_little_endian_pcap() -> None:
-    """The file header is magic 0xa1b2c3d4, version 2.4, and a snaplen no reader cuts frames to."""
+    """The header has magic 0xa1b2c3d4, version 2.4, and a snaplen at which no reader cuts frames."""
     expected = "d4c3b2a10200040000000000000000000000040001000000"
     assert file_header(LinkType.ETHERNET).hex() == expected
 
 
-def test_records_come_back_as_they_went_in() -> None:
-    """Time, caplen, wirelen and every byte of the frame survive, and offsets lead to the records."""
+def test_round_trip() -> None:
+    """Times, lengths and frames are read back unchanged, at the computed offsets."""
     items = [item(number, NOON_S * NS + number * 1_000, caplen=62 + number) for number in range(3)]
     content = file_header(LinkType.ETHERNET) + encode(items)
     decoded, end = read(content)
@@ -54,9 +54,9 @@ def test_records_come_back_as_they_went_in() -> None:
 
 
 def test_record_header_equals_a_real_one() -> None:
-    """The record header is byte for byte what ly_probe's evidence request shows for the same packet."""
+    """The record header equals the one that ly_probe returns for the same packet."""
     if not REFERENCE.exists():
-        pytest.skip(f"{REFERENCE} is not here")
+        pytest.skip(f"{REFERENCE} is missing")
     answer = json.loads(REFERENCE.read_text())["response"][0]
     time_ns = answer["time_sec"] * NS + answer["time_usec"] * 1_000 + 999
     records = encode([item(time_ns=time_ns, caplen=answer["caplen"], wirelen=answer["pktlen"])])
@@ -65,25 +65,25 @@ def test_record_header_equals_a_real_one() -> None:
 
 @pytest.mark.parametrize("nanoseconds", [0, 1, 999, 1_000, 999_999_999])
 def test_nanoseconds_are_cut_not_rounded(nanoseconds: int) -> None:
-    """A time is cut to its microsecond, so that it never slips into the next second or window."""
+    """A time is cut to its microsecond, so that it never moves into the next second or window."""
     records = encode([item(time_ns=NOON_S * NS + nanoseconds)])
     assert struct.unpack_from("<II", records) == (NOON_S, nanoseconds // 1000)
 
 
 def test_wirelen_of_a_cut_frame_is_kept() -> None:
-    """A frame of which the capture kept less than was on the wire says so."""
+    """A frame that was cut by the capture keeps its length on the wire."""
     decoded, _ = read(file_header(LinkType.ETHERNET) + encode([item(caplen=96, wirelen=1514)]))
     assert [(record.caplen, record.wirelen) for record in decoded] == [(96, 1514)]
 
 
 def test_frame_beyond_snaplen_is_cut_to_it() -> None:
-    """A frame longer than any reader accepts is stored up to the snaplen, with its real length beside it."""
+    """A frame longer than readers accept is cut to the snaplen, and keeps its length on the wire."""
     decoded, _ = read(file_header(LinkType.ETHERNET) + encode([item(caplen=SNAPLEN + 1)]))
     assert [(record.caplen, record.wirelen) for record in decoded] == [(SNAPLEN, SNAPLEN + 1)]
 
 
 def test_torn_at_every_byte_of_the_last_record() -> None:
-    """Wherever the last record is torn, the reader gives the records before it and where they end."""
+    """If the last record is torn at any byte, the reader returns the records before it and their end."""
     content = sample()
     last = FILE_HEADER_BYTES + 2 * (len(content) - FILE_HEADER_BYTES) // 3
     for size in range(last, len(content)):
@@ -92,7 +92,7 @@ def test_torn_at_every_byte_of_the_last_record() -> None:
 
 
 def test_torn_in_the_file_header() -> None:
-    """A file that ends inside its header is an evidence file of unknown link type without records."""
+    """A file that ends inside its header has no records and an unknown link type."""
     for size in range(FILE_HEADER_BYTES):
         reader = RecordReader(named(sample()[:size]))
         assert (list(reader), reader.end, reader.linktype) == ([], 0, None)
@@ -100,7 +100,7 @@ def test_torn_in_the_file_header() -> None:
 
 @pytest.mark.parametrize("zeros", [1, 16, 17, 3_000_000])
 def test_zeros_at_the_end_are_no_records(zeros: int) -> None:
-    """What a power cut leaves at the end of a file, zeros, is not taken for records of the year 1970."""
+    """Zeros at the end of a file, as after a power cut, are not read as records of the year 1970."""
     records, end = read(sample() + bytes(zeros))
     assert (len(records), end) == (3, len(sample()))
 
@@ -114,7 +114,7 @@ def test_zeros_at_the_end_are_no_records(zeros: int) -> None:
     ],
 )
 def test_damage_before_the_end_is_an_error(header: bytes) -> None:
-    """Something in the middle that is no record is reported with its place, after the records before it."""
+    """Damage in the middle is an error with its offset, after the records before it."""
     content = bytearray(sample())
     second = FILE_HEADER_BYTES + (len(content) - FILE_HEADER_BYTES) // 3
     content[second : second + RECORD_HEADER_BYTES] = header
@@ -134,7 +134,7 @@ def test_damage_before_the_end_is_an_error(header: bytes) -> None:
         pytest.param(b"Dear diary", id="text"),
     ],
 )
-def test_foreign_header_is_refused(header: bytes) -> None:
-    """A file of any other format, or one in which our frames would be cut, is not read as evidence."""
+def test_foreign_header_is_rejected(header: bytes) -> None:
+    """A file in another format, or with a smaller snaplen, is not read as evidence."""
     with pytest.raises(EvidenceError, match=r"sample\.pcap is not an evidence file"):
         RecordReader(named(header))

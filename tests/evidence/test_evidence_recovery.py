@@ -1,4 +1,4 @@
-"""What a start finds after a crash: torn files are cut to whole records, and nothing else is lost."""
+"""Recovery after a crash: torn files are cut to whole records, and nothing else is lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECORD_BYTES = (len(WHOLE) - FILE_HEADER_BYTES) // 3
 
 
 def left_open(directory: Path, content: bytes, name: str = "202306181200.pcap.temp") -> Path:
-    """Put a file where a killed writer leaves it."""
+    """Create a file as a killed writer leaves it."""
     path = directory / str(DEVID) / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -38,7 +38,7 @@ def left_open(directory: Path, content: bytes, name: str = "202306181200.pcap.te
 
 
 def test_torn_at_every_byte_of_the_last_record(tmp_path: Path) -> None:
-    """Wherever the last record is torn, the start keeps the others, reports the cut, and writing goes on."""
+    """If the last record is torn at any byte, it is cut off and reported, and writing continues there."""
     path = tmp_path / str(DEVID) / "202306181200.pcap"
     for size in range(len(WHOLE) - RECORD_BYTES, len(WHOLE) + 1):
         left_open(tmp_path, WHOLE[:size])
@@ -53,7 +53,7 @@ def test_torn_at_every_byte_of_the_last_record(tmp_path: Path) -> None:
 
 
 def test_torn_at_every_byte_of_the_file_header(tmp_path: Path) -> None:
-    """A file that never got a record is reported and removed; the next record starts it properly."""
+    """A file without records is reported and removed; the next record starts a new one."""
     path = tmp_path / str(DEVID) / "202306181200.pcap"
     for size in range(FILE_HEADER_BYTES + 1):
         left_open(tmp_path, WHOLE[:size])
@@ -66,7 +66,7 @@ def test_torn_at_every_byte_of_the_file_header(tmp_path: Path) -> None:
 
 
 def test_zeros_behind_the_last_record_are_cut(tmp_path: Path) -> None:
-    """Zeros that a power cut left at the end of a file are cut off like a torn record."""
+    """Zeros at the end of a file, as after a power cut, are cut off like a torn record."""
     left_open(tmp_path, WHOLE + bytes(5000))
     with writing(tmp_path) as writer:
         assert [(recovery.records, recovery.cut) for recovery in writer.recovered] == [(3, 5000)]
@@ -77,7 +77,7 @@ def test_zeros_behind_the_last_record_are_cut(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_file_left_open_is_finished(tmp_path: Path) -> None:
-    """Files of any window, of another link type, and those beside a foreign one, get their final names."""
+    """Files of any window and link type, and those beside a foreign file, get their final names."""
     raw = file_header(LinkType.RAW) + WHOLE[FILE_HEADER_BYTES:]
     left_open(tmp_path, WHOLE[:-1], "202306181200.pcap.temp")
     left_open(tmp_path, raw[:-2], "202306181200-linktype101.pcap.temp")
@@ -105,7 +105,7 @@ def test_every_kind_of_file_left_open_is_finished(tmp_path: Path) -> None:
 def test_foreign_temp_file_is_left_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, content: bytes
 ) -> None:
-    """A start cuts and renames evidence files only, and says what it left alone."""
+    """A start cuts and renames only evidence files, and logs which files it leaves alone."""
     path = left_open(tmp_path, content, name)
     with writing(tmp_path) as writer:
         assert writer.recovered == []
@@ -114,7 +114,7 @@ def test_foreign_temp_file_is_left_alone(
 
 
 def test_file_open_and_finished_at_once_is_left_alone(tmp_path: Path) -> None:
-    """When both names exist neither is replaced, and evidence goes beside them."""
+    """If both names exist, neither file is replaced, and evidence goes to a file beside them."""
     left_open(tmp_path, WHOLE[:-1], "202306181200.pcap")
     left_open(tmp_path, WHOLE[:-2])
     with writing(tmp_path) as writer:
@@ -127,8 +127,8 @@ def test_file_open_and_finished_at_once_is_left_alone(tmp_path: Path) -> None:
     }
 
 
-def test_kill_loses_nothing_but_the_tail(tmp_path: Path) -> None:
-    """A writer killed at any moment, often inside a write, leaves all it had taken, readable for all."""
+def test_kill_loses_only_a_torn_record(tmp_path: Path) -> None:
+    """A writer killed at any moment, often during a write, leaves all acknowledged items readable."""
     seeded = random.Random(2023)
     paths, counts = [], []
     for round_ in range(20):

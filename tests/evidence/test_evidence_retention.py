@@ -1,4 +1,4 @@
-"""Retention: the oldest whole files go, and nothing else does; on a real small disk as well."""
+"""Retention: only the oldest finished files are deleted, also on a small disk."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from sensor.evidence.writer import EvidenceWriter
 PROGRAM = Path(__file__).with_name("evidence_retention.py")
 DAY_S = 86_400
 FILE_BYTES = 24 + 16 + 1000
-"""Of a file that `windows` writes."""
+"""Size of a file that `windows` writes."""
 
 
 def on_small_disk(disk: Path, size: str, *arguments: str) -> Any:
-    """Run the program on a tmpfs of its own."""
+    """Run the program on its own tmpfs, and return its output."""
     disk.mkdir()
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     if subprocess.run([*unshare, "true"], capture_output=True).returncode:
@@ -41,10 +41,10 @@ def on_small_disk(disk: Path, size: str, *arguments: str) -> Any:
 
 
 def test_disk_stays_partly_free(tmp_path: Path) -> None:
-    """Twice what the disk holds is written: nothing fails, the newest files are kept, with their rows."""
+    """Writing twice what the disk holds never fails; the newest files are kept, with their rows."""
     result = on_small_disk(tmp_path / "disk", "16m", "40")
     assert (result["written"], result["write_failed"]) == (50_000, 0)
-    assert result["least_free"] > 25  # the log of the index comes and goes
+    assert result["least_free"] > 25  # the write-ahead log of the index varies in size
     assert result["files"][-1] == "202306182015.pcap.temp"
     assert 10 < len(result["files"]) < 40
     assert result["indexed"] == [name.removesuffix(".temp") for name in result["files"]]
@@ -52,8 +52,8 @@ def test_disk_stays_partly_free(tmp_path: Path) -> None:
     assert result["faults"] == []
 
 
-def test_disk_that_is_full_nevertheless(tmp_path: Path) -> None:
-    """Without retention the same disk fills up: what cannot be written is counted, what was is in order."""
+def test_full_disk_without_retention(tmp_path: Path) -> None:
+    """Without retention the same disk fills up; unwritten frames are counted, and the files are valid."""
     result = on_small_disk(tmp_path / "disk", "16m", "0")
     assert result["written"] + result["write_failed"] == 50_000
     assert 15_000 < result["written"] < 35_000
@@ -62,7 +62,7 @@ def test_disk_that_is_full_nevertheless(tmp_path: Path) -> None:
 
 
 def windows(writer: EvidenceWriter, count: int, step_s: int = WINDOW_S) -> list[str]:
-    """Write so many files, the last of which stays open; their final names."""
+    """Write ``count`` files, the last of which stays open; return their final names."""
     for number in range(count):
         writer.write([item(number, (NOON_S + number * step_s) * NS, caplen=1000)])
         if number < count - 1:
@@ -71,12 +71,12 @@ def windows(writer: EvidenceWriter, count: int, step_s: int = WINDOW_S) -> list[
 
 
 def retention(writer: EvidenceWriter, **limits: float) -> Retention:
-    """With these limits alone."""
+    """Return a retention with only these limits."""
     return Retention(writer.directory, Limits(**limits), writer.index.forget)
 
 
-def test_files_that_are_too_old_go(tmp_path: Path) -> None:
-    """By the packets' time, whole files, days at once; their databases go too."""
+def test_limit_of_age(tmp_path: Path) -> None:
+    """Files older than the limit, by packet time, are deleted together with their databases."""
     with writing(tmp_path) as writer:
         names = windows(writer, 6, DAY_S)
         kept = retention(writer, days=3)
@@ -94,8 +94,8 @@ def test_files_that_are_too_old_go(tmp_path: Path) -> None:
     assert kept.deleted == {"age": (5, 5 * FILE_BYTES), "size": (0, 0), "free": (0, 0)}
 
 
-def test_no_more_than_so_much_is_kept(tmp_path: Path) -> None:
-    """The index counts too; the oldest go first, one after the other, and no more than has to."""
+def test_limit_of_size(tmp_path: Path) -> None:
+    """The size includes the index; only as many files as necessary are deleted, the oldest first."""
     with writing(tmp_path) as writer:
         names = windows(writer, 10)
         writer.index.commit()
@@ -108,8 +108,8 @@ def test_no_more_than_so_much_is_kept(tmp_path: Path) -> None:
         assert names_in(tmp_path) == [f"{names[-1]}.temp"]
 
 
-def test_few_files_go_at_once(tmp_path: Path) -> None:
-    """However many have to go: the next call goes on, so that capture never waits for long."""
+def test_few_files_are_deleted_per_call(tmp_path: Path) -> None:
+    """A call deletes a limited number of files, so that capture does not wait; the next call continues."""
     with writing(tmp_path) as writer:
         windows(writer, 2 * DELETED_AT_ONCE)
         kept = retention(writer, days=1)
@@ -118,8 +118,8 @@ def test_few_files_go_at_once(tmp_path: Path) -> None:
             assert len(names_in(tmp_path)) == left
 
 
-def test_what_is_no_evidence_is_never_touched(tmp_path: Path) -> None:
-    """Files of other names, directories, other devices: whatever the limits say."""
+def test_other_files_are_never_touched(tmp_path: Path) -> None:
+    """Files with other names, directories and other devices are kept, regardless of the limits."""
     minute = "202306181200"
     others = ["notes.txt", f"{minute}.pcap.gz", "20230618120.pcap", f"{minute}.pcapng", f"4/{minute}.pcap"]
     (tmp_path / "3" / "4").mkdir(parents=True)
@@ -135,7 +135,7 @@ def test_what_is_no_evidence_is_never_touched(tmp_path: Path) -> None:
 
 
 def test_only_the_open_file_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is never deleted, and a line in the log says that room has to be made."""
+    """The open file is never deleted; a log line says that space must be freed."""
     with writing(tmp_path) as writer:
         windows(writer, 1)
         kept = retention(writer, free_percent=100.0)
@@ -147,7 +147,7 @@ def test_only_the_open_file_is_left(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_directory_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Raises nothing: capture goes on."""
+    """A missing directory raises no error, so that capture continues."""
     kept = Retention(tmp_path / "gone", Limits(1, 1.0, 5.0), print)
     kept.enforce(NOON_S)
     assert kept.failures == 1

@@ -1,4 +1,4 @@
-"""Evidence is found again: every question is answered as by a look at each piece."""
+"""Searching evidence: every query returns the same as a check of every item."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from evidence_queries import MIDNIGHT_S, holds, made, same, some_query
+from evidence_queries import MIDNIGHT_S, holds, random_items, random_query, same
 from evidence_samples import DEVID, NOON_S, NS, item, writing
 
 from sensor.errors import EvidenceError
@@ -28,7 +28,7 @@ COUNT = 600
 
 @pytest.fixture(scope="module", autouse=True)
 def small_steps() -> Iterator[None]:
-    """Segments, stretches and fetches of a few rows: a small database is searched like a large one."""
+    """Use small segments, stretches and fetches, so that a small database is searched like a large one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index_schema, "SEGMENT_ITEMS", 8)
         patch.setattr(selection, "FIRST_ITEMS", 16)
@@ -40,9 +40,9 @@ def small_steps() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evidence]]:
-    """Evidence of two devices, around a midnight."""
+    """Return evidence of two devices around midnight, and its directory."""
     directory = tmp_path_factory.mktemp("kept")
-    items = made(COUNT, seed=7)
+    items = random_items(COUNT, seed=7)
     for devid in (DEVID, 12):
         writer = EvidenceWriter(directory, devid, interface_name=lambda index: f"eth{index}")
         with closing(writer):
@@ -55,7 +55,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evidence]
 
 
 def pages(index: EvidenceSearch, query: Query, limit: int) -> Iterator[Page]:
-    """All pages of a search."""
+    """Yield all pages of a search."""
     cursor = None
     while True:
         page = index.search(query, limit, cursor)
@@ -66,12 +66,12 @@ def pages(index: EvidenceSearch, query: Query, limit: int) -> Iterator[Page]:
 
 
 def found(index: EvidenceSearch, query: Query, limit: int = 17) -> list[Stored]:
-    """Everything a search finds, page by page."""
+    """Return everything a search finds, page by page."""
     return [stored for page in pages(index, query, limit) for stored in page.items]
 
 
 def assert_same(stored: list[Stored], items: list[Evidence]) -> None:
-    """Each piece is there once, told as it was; microseconds are in order, newest first."""
+    """Assert that the stored items are the given ones, each once, the newest first."""
     times_us = [one.time_us for one in stored]
     assert times_us == sorted((one.timestamp_ns // 1000 for one in items), reverse=True)
     left = list(items)
@@ -83,17 +83,17 @@ def assert_same(stored: list[Stored], items: list[Evidence]) -> None:
 
 
 def _is_at(stored: Stored, one: Evidence) -> bool:
-    """Whether the file has the very frame there."""
+    """Return True if the file has the frame of the item at this place."""
     return EvidenceSearch(stored.path.parents[1]).record(stored).frame == one.frame
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_every_query_finds_what_it_asks_for(kept: tuple[Path, list[Evidence]], seed: int) -> None:
-    """Whatever is combined: search and iterate give exactly the pieces for which it holds, in order."""
+def test_random_queries(kept: tuple[Path, list[Evidence]], seed: int) -> None:
+    """For any combination of conditions, search and iterate return exactly the right items, in order."""
     directory, items = kept
     index = EvidenceSearch(directory)
     times_us = [one.timestamp_ns // 1000 for one in items]
-    for query in [some_query(random.Random(1000 * seed + number), times_us) for number in range(4)]:
+    for query in [random_query(random.Random(1000 * seed + number), times_us) for number in range(4)]:
         expected = [one for one in items if holds(query, one)]
         stored = found(index, query)
         assert_same(stored, expected)
@@ -105,8 +105,8 @@ def test_every_query_finds_what_it_asks_for(kept: tuple[Path, list[Evidence]], s
         assert only == [one for one in stored if one.devid == 12]
 
 
-def test_lookup_gives_all_packets_of_the_microsecond(kept: tuple[Path, list[Evidence]]) -> None:
-    """Of every microsecond, of one device or of all; nothing of the ones beside it."""
+def test_lookup_returns_all_packets_of_a_microsecond(kept: tuple[Path, list[Evidence]]) -> None:
+    """A lookup returns all packets of a microsecond, for one device or all, and no others."""
     directory, items = kept
     index = EvidenceSearch(directory)
     counts = Counter(one.timestamp_ns // 1000 for one in items)
@@ -121,8 +121,8 @@ def test_lookup_gives_all_packets_of_the_microsecond(kept: tuple[Path, list[Evid
     assert index.lookup(min(counts) - 1) == index.lookup(0) == index.lookup(NOON_S, 77) == []
 
 
-def test_key_and_record_lead_back(kept: tuple[Path, list[Evidence]]) -> None:
-    """A key gives the piece again; what is no key gives nothing."""
+def test_keys_and_records(kept: tuple[Path, list[Evidence]]) -> None:
+    """A key returns its item; an invalid key returns nothing."""
     index = EvidenceSearch(kept[0])
     for stored in index.iterate(Query()):
         assert index.get(stored.key) == stored
@@ -146,7 +146,7 @@ def test_key_and_record_lead_back(kept: tuple[Path, list[Evidence]]) -> None:
 
 
 def test_flow_is_both_directions_with_its_vlan(tmp_path: Path) -> None:
-    """Evidence of the same ends, whichever sent it, in the same VLAN, priorities aside; in order of time."""
+    """A flow has both directions in one VLAN, regardless of VLAN priorities, in the order of time."""
     there = FiveTuple(6, b"\x0a\0\0\1", 1234, b"\x0a\0\0\2", 80)
     back = FiveTuple(6, b"\x0a\0\0\2", 80, b"\x0a\0\0\1", 1234)
     others = [there._replace(sport=1235), there._replace(protocol=17), there._replace(source=b"\x0a\0\0\3")]
@@ -173,7 +173,7 @@ def test_flow_is_both_directions_with_its_vlan(tmp_path: Path) -> None:
 
 
 def test_cursor_is_stable_while_evidence_arrives(tmp_path: Path) -> None:
-    """Pages that are turned while the newest evidence grows leave nothing out and show nothing twice."""
+    """Pages are complete and without duplicates while new evidence arrives."""
     with writing(tmp_path) as writer:
         writer.write([item(number, NOON_S * NS + number * 1_000_000) for number in range(100)])
         writer.tick(0)
@@ -191,16 +191,16 @@ def test_cursor_is_stable_while_evidence_arrives(tmp_path: Path) -> None:
     assert times_us == [NOON_S * 1_000_000 + number * 1000 for number in range(99, -1, -1)]
 
 
-def test_cursor_that_is_none_of_ours(tmp_path: Path) -> None:
-    """Is an error that says what to do."""
+def test_invalid_cursor(tmp_path: Path) -> None:
+    """An invalid cursor is an error with advice."""
     with pytest.raises(EvidenceError, match="start again without one"):
         EvidenceSearch(tmp_path).search(Query(), 5, "1-2")
 
 
-def test_search_that_takes_long_gives_what_it_has(
+def test_slow_search_returns_partial_pages(
     kept: tuple[Path, list[Evidence]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a budget each page is what one stretch has; turned to the end, they are complete."""
+    """Without a time budget each page has the items of one stretch; together they are complete."""
     monkeypatch.setattr(search, "BUDGET_S", 0.0)
     index = EvidenceSearch(kept[0])
     query = Query(rule_id=100)
@@ -225,10 +225,10 @@ def test_search_that_takes_long_gives_what_it_has(
         ),
     ],
 )
-def test_histogram_counts_every_piece_once(
+def test_histogram_counts_every_item_once(
     kept: tuple[Path, list[Evidence]], query: Query, bins: int, length_s: int
 ) -> None:
-    """Whatever the bins, each piece is in the bin of its time, and in the classes that it hit."""
+    """For any bins, each item is counted in the bin of its time and in its classes."""
     directory, items = kept
     since_us = MIDNIGHT_S * 1_000_000 - length_s * 500_000 + 7
     until_us = since_us + length_s * 1_000_000
@@ -254,7 +254,7 @@ def test_histogram_counts_every_piece_once(
 
 
 def test_status(kept: tuple[Path, list[Evidence]]) -> None:
-    """What is kept of each device; all of it is indexed."""
+    """The status has the evidence of each device, and says that all of it is indexed."""
     directory, items = kept
     status = EvidenceSearch(directory).status()
     for device, interface in zip(status["devices"], (1, 2), strict=True):
@@ -273,7 +273,7 @@ def test_status(kept: tuple[Path, list[Evidence]]) -> None:
 
 
 def test_file_that_is_gone_or_foreign(kept: tuple[Path, list[Evidence]], tmp_path: Path) -> None:
-    """The index still tells of its packets; to read one is an error that names the file."""
+    """Reading a packet of a missing or foreign file is an error with its name; searches still work."""
     directory = tmp_path / "copy"
     shutil.copytree(kept[0], directory)
     index = EvidenceSearch(directory)
@@ -288,10 +288,10 @@ def test_file_that_is_gone_or_foreign(kept: tuple[Path, list[Evidence]], tmp_pat
 
 
 @pytest.mark.parametrize("content", [b"", b"Dear diary", os.urandom(9000)], ids=["empty", "text", "noise"])
-def test_database_that_is_none(
+def test_damaged_database(
     kept: tuple[Path, list[Evidence]], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
 ) -> None:
-    """Costs its day, and a line in the log; the other days are found."""
+    """A damaged database is logged and skipped; other days are found."""
     directory = tmp_path / "copy"
     shutil.copytree(kept[0], directory)
     (directory / "3" / "20230618.sqlite").write_bytes(content)
@@ -308,7 +308,7 @@ def test_database_that_is_none(
 def test_foreign_database(
     kept: tuple[Path, list[Evidence]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another program's database of that name is passed over, not read as if it were ours."""
+    """A database of another program with the same name is skipped."""
     directory = tmp_path / "copy"
     shutil.copytree(kept[0], directory)
     path = directory / "3" / "20230618.sqlite"
@@ -320,7 +320,7 @@ def test_foreign_database(
 
 
 def test_index_of_another_version(kept: tuple[Path, list[Evidence]], tmp_path: Path) -> None:
-    """Nothing is counted of it, and nobody is told that there was nothing."""
+    """A histogram over an index of another version is an error, not an empty result."""
     directory = tmp_path / "copy"
     shutil.copytree(kept[0], directory)
     with closing(sqlite3.connect(directory / "3" / "20230618.sqlite")) as connection:
@@ -331,8 +331,8 @@ def test_index_of_another_version(kept: tuple[Path, list[Evidence]], tmp_path: P
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 def test_reader_without_the_right_to_write() -> None:
-    """An unprivileged process finds evidence while it is written, and afterwards; it changes nothing."""
-    with TemporaryDirectory() as name:  # pytest's own directories are closed to others
+    """An unprivileged process finds evidence during and after writing, and changes nothing."""
+    with TemporaryDirectory() as name:  # other users cannot read pytest's directories
         directory = Path(name)
         with writing(directory) as writer:
             writer.write([item(1)])
@@ -349,7 +349,7 @@ def test_reader_without_the_right_to_write() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 @pytest.mark.parametrize("which", [".", "3"])
 def test_directory_that_cannot_be_read(which: str) -> None:
-    """Is no empty directory, neither that of all devices nor that of one: every question says so."""
+    """For an unreadable directory, every query raises an error instead of returning nothing."""
     with TemporaryDirectory() as name:
         directory = Path(name)
         with writing(directory) as writer:
@@ -357,7 +357,7 @@ def test_directory_that_cannot_be_read(which: str) -> None:
         _open_to_all(directory)
         index, day = EvidenceSearch(directory), Query(devid=3)
         [stored] = index.search(Query(), 1).items
-        questions = (
+        queries = (
             index.status,
             lambda: index.lookup(stored.time_us),
             lambda: index.search(day, 5),
@@ -368,16 +368,16 @@ def test_directory_that_cannot_be_read(which: str) -> None:
         )
 
         def refused() -> int:
-            return sum(_is_refused(question, directory) for question in questions)
+            return sum(_is_refused(query, directory) for query in queries)
 
         assert _as_nobody(refused) == 0
         (directory / which).chmod(0o700)
-        assert _as_nobody(refused) == len(questions)
+        assert _as_nobody(refused) == len(queries)
 
 
-def _is_refused(question: Callable[[], object], directory: Path) -> bool:
+def _is_refused(query: Callable[[], object], directory: Path) -> bool:
     try:
-        question()
+        query()
     except EvidenceError as error:
         return str(error).startswith(str(directory)) and "cannot be read: Permission denied" in str(error)
     return False
@@ -393,7 +393,7 @@ def _items(directory: Path) -> int:
 
 
 def _as_nobody(count: Callable[[], int]) -> int:
-    """What a process of the user nobody counts."""
+    """Return the result of a function that a process of the user nobody calls."""
     child = os.fork()
     if child == 0:
         try:

@@ -1,4 +1,4 @@
-"""The writer: which file a frame goes to, when files are finished, and who else may be in the directory."""
+"""The evidence writer: the file of each frame, finishing files, and other files and writers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from sensor.model import LinkType
 
 @pytest.fixture
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The process lives in Berlin: UTC+2, and UTC+1 from 2023-10-29 01:00 UTC on."""
+    """Set the time zone to Berlin: UTC+2, and UTC+1 from 2023-10-29 01:00 UTC on."""
     with monkeypatch.context() as context:
         context.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
         time.tzset()
@@ -56,7 +56,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_file_is_named_by_the_time_of_the_packet(tmp_path: Path, time_ns: int, name: str) -> None:
-    """The name is the packet's time in UTC, the minute rounded down to five, to the nanosecond."""
+    """The name is the packet's time in UTC, exact to the nanosecond, with the minute rounded down to five."""
     with writing(tmp_path) as writer:
         writer.write([item(time_ns=time_ns)])
     assert names_in(tmp_path) == [name]
@@ -65,7 +65,7 @@ def test_file_is_named_by_the_time_of_the_packet(tmp_path: Path, time_ns: int, n
 
 @pytest.mark.usefixtures("berlin")
 def test_names_in_local_time(tmp_path: Path) -> None:
-    """A setting names files in local time; times inside the file stay UTC."""
+    """Files can be named in local time; times inside the file are in UTC."""
     with writing(tmp_path, local_time=True) as writer:
         writer.write([item()])
     assert names_in(tmp_path) == ["202306181400.pcap"]
@@ -73,8 +73,8 @@ def test_names_in_local_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_the_hour_that_comes_twice_shares_files(tmp_path: Path) -> None:
-    """In local time two windows have one name at the end of summer time: one file keeps both."""
+def test_repeated_hour_shares_files(tmp_path: Path) -> None:
+    """At the end of summer time two windows have the same local name and share one file."""
     twenty_past_two_s = 1_698_538_800
     with writing(tmp_path, local_time=True) as writer:
         writer.write([item(0, twenty_past_two_s * NS), item(1, (twenty_past_two_s + 3600) * NS)])
@@ -83,8 +83,8 @@ def test_the_hour_that_comes_twice_shares_files(tmp_path: Path) -> None:
     assert numbers_in(writer.paths[0]) == [0, 1, 2]
 
 
-def test_file_carries_temp_while_it_is_open(tmp_path: Path) -> None:
-    """What is still being written cannot be taken for a finished file, and is readable all the same."""
+def test_open_file_has_the_suffix_temp(tmp_path: Path) -> None:
+    """An open file is recognisable by its name, and is readable."""
     with writing(tmp_path) as writer:
         writer.write([item(0), item(1)])
         assert names_in(tmp_path) == ["202306181200.pcap.temp"]
@@ -93,7 +93,7 @@ def test_file_carries_temp_while_it_is_open(tmp_path: Path) -> None:
 
 
 def test_tick_finishes_files_without_a_packet(tmp_path: Path) -> None:
-    """When the five minutes and the grace for late rings are over the file is finished, traffic or not."""
+    """A file is finished after its five minutes and a grace period, even without traffic."""
     with writing(tmp_path) as writer:
         writer.write([item(0), item(1, (NOON_S + WINDOW_S) * NS)])
         writer.tick((NOON_S + WINDOW_S + GRACE_S) * NS - 1)
@@ -105,7 +105,7 @@ def test_tick_finishes_files_without_a_packet(tmp_path: Path) -> None:
 
 
 def test_late_packet_is_appended_to_its_finished_file(tmp_path: Path) -> None:
-    """A packet of a window that is over joins the others of its window."""
+    """A packet of a past window is appended to the file of that window."""
     with writing(tmp_path) as writer:
         for number in range(3):
             writer.write([item(number)])
@@ -115,7 +115,7 @@ def test_late_packet_is_appended_to_its_finished_file(tmp_path: Path) -> None:
 
 
 def test_late_packet_does_not_cost_a_scan(tmp_path: Path) -> None:
-    """A stream that lags reopens its files all the time: what this run wrote is not read again for that."""
+    """Reopening a file that this run has written does not read it again."""
 
     def bytes_read() -> int:
         return int(Path("/proc/self/io").read_text().split()[1])
@@ -130,7 +130,7 @@ def test_late_packet_does_not_cost_a_scan(tmp_path: Path) -> None:
 
 
 def test_restart_within_the_window_appends(tmp_path: Path) -> None:
-    """A clean stop and start in the same five minutes loses and overwrites nothing."""
+    """A restart in the same five minutes loses and overwrites nothing."""
     for number in range(3):
         with writing(tmp_path) as writer:
             writer.write([item(number)])
@@ -141,7 +141,7 @@ def test_restart_within_the_window_appends(tmp_path: Path) -> None:
 
 
 def test_windows_and_link_types_mixed_in_one_batch(tmp_path: Path) -> None:
-    """Each piece goes to the file of its window and link type, in the order in which it came."""
+    """Each item goes to the file of its window and link type, in its original order."""
     linktypes = [LinkType.ETHERNET, LinkType.RAW, LinkType.LINUX_SLL]
     items = [
         item(number, (NOON_S + number % 2 * WINDOW_S) * NS, linktype=linktypes[number % 3])
@@ -164,7 +164,7 @@ def test_windows_and_link_types_mixed_in_one_batch(tmp_path: Path) -> None:
 
 
 def test_any_number_of_windows_in_any_order(tmp_path: Path) -> None:
-    """Windows of any age come in any order; few files are open at a time and none loses a frame."""
+    """Windows can come in any order; few files are open at the same time, and all frames are written."""
     windows = 5 * MAX_OPEN_FILES
     order = [round_ * windows + n * 37 % windows for round_ in range(3) for n in range(windows)]
     with writing(tmp_path) as writer:
@@ -177,8 +177,8 @@ def test_any_number_of_windows_in_any_order(tmp_path: Path) -> None:
     assert capinfos_counts(writer.paths) == [3] * windows
 
 
-def test_longest_frames_are_read_whole_by_others(tmp_path: Path) -> None:
-    """Frames longer than 65535 bytes, as a loopback has them, come back from tcpdump byte for byte."""
+def test_longest_frames_are_read_whole_by_tcpdump(tmp_path: Path) -> None:
+    """Tcpdump reads frames longer than 65535 bytes, as on a loopback interface, unchanged."""
     with writing(tmp_path) as writer:
         writer.write([item(0, caplen=65_549), item(1, caplen=262_144), item(2)])
     copy = tmp_path / "copy.pcap"
@@ -191,7 +191,7 @@ def test_longest_frames_are_read_whole_by_others(tmp_path: Path) -> None:
 def test_time_that_pcap_cannot_hold_is_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, time_ns: int
 ) -> None:
-    """A frame with an impossible time, as a foreign capture file may have it, costs itself alone."""
+    """A frame with an impossible time, from a foreign capture file, is counted; the others are written."""
     with writing(tmp_path) as writer:
         writer.write([item(0), item(1, time_ns), item(2)])
     assert (writer.written, writer.write_failed) == (2, 1)
@@ -199,16 +199,16 @@ def test_time_that_pcap_cannot_hold_is_counted(
     assert "time of a packet is outside 1970 to 2106" in caplog.text
 
 
-def test_second_writer_is_refused(tmp_path: Path) -> None:
-    """Two writers in one directory would tear each other's files: the second is told who the first is."""
+def test_second_writer_is_rejected(tmp_path: Path) -> None:
+    """A second writer in a directory is rejected, and the message names the first one."""
     with writing(tmp_path), pytest.raises(EvidenceError, match=f"process {os.getpid()} already .* --devid"):
         EvidenceWriter(tmp_path, DEVID)
     with writing(tmp_path):
         EvidenceWriter(tmp_path, DEVID + 1).close()
 
 
-def test_directory_that_cannot_be_made_is_an_error_at_start(tmp_path: Path) -> None:
-    """A wrong path is reported before anything is captured, with the path and the flag to change."""
+def test_directory_that_cannot_be_created_is_an_error_at_start(tmp_path: Path) -> None:
+    """A wrong path is an error at the start, with the path and the flag to change."""
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     with pytest.raises(EvidenceError, match=f"cannot write evidence to {in_the_way}/3: .* --evidence"):
@@ -216,13 +216,13 @@ def test_directory_that_cannot_be_made_is_an_error_at_start(tmp_path: Path) -> N
 
 
 def test_directory_that_cannot_be_written_is_an_error_at_start() -> None:
-    """A directory in which not even root may create a file is reported at once."""
+    """A directory in which even root cannot create a file is an error at the start."""
     with pytest.raises(EvidenceError, match="cannot write evidence to /sys/kernel/3: "):
         EvidenceWriter(Path("/sys/kernel"), DEVID)
 
 
-def test_evidence_is_not_open_to_everybody(tmp_path: Path) -> None:
-    """Directories are 0750 and files 0640: the packets of others are nobody else's business."""
+def test_modes_of_files_and_directories(tmp_path: Path) -> None:
+    """Directories have mode 0750 and files 0640, because packets are confidential."""
     evidence = tmp_path / "cap"
     with writing(evidence) as writer:
         writer.write([item()])
@@ -244,7 +244,7 @@ FOREIGN = {
 def test_foreign_file_is_never_touched(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes, suffix: str
 ) -> None:
-    """A file of others that has our name stays as it is; evidence goes beside it, and is appended there."""
+    """A foreign file with an evidence name is left as it is; evidence goes to a file beside it."""
     foreign = tmp_path / str(DEVID) / f"202306181200.pcap{suffix}"
     foreign.parent.mkdir()
     foreign.write_bytes(content)
@@ -261,8 +261,8 @@ def test_foreign_file_is_never_touched(
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
-def test_name_taken_by_no_file_at_all(tmp_path: Path, make: object) -> None:
-    """A directory, a pipe or a link in the way is neither followed, opened nor replaced."""
+def test_name_that_is_not_a_regular_file(tmp_path: Path, make: object) -> None:
+    """A directory, pipe or link with an evidence name is not followed, opened or replaced."""
     in_the_way = tmp_path / str(DEVID) / "202306181200.pcap"
     in_the_way.parent.mkdir()
     make(in_the_way)
@@ -273,8 +273,8 @@ def test_name_taken_by_no_file_at_all(tmp_path: Path, make: object) -> None:
     assert in_the_way.lstat() == before
 
 
-def test_final_name_taken_while_writing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that appears under the final name is not replaced; ours stays ``.temp``, with its frames."""
+def test_final_name_used_while_writing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that appears under the final name is not replaced; the evidence file stays ``.temp``."""
     with writing(tmp_path) as writer:
         writer.write([item(0)])
         in_the_way = tmp_path / str(DEVID) / "202306181200.pcap"
@@ -285,7 +285,7 @@ def test_final_name_taken_while_writing(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 def test_removed_file_is_created_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """When somebody removes the open file, the frames that follow are not written into the void."""
+    """If the open file is removed, the following frames go to a new file."""
     with writing(tmp_path) as writer:
         writer.write([item(0)])
         (tmp_path / str(DEVID) / "202306181200.pcap.temp").unlink()
@@ -295,8 +295,8 @@ def test_removed_file_is_created_again(tmp_path: Path, caplog: pytest.LogCapture
     assert "202306181200.pcap.temp was removed" in caplog.text
 
 
-def test_finished_file_that_others_changed_is_read_before_it_grows(tmp_path: Path) -> None:
-    """A late packet goes behind the last whole record even when the finished file was cut meanwhile."""
+def test_changed_file_is_checked_before_appending(tmp_path: Path) -> None:
+    """A late packet is appended after the last whole record, even if the finished file was cut."""
     with writing(tmp_path) as writer:
         writer.write([item(0), item(1)])
         writer.tick((NOON_S + 2 * WINDOW_S) * NS)
@@ -306,8 +306,8 @@ def test_finished_file_that_others_changed_is_read_before_it_grows(tmp_path: Pat
     assert numbers_in(path) == [0, 2]
 
 
-def test_quiet_day_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Writing, finishing and appending as they should go are not worth a line in the log."""
+def test_normal_operation_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Writing, finishing and appending without problems log nothing."""
     caplog.set_level(logging.DEBUG)
     for _ in range(2):
         with writing(tmp_path) as writer:
@@ -317,8 +317,8 @@ def test_quiet_day_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert caplog.records == []
 
 
-def test_where_each_piece_went_is_said(tmp_path: Path) -> None:
-    """File and offset of each, over windows, link types, and a file that is taken up again."""
+def test_write_returns_the_places_of_items(tmp_path: Path) -> None:
+    """`write` returns the file and offset of each item, for all windows and link types."""
     items = [
         item(number, (NOON_S + 200 * number) * NS, caplen=62 + number, linktype=1 if number % 3 else 101)
         for number in range(9)
@@ -337,8 +337,8 @@ def test_where_each_piece_went_is_said(tmp_path: Path) -> None:
     assert found == {one.frame: one.frame for one in items}
 
 
-def test_a_piece_that_is_in_no_file_is_said_to_be_in_none(tmp_path: Path) -> None:
-    """Beside those that are."""
+def test_write_returns_unwritten_items(tmp_path: Path) -> None:
+    """`write` returns items that could not be written, without a path."""
     late = item(1, (1 << 32) * NS)
     with writing(tmp_path) as writer:
         [first, second] = writer.write([item(0), late])
