@@ -1,4 +1,4 @@
-"""What every receiver of events can do, and the simplest one: standard output.
+"""The interface of all receivers of events, and the simplest receiver: standard output.
 
 Runs in the event sender, one thread per receiver, so `Receiver.send` may block for as long as it needs.
 """

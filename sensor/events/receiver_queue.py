@@ -74,7 +74,7 @@ class ReceiverQueue(threading.Thread):
 
     def run(self) -> None:
         """Send events until `end` or `abort` is called."""
-        while not (self._is_ending and (self._is_hopeless or not self._queue)):
+        while not (self._is_ending and (self._is_undeliverable or not self._queue)):
             if self._must_reopen:
                 self._must_reopen = False
                 self._close()
@@ -89,7 +89,7 @@ class ReceiverQueue(threading.Thread):
         self._close()
 
     @property
-    def _is_hopeless(self) -> bool:
+    def _is_undeliverable(self) -> bool:
         """True if waiting events cannot be sent any more: the receiver is away, or time is up."""
         return self._is_aborted or (self._failing is not None and not self._is_open)
 

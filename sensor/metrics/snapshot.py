@@ -57,7 +57,7 @@ class Snapshot:
     reindex_done: int
     """Bytes of evidence files that were reindexed; ``reindex_remaining`` are still to be."""
     deleted: dict[Reason, Deleted]
-    """What retention deleted, by reason."""
+    """Files and bytes deleted by retention, by reason."""
     retention_failures: int
     receivers: list[ReceiverState]
     """Receivers of events."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 MOST_TALKERS = 50
 """Addresses that are counted one by one."""
 MOST_WATCHED = 256
-"""Addresses whose recent frames are remembered when the memory for them is full."""
+"""Addresses whose recent counts are kept when more than four times as many have counts."""
 RESELECT_S = 60.0
 """Seconds between two selections of the addresses. Remembered counts halve each time."""
 LEAD = 10

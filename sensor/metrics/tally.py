@@ -36,7 +36,7 @@ class Tally:
         self.read: Counter[int] = Counter()
         self.undecodable: Counter[int] = Counter()
         self.unmatched: Counter[int] = Counter()
-        """Frames by CPU, like `read` and `undecodable`."""
+        """Frames by CPU; so are `read` and `undecodable`."""
         self.matches: Counter[str] = Counter()
         """Matches by class of the rule, one of `MATCH_CLASSES`."""
         self.rules: Counter[RuleLabels] = Counter({OTHER_RULES: 0})

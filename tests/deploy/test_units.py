@@ -200,7 +200,7 @@ def test_a_faulty_rule_at_the_start(host: Container) -> None:
     """The start fails, the journal has the reason and the fix, and nothing is attached."""
     write_rules(host, {"1": HELLO["1"] | {"port": 70_000}})
     assert host.run("systemctl", "start", UNIT, check=False).returncode != 0
-    assert "see what is wrong: sensor rules check /etc/sensor/rules" in log(host)
+    assert "list the faults: sensor rules check /etc/sensor/rules" in log(host)
     assert program(host) is None
     host.run("systemctl", "stop", UNIT)
 

@@ -44,8 +44,8 @@ if $parsesuccess == "OK" then action(type="omfile" file="{directory}/seen" templ
 def rsyslog(directory: Path, authority: Authority, *, tls: bool) -> Iterator[tuple[int, int]]:
     """Run rsyslog; yield its UDP port and its TCP port (plain or TLS)."""
     cert, key = authority.issue("server", "IP:127.0.0.1")
-    with udp() as taken:
-        udp_port = taken.getsockname()[1]
+    with udp() as unused:
+        udp_port = unused.getsockname()[1]
     configuration = directory / "rsyslog.conf"
     values = {"directory": directory, "ca": authority.ca, "cert": cert, "key": key, "mode": int(tls)}
     configuration.write_text(CONFIGURATION.format(udp_port=udp_port, **values))

@@ -85,8 +85,8 @@ def test_events_agree_with_the_evidence(network: Network, tmp_path: Path) -> Non
 def test_failing_receivers_do_not_affect_evidence(network: Network, tmp_path: Path) -> None:
     """One receiver stalls and one is unreachable: all frames are accounted for, all evidence is written."""
     path, total = traffic(tmp_path)
-    with tcp() as taken:
-        unreachable = f"syslog+tcp://127.0.0.1:{taken.getsockname()[1]}"
+    with tcp() as unused:
+        unreachable = f"syslog+tcp://127.0.0.1:{unused.getsockname()[1]}"
     with receiving(tcp(), read_counted) as receiver:
         receiver.pause()
         stalled = f"syslog+tcp://127.0.0.1:{receiver.port}"
