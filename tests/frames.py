@@ -1,6 +1,6 @@
-"""Frames for the tests: builders that compose, and a corpus of all that a parser can meet.
+"""Builders of frames for the tests, and a corpus of everything a parser can meet.
 
-The builders fill in lengths that are right; whoever needs a lie passes it.
+The builders fill in correct lengths; pass another value to build an invalid frame.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sensor.model import FrameBatch, LinkType
 
 Named = tuple[str, bytes]
 Packer = Callable[[int, bytes], bytes]
-"""Makes an IP packet of a protocol number and what follows the IP header."""
+"""Builds an IP packet from a protocol number and the bytes after the IP header."""
 Extension = tuple[int, bytes, int]
-"""Kind, what follows the length field, and the size of all."""
+"""Kind, the bytes after the length field, and the size of the whole header."""
 
 PAYLOAD = b"GET / HTTP/1.1\r\n"
 IPV4, IPV6, ARP, MPLS, LLDP = 0x0800, 0x86DD, 0x0806, 0x8847, 0x88CC
@@ -35,7 +35,7 @@ def batch_of(
     snaplen: int = 1 << 18,
     gap: bytes = b"",
 ) -> FrameBatch:
-    """Make a batch of frames that stand ``gap`` apart and are cut to ``snaplen``."""
+    """Return a batch of frames, cut to ``snaplen``, with the bytes ``gap`` between them."""
     frames = list(frames)
     wirelen = np.array([len(frame) for frame in frames], np.int64)
     caplen = np.minimum(wirelen, snaplen)
@@ -46,14 +46,14 @@ def batch_of(
 
 
 def checksum(data: bytes) -> int:
-    """Compute the Internet checksum (RFC 1071)."""
+    """Return the Internet checksum (RFC 1071)."""
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
 def ethernet(ethertype: int, packet: bytes, tags: Iterable[int] = (), *, padding: bytes = b"") -> bytes:
-    """``tags`` are the ethertypes of the VLAN tags, outer first; they carry the numbers 101, 102, ..."""
+    """Build an Ethernet frame; ``tags`` are ethertypes of VLAN tags, outer first, numbered from 101 on."""
     stack = b"".join(struct.pack("!HH", tag, 0x6000 | number) for number, tag in enumerate(tags, start=101))
     return (
         bytes.fromhex("02000000000a 02000000000b") + stack + struct.pack("!H", ethertype) + packet + padding
@@ -73,7 +73,7 @@ def ipv4(
     source: str = "192.0.2.10",
     destination: str = "198.51.100.20",
 ) -> bytes:
-    """``fragment`` is the 16-bit field of flags and offset."""
+    """Build an IPv4 packet; ``fragment`` is the 16-bit field of flags and offset."""
     ihl = 5 + len(options) // 4 if ihl is None else ihl
     total_length = 20 + len(options) + len(payload) if total_length is None else total_length
     addresses = ip_address(source).packed + ip_address(destination).packed
@@ -92,7 +92,7 @@ def ipv6(
     source: str = "2001:db8::10",
     destination: str = "2001:db8:1::20",
 ) -> bytes:
-    """``payload`` contains the extension headers."""
+    """Build an IPv6 packet; ``payload`` includes the extension headers."""
     payload_length = len(payload) if payload_length is None else payload_length
     first = version << 28 | traffic_class << 20 | 0x12345
     header = struct.pack("!IHBB", first, payload_length, next_header, 64)
@@ -106,7 +106,7 @@ def extension(kind: int, next_header: int, rest: bytes = b"", *, size: int = 8) 
 
 
 def extended(headers: Iterable[Extension], protocol: int, payload: bytes) -> tuple[int, bytes]:
-    """Put extension headers in front of a transport; the result is what `ipv6` takes."""
+    """Return the next header and the payload for `ipv6`, with extension headers in front of a transport."""
     for kind, rest, size in reversed(list(headers)):
         protocol, payload = kind, extension(kind, protocol, rest, size=size) + payload
     return protocol, payload
@@ -120,14 +120,14 @@ def tcp(
     options: bytes = b"",
     doff: int | None = None,
 ) -> bytes:
-    """``doff`` counts in words of four bytes."""
+    """Build a TCP segment; ``doff`` is the header size in words of four bytes."""
     doff = 5 + len(options) // 4 if doff is None else doff
     header = struct.pack("!HHIIBBHHH", sport, dport, 1000, 2000, doff << 4, 0x18, 512, 0, 0)
     return header + options + payload
 
 
 def udp(payload: bytes = b"", *, sport: int = 5353, dport: int = 53, length: int | None = None) -> bytes:
-    """``length`` is what the header claims."""
+    """Build a UDP datagram; ``length`` is the value in the header."""
     return struct.pack("!HHHH", sport, dport, 8 + len(payload) if length is None else length, 0) + payload
 
 
@@ -309,10 +309,10 @@ FOR_EVERY_PACKER = {"tcp", "tcp empty", "udp", "udp length large", "nothing"}
 
 
 def corpus() -> list[Named]:
-    """Name and build Ethernet frames of all kinds and combinations, lies and all.
+    """Return named Ethernet frames of all kinds and combinations, valid and invalid.
 
-    Every way to pack an IP packet meets the main transports, the main ways meet every transport;
-    every stack of tags meets every transport, every way to pack, and every other ethertype.
+    Every way to build an IP packet is combined with the main transports, and the main ways with every
+    transport; every stack of tags with every transport, every way to build, and every other ethertype.
     """
     packers = [(IPV4, *packer) for packer in IPV4_PACKERS.items()]
     packers += [(IPV6, *packer) for packer in IPV6_PACKERS.items()]
@@ -339,7 +339,7 @@ def corpus() -> list[Named]:
 
 
 def truncations(frames: Iterable[Named], smallest: int = 14) -> Iterator[Named]:
-    """Cut each frame at every byte; ``smallest`` is the least that a NIC would hand on."""
+    """Yield each frame cut at every byte from ``smallest`` on, the least that a NIC delivers."""
     for name, frame in frames:
         for size in range(smallest, len(frame)):
             yield f"{name}, {size} bytes", frame[:size]

@@ -1,7 +1,7 @@
-"""Decoding one frame at a time, slowly and plainly: what `sensor.decode` is held against.
+"""A simple decoder for one frame at a time, with which the tests compare `sensor.decode` and the kernel.
 
-``kept`` is what the capture kept of the frame. Lengths in headers are held against ``end``,
-where the enclosing layer ended on the wire; bytes are read from ``kept`` alone.
+``kept`` is the captured part of the frame. Lengths in headers are checked against ``end``, the end of
+the enclosing layer on the wire; bytes are read only from ``kept``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ IN_ETHERNET = (0x0800, 0x86DD, 0x8864, *TAGS, *NOT_IP, *MPLS)
 FAMILIES = {2: 4, 10: 6, 24: 6, 28: 6, 30: 6}
 
 
-class Malformed(Exception):  # noqa: N818 - a verdict, not an error
-    """A header is cut short, or a length lies."""
+class Malformed(Exception):  # noqa: N818 - a status, not an error
+    """A header is cut off, or a length is wrong."""
 
 
 @dataclass
 class Packet:
-    """The fields of a `PacketBatch`, of one packet, with offsets from the frame's start."""
+    """The fields of a `PacketBatch` for one packet, with offsets from the start of the frame."""
 
     status: PacketStatus = PacketStatus.MALFORMED
     ip_version: int = 0
@@ -40,13 +40,13 @@ class Packet:
     dport: int = 0
     payload: tuple[int, int] = (0, 0)
     tunnels: int | None = field(default=2, compare=False)
-    """How many may still be entered; None where a tunnel is the end, as it is in the kernel."""
+    """Number of tunnels that may still be entered; None if decoding ends at a tunnel, as in the kernel."""
 
 
 def reference_decode(
     kept: bytes, wirelen: int, linktype: int = LinkType.ETHERNET, *, enters: bool = True
 ) -> Packet:
-    """Decode one frame; without ``enters`` as the kernel does, to which a tunnel is TUNNEL."""
+    """Decode one frame; without ``enters`` as the kernel does, which ends at a tunnel with TUNNEL."""
     packet = Packet(tunnels=2 if enters else None)
     try:
         packet.status = link(packet, kept, wirelen, linktype)
@@ -55,30 +55,30 @@ def reference_decode(
     return packet
 
 
-def take(layout: str, kept: bytes, at: int, end: int) -> tuple[int, ...]:
-    """Read a header that has to be whole: before ``end``, and kept."""
+def unpack(layout: str, kept: bytes, at: int, end: int) -> tuple[int, ...]:
+    """Return the fields of a header, which must lie before ``end`` and within ``kept``."""
     if at + struct.calcsize(layout) > min(end, len(kept)):
         raise Malformed
     return struct.unpack_from(layout, kept, at)
 
 
 def link(packet: Packet, kept: bytes, end: int, linktype: int) -> PacketStatus:
-    """Pass the link layer."""
+    """Decode the link layer."""
     match linktype:
         case LinkType.ETHERNET:
             return ethernet(packet, kept, 0, end)
         case LinkType.LINUX_SLL:
-            return ethertype(packet, kept, 16, end, take("!14xH", kept, 0, end)[0])
+            return ethertype(packet, kept, 16, end, unpack("!14xH", kept, 0, end)[0])
         case LinkType.LINUX_SLL2:
-            return ethertype(packet, kept, 20, end, take("!H18x", kept, 0, end)[0])
+            return ethertype(packet, kept, 20, end, unpack("!H18x", kept, 0, end)[0])
         case LinkType.NULL | LinkType.LOOP:
-            families = {take("!I", kept, 0, end)[0]}
+            families = {unpack("!I", kept, 0, end)[0]}
             if linktype == LinkType.NULL:
-                families.add(take("<I", kept, 0, end)[0])
+                families.add(unpack("<I", kept, 0, end)[0])
             versions = [FAMILIES[family] for family in families if family in FAMILIES]
             return ip(packet, kept, 4, end, versions[0]) if versions else PacketStatus.UNKNOWN
         case LinkType.RAW:
-            version = take("!B", kept, 0, end)[0] >> 4
+            version = unpack("!B", kept, 0, end)[0] >> 4
             if version not in (4, 6):
                 raise Malformed
             return ip(packet, kept, 0, end, version)
@@ -88,15 +88,15 @@ def link(packet: Packet, kept: bytes, end: int, linktype: int) -> PacketStatus:
 
 
 def ethernet(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
-    """Pass an Ethernet header, outside or inside of a tunnel."""
-    return ethertype(packet, kept, at + 14, end, take("!12xH", kept, at, end)[0])
+    """Decode an Ethernet header, outside or inside a tunnel."""
+    return ethertype(packet, kept, at + 14, end, unpack("!12xH", kept, at, end)[0])
 
 
 def ethertype(packet: Packet, kept: bytes, at: int, end: int, number: int) -> PacketStatus:
-    """Pass up to two tags; those in tunnels are not the packet's."""
+    """Decode up to two VLAN tags; those inside tunnels are not reported."""
     tags: list[int] = packet.vlan if packet.tunnels in (2, None) else []
     while number in TAGS and len(tags) < 2:
-        tci, number = take("!HH", kept, at, end)
+        tci, number = unpack("!HH", kept, at, end)
         tags.append(tci)
         at += 4
     if number in (0x0800, 0x86DD):
@@ -111,13 +111,13 @@ def ethertype(packet: Packet, kept: bytes, at: int, end: int, number: int) -> Pa
 
 
 def ip(packet: Packet, kept: bytes, l3: int, end: int, version: int) -> PacketStatus:
-    """Pass the IP header of the version that is due."""
+    """Decode the IP header of this version."""
     return (ipv4 if version == 4 else ipv6)(packet, kept, l3, end)
 
 
 def ipv4(packet: Packet, kept: bytes, l3: int, end: int) -> PacketStatus:
-    """Pass an IPv4 header."""
-    first, tos, total_length, fragment, protocol = take("!BBHxxHxB10x", kept, l3, end)
+    """Decode an IPv4 header."""
+    first, tos, total_length, fragment, protocol = unpack("!BBHxxHxB10x", kept, l3, end)
     if first >> 4 != 4:
         raise Malformed
     packet.ip_version, packet.tos, packet.protocol, packet.source_offset = 4, tos, protocol, l3 + 12
@@ -131,8 +131,8 @@ def ipv4(packet: Packet, kept: bytes, l3: int, end: int) -> PacketStatus:
 
 
 def ipv6(packet: Packet, kept: bytes, l3: int, end: int) -> PacketStatus:
-    """Pass an IPv6 header and the extension headers behind it."""
-    first, payload_length, protocol = take("!IHB33x", kept, l3, end)
+    """Decode an IPv6 header and its extension headers."""
+    first, payload_length, protocol = unpack("!IHB33x", kept, l3, end)
     if first >> 28 != 6:
         raise Malformed
     packet.ip_version, packet.tos, packet.source_offset = 6, first >> 20 & 0xFF, l3 + 8
@@ -145,7 +145,7 @@ def ipv6(packet: Packet, kept: bytes, l3: int, end: int) -> PacketStatus:
     for _ in range(8):
         if packet.protocol not in EXTENSIONS:
             break
-        next_header, length, fragment = take("!BBH4x", kept, l4, ip_end)
+        next_header, length, fragment = unpack("!BBH4x", kept, l4, ip_end)
         size = {44: 8, 51: (length + 2) * 4}.get(packet.protocol, (length + 1) * 8)
         if l4 + size > min(ip_end, len(kept)):
             raise Malformed
@@ -161,22 +161,22 @@ def ipv6(packet: Packet, kept: bytes, l3: int, end: int) -> PacketStatus:
 
 
 def transport(packet: Packet, kept: bytes, l4: int, end: int, first_fragment: bool) -> PacketStatus:
-    """Pass the transport header."""
+    """Decode the transport header."""
     match packet.protocol, packet.ip_version:
         case 6, _:
-            packet.sport, packet.dport, offset = take("!HH8xB7x", kept, l4, end)
+            packet.sport, packet.dport, offset = unpack("!HH8xB7x", kept, l4, end)
             header_size = (offset >> 4) * 4
             if header_size < 20 or l4 + header_size > min(end, len(kept)):
                 raise Malformed
             return payload(packet, kept, l4 + header_size, end, PacketStatus.PAYLOAD)
         case 17, _:
-            packet.sport, packet.dport, length = take("!HHHxx", kept, l4, end)
+            packet.sport, packet.dport, length = unpack("!HHHxx", kept, l4, end)
             if 0 < length < 8 or (l4 + length > end and not first_fragment):
                 raise Malformed
             end = min(end, l4 + length) if length else end
             return datagram(packet, kept, l4 + 8, end, first_fragment)
         case (1, 4) | (58, 6):
-            take("!8x", kept, l4, end)
+            unpack("!8x", kept, l4, end)
             return payload(packet, kept, l4 + 8, end, PacketStatus.PAYLOAD)
         case 4 | 41 | 47, _:
             return ip_tunnel(packet, kept, l4, end, first_fragment)
@@ -186,7 +186,7 @@ def transport(packet: Packet, kept: bytes, l4: int, end: int, first_fragment: bo
 
 
 def datagram(packet: Packet, kept: bytes, at: int, end: int, first_fragment: bool) -> PacketStatus:
-    """Keep what is in a datagram, or enter the tunnel that its port names."""
+    """Decode a datagram as payload, or as the tunnel that its port names."""
     status = payload(packet, kept, at, end, PacketStatus.PAYLOAD)
     if status != PacketStatus.PAYLOAD or first_fragment or packet.dport not in (4789, 6081):
         return status
@@ -205,7 +205,7 @@ def datagram(packet: Packet, kept: bytes, at: int, end: int, first_fragment: boo
 
 
 def ip_tunnel(packet: Packet, kept: bytes, at: int, end: int, first_fragment: bool) -> PacketStatus:
-    """Enter what an IP header names."""
+    """Decode a tunnel directly over IP."""
     if first_fragment:
         return payload(packet, kept, at, end, PacketStatus.FRAGMENT)
     if packet.tunnels is None:
@@ -216,29 +216,29 @@ def ip_tunnel(packet: Packet, kept: bytes, at: int, end: int, first_fragment: bo
 
 
 def gre(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
-    """Pass a GRE header of version 0 without routing."""
-    flags, number = take("!HH", kept, at, end)
+    """Decode a GRE header of version 0 without routing."""
+    flags, number = unpack("!HH", kept, at, end)
     c, r, k, s, *rest = (int(bit) for bit in f"{flags:016b}")
     if r or any(rest[:2]) or any(rest[-3:]) or number not in INNER:
         return PacketStatus.UNKNOWN
     size = 4 * (1 + c + k + s)
-    take(f"!{size}x", kept, at, end)
+    unpack(f"!{size}x", kept, at, end)
     return inside(packet, kept, at + size, end, number)
 
 
 def vxlan(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
-    """Pass a VXLAN header, with or without the group policy's flag; anything else is payload."""
+    """Decode a VXLAN header, with or without the group policy flag; anything else is payload."""
     if at + 8 > min(end, len(kept)) or kept[at] not in (0x08, 0x88):
         return PacketStatus.PAYLOAD
     return inside(packet, kept, at + 8, end, 0x6558)
 
 
 def geneve(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
-    """Pass a GENEVE header with its options; anything else is payload."""
+    """Decode a GENEVE header with its options; anything else is payload."""
     try:
-        first, number = take("!BxH4x", kept, at, end)
+        first, number = unpack("!BxH4x", kept, at, end)
         size = 8 + first % 64 * 4
-        take(f"!{size}x", kept, at, end)
+        unpack(f"!{size}x", kept, at, end)
     except Malformed:
         return PacketStatus.PAYLOAD
     if first >= 64 or number not in INNER:
@@ -247,19 +247,19 @@ def geneve(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
 
 
 def mpls(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
-    """Pass up to eight labels, and guess what is behind them."""
+    """Decode up to eight labels, and guess the packet after them."""
     for _ in range(8):
-        [label] = take("!I", kept, at, end)
+        [label] = unpack("!I", kept, at, end)
         at += 4
         if label & 0x100:
             break
     else:
         return PacketStatus.UNKNOWN
-    nibble = take("!B", kept, at, end)[0] >> 4
+    nibble = unpack("!B", kept, at, end)[0] >> 4
     if nibble in (4, 6):
         return inside(packet, kept, at, end, 0x0800 if nibble == 4 else 0x86DD)
-    [plain] = take("!12xH", kept, at, end)
-    if nibble == 0 and at + 18 <= min(end, len(kept)) and take("!16xH", kept, at, end)[0] in IN_ETHERNET:
+    [plain] = unpack("!12xH", kept, at, end)
+    if nibble == 0 and at + 18 <= min(end, len(kept)) and unpack("!16xH", kept, at, end)[0] in IN_ETHERNET:
         return inside(packet, kept, at + 4, end, 0x6558)
     if nibble != 1 and plain in IN_ETHERNET:
         return inside(packet, kept, at, end, 0x6558)
@@ -267,8 +267,8 @@ def mpls(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
 
 
 def pppoe(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
-    """Pass a PPPoE session header and the protocol of PPP."""
-    kind, code, length, protocol = take("!BBxxHH", kept, at, end)
+    """Decode a PPPoE session header and the PPP protocol."""
+    kind, code, length, protocol = unpack("!BBxxHH", kept, at, end)
     if kind != 0x11 or code:
         return PacketStatus.UNKNOWN
     if length < 2 or at + 6 + length > end:
@@ -280,7 +280,7 @@ def pppoe(packet: Packet, kept: bytes, at: int, end: int) -> PacketStatus:
 
 
 def inside(packet: Packet, kept: bytes, at: int, end: int, number: int) -> PacketStatus:
-    """Start anew with the inner packet; in a third tunnel it is not looked at."""
+    """Decode the inner packet; in a third tunnel it is UNKNOWN."""
     packet.payload = 0, 0
     if not packet.tunnels:
         return PacketStatus.UNKNOWN
@@ -294,7 +294,7 @@ def inside(packet: Packet, kept: bytes, at: int, end: int, number: int) -> Packe
 
 
 def payload(packet: Packet, kept: bytes, start: int, end: int, status: PacketStatus) -> PacketStatus:
-    """Keep what is left, as far as it was kept."""
+    """Set the rest of the packet as payload, as far as it was captured."""
     end = min(end, len(kept))
     if start >= end:
         return PacketStatus.NO_PAYLOAD

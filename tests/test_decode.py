@@ -1,4 +1,4 @@
-"""Decoding: held against a plain reference on every header there is, whole, cut, and damaged."""
+"""Tests of decoding: it agrees with a simple reference on every kind of header, whole, cut and damaged."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from sensor.model import FrameBatch, LinkType, PacketBatch, PacketStatus
 
 CORPUS = corpus() + tunnel_corpus()
 FRAMES = [frame for _, frame in CORPUS]
-"""A frame of every kind, on Ethernet."""
+"""Ethernet frames of every kind."""
 
 
 def packets_of(batch: FrameBatch) -> Iterable[Packet]:
-    """Decode a batch, and show each packet as the reference does."""
+    """Decode a batch and yield each packet in the form of the reference."""
     packets = decode(batch)
     columns = (getattr(packets, column.name).tolist() for column in dataclasses.fields(PacketBatch))
     for start, status, version, protocol, tos, tags, tci, source, sport, dport, begin, end in zip(
@@ -59,7 +59,7 @@ def packets_of(batch: FrameBatch) -> Iterable[Packet]:
 
 
 def disagreements(named: list[Named], snaplen: int = 1 << 18, linktype: int = LinkType.ETHERNET) -> list[str]:
-    """Say what decoding and the reference see differently; one frame in front keeps offsets from being 0."""
+    """Return the differences between decoding and the reference; a frame in front makes offsets nonzero."""
     frames = [b"\xff" * 20, *(frame for _, frame in named)]
     batch = batch_of(frames, snaplen=snaplen, linktype=linktype)
     found = []
@@ -71,35 +71,35 @@ def disagreements(named: list[Named], snaplen: int = 1 << 18, linktype: int = Li
 
 
 def on_link(header: bytes) -> list[Named]:
-    """Put every IP packet of the corpus behind another link-layer header."""
+    """Return every IP packet of the corpus behind another link-layer header."""
     return [(name, header + frame[14:]) for name, frame in CORPUS if frame[12:14] in (b"\x08\0", b"\x86\xdd")]
 
 
 def test_every_kind_of_frame() -> None:
-    """All combinations of headers, and all lies in them, decode as the law says."""
+    """All combinations of headers, valid or not, decode as in the reference."""
     assert disagreements(CORPUS) == []
     assert set(decode(batch_of(FRAMES)).status.tolist()) == set(PacketStatus) - {PacketStatus.TUNNEL}
 
 
 def test_frame_in_a_batch_of_its_own() -> None:
-    """What a frame decodes to does not depend on the company it is in."""
+    """A frame decodes the same alone as in a batch."""
     for name, frame in CORPUS:
         assert list(packets_of(batch_of([frame]))) == [reference_decode(frame, len(frame))], name
 
 
 def test_frames_cut_on_the_wire() -> None:
-    """Every frame that ends early, at every byte, decodes as the law says."""
+    """Frames that end early on the wire, at any byte, decode as in the reference."""
     assert disagreements(list(truncations(CORPUS, smallest=0))) == []
 
 
 @pytest.mark.parametrize("snaplen", [0, 13, 14, 17, 18, 33, 34, 41, 42, 46, 53, 54, 61, 62, 70, 74, 96, 128])
 def test_frames_cut_by_the_snaplen(snaplen: int) -> None:
-    """Lengths are held against the wire, bytes come from what was kept."""
+    """Lengths are checked against the wire length, bytes come from the captured part."""
     assert disagreements(CORPUS, snaplen=snaplen) == []
 
 
 def test_damaged_frames() -> None:
-    """Frames with random bytes at random places decode as the law says, and never raise."""
+    """Frames with random bytes at random places decode as in the reference."""
     dice = random.Random(4)
     damaged = []
     for name, frame in (CORPUS * 10)[:20_000]:
@@ -113,7 +113,7 @@ def test_damaged_frames() -> None:
 
 
 def test_random_bytes() -> None:
-    """Bytes without any sense never raise, whatever the link type."""
+    """Random bytes never raise an exception, whatever the link type."""
     dice = random.Random(5)
     noise = [("noise", dice.randbytes(dice.randrange(120))) for _ in range(2_000)]
     for linktype in (*LinkType, 147):
@@ -145,25 +145,25 @@ def test_random_bytes() -> None:
     ],
 )
 def test_other_link_types(linktype: LinkType, header: bytes) -> None:
-    """IP packets behind the headers of all link types decode as behind Ethernet, whole and cut."""
+    """IP packets decode behind every link type, whole and cut."""
     named = on_link(header)
     assert disagreements(named, linktype=linktype) == []
     assert disagreements(named, linktype=linktype, snaplen=len(header) + 27) == []
 
 
 def test_unknown_link_type() -> None:
-    """Frames of a link type that is not known are UNKNOWN, all of them."""
+    """All frames of an unknown link type are UNKNOWN."""
     packets = decode(batch_of(FRAMES, linktype=147))
     assert (packets.status == PacketStatus.UNKNOWN).all()
 
 
 def test_empty_batch() -> None:
-    """A batch without frames, in a buffer without bytes, gives no packets."""
+    """An empty batch gives no packets."""
     assert len(decode(batch_of([]))) == 0
 
 
 def test_nothing_outside_a_frame_matters() -> None:
-    """Whatever stands between the frames, what they decode to is the same."""
+    """The bytes between frames do not change how they decode."""
     dice = random.Random(6)
     gaps = [b"\0" * 64, b"\xff" * 64, b"\x45\x06" * 32, dice.randbytes(64), dice.randbytes(64)]
     for snaplen in (1 << 18, 60, 38, 16):
@@ -173,14 +173,14 @@ def test_nothing_outside_a_frame_matters() -> None:
 
 @pytest.mark.parametrize("linktype", LinkType)
 def test_frame_at_the_end_of_its_buffer(linktype: LinkType) -> None:
-    """A frame cut anywhere is decoded without a look behind it, even as the last thing in its buffer."""
+    """A cut frame at the end of its buffer is decoded without reading past it."""
     for name, frame in truncations([(name, frame[14:]) for name, frame in CORPUS[::60]], smallest=0):
         packet = next(iter(packets_of(batch_of([frame], linktype=linktype))))
         assert packet == reference_decode(frame, len(frame), linktype), name
 
 
 def test_agreement_with_dpkt() -> None:
-    """Another library finds the same addresses, ports and payload in plain packets."""
+    """The library dpkt finds the same addresses, ports and payload in plain packets."""
     transports = [(TCP, tcp), (UDP, udp)]
     frames = [
         *(ethernet(IPV4, ipv4(number, build(PAYLOAD)), padding=bytes(9)) for number, build in transports),

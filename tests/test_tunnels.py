@@ -1,4 +1,4 @@
-"""Packets inside tunnels as a user meets them: found, named by their inner addresses, kept whole."""
+"""Tests of packets inside tunnels: matched by their inner headers, stored with the whole frame."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ TUNNELLED = [[name] for name in TUNNELS] + [
     for inner in TUNNELS
     if outer in CARRY_ETHERNET or inner not in ON_LINKS
 ]
-"""What is found on networks, one and two deep: MPLS and PPPoE are inside what carries Ethernet."""
+"""Combinations found on networks, one and two deep; MPLS and PPPoE occur only inside Ethernet."""
 
 
 def evidence(frames: Iterable[bytes], *rules: Rule) -> list[Evidence]:
-    """Run frames through the pipeline."""
+    """Return the evidence the pipeline makes of frames."""
     return Pipeline(Matcher(rules), "any").process(batch_of(frames, gap=b"\xff"))
 
 
 @pytest.mark.parametrize("names", TUNNELLED, ids=", ".join)
-def test_a_rule_hits_in_tunnels(names: list[str]) -> None:
-    """In one and in two of them, by the inner protocol, addresses and ports; the whole frame is kept."""
+def test_rules_match_in_tunnels(names: list[str]) -> None:
+    """In one and two tunnels rules match by inner protocol and port; the whole frame is stored."""
     frames = [ethernet(*tunnelled(names, *inside[1:]), padding=bytes(3)) for inside in INNER_PACKETS[:2]]
     web, question = evidence(frames, WEB, NAMES)
     assert [match.rule for match in web.matches] == [WEB]
@@ -63,7 +63,7 @@ IN_DATAGRAMS = {name for name in TUNNELS if name.startswith(("vxlan", "geneve"))
 
 
 def test_a_third_tunnel_is_not_entered() -> None:
-    """It counts as undecodable, whatever it is; in a datagram it is that datagram's payload."""
+    """A third tunnel counts as undecodable; in a datagram it is that datagram's payload."""
     pipeline = Pipeline(Matcher([ANY]), "any")
     frames = [ethernet(*tunnelled(["gre", "ip in ipv4", name], *TCP_INSIDE[1:])) for name in TUNNELS]
     kept = pipeline.process(batch_of(frames))
@@ -72,8 +72,8 @@ def test_a_third_tunnel_is_not_entered() -> None:
     assert pipeline.undecodable == len(TUNNELS) - len(IN_DATAGRAMS)
 
 
-def test_garbage_inside_is_undecodable() -> None:
-    """A tunnel's header with nonsense behind it is not taken for a payload."""
+def test_invalid_inner_packet_is_undecodable() -> None:
+    """A frame whose inner packet is invalid is undecodable, not payload."""
     pipeline = Pipeline(Matcher([ANY]), "any")
     names = TUNNELS.keys() - IN_DATAGRAMS - {"mpls"}
     frames = [ethernet(*tunnelled([name], IPV4, b"\xff" * 20 + PAYLOAD)) for name in names]
@@ -84,7 +84,7 @@ def test_garbage_inside_is_undecodable() -> None:
 @pytest.mark.parametrize("name", sorted(IN_DATAGRAMS))
 @pytest.mark.parametrize("outer", [[], ["gre"], ["vxlan"]])
 def test_a_forged_header_hides_no_payload(name: str, outer: list[str]) -> None:
-    """Anybody can put eight bytes before an attack: where no packet follows, rules see the datagram."""
+    """If no valid packet follows a tunnel header, rules see the datagram: a forged header hides nothing."""
     frame = ethernet(*tunnelled([*outer, name], IPV4, b"\xff" * 20 + PAYLOAD))
     [found] = evidence([frame], ANY)
     assert found.five_tuple.protocol == UDP
@@ -94,8 +94,8 @@ def test_a_forged_header_hides_no_payload(name: str, outer: list[str]) -> None:
 
 
 @pytest.mark.parametrize("payload", [PAYLOAD, vxlan(PAYLOAD, flags=0), vxlan(PAYLOAD, flags=0x0C), b"GET /"])
-def test_what_is_no_vxlan_is_an_ordinary_datagram(payload: bytes) -> None:
-    """The port alone makes no tunnel."""
+def test_invalid_vxlan_is_an_ordinary_datagram(payload: bytes) -> None:
+    """Without a valid header, a datagram to the port of VXLAN is payload."""
     [found] = evidence([ethernet(IPV4, ipv4(UDP, udp(payload, dport=VXLAN_PORT)))], ANY)
     assert found.five_tuple.dport == VXLAN_PORT
     assert found.payload == payload
@@ -104,7 +104,7 @@ def test_what_is_no_vxlan_is_an_ordinary_datagram(payload: bytes) -> None:
 @pytest.mark.parametrize("fragment", [MORE_FRAGMENTS, MORE_FRAGMENTS | 1, 1])
 @pytest.mark.parametrize("name", ["gre", "vxlan", "ip in ipv4", "geneve"])
 def test_fragments_of_tunnels_are_matched_as_payload(name: str, fragment: int) -> None:
-    """What is inside is not whole: rules without a port see all that follows the outer headers."""
+    """Rules without a port see everything after the outer headers of a fragment."""
     frame = bytearray(ethernet(*tunnelled([name], *TCP_INSIDE[1:])))
     frame[20:22] = fragment.to_bytes(2, "big")
     [found] = evidence([bytes(frame)], WEB, ANY)
@@ -113,8 +113,8 @@ def test_fragments_of_tunnels_are_matched_as_payload(name: str, fragment: int) -
     assert len(found.payload) > len(PAYLOAD)
 
 
-def test_the_tags_are_the_outer_frames() -> None:
-    """Tags inside a tunnel say nothing about where the frame was seen."""
+def test_vlan_tags_are_those_of_the_outer_frame() -> None:
+    """VLAN tags inside a tunnel are not reported."""
     names = ["vxlan tagged"]
     frames = [
         ethernet(*tunnelled(names, *TCP_INSIDE[1:])),
@@ -123,8 +123,8 @@ def test_the_tags_are_the_outer_frames() -> None:
     assert [[tci & 0xFFF for tci in item.vlan] for item in evidence(frames, WEB)] == [[], [101]]
 
 
-def test_flows_are_those_inside() -> None:
-    """Both directions of an inner flow are one, through one tunnel; outer tags keep flows apart."""
+def test_flows_are_those_of_inner_packets() -> None:
+    """Both directions of an inner flow are one flow; different outer VLANs are different flows."""
     there = ipv4(TCP, tcp(b"one"), source="10.0.0.1", destination="10.0.0.2")
     back = ipv4(TCP, tcp(b"two", sport=80, dport=40000), source="10.0.0.2", destination="10.0.0.1")
     other = ipv4(TCP, tcp(b"three", sport=40001), source="10.0.0.1", destination="10.0.0.2")
@@ -137,7 +137,7 @@ def test_flows_are_those_inside() -> None:
 
 
 def test_agreement_with_wireshark(tmp_path: Path) -> None:
-    """It finds the same innermost addresses, ports and payload in every well-formed tunnel."""
+    """The innermost addresses, ports and payload are the same as tshark's in every well-formed tunnel."""
     path = tmp_path / "tunnels.pcap"
     for version, transport, (_, ethertype, packet) in (
         ("ip", "tcp", TCP_INSIDE),
@@ -160,7 +160,7 @@ def test_agreement_with_wireshark(tmp_path: Path) -> None:
 
 
 def as_wireshark_shows(frames: list[bytes]) -> Iterable[tuple[str, ...]]:
-    """Decode frames; addresses, ports and payload of each as text."""
+    """Yield addresses, ports and payload of each decoded frame as text."""
     batch = batch_of(frames)
     packets = decode(batch)
     for index in range(len(frames)):

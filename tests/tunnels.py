@@ -1,4 +1,4 @@
-"""Frames with packets inside packets: builders that compose, and a corpus of all that a parser can meet."""
+"""Builders of frames with tunnels, and a corpus of everything a parser can meet in them."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ from frames import (
 
 PPPOE, ETHERNET, VXLAN_PORT, GENEVE_PORT = 0x8864, 0x6558, 4789, 6081
 PLAIN_LABEL, CONTROLLED_LABEL = 200, 300
-"""What other tools have to be told: the labels of pseudowires without and with a control word."""
+"""Labels of pseudowires without and with a control word, which tshark needs as settings."""
 
 Tunnel = Callable[[int, bytes], tuple[int, bytes]]
-"""Puts a packet, named by its ethertype, into another one."""
+"""Puts a packet of an ethertype into another packet; returns that one's ethertype and bytes."""
 Builder = Callable[[int, bytes], bytes]
-"""Makes a tunnel's header and what follows it, of the ethertype and the packet that goes in."""
+"""Builds a tunnel header and its content from an ethertype and a packet."""
 
 
 def gre(ethertype: int, packet: bytes, flags: int = 0) -> bytes:
-    """Fill in the fields that the flags of RFC 2890 name."""
+    """Build a GRE header with the fields that the flags name (RFC 2890), and a packet."""
     fields = sum(bool(flags & flag) for flag in (0x8000, 0x2000, 0x1000))
     return struct.pack("!HH", flags, ethertype) + b"\0\1\2\3" * fields + packet
 
 
 def vxlan(packet: bytes, flags: int = 0x08, reserved: int = 0) -> bytes:
-    """Build a VXLAN header; the network is 5001."""
+    """Build a VXLAN header of network 5001, and a packet."""
     return struct.pack("!II", flags << 24, 5001 << 8 | reserved) + packet
 
 
 def geneve(ethertype: int, packet: bytes, *, options: bytes = b"", version: int = 0) -> bytes:
-    """``options`` are a whole number of words."""
+    """Build a GENEVE header, and a packet; ``options`` are a whole number of words."""
     first = version << 6 | len(options) // 4
     return struct.pack("!BBHI", first, 0, ethertype, 5001 << 8) + options + packet
 
 
 def mpls(packet: bytes, labels: int = 1, *, last: int = 100, bottom: bool = True) -> bytes:
-    """Put labels up to ``last`` in front of a packet; without ``bottom`` none says that it is the last."""
+    """Put labels up to ``last`` in front of a packet; without ``bottom`` none is marked as the last."""
     stack = [(last - number) << 12 | 64 for number in reversed(range(labels))]
     stack[-1] |= bottom << 8
     return struct.pack(f"!{labels}I", *stack) + packet
@@ -74,7 +74,7 @@ def mpls(packet: bytes, labels: int = 1, *, last: int = 100, bottom: bool = True
 def pppoe(
     protocol: int, packet: bytes, *, first: int = 0x11, code: int = 0, length: int | None = None
 ) -> bytes:
-    """``protocol`` is PPP's; ``length`` counts from there."""
+    """Build a PPPoE header, and a packet; ``protocol`` is PPP's and ``length`` counts from it on."""
     length = 2 + len(packet) if length is None else length
     return struct.pack("!BBHHH", first, code, 7, length, protocol) + packet
 
@@ -93,7 +93,7 @@ def _on_link(ethertype: int, build: Builder) -> Tunnel:
 
 
 def _ip_in_ip(pack: Packer) -> Tunnel:
-    """Build what carries the packet's own version; what is no IP packet goes as if it were IPv4."""
+    """Return a tunnel that carries IPv4 or IPv6 by the packet's ethertype; other packets go as IPv4."""
     outside = IPV6 if pack is ipv6 else IPV4
     return lambda inner, packet: (outside, pack(IPV6_IN_IP if inner == IPV6 else IPIP, packet))
 
@@ -138,7 +138,7 @@ TUNNELS: dict[str, Tunnel] = {
     ),
     "pppoe": _on_link(PPPOE, _ppp),
 }
-"""Well-formed ones."""
+"""Well-formed tunnels."""
 
 ODD_TUNNELS: dict[str, Tunnel] = {
     **{
@@ -219,17 +219,17 @@ OVER_IP = [
 
 
 def tunnelled(names: Iterable[str], ethertype: int, packet: bytes) -> tuple[int, bytes]:
-    """Put a packet into tunnels, the outermost first."""
+    """Put a packet into the named tunnels, outermost first."""
     for name in reversed(list(names)):
         ethertype, packet = (TUNNELS | ODD_TUNNELS)[name](ethertype, packet)
     return ethertype, packet
 
 
 def tunnel_corpus() -> list[Named]:
-    """Name and build Ethernet frames that carry tunnels of all kinds, lies and all.
+    """Return named Ethernet frames with tunnels of all kinds, valid and invalid.
 
-    Every tunnel meets every inner packet; every well-formed one is inside every other, and there are
-    some three deep. Tunnels over UDP and behind VLAN tags meet every way to pack an IP packet.
+    Every tunnel is combined with every inner packet, and every two well-formed ones are nested; some are
+    three deep. Tunnels over UDP are combined with every way to build an IP packet.
     """
     everything = TUNNELS | ODD_TUNNELS
     nested = [
