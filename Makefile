@@ -1,11 +1,11 @@
-# Each target does all of its own set-up on a fresh Debian 12, as root.
-#   make demo   see it work: a mirror port in a namespace, traffic with attacks in it, the evidence
-#   make test   everything: lint, types, import directions, and all tests, the kernel's too
-#   make test-deploy  the units on a Debian host in a container; the first run fetches one, in minutes
-#   make setup  the set-up alone
-#   make dashboards   Grafana's JSON anew, from ansible/dashboards
-#   make settings  docs/settings.md and the role's argument_specs.yml, from sensor/config/settings.py
-#   make bundle  dist/sensor-VERSION-ARCH-bundle.tar.gz: the sensor and all its Python packages, for ansible/
+# Run as root on Debian 12. Each target installs what it needs.
+#   make demo         demonstration: a mirror port in a namespace, traffic with attacks, and the evidence
+#   make test         everything: lint, types, import directions, and all tests including the kernel's
+#   make test-deploy  the units on a Debian host in a container; the first run downloads it, which takes minutes
+#   make setup        only the installation
+#   make dashboards   writes the JSON of the Grafana dashboards from ansible/dashboards
+#   make settings     writes docs/settings.md and the role's argument_specs.yml from sensor/config/settings.py
+#   make bundle       builds dist/sensor-VERSION-ARCH-bundle.tar.gz: the sensor and its Python packages, for ansible/
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -13,11 +13,11 @@ SHELL := /bin/bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-# xargs: a package per line, comments allowed.
+# The packages of packages.txt, without its comments.
 PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
 
 DIST := dist
-# The Pythons of Debian 12, Ubuntu 24.04 and Debian 13.
+# The Python versions of Debian 12, Ubuntu 24.04 and Debian 13.
 BUNDLE_PYTHONS := 3.11 3.12 3.13
 
 .PHONY: setup demo dashboards settings bundle test test-deploy lint clean
@@ -27,11 +27,11 @@ setup: $(VENV)/.done
 $(VENV)/.done: pyproject.toml packages.txt hatch_build.py sensor/native/batch.c
 	if ! dpkg-query -W $(PACKAGES) >/dev/null 2>&1; then
 	    apt-get update -qq
-	    # Tests need the program alone: the package would start a service on port 9090.
+	    # Tests only need the program, but the package would start a service on port 9090.
 	    dpkg-query -W prometheus >/dev/null 2>&1 || systemctl mask prometheus.service 2>/dev/null || true
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 	fi
-	# BCC is bound to the distribution's Python, so the environment has to be its child.
+	# BCC is built for the distribution's Python, so the environment must be based on that.
 	/usr/bin/python3 -m venv --system-site-packages $(VENV)
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
@@ -45,7 +45,7 @@ dashboards: setup
 settings: setup
 	exec $(PYTHON) -m sensor.config
 
-# The same sources and packages make the same file: what is deployed is known by its checksum.
+# The same sources and packages give the same file, so that a checksum identifies what is deployed.
 bundle: setup
 	rm -rf $(DIST)/wheels
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(DIST)/wheels .
@@ -67,7 +67,7 @@ lint: setup
 	cd ansible && PATH=$(CURDIR)/$(VENV)/bin:$$PATH ansible-lint -q
 
 test: lint
-	# What loads the program runs one after another, and everything else beside it.
+	# Tests that load the program run one after another, and all others in parallel.
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
 
 test-deploy: setup

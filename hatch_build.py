@@ -1,4 +1,4 @@
-"""Compiles ``sensor/native/batch.c`` when a wheel is built or the package is installed for development."""
+"""Build hook: compile ``sensor/native/batch.c`` when a wheel is built or an editable install is made."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class NativeBuild(BuildHookInterface):  # type: ignore[type-arg]
-    """A plain shared library, loaded by ctypes: it depends on the machine, not on the Python version."""
+    """Builds a shared library for ctypes, which depends on the machine but not on the Python version."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        """Compile it, and name the wheel for this machine."""
+        """Compile the library, and tag the wheel for this machine."""
         directory = Path(self.root) / "sensor" / "native"
         command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
         subprocess.run([*command, "-o", directory / "batch.so", directory / "batch.c"], check=True)

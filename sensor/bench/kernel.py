@@ -21,7 +21,7 @@ from sensor.bench.frame_kinds import FrameKind, candidate_frame, frame_kinds
 from sensor.bench.machine import figure, machine
 from sensor.bench.prefilter_decisions import NOT_CONNECTED, default_program, frames_by_bucket
 from sensor.bench.xdp_filter import ABSENT, xdp_filter
-from sensor.capture.program import Options, Program, check_privileges
+from sensor.capture.program import Program, ProgramOptions, check_privileges
 from sensor.capture.syscalls import prog_time_ns, xdp_load
 from sensor.errors import SensorError
 from sensor.rules.engine.http_payload import RFC9110
@@ -165,5 +165,5 @@ def _alternate(
 def _map_bytes_with(flows: int) -> int:
     """Return the memory of all maps with a flow table of ``flows`` flows."""
     plan = kernel_plan(Plan.pass_all(), RFC9110)
-    with closing(Program(plan, Options(flows=flows))) as program:
+    with closing(Program(plan, ProgramOptions(flows=flows))) as program:
         return sum(program.memory_bytes().values())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sensor import abi
-from sensor.capture.program import KernelPlan, Options, Program, check_privileges
+from sensor.capture.program import KernelPlan, Program, ProgramOptions, check_privileges
 from sensor.capture.syscalls import prog_test_run
 from sensor.config.settings import Settings
 from sensor.errors import CaptureFileError
@@ -62,7 +62,7 @@ def count_decisions(rules: Path, capture: Path) -> dict[str, Any]:
     }
 
 
-def default_program(rules: Path) -> tuple[KernelPlan, Options]:
+def default_program(rules: Path) -> tuple[KernelPlan, ProgramOptions]:
     """Return the plan for a set of rules, and the options of ``sensor run`` with default settings."""
     plan = kernel_plan(Plan.of(demands(load_rules(rules), RFC9110)), RFC9110)
     return plan, options_of(Settings(), frags=False)

@@ -16,7 +16,7 @@ from sensor.bench.frame_generator import FrameGenerator, run_until_settled
 from sensor.bench.machine import figure
 from sensor.capture.attachment import attached
 from sensor.capture.interface import Interface
-from sensor.capture.program import Options, Program
+from sensor.capture.program import Program, ProgramOptions
 from sensor.capture.ring import RingSet
 from sensor.config.settings import Settings
 from sensor.live.worker import ENOUGH_BYTES, WAIT_MS
@@ -77,7 +77,7 @@ def measure_reading(
 ) -> dict[str, Any]:
     """Measure both readers with rings of the same size."""
     size_bytes = Settings().ring_mib << 20
-    plan, options = kernel_plan(Plan.pass_all(), RFC9110), Options(action="drop")
+    plan, options = kernel_plan(Plan.pass_all(), RFC9110), ProgramOptions(action="drop")
     with ExitStack() as stack:
         ours_program = stack.enter_context(closing(Program(plan, options)))
         bcc_program = stack.enter_context(closing(Program(plan, options)))

@@ -51,7 +51,7 @@ def flow_key(
         sport: Source port; 0 for later fragments, and for protocols without ports.
         dport: Destination port, likewise.
         vlans: VLAN tags, outer first.
-        service: Type of service, if it is part of the key (`Options.flow_has_tos`). If it is not 0, each
+        service: Type of service, if it is part of the key (`ProgramOptions.flow_has_tos`). If it is not 0, each
             direction is a flow of its own.
     """
     service &= _TOS_SERVICE
@@ -74,7 +74,7 @@ def _endpoint(address: IpAddress, port: int) -> tuple[int, ...]:
 
 
 class KernelFlow(NamedTuple):
-    """What the kernel remembers of a flow."""
+    """A flow as the kernel remembers it."""
 
     packets: int
     """Number of packets with payload so far."""

@@ -61,7 +61,7 @@ class KernelPlan(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ProgramOptions:
     """Everything else that is compiled in. It stays when the rules change."""
 
     snaplen: int = CAPLEN_MAX
@@ -129,7 +129,7 @@ class LoadedProgram:
 class Program:
     """The prefilter: the loaded program in use, and the maps that all loaded programs share."""
 
-    def __init__(self, plan: KernelPlan, options: Options = Options()) -> None:
+    def __init__(self, plan: KernelPlan, options: ProgramOptions = ProgramOptions()) -> None:
         """Compile, load, and fill the maps. Nothing is attached yet.
 
         Raises:

@@ -20,7 +20,7 @@ _XDP_ACT_RX_SG = 1 << 5
 
 
 class XdpFeatures(NamedTuple):
-    """What a driver supports."""
+    """The XDP features of a driver."""
 
     native: bool
     """True if it runs programs itself (native mode)."""

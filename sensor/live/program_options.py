@@ -5,7 +5,7 @@ Runs in the supervisor, and in the commands that try or measure the program.
 
 from __future__ import annotations
 
-from sensor.capture.program import KernelPlan, Options
+from sensor.capture.program import KernelPlan, ProgramOptions
 from sensor.config.settings import Keep, Settings
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.profile import PROFILES
@@ -18,10 +18,10 @@ def plan_of(rules_plan: KernelPlan, http: HttpReading, keep: Keep) -> KernelPlan
     return kernel_plan(Plan.pass_all(), http) if keep == "flow" else rules_plan
 
 
-def options_of(settings: Settings, *, frags: bool) -> Options:
+def options_of(settings: Settings, *, frags: bool) -> ProgramOptions:
     """Return the options that settings imply; ``frags``: a frame may be spread over several buffers."""
     profile = PROFILES[settings.profile]
-    return Options(
+    return ProgramOptions(
         snaplen=settings.snaplen,
         action=settings.action,
         flows=settings.flows,

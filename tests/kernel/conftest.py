@@ -9,7 +9,7 @@ import pytest
 from flow_packets import Open
 from live import PASS_ALL
 
-from sensor.capture.program import Options, Program
+from sensor.capture.program import Program, ProgramOptions
 
 
 @pytest.fixture
@@ -17,5 +17,5 @@ def load() -> Iterator[Open]:
     """Return a function that loads a program with options. All programs are closed at the end."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(
-            closing(Program(PASS_ALL, Options(**{"flows": 1024, **options})))
+            closing(Program(PASS_ALL, ProgramOptions(**{"flows": 1024, **options})))
         )

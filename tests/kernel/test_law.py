@@ -24,7 +24,7 @@ from test_judge import FEW
 from tunnels import tunnel_corpus
 
 from sensor.bench.traffic import mix
-from sensor.capture.program import Options, Program
+from sensor.capture.program import Program, ProgramOptions
 from sensor.config.settings import BUNDLED_RULES, Settings
 from sensor.live.program_options import options_of, plan_of
 from sensor.model import Rule
@@ -88,7 +88,7 @@ def without(cpu: int) -> Iterator[Without]:
 
         @cache
         def bench(snaplen: int, frags: bool) -> Bench:
-            program = Program(PASS_ALL, Options(depth=None, snaplen=snaplen, multi_buffer=frags))
+            program = Program(PASS_ALL, ProgramOptions(depth=None, snaplen=snaplen, multi_buffer=frags))
             return stack.enter_context(closing(Bench(program, cpu)))
 
         yield bench

@@ -12,7 +12,7 @@ from law import Bench, one_cpu
 from live import PASS_ALL
 
 from sensor import abi
-from sensor.capture.program import Options, Program
+from sensor.capture.program import Program, ProgramOptions
 from sensor.model import Rule
 from sensor.pipeline import Pipeline
 from sensor.rules.engine.matcher import Matcher
@@ -86,11 +86,11 @@ def test_kernel_and_user_space_decide_alike(includes: int, excludes: int) -> Non
             expected.append(sent[-1])
     assert 0.02 * PACKETS < len(expected) < 0.98 * PACKETS
 
-    def kept(options: Options, watched: Networks) -> tuple[list[bytes], int]:
+    def kept(options: ProgramOptions, watched: Networks) -> tuple[list[bytes], int]:
         with one_cpu() as cpu, closing(Bench(Program(PASS_ALL, options), cpu)) as bench:
             pipeline = Pipeline(Matcher([RULE]), "any", "thorough", networks=watched)
             frames = [item.frame for item in bench.kept(sent, pipeline, counted=True)]
             return frames, bench.program.counters()[abi.Counter.IGNORED_NETWORK][0]
 
-    assert kept(Options(include=include, exclude=exclude), Networks()) == (expected, PACKETS - len(expected))
-    assert kept(Options(), Networks(include, exclude)) == (expected, 0)
+    assert kept(ProgramOptions(include=include, exclude=exclude), Networks()) == (expected, PACKETS - len(expected))
+    assert kept(ProgramOptions(), Networks(include, exclude)) == (expected, 0)

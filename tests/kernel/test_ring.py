@@ -13,7 +13,7 @@ from live import PASS_ALL
 
 from sensor.abi import Counter
 from sensor.capture.attachment import attached, find_interface
-from sensor.capture.program import Options, Program
+from sensor.capture.program import Program, ProgramOptions
 from sensor.capture.ring import RingSet
 
 pytestmark = pytest.mark.kernel
@@ -32,7 +32,7 @@ def open_capture(network: tuple[str, str]) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def open_(size_bytes: int = MIB, **options: int) -> tuple[Program, RingSet]:
-            program = stack.enter_context(closing(Program(PASS_ALL, Options(**options))))
+            program = stack.enter_context(closing(Program(PASS_ALL, ProgramOptions(**options))))
             rings = stack.enter_context(closing(RingSet.open(size_bytes)))
             program.connect(rings.rings)
             stack.enter_context(attached(program.fd, find_interface(network[0]), "native"))
