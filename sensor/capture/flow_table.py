@@ -51,8 +51,8 @@ def flow_key(
         sport: Source port; 0 for later fragments, and for protocols without ports.
         dport: Destination port, likewise.
         vlans: VLAN tags, outer first.
-        service: Type of service, if it is part of the key (`ProgramOptions.flow_has_tos`). If it is not 0, each
-            direction is a flow of its own.
+        service: Type of service, if it is part of the key (`ProgramOptions.flow_has_tos`). If it is not 0,
+            each direction is a flow of its own.
     """
     service &= _TOS_SERVICE
     if not service and _endpoint(source, sport) > _endpoint(destination, dport):

@@ -92,5 +92,8 @@ def test_kernel_and_user_space_decide_alike(includes: int, excludes: int) -> Non
             frames = [item.frame for item in bench.kept(sent, pipeline, counted=True)]
             return frames, bench.program.counters()[abi.Counter.IGNORED_NETWORK][0]
 
-    assert kept(ProgramOptions(include=include, exclude=exclude), Networks()) == (expected, PACKETS - len(expected))
+    assert kept(ProgramOptions(include=include, exclude=exclude), Networks()) == (
+        expected,
+        PACKETS - len(expected),
+    )
     assert kept(ProgramOptions(), Networks(include, exclude)) == (expected, 0)
