@@ -22,7 +22,7 @@ config_option = click.option(
 
 
 def setting_options(command: str, *, config: bool = True) -> Callable[[_Command], _Command]:
-    """Return a decorator that adds ``--config`` and a flag for each setting that a command takes.
+    """Return a decorator that adds ``--config`` and a flag for each setting of a command.
 
     The function gets the values by the settings' names; None means that the flag was not given.
 

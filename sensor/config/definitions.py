@@ -1,4 +1,4 @@
-"""What flags, documents and the Ansible role say of a setting, read from the model's fields."""
+"""The definition of each setting, read from the model's fields, for flags, documents and the Ansible role."""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ DEFINITIONS = {name: _define(name, field) for name, field in Settings.model_fiel
 
 
 def definitions_of(command: str) -> Iterator[Definition]:
-    """Yield the settings that a command takes as flags; its name is written like ``evidence list``."""
+    """Yield the settings that a command has as flags; its name is written like ``evidence list``."""
     return (one for one in DEFINITIONS.values() if one.flag.is_of(command))

@@ -1,4 +1,4 @@
-"""The metadata of a setting: which commands take it as a flag, its unit, and words for its default."""
+"""The metadata of a setting: which commands have it as a flag, its unit, and words for its default."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Meaning(NamedTuple):
-    """What a setting means to one command, where that differs from what it means to the others."""
+    """The meaning of a setting for one command, if it differs from its meaning for the others."""
 
     help: str
     default: str = ""

@@ -1,7 +1,7 @@
 """The settings: one model that defines each setting once, for every command and every document.
 
 A field holds the name, type, limits and default; its docstring is the help text; its `Flag` says which
-commands take it as a flag. The flags of the commands, ``sensor config init``, ``docs/settings.md`` and the
+commands have it as a flag. The flags of the commands, ``sensor config init``, ``docs/settings.md`` and the
 options of the Ansible role are made from this. `sensor.config.loading` reads the values.
 """
 
@@ -119,8 +119,7 @@ class Settings(BaseModel):
     """Where XDP runs: in the driver (native), or in the kernel's network stack (generic), which is slower but
     works on every interface. sensor never changes the mode by itself."""
     action: Annotated[Literal["pass", "drop"], Flag(commands=_CAPTURE)] = "pass"
-    """What happens to a frame afterwards: pass it to the host's network stack, or drop it. Use drop on mirror
-    ports only."""
+    """Pass each frame on to the host's network stack, or drop it. Use drop on mirror ports only."""
     workers: Annotated[
         int | None,
         Flag(commands=_CAPTURE, metavar="NUMBER", unset="one per receive queue, at most one per CPU"),
