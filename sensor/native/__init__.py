@@ -1,8 +1,8 @@
-"""The two loops that run once for every candidate, in C: over ring records, and over payloads.
+"""The two loops that run once per candidate, in C: over ring records, and over payloads.
 
-Runs in the capture workers and in ``sensor read``. Everything around them is numpy over whole
-batches. ``batch.c`` is compiled when the package is built (``hatch_build.py``); calls let go of
-the interpreter's lock.
+Runs in the capture workers and in ``sensor read``. Everything around these loops is numpy over whole
+batches. ``batch.c`` is compiled when the package is built (``hatch_build.py``). Calls release the
+interpreter's lock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from sensor.errors import SensorError
 
 _LIBRARY = Path(__file__).with_name("batch.so")
 
-HIT = np.dtype([("payload", "=i8"), ("id", "=u4"), ("end", "=u4")])
-"""Which payload, what hit it, and where the hit ends in it."""
+SCAN_MATCH = np.dtype([("payload", "=i8"), ("id", "=u4"), ("end", "=u4")])
+"""``struct match`` in ``batch.c``: the payload's position, the id that matches, and where the match ends."""
 
-_HITS = 1 << 16
+_MOST_MATCHES = 1 << 16
+"""Matches that one call can return."""
 _HS_SUCCESS = 0
 
 
@@ -30,7 +31,7 @@ def _load() -> ctypes.CDLL:
         return ctypes.CDLL(str(_LIBRARY))
     except OSError as error:
         raise SensorError(
-            f"{_LIBRARY} cannot be loaded; install sensor again: pip install . ({error})"
+            f"{_LIBRARY} cannot be loaded ({error}); install sensor again: pip install ."
         ) from error
 
 
@@ -39,34 +40,34 @@ _native.load_acquire.restype = ctypes.c_uint64
 _native.walk_records.restype = ctypes.c_int64
 _native.scan_each.restype = ctypes.c_int64
 
-# Hyperscan's own C functions, as its Python package carries them (hs.h).
+# Hyperscan's own C functions (hs.h), from the library in its Python package.
 _hyperscan = ctypes.CDLL(hyperscan._hs_ext.__file__)
 _SCAN = ctypes.cast(_hyperscan.hs_scan, ctypes.c_void_p)
 
 
 def address(buffer: memoryview) -> int:
-    """Return where a buffer stands in memory; it stays there as long as the buffer is held."""
+    """Return the memory address of a buffer; it is valid as long as the buffer is held."""
     return int(np.frombuffer(buffer, np.uint8).ctypes.data)
 
 
 def load_acquire(word_address: int) -> int:
-    """Read a 64-bit word that another processor writes: what it wrote before is seen after."""
+    """Read a 64-bit word that another processor writes; what it wrote earlier is visible afterwards."""
     return int(_native.load_acquire(ctypes.c_void_p(word_address)))
 
 
 def store_release(word_address: int, value: int) -> None:
-    """Write a 64-bit word that another processor reads: what was read before is done with."""
+    """Write a 64-bit word that another processor reads; this thread's earlier reads are then complete."""
     _native.store_release(ctypes.c_void_p(word_address), ctypes.c_uint64(value))
 
 
 def walk_records(
     data_address: int, position: int, limit: int, size: int, meta: np.dtype[np.void], capacity: int
 ) -> tuple[NDArray[np.int64], NDArray[np.void], int]:
-    """Step over perf records in a ring of ``size`` bytes, from one offset up to another.
+    """Walk the perf records in a ring of ``size`` bytes, from ``position`` up to ``limit``.
 
-    Returns the offsets of the samples' raw data, the metadata in front of each (shape (n,), of
-    dtype ``meta``), and where the first record starts that is not taken: because it reaches over the
-    ring's edge, because ``capacity`` samples have been found, or because it is behind ``limit``.
+    Returns the offset of each sample's raw data, the metadata at its start (shape (n,), of dtype
+    ``meta``), and the offset of the first record that was not read. The walk stops at a record that
+    crosses the ring's edge, after ``capacity`` samples, and at ``limit``.
     """
     raw = np.empty(capacity, np.int64)
     found = np.empty(capacity, meta)
@@ -85,13 +86,13 @@ def walk_records(
 
 
 class BatchScan:
-    """A Hyperscan database in block mode that scans many payloads in one call; it belongs to one thread."""
+    """A Hyperscan database in block mode that scans many payloads in one call. It belongs to one thread."""
 
     def __init__(self, database: hyperscan.Database) -> None:
-        """Copy the database, whose pointer its Python object does not give away.
+        """Copy the database, because its Python object does not expose its pointer.
 
         Raises:
-            SensorError: Hyperscan refused, for want of memory.
+            SensorError: Hyperscan has too little memory.
         """
         self._database, self._scratch = ctypes.c_void_p(), ctypes.c_void_p()
         serial = hyperscan.dumpb(database)
@@ -101,7 +102,7 @@ class BatchScan:
             )
         )
         _check(_hyperscan.hs_alloc_scratch(self._database, ctypes.byref(self._scratch)))
-        self._hits = np.empty(_HITS, HIT)
+        self._matches = np.empty(_MOST_MATCHES, SCAN_MATCH)
 
     def __del__(self) -> None:
         _hyperscan.hs_free_scratch(self._scratch)
@@ -114,7 +115,9 @@ class BatchScan:
         end: NDArray[np.int64],
         chosen: NDArray[np.int64],
     ) -> NDArray[np.void]:
-        """Scan the ``chosen`` payloads, each from ``start`` up to ``end`` in the data; `HIT`, in that order.
+        """Scan the ``chosen`` payloads, each from ``start`` up to ``end`` in the data.
+
+        Returns the matches in the order of ``chosen``, of dtype `SCAN_MATCH`.
 
         Raises:
             SensorError: A scan failed.
@@ -132,15 +135,15 @@ class BatchScan:
                 ctypes.c_void_p(chosen.ctypes.data),
                 ctypes.c_int64(len(chosen)),
                 ctypes.byref(done),
-                ctypes.c_void_p(self._hits.ctypes.data),
-                ctypes.c_int64(len(self._hits)),
+                ctypes.c_void_p(self._matches.ctypes.data),
+                ctypes.c_int64(len(self._matches)),
             )
             if count < 0:
                 raise SensorError("Hyperscan failed to scan a payload")
-            parts.append(self._hits[:count].copy())
-        return np.concatenate(parts) if parts else np.empty(0, HIT)
+            parts.append(self._matches[:count].copy())
+        return np.concatenate(parts) if parts else np.empty(0, SCAN_MATCH)
 
 
 def _check(code: int) -> None:
     if code != _HS_SUCCESS:
-        raise SensorError(f"Hyperscan refused a database (code {code}); is there enough memory?")
+        raise SensorError(f"Hyperscan cannot set up a database (code {code}); check that memory is free")

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The two loops that run once for every candidate: over the records of a perf ring, and
- * over the payloads of a batch. sensor/native/__init__.py calls them; it says what the
- * arguments are. Nothing here allocates, and nothing outlives the call.
+ * The two loops that run once per candidate: over the records of a perf ring, and over the
+ * payloads of a batch. sensor/native/__init__.py calls them and describes the arguments.
+ * Nothing here allocates memory or keeps state between calls.
  */
 #include <stdint.h>
 #include <string.h>
 
-/* linux/perf_event.h: struct perf_event_header, then u32, the size of what was submitted. */
+/* linux/perf_event.h: struct perf_event_header, then the size of the raw data (u32). */
 #define RECORD_SAMPLE 9
 #define RECORD_HEADER_SIZE 8
 #define RAW_HEADER_SIZE (RECORD_HEADER_SIZE + 4)
@@ -23,10 +23,10 @@ void store_release(uint64_t *word, uint64_t value)
 }
 
 /*
- * Steps over the records from *POSITION up to LIMIT, all below SIZE, until CAPACITY samples
- * have been found or a record does not fit; *POSITION is then where the next one starts.
- * Of each sample the offset of its raw data goes to RAW, and the META_SIZE bytes there,
- * packed one after the other, to META. Returns the number of samples.
+ * Walks the records from *POSITION up to LIMIT, both below SIZE, and stops after CAPACITY
+ * samples or at a record that crosses SIZE; *POSITION is then the start of the next record.
+ * Stores the offset of each sample's raw data in RAW, and the META_SIZE bytes at that offset
+ * in META. Returns the number of samples.
  */
 int64_t walk_records(const uint8_t *data, uint64_t *position, uint64_t limit, uint64_t size,
 		     int64_t *raw, uint8_t *meta, uint64_t meta_size, int64_t capacity)
@@ -56,58 +56,59 @@ int64_t walk_records(const uint8_t *data, uint64_t *position, uint64_t limit, ui
 typedef int (*on_match)(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
 			void *context);
 typedef int (*scan_function)(const void *database, const char *data, unsigned length, unsigned flags,
-			     void *scratch, on_match note, void *context);
+			     void *scratch, on_match handler, void *context);
 
-struct hit {
+struct match {
 	int64_t payload;
 	uint32_t id;
 	uint32_t end;
 };
 
-struct hits {
-	struct hit *list;
+struct matches {
+	struct match *list;
 	int64_t count;
 	int64_t capacity;
 	int64_t payload;
 };
 
-static int note(unsigned id, unsigned long long from, unsigned long long to, unsigned flags, void *context)
+static int add_match(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
+		     void *context)
 {
-	struct hits *hits = context;
+	struct matches *matches = context;
 
 	(void)from;
 	(void)flags;
-	if (hits->count == hits->capacity)
-		return 1;	/* ends the scan */
-	hits->list[hits->count++] = (struct hit){hits->payload, id, (uint32_t)to};
+	if (matches->count == matches->capacity)
+		return 1;	/* stops the scan */
+	matches->list[matches->count++] = (struct match){matches->payload, id, (uint32_t)to};
 	return 0;
 }
 
 /*
  * Scans the payloads CHOSEN[*NEXT] to CHOSEN[COUNT - 1], each from START up to END in DATA,
- * as long as their hits fit into the CAPACITY of LIST; *NEXT is then the first one that was
- * not scanned. Returns the number of hits, or -1 where a scan failed.
+ * as long as their matches fit into LIST, which holds CAPACITY; *NEXT is then the first
+ * payload that was not scanned. Returns the number of matches, or -1 if a scan failed.
  */
 int64_t scan_each(scan_function scan, const void *database, void *scratch, const char *data,
 		  const int64_t *start, const int64_t *end, const int64_t *chosen, int64_t count,
-		  int64_t *next, struct hit *list, int64_t capacity)
+		  int64_t *next, struct match *list, int64_t capacity)
 {
-	struct hits hits = {list, 0, capacity, 0};
+	struct matches matches = {list, 0, capacity, 0};
 
 	for (; *next < count; ++*next) {
-		int64_t before = hits.count;
+		int64_t before = matches.count;
 		int64_t payload = chosen[*next];
 		int error;
 
-		hits.payload = payload;
+		matches.payload = payload;
 		error = scan(database, data + start[payload], (unsigned)(end[payload] - start[payload]), 0,
-			     scratch, note, &hits);
+			     scratch, add_match, &matches);
 		if (error) {
-			int full = hits.count == capacity;
+			int full = matches.count == capacity;
 
-			hits.count = before;
+			matches.count = before;
 			return full && before ? before : -1;
 		}
 	}
-	return hits.count;
+	return matches.count;
 }

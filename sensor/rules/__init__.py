@@ -1,1 +1,1 @@
-"""The rule engine: rule files to rules, payloads to matches; runs in workers and in the commands."""
+"""The rule engine: load rule files, and match payloads. Runs in the workers and in the commands."""

@@ -1,7 +1,7 @@
-"""What rules cost: to compile, in memory, and a payload; runs in ``sensor rules stats``.
+"""Measure what rules cost: compile time, memory, and CPU time per payload. Runs in ``sensor rules stats``.
 
-Compiling is measured by the clock, because it uses all processors; matching in CPU time, the least
-of a few passes.
+Compile time is wall-clock time, because compiling uses all processors. Matching is measured in CPU
+time; the fastest of a few passes counts.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ _PASSES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """What a matcher takes."""
+    """The cost of one matcher. The field names are those of the JSON output."""
 
     compile_ms: float
     size_bytes: int
-    """Of its databases."""
+    """Size of its databases."""
     payload_ns: float
-    """A payload, on average."""
+    """CPU time per payload, on average."""
     hits: int
-    """Matches in all payloads."""
+    """Number of matches in all payloads."""
 
 
 def measure(rules: Iterable[Rule], subjects: Sequence[Specimen], http: HttpReading) -> Cost:
-    """Measure the rules together; their regexes have been parsed before."""
+    """Measure the rules together. The time to parse their regexes is not included."""
     start_s = time.perf_counter()
     matcher = Matcher(rules, http)
     compile_ms = (time.perf_counter() - start_s) * 1e3
     passes = [_pass(matcher, subjects) for _ in range(_PASSES)]
-    least_ns, hits = min(passes)
-    return Cost(compile_ms, matcher.size_bytes, least_ns / len(subjects), hits)
+    least_ns, matches = min(passes)
+    return Cost(compile_ms, matcher.size_bytes, least_ns / len(subjects), matches)
 
 
 def measure_each(
     rules: Iterable[Rule], subjects: Sequence[Specimen], http: HttpReading
 ) -> Iterator[tuple[Rule, Cost]]:
-    """Measure each rule alone, by what it takes more than no rule at all."""
+    """Measure each rule alone: what it costs more than matching without rules."""
     idle = measure((), subjects, http)
     for rule in rules:
         cost = measure((rule,), subjects, http)
@@ -53,9 +53,9 @@ def measure_each(
 
 
 def _pass(matcher: Matcher, subjects: Sequence[Specimen]) -> tuple[int, int]:
-    """Match all payloads once: nanoseconds, and matches."""
-    hits = 0
+    """Match all payloads once; return the CPU time in nanoseconds and the number of matches."""
+    matches = 0
     start_ns = time.thread_time_ns()
     for payload, protocol, sport, dport in subjects:
-        hits += len(matcher.match(payload, protocol, sport, dport))
-    return time.thread_time_ns() - start_ns, hits
+        matches += len(matcher.match(payload, protocol, sport, dport))
+    return time.thread_time_ns() - start_ns, matches

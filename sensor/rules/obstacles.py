@@ -1,7 +1,6 @@
-"""Why a rule does or does not hit a payload; runs in the ``sensor rules`` commands.
+"""Explain why a rule does or does not match a payload. Runs in the ``sensor rules`` commands.
 
-Whether it hits, the matcher alone says. What is said here about the rest is held against the
-matcher in the tests.
+Only the matcher decides whether a rule matches. The tests compare the explanations with its decisions.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sensor.rules.regex.tree import RegexError, Sequence
 
 
 class Specimen(NamedTuple):
-    """A payload and the packet's properties that rules ask for, in the order `Matcher.match` takes them."""
+    """A payload to try rules on, with its packet's properties: the arguments of `Matcher.match`."""
 
     payload: bytes
     protocol: int
@@ -30,7 +29,7 @@ class Specimen(NamedTuple):
 
 
 class Obstacle(Enum):
-    """Why the regex of a rule is not even looked for."""
+    """Why a rule does not search a packet at all."""
 
     TRANSPORT = "another transport"
     PORT = "another port"
@@ -45,7 +44,7 @@ _CHANGES: tuple[tuple[dict[str, Any], str], ...] = (
 
 
 def obstacle(rule: Rule, subject: Specimen, profile: Profile) -> Obstacle | None:
-    """Return the first condition of the rule that the packet fails; None where the regex is looked for."""
+    """Return the first condition of the rule that the packet fails, or None if the regex is searched for."""
     if rule.protocol not in (None, subject.protocol):
         return Obstacle.TRANSPORT
     if rule.port and rule.port not in (subject.sport, subject.dport):
@@ -58,14 +57,14 @@ def obstacle(rule: Rule, subject: Specimen, profile: Profile) -> Obstacle | None
 
 
 def match(rule: Rule, subject: Specimen, profile: Profile) -> Match | None:
-    """Return the rule's match in the payload, by a matcher of this rule alone."""
+    """Return the match of this rule alone in the payload, or None."""
     if not _is_matched(subject, profile):
         return None
     return next(iter(Matcher([rule], profile.http).match(*subject)), None)
 
 
 def reasons(rule: Rule, subject: Specimen, profile: Profile) -> Iterator[str]:
-    """Say why a rule that did not hit did not, and what would have."""
+    """Yield the reasons why a rule does not match, and changes to the rule with which it would."""
     failed = obstacle(rule, subject, profile)
     if not _is_matched(subject, profile):
         yield (
@@ -74,11 +73,11 @@ def reasons(rule: Rule, subject: Specimen, profile: Profile) -> Iterator[str]:
     elif failed is not None:
         yield f"{failed.value}; the rule looks at {conditions(rule)}"
     else:
-        yield _progress(rule, subject, profile) or "the regex does not hit"
+        yield _progress(rule, subject, profile) or "the regex does not match"
         for change, text in _CHANGES if rule.is_http else ():
             changed = match(replace(rule, **change), subject, profile)
             if changed:
-                yield f"{text} it hits bytes {changed.start}-{changed.end}"
+                yield f"{text} it matches bytes {changed.start}-{changed.end}"
 
 
 def _is_matched(subject: Specimen, profile: Profile) -> bool:
@@ -86,30 +85,31 @@ def _is_matched(subject: Specimen, profile: Profile) -> bool:
 
 
 def _progress(rule: Rule, subject: Specimen, profile: Profile) -> str | None:
-    """Say how much of the regex hits, from its beginning on; None where nothing of it does."""
+    """Return how much of the regex matches, from its start; None if no part of it does."""
     beginnings = _beginnings(rule.regex)
-    best, hit = "", None
+    best, best_match = "", None
     usable = list(beginnings)
     while usable:
         middle = len(usable) // 2
         try:
             found = match(replace(rule, regex=usable[middle]), subject, profile)
-        except RegexError:  # a beginning may match nothing at all
+        except RegexError:  # a beginning may match the empty string
             del usable[middle]
             continue
         if found is None:
             del usable[middle:]
         else:
-            best, hit = usable[middle], found
+            best, best_match = usable[middle], found
             del usable[: middle + 1]
-    if hit is None:
+    if best_match is None:
         return None
+    span = f"bytes {best_match.start}-{best_match.end}"
     missing = beginnings[beginnings.index(best) + 1].removeprefix(best)
-    return f'the regex hits bytes {hit.start}-{hit.end} as far as "{best}", not with "{missing}" behind it'
+    return f'the regex matches {span} up to "{best}", but not with "{missing}" after it'
 
 
 def _beginnings(regex: str) -> list[str]:
-    """List what the regex reads as up to the end of each of its parts, the shortest first."""
+    """Return the regex cut off after each of its top-level parts, the shortest first."""
     whole = parse(regex.encode())
     if not isinstance(whole, Sequence):
         return []

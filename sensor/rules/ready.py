@@ -1,8 +1,8 @@
-"""Rules made ready for use: loaded and compiled, or taken from where an earlier run left them.
+"""Load and compile rules, or read them from the cache of compiled rules.
 
-Runs in the supervisor, in ``sensor read``, and in the thread that reloads. Compiling takes seconds,
-in which a sensor that is starting sees nothing; what came of it is therefore kept, in a directory
-that nobody else can write: what is found there is trusted as the program itself is.
+Runs in the supervisor, in the thread that reloads rules, and in ``sensor read``. Compiling takes
+seconds, during which a starting sensor sees nothing. So the result is kept in a cache directory that
+no other user can write to: its content is trusted as much as the program itself.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from sensor import DISTRIBUTION
 from sensor.capture.program import KernelPlan
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.matcher import Matcher
-from sensor.rules.files.load import RuleSet, digest_of, load_rules
+from sensor.rules.files.load import load_rules
+from sensor.rules.files.rule_set import RuleSet, digest_of
 from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import Plan, demands
 
 KEPT = 8
-"""Rule sets that are kept, the latest ones."""
+"""Number of rule sets that are kept; the latest ones."""
 
 _PACKAGES = ("hyperscan", "google-re2", "numpy", DISTRIBUTION)
 _SUFFIX = ".rules"
@@ -38,38 +39,38 @@ log = logging.getLogger(__name__)
 
 
 class Ready(NamedTuple):
-    """A rule set with all that it needs at work."""
+    """A rule set, compiled for the matcher and for the kernel."""
 
     rules: RuleSet
     matcher: Matcher
     plan: KernelPlan
-    """What the kernel has to let through."""
+    """What the kernel must pass on."""
 
 
 def make_ready(directory: Path, http: HttpReading, *, lenient: bool) -> Ready:
-    """Load and compile the rules of a directory, or find that done; the log names rules that were skipped.
+    """Load and compile the rules of a directory, or read them from the cache. Skipped rules are logged.
 
     Raises:
-        RulesError: A rule is wrong and this is not lenient, or no rule is left.
+        RulesError: There are faults; with ``lenient``: no rule file is usable.
     """
     digest = digest_of(directory)
     path = _cache_directory() / (_key(directory, digest, http, lenient=lenient) + _SUFFIX)
-    ready = _take(path)
+    ready = _read_cached(path)
     if ready is None:
         rules = load_rules(directory, lenient=lenient)
         log.info("compiling %d rules", len(rules))
         ready = Ready(rules, Matcher(rules, http), kernel_plan(Plan.of(demands(rules, http)), http))
-        if rules.digest == digest:  # else a file was changed meanwhile
-            _keep(path, ready)
+        if rules.digest == digest:  # otherwise a file has changed meanwhile
+            _write_cached(path, ready)
     for fault in ready.rules.faults:
         log.warning("rule skipped: %s", fault)
     for rule in ready.matcher.missed:
-        log.warning("rule %d is decided by RE2, Hyperscan misses it", rule.rule_id)
+        log.warning("Hyperscan misses rule %d; RE2 decides it instead", rule.rule_id)
     return ready
 
 
 def _cache_directory() -> Path:
-    """Systemd names one for a service (CacheDirectory=); otherwise the user's (XDG Base Directory)."""
+    """Return systemd's cache directory (``CacheDirectory=``), or else the user's (XDG Base Directory)."""
     named = os.environ.get("CACHE_DIRECTORY")
     if named:
         return Path(named)
@@ -77,17 +78,18 @@ def _cache_directory() -> Path:
 
 
 def _key(directory: Path, digest: str, http: HttpReading, *, lenient: bool) -> str:
-    """Name everything that what is compiled depends on, this program's own text included."""
+    """Return a digest of everything the compiled rules depend on, including this program's sources."""
     sources = sorted(Path(__file__).parents[1].glob("**/*.py"))
     text = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     versions = [f"{package} {version(package)}" for package in _PACKAGES]
-    place = (str(directory.resolve()), digest, repr(http), str(lenient))
+    inputs = (str(directory.resolve()), digest, repr(http), str(lenient))
     return hashlib.sha256(
-        "\n".join((*place, text, *versions, sys.version, platform.platform())).encode()
+        "\n".join((*inputs, text, *versions, sys.version, platform.platform())).encode()
     ).hexdigest()
 
 
-def _take(path: Path) -> Ready | None:
+def _read_cached(path: Path) -> Ready | None:
+    """Return what an earlier run wrote; None if it is missing, damaged, or writable by other users."""
     try:
         if not (_is_ours(path.parent) and _is_ours(path)):
             return None
@@ -95,23 +97,23 @@ def _take(path: Path) -> Ready | None:
         digest, serial = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(serial).digest() != digest:
             return None
-        ready = pickle.loads(serial)  # noqa: S301 - we wrote it, where nobody else can
+        ready = pickle.loads(serial)  # noqa: S301 - only this user and root can write it
     except OSError:
         return None
-    except Exception as error:  # of another processor, most likely: whatever it is, compiling is the answer
-        log.info("%s is of no use here (%s)", path, error)
+    except Exception as error:  # most likely from another processor; in any case, compile again
+        log.info("cannot use the compiled rules in %s: %s; compiling them again", path, error)
         return None
     os.utime(path)
     return ready if isinstance(ready, Ready) else None
 
 
-def _keep(path: Path, ready: Ready) -> None:
-    """Put it there for the next start; where that cannot be, the next start compiles anew."""
+def _write_cached(path: Path, ready: Ready) -> None:
+    """Keep the compiled rules for the next start; if that fails, the next start compiles them again."""
     serial = pickle.dumps(ready, pickle.HIGHEST_PROTOCOL)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(path.parent):
-            log.info("compiled rules are not kept: others can write %s", path.parent)
+            log.info("compiled rules are not kept: other users can write to %s", path.parent)
             return
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(hashlib.sha256(serial).digest() + serial)
@@ -123,6 +125,6 @@ def _keep(path: Path, ready: Ready) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether nobody but this user (and root) can have written it."""
+    """Return True if only this user and root can have written the file or directory."""
     status = path.lstat()
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

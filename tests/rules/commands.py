@@ -1,4 +1,4 @@
-"""Runs ``sensor`` as a user would, inside the test's own process: compiled rules are used again."""
+"""Run ``sensor`` as a user would, but inside the test's own process, so that compiled rules are reused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sensor.cli import main
 
 
 class Done(NamedTuple):
-    """How a command ended, and what it printed."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -22,7 +22,7 @@ class Done(NamedTuple):
 
     @property
     def objects(self) -> list[Any]:
-        """The lines of standard output, read as JSON."""
+        """The lines of standard output, parsed as JSON."""
         return [json.loads(line) for line in self.out.splitlines()]
 
 
@@ -68,7 +68,7 @@ RULES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-"""A few rules of every kind."""
+"""A few rules of each kind."""
 
 
 def write_rules(directory: Path) -> Path:
@@ -79,7 +79,7 @@ def write_rules(directory: Path) -> Path:
 
 
 def sensor(*arguments: object) -> Done:
-    """Run a command to its end."""
+    """Run a command until it ends."""
     out, err = io.StringIO(), io.StringIO()
     with (
         patch.object(sys, "argv", ["sensor", *map(str, arguments)]),

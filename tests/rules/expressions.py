@@ -1,4 +1,4 @@
-"""Expressions and texts at random, of few letters so that they often meet; seeded, for tests alone."""
+"""Random expressions and texts of few different letters, so that they often match. Seeded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ALPHABET = b"aabbccABC \n_1d"
 
 
 def random_expression(rng: random.Random, depth: int = 3) -> str:
-    """Return an expression; not every one is valid."""
+    """Return a random expression; not all of them are valid."""
     look = rng.choice(_LOOKS) % rng.choice(_LOOKED_FOR) if rng.random() < 0.1 else ""
     branches = (
         "".join(_piece(rng, depth) for _ in range(rng.randint(1, 4))) for _ in range(rng.choice((1, 1, 2, 3)))
@@ -61,7 +61,7 @@ def _piece(rng: random.Random, depth: int) -> str:
 
 
 def random_text(rng: random.Random) -> bytes:
-    """Return up to 300 bytes: monotonous ones, which engines skip in large steps, or varied ones."""
+    """Return up to 300 bytes: one byte repeated, which engines skip in large steps, or varied bytes."""
     size = rng.choice((0, 1, 3, 8, 17, 33, 64, 130, 300))
     if rng.random() < 0.5:
         return rng.choice((b" ", b"x", b"c", b"\0")) * size

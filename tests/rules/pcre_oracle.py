@@ -1,4 +1,4 @@
-"""PCRE itself, Debian's libpcre3 through ctypes: what rules must match like. For tests alone."""
+"""PCRE itself: Debian's libpcre3 through ctypes. Rules must match as it does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Extra(ctypes.Structure):
 
 
 def available() -> bool:
-    """Whether libpcre3 is installed."""
+    """Return True if libpcre3 is installed."""
     return ctypes.util.find_library("pcre") is not None
 
 
@@ -55,11 +55,11 @@ def _library() -> ctypes.CDLL:
 
 
 class PcreError(ValueError):
-    """PCRE does not take the pattern."""
+    """PCRE refuses the pattern."""
 
 
-class GaveUpError(Exception):
-    """PCRE reached its match limit and does not know."""
+class MatchLimitError(Exception):
+    """PCRE reached its match limit without a decision."""
 
 
 class Pcre:
@@ -75,13 +75,13 @@ class Pcre:
         self._offsets = (ctypes.c_int * 300)()
 
     def spans(self, text: bytes) -> tuple[tuple[int, int], tuple[int, int] | None] | None:
-        """Return the spans of the hit and of group 1, None where there is none."""
+        """Return the spans of the match and of group 1, each None if there is none."""
         found = _library().pcre_exec(
             self._code, ctypes.byref(self._extra), text, len(text), 0, 0, self._offsets, len(self._offsets)
         )
         if found == -1:
             return None
         if found < 0:
-            raise GaveUpError(found)
+            raise MatchLimitError(found)
         group = (self._offsets[2], self._offsets[3]) if found > 1 and self._offsets[2] >= 0 else None
         return (self._offsets[0], self._offsets[1]), group

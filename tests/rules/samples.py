@@ -1,4 +1,4 @@
-"""Texts that an expression is likely to match, and packets that rules are; near misses included; seeded."""
+"""Texts that an expression is likely to match, and packets for rules; with near misses. Seeded."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ TRICKY = [
     r"^\bGET|^\Bé",
     r"^(?:GET|POST) /(?:ab|cd)",
 ]
-"""Expressions whose beginnings are easily got wrong."""
+"""Expressions whose prefixes are easy to get wrong."""
 _PRINTABLE = frozenset(range(0x20, 0x7F))
 
 
 def sample(node: Node, rng: random.Random) -> bytes:
-    """Return a text the node matches, places and lookarounds aside."""
+    """Return a text that the node matches, ignoring positions and lookarounds."""
     match node:
         case Bytes(values):
             usual = sorted(values & _PRINTABLE if rng.random() < 0.9 else values) or sorted(values)
@@ -61,7 +61,7 @@ def sample(node: Node, rng: random.Random) -> bytes:
 
 
 def mutated(text: bytes, rng: random.Random) -> bytes:
-    """Return the text with a few bytes changed, dropped, doubled or cut off."""
+    """Return the text with a few bytes changed, dropped or doubled."""
     data = bytearray(text)
     for _ in range(rng.randint(0, 3)):
         at = rng.randrange(len(data) + 1)
@@ -82,7 +82,7 @@ def mutated(text: bytes, rng: random.Random) -> bytes:
 
 
 def tricky_rules() -> list[Rule]:
-    """Each expression on its own, in HTTP and its parts, decoded, on a port, over UDP."""
+    """Return a rule per expression: plain, for HTTP and its parts, decoded, and for a UDP port."""
     kinds = [
         {},
         {"is_http": True},
@@ -96,11 +96,11 @@ def tricky_rules() -> list[Rule]:
 
 
 def wrapped(rule: Rule, text: bytes, http: HttpReading, rng: random.Random) -> bytes:
-    """Put a text where the rule looks for it, most of the time."""
+    """Return a payload with the text where the rule looks for it, most of the time."""
     if not rule.is_http and rng.random() < 0.9:
         return text if rng.random() < 0.7 else rng.randbytes(rng.randrange(12)) + text
     if rule.decode and rng.random() < 0.7:
-        method = next(filter(text.startswith, http.beginnings), b"")  # no HTTP where that is encoded
+        method = next(filter(text.startswith, http.beginnings), b"")  # an encoded method is not HTTP
         for _ in range(rng.randint(1, 2)):
             share, behind = rng.choice((0.1, 1.0)), text[len(method) :]
             text = method + b"".join(
@@ -115,7 +115,7 @@ def wrapped(rule: Rule, text: bytes, http: HttpReading, rng: random.Random) -> b
 
 
 def damaged(payload: bytes, rng: random.Random) -> bytes:
-    """Change nothing, something, or something at the start, where it counts."""
+    """Return the payload as it is, changed anywhere, or changed in the bytes that prefixes compare."""
     match rng.randrange(4):
         case 0 | 1:
             return payload
@@ -128,7 +128,7 @@ def damaged(payload: bytes, rng: random.Random) -> bytes:
 def payloads(
     rules: Iterable[Rule], http: HttpReading, each: int, rng: random.Random
 ) -> Iterator[tuple[bytes, Rule]]:
-    """Make payloads for every rule."""
+    """Yield payloads made for each rule."""
     for rule in rules:
         tree: Node = parse(rule.regex.encode())
         for _ in range(each):
@@ -136,7 +136,7 @@ def payloads(
 
 
 def packets(rules: Iterable[Rule], http: HttpReading, each: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """Make payloads for every rule, with the protocol and ports of packets that carry them."""
+    """Yield payloads made for each rule, with the protocol and ports of their packets."""
     rng = random.Random(11)
     for payload, rule in payloads(rules, http, each, rng):
         ports = [rule.port if rng.random() < 0.95 else rng.randrange(65536), rng.randrange(65536)]

@@ -1,4 +1,4 @@
-"""Which packets are one flow, and when it ends."""
+"""Which packets belong to one flow, and when a flow ends."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def packet(
 
 
 def test_both_directions_are_one_flow() -> None:
-    """Endpoints may change places, as wholes."""
+    """Source and destination may be swapped, addresses and ports together."""
     there, back, crossed = keys(
         packet("10.0.0.1", "10.0.0.2", 1000, 80),
         packet("10.0.0.2", "10.0.0.1", 80, 1000),
@@ -50,7 +50,7 @@ def test_both_directions_are_one_flow() -> None:
 
 
 def test_ipv6_flows() -> None:
-    """The whole of both addresses counts."""
+    """Both addresses count in full."""
 
     def ipv6(source: str, destination: str, sport: int, dport: int) -> bytes:
         segment = frames.tcp(b"payload", sport=sport, dport=dport)
@@ -79,14 +79,14 @@ def test_ipv6_flows() -> None:
         packet(tags=(0x8100, 0x8100)),
     ],
 )
-def test_what_tells_flows_apart(other: bytes) -> None:
-    """Addresses, ports, protocol and VLANs do."""
+def test_flows_differ_by_endpoints_protocol_and_vlans(other: bytes) -> None:
+    """A packet with another address, port, protocol or VLAN belongs to another flow."""
     first, second = keys(packet(), other)
     assert first != second
 
 
 def test_type_of_service() -> None:
-    """Where it counts, a packet with one belongs to a flow of its own direction and service."""
+    """With ``tos``, a packet with a type of service belongs to a flow of its direction and service."""
     there, back = packet(tos=0x10), packet("10.0.0.2", "10.0.0.1", 80, 1000, tos=0x10)
     assert len(set(keys(packet(), there, back))) == 1
     assert len(set(keys(packet(), there, back, tos=True))) == 3
@@ -95,31 +95,31 @@ def test_type_of_service() -> None:
 
 
 def test_a_flow_ends_when_it_is_idle() -> None:
-    """Half a minute without a packet ends it; every packet puts that off."""
+    """A flow ends after half a minute without a packet; each packet starts the time again."""
     table = FlowTable(30, 120)
     assert [table.count(1, second * S).packets for second in (0, 30, 60, 91)] == [1, 2, 3, 1]
 
 
 def test_a_flow_ends_after_its_life() -> None:
-    """However busy, it ends after two minutes, and counting starts anew."""
+    """However busy, a flow ends after two minutes, and counting starts again."""
     table = FlowTable(30, 120)
     assert [table.count(1, second * S).packets for second in range(0, 151, 10)] == [*range(1, 14), 1, 2, 3]
 
 
 def test_flows_without_end() -> None:
-    """Without times a flow never ends."""
+    """With infinite times a flow never ends."""
     table = FlowTable(inf, inf)
     assert [table.count(1, second * S).packets for second in (0, 10_000, 10**9)] == [1, 2, 3]
 
 
-def test_time_may_step_back() -> None:
-    """Rings of several processors have no order between them: an earlier packet is still of the flow."""
+def test_time_may_go_back() -> None:
+    """The rings of several CPUs have no common order: an earlier packet still belongs to the flow."""
     table = FlowTable(30, 120)
     assert [table.count(1, second * S).packets for second in (100, 95, 128, 99, 129)] == [1, 2, 3, 4, 5]
 
 
-def test_the_least_recently_used_flows_are_forgotten() -> None:
-    """The table holds two generations; whatever was seen in either is remembered."""
+def test_the_least_recently_used_flows_are_dropped() -> None:
+    """The table holds two generations; a flow seen in either of them is kept."""
     table = FlowTable(inf, inf, capacity=10)
     for key in range(1, 100):
         table.count(key, 0)

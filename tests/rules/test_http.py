@@ -1,4 +1,4 @@
-"""What is HTTP, and what it reads as percent-decoded."""
+"""Which payloads are HTTP, and percent-decoding."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ HTTP = [
 
 
 @pytest.mark.parametrize(("payload", "ly_probe", "rfc9110"), HTTP)
-def test_what_is_http(payload: bytes, ly_probe: bool, rfc9110: bool) -> None:
-    """ly_probe knows two methods and paths alone; RFC 9110 has eight methods and any target."""
+def test_http_is_recognised(payload: bytes, ly_probe: bool, rfc9110: bool) -> None:
+    """ly_probe knows two methods with a path; RFC 9110 has eight methods with any target."""
     assert (LY_PROBE.matches(payload), RFC9110.matches(payload)) == (ly_probe, rfc9110)
 
 
-def test_many_payloads_at_once_read_like_one() -> None:
-    """The batch answers what the single payload does, to the end of the buffer."""
+def test_many_payloads_at_once_are_recognised_like_one() -> None:
+    """A batch gives the same answers as single payloads, up to the end of the buffer."""
     payloads = [payload for payload, *_ in HTTP]
     end = np.cumsum([len(payload) for payload in payloads])
     start = end - [len(payload) for payload in payloads]
@@ -54,7 +54,7 @@ def test_many_payloads_at_once_read_like_one() -> None:
 
 
 def test_head_ends_at_the_first_blank_line() -> None:
-    """Without one, all is head."""
+    """Without a blank line, the whole payload is the head."""
     assert head_end(b"GET / HTTP/1.1\r\n\r\nbody\r\n\r\n") == 14
     assert head_end(b"GET / HTTP/1.1\r\n") == 16
 
@@ -66,14 +66,14 @@ encoded = st.lists(
 
 @given(encoded.map(b"".join), st.booleans())
 def test_url_decode(text: bytes, many: bool) -> None:
-    """Valid escapes are decoded and nothing else, however many there are."""
+    """Valid escapes are decoded, nothing else is, and their number does not matter."""
     text = text * 40 if many else text
     assert url_decode(text) == unquote_to_bytes(text.replace(b"+", b" "))
 
 
 @given(encoded.map(b"".join))
 def test_raw_offsets(text: bytes) -> None:
-    """Each decoded byte comes from where its offset says."""
+    """Each decoded byte comes from the raw bytes at its offset."""
     decoded, offsets = url_decode(text), raw_offsets(text).tolist()
     assert len(offsets) == len(decoded) + 1
     assert offsets[-1] == len(text)

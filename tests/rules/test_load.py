@@ -1,4 +1,4 @@
-"""Rule files: what is read, in which order, and every fault with its place."""
+"""Rule files: what is read, in which order, and all faults with their lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from sensor.errors import RulesError
 from sensor.rules.files.fields import FIELDS
-from sensor.rules.files.load import FaultyRulesError, load_rules
+from sensor.rules.files.load import load_rules
+from sensor.rules.files.rule_fault import FaultyRulesError
 
 GOOD = {"type": "Web", "name": "Server", "regex": "Server: x"}
 
@@ -34,7 +35,7 @@ def faults(directory: Path) -> list[str]:
 
 
 def test_rules_come_in_class_and_file_order(tmp_path: Path) -> None:
-    """Classes in ly_probe's order, whatever the file system's; ids in the file's order, whatever they are."""
+    """Classes come in ly_probe's order, and rules in the order of their file, not of their ids."""
     write(
         tmp_path,
         threat={"9": GOOD},
@@ -54,7 +55,7 @@ def test_rules_come_in_class_and_file_order(tmp_path: Path) -> None:
 
 
 def test_every_field_is_read(tmp_path: Path) -> None:
-    """All fields of the language end up in the rule."""
+    """Each field of a rule file ends up in the rule."""
     fields = {
         "protocol": "Tcp",
         "port": 8080,
@@ -73,37 +74,35 @@ def test_every_field_is_read(tmp_path: Path) -> None:
 
 
 def test_defaults(tmp_path: Path) -> None:
-    """What is absent: any transport, any port, not only HTTP, the whole payload."""
+    """Without optional fields: any transport, any port, not only HTTP, the whole payload."""
     [rule] = load_rules(write(tmp_path, device={"1": GOOD}))
     assert (rule.protocol, rule.port, rule.is_http, rule.part, rule.decode) == (None, 0, False, "total", None)
     assert (rule.version, rule.vendor, rule.os, rule.desc) == (None, None, None, None)
 
 
 def test_the_class_is_the_files_name(tmp_path: Path) -> None:
-    """The key inside may be anything, as in ly_probe's service.json; priority is read and unused."""
+    """The key inside may be anything, as in ly_probe's service.json; priority is accepted and not used."""
     write(tmp_path, service=json.dumps({"protocol": {"priority": 3, "rules": {"1": GOOD}}}))
     assert [rule.rule_class for rule in load_rules(tmp_path)] == ["service"]
 
 
 def test_deleted_rules_are_skipped(tmp_path: Path) -> None:
-    """Such a rule is no rule, so its regex may be anything; its id is taken all the same."""
+    """The regex of a deleted rule may be anything, but its id is still in use."""
     write(tmp_path, os={"1": GOOD | {"deleted": 1, "regex": "("}, "2": GOOD}, threat={"1": GOOD})
-    assert faults(tmp_path) == [
-        "threat.json:4: rule 1: expected an id of its own, it stands in os.json:4 too"
-    ]
+    assert faults(tmp_path) == ["threat.json:4: rule 1: duplicate id; it is also used in os.json:4"]
     write(tmp_path, threat={"3": GOOD})
     assert [rule.rule_id for rule in load_rules(tmp_path)] == [2, 3]
 
 
-def test_digest_tells_sets_apart(tmp_path: Path) -> None:
-    """It is the content's, and changes with it."""
+def test_the_digest_changes_with_the_content(tmp_path: Path) -> None:
+    """The same content gives the same digest."""
     first = load_rules(write(tmp_path, os={"1": GOOD})).digest
     assert load_rules(tmp_path).digest == first
     assert load_rules(write(tmp_path, os={"2": GOOD})).digest != first
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
-    """Every fault of every file, with line, rule and field."""
+    """All faults of all files are reported, with line, rule and field."""
     write(
         tmp_path,
         service="""{"service": {"rules": {
@@ -124,66 +123,67 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         }}}""",
     )
     assert faults(tmp_path) == [
-        "service.json:3: rule 1: colour: unknown field, expected one of " + ", ".join(FIELDS),
+        "service.json:3: rule 1: colour: unknown field; expected one of " + ", ".join(FIELDS),
         'service.json:4: rule 1: port: expected a number from 0 to 65535, found "80"',
-        "service.json:6: rule 2: name: expected once, it stands in line 5 too",
-        'service.json:5: rule 2: type: expected a string that is not empty, found ""',
-        "service.json:5: rule 2: regex: missing, expected a string that is not empty",
-        "service.json:7: rule 02: expected as id a decimal number from 1 to 999999999, without leading zeros",
+        "service.json:6: rule 2: name: duplicate field; it is also set in line 5",
+        'service.json:5: rule 2: type: expected a non-empty string, found ""',
+        "service.json:5: rule 2: regex: missing; expected a non-empty string",
+        "service.json:7: rule 02: invalid id; "
+        "expected a decimal number from 1 to 999999999, without leading zeros",
         "os.json:1: rules: expected an object of rules by id",
-        "os.json:1: extra: unknown field, expected priority or rules",
+        "os.json:1: extra: unknown field; expected priority or rules",
         'os.json:1: priority: expected a number, found "high"',
-        "midware.json:3: rule 4: protocol: "
-        "a rule for HTTP over UDP can never apply, expected tcp or no protocol",
-        "midware.json:4: rule 5: decode: only HTTP is decoded, expected is_http 1 in this rule",
-        "midware.json:5: rule 6: regex: expected an expression that cannot match nothing at all",
-        "threat.json:1: expected JSON: Expecting ',' delimiter at column 83",
+        "midware.json:3: rule 4: protocol: a rule for HTTP over UDP can never match; use tcp or no protocol",
+        "midware.json:4: rule 5: decode: only HTTP is decoded; set is_http to 1 in this rule",
+        "midware.json:5: rule 6: regex: the expression must not match the empty string",
+        "threat.json:1: invalid JSON: Expecting ',' delimiter at column 83",
     ]
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "os.json:1: expected JSON: Expecting value at column 1"),
+        (b"", "os.json:1: invalid JSON: Expecting value at column 1"),
         (b"[]", 'os.json:1: expected an object with one key, such as {"os": …}'),
         (b"{}", 'os.json:1: expected an object with one key, such as {"os": …}'),
         (b'{"os": {}, "threat": {}}', 'os.json:1: expected an object with one key, such as {"os": …}'),
         (b'{"os": []}', 'os.json:1: os: expected an object with "rules"'),
-        (b'{"os": {}}', 'os.json:1: os: expected "rules" in this object'),
-        (b'{"os": \xff}', "os.json: expected UTF-8 text, found the byte 0xff"),
-        (b"[" * 100_000, "os.json: expected JSON of a sane size: maximum recursion depth exceeded"),
+        (b'{"os": {}}', 'os.json:1: os: "rules" is missing in this object'),
+        (b'{"os": \xff}', "os.json: not UTF-8: invalid byte 0xff"),
+        (
+            b"[" * 100_000,
+            "os.json: JSON with too long a number or too deep nesting: maximum recursion depth exceeded",
+        ),
         (b'{"os": {"rules": {"1": null}}}', "os.json:1: rule 1: expected an object, found null"),
         (
             b'{"os": {"rules": {"1": {"type": "T", "name": "N", "regex": "\\ud800"}}}}',
-            "os.json:1: rule 1: regex: expected text without lone surrogates",
+            "os.json:1: rule 1: regex: the text contains a lone surrogate",
         ),
     ],
 )
 def test_faults_of_files(tmp_path: Path, content: bytes, fault: str) -> None:
-    """What is no rule file says what it should be."""
+    """A file that is not a rule file gives one fault that says what was expected."""
     (tmp_path / "os.json").write_bytes(content)
     [found] = faults(tmp_path)
     assert found.startswith(fault)
 
 
 def test_a_directory_without_rule_files_is_a_fault(tmp_path: Path) -> None:
-    """A sensor without rules would be confidently blind."""
-    expected = (
-        "expected one of service.json, device.json, os.json, midware.json, threat.json in this directory"
-    )
-    assert faults(tmp_path) == [f": {expected}"]
+    """A sensor without rules would be blind without anyone knowing."""
+    names = "service.json, device.json, os.json, midware.json, threat.json"
+    assert faults(tmp_path) == [f": no rule file in this directory; expected one of {names}"]
     with pytest.raises(RulesError, match="nowhere"):
         load_rules(tmp_path / "nowhere")
 
 
 def test_an_unreadable_file_is_a_fault(tmp_path: Path) -> None:
-    """Also where the file is no file."""
+    """A directory in the place of a rule file is a fault."""
     (tmp_path / "os.json").mkdir()
-    assert faults(tmp_path)[0] == "os.json: expected a readable file: Is a directory"
+    assert faults(tmp_path)[0] == "os.json: cannot be read: Is a directory"
 
 
-def test_lenient_skips_faulty_rules_and_says_which(tmp_path: Path) -> None:
-    """As ly_probe does; what is right is loaded."""
+def test_lenient_skips_and_reports_faulty_rules(tmp_path: Path) -> None:
+    """A lenient load works as ly_probe does: valid rules are loaded."""
     write(tmp_path, os={"1": GOOD | {"regex": "("}, "2": GOOD}, threat="no json")
     rules = load_rules(tmp_path, lenient=True)
     assert [rule.rule_id for rule in rules] == [2]
@@ -193,7 +193,7 @@ def test_lenient_skips_faulty_rules_and_says_which(tmp_path: Path) -> None:
     ]
 
 
-def test_lenient_needs_a_file_that_can_be_read(tmp_path: Path) -> None:
-    """Skipping everything is not lenient but blind."""
+def test_lenient_needs_a_usable_file(tmp_path: Path) -> None:
+    """If nothing is left after skipping, a lenient load fails too."""
     with pytest.raises(FaultyRulesError):
         load_rules(write(tmp_path, os="no json"), lenient=True)

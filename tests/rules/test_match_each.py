@@ -1,4 +1,4 @@
-"""Many payloads in one call come to what each comes to by itself."""
+"""Matching many payloads in one call gives the same matches as matching each alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Packet = tuple[bytes, int, int, int]
 
 
 def match_each(matcher: Matcher, packets: list[Packet]) -> list[tuple[Match, ...]]:
-    """Return the matches of each packet, by one call for all of them."""
+    """Return the matches of each packet, found in one call."""
     sizes = np.array([len(payload) for payload, *_ in packets])
     end = np.cumsum(sizes)
     payloads = Payloads(
@@ -41,12 +41,12 @@ def match_each(matcher: Matcher, packets: list[Packet]) -> list[tuple[Match, ...
 
 @pytest.fixture(scope="module")
 def own() -> Matcher:
-    """Return the matcher of those rules."""
+    """Return a matcher of the project's own rules."""
     return Matcher(load_rules(ROOT / "fp-pattern"))
 
 
 def test_a_batch_matches_as_its_packets_do(own: Matcher) -> None:
-    """Transports, ports, HTTP and long payloads mixed: the same matches, in the same order."""
+    """A mix of transports, ports, HTTP and long payloads gives the same matches, in the same order."""
     rng = Random(7)
     cases = [case for _, case in HITS + MISSES] + ORDINARY
     packets = [(case.payload, case.protocol, case.sport, case.dport) for case in cases]
@@ -55,15 +55,15 @@ def test_a_batch_matches_as_its_packets_do(own: Matcher) -> None:
     assert match_each(own, packets) == [own.match(*packet) for packet in packets]
 
 
-def test_more_hits_than_one_call_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where hits do not fit, the scan goes on with the packet whose they were: none is lost or doubled."""
+def test_more_matches_than_one_call_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If matches do not fit, the scan resumes with their packet: none is lost or doubled."""
     matcher = Matcher([Rule(number, "threat", "Type", "Name", f"w{number}(?:x|y)") for number in range(1, 6)])
-    monkeypatch.setattr("sensor.native._HITS", 7)
+    monkeypatch.setattr("sensor.native._MOST_MATCHES", 7)
     payload = b"w1x w2y w3x w4y w5x"
     packets = [(payload, TCP, 1, 2), (b"none", TCP, 1, 2), (b"w3y", TCP, 1, 2)] * 20
     assert match_each(matcher, packets) == [matcher.match(*packet) for packet in packets]
 
 
 def test_no_payload(own: Matcher) -> None:
-    """Nothing is found in nothing."""
+    """An empty batch has no matches."""
     assert match_each(own, [(b"x", TCP, 1, 2)][:0]) == []

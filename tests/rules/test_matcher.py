@@ -1,4 +1,4 @@
-"""What hits, where, and which version it names."""
+"""Which rules match a payload, where, and which version they name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nServer: nginx/1.18.0\r\n\r\nbody text"
 
 
 def rule(regex: str, rule_id: int = 1, **fields: object) -> Rule:
-    """Return a rule of our own around a regex."""
+    """Return a rule with this regex."""
     return Rule(rule_id, "service", "Type", "Name", regex, **fields)  # type: ignore[arg-type]
 
 
-def hits(
+def matching(
     *rules: Rule, payload: bytes = RESPONSE, protocol: int = TCP, sport: int = 80, dport: int = 5000
 ) -> list[int]:
     """Return the ids of the rules that match."""
@@ -25,27 +25,27 @@ def hits(
 
 
 def test_group_1_is_the_span_and_the_version() -> None:
-    """Offsets are those of group 1 where it took part, and its text is the version."""
+    """If group 1 took part in the match, the offsets are its own and its text is the version."""
     [match] = Matcher([rule(r"server: nginx(?:/([\d.]+))?")]).match(RESPONSE, TCP, 80, 5000)
     assert (RESPONSE[match.start : match.end], match.version) == (b"1.18.0", "1.18.0")
 
 
-def test_without_group_1_the_whole_hit_is_the_span() -> None:
-    """A group that took no part leaves the whole hit and no version."""
+def test_without_group_1_the_whole_match_is_the_span() -> None:
+    """If group 1 took no part, the offsets are those of the whole match, and there is no version."""
     [match] = Matcher([rule(r"server: nginx(?:x([\d.]+))?")]).match(RESPONSE, TCP, 80, 5000)
     assert (RESPONSE[match.start : match.end], match.version) == (b"Server: nginx", None)
 
 
 def test_fixed_version_wins_over_group_1() -> None:
-    """A rule's own version is reported, with the offsets of group 1 all the same."""
+    """A rule's own version is reported, but still with the offsets of group 1."""
     [match] = Matcher([rule(r"nginx/([\d.]+)", version="old")]).match(RESPONSE, TCP, 80, 5000)
     assert (RESPONSE[match.start : match.end], match.version) == (b"1.18.0", "old")
 
 
 @pytest.mark.parametrize(("port", "expected"), [(0, [1]), (80, [1]), (5000, [1]), (81, [])])
 def test_port_is_either_side(port: int, expected: list[int]) -> None:
-    """A port applies to source or destination; 0 to any."""
-    assert hits(rule("nginx", port=port)) == expected
+    """A rule's port matches the source or destination port; 0 matches any."""
+    assert matching(rule("nginx", port=port)) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_port_is_either_side(port: int, expected: list[int]) -> None:
     [(None, TCP, [1]), (None, UDP, [1]), (None, ICMP, [1]), (TCP, TCP, [1]), (TCP, UDP, []), (UDP, ICMP, [])],
 )
 def test_protocol(protocol: int | None, packet: int, expected: list[int]) -> None:
-    """A protocol binds a rule to it; without one it sees any transport."""
-    assert hits(rule("nginx", protocol=protocol), protocol=packet) == expected
+    """A rule with a protocol matches only that protocol; without one it matches any transport."""
+    assert matching(rule("nginx", protocol=protocol), protocol=packet) == expected
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_protocol(protocol: int | None, packet: int, expected: list[int]) -> Non
         (r"\bb", "body", b"b"),
     ],
 )
-def test_anchors_mean_the_part(regex: str, part: str, found: bytes | None) -> None:
-    """A rule's anchors are those of the part it sees."""
+def test_anchors_apply_to_the_part(regex: str, part: str, found: bytes | None) -> None:
+    """Anchors are the start and end of the part that the rule sees."""
     matches = Matcher([rule(regex, is_http=True, part=part)]).match(RESPONSE, TCP, 80, 5000)
     assert [RESPONSE[match.start : match.end] for match in matches] == ([found] if found else [])
 
 
 def test_parts_of_http() -> None:
-    """Head, body and total rules see their slice alone, and report offsets in the payload."""
+    """Rules for head, body and total see only their part, and report offsets in the payload."""
     rules = [
         rule("^HTTP[^z]*(nginx)", 1, is_http=True, part="head"),
         rule("body", 2, is_http=True, part="head"),
@@ -97,13 +97,13 @@ def test_parts_of_http() -> None:
     ]
 
 
-def test_http_rules_see_http_alone() -> None:
-    """A payload that does not look like HTTP is no subject of an HTTP rule."""
-    assert hits(rule("nginx", is_http=True), payload=b"220 nginx is no mail server") == []
+def test_http_rules_see_only_http() -> None:
+    """An HTTP rule does not match a payload that does not look like HTTP."""
+    assert matching(rule("nginx", is_http=True), payload=b"220 nginx is no mail server") == []
 
 
 def test_url_decoded_text_reports_raw_offsets() -> None:
-    """A decode rule sees the text decoded once and twice, and says where it stands in the raw bytes."""
+    """A rule with decode sees the text decoded once and twice, and reports offsets in the raw bytes."""
     for encoded in (b"union%20select", b"union+select", b"union select", b"%75nion%2520select"):
         payload = b"GET /?id=1%20" + encoded + b" HTTP/1.1\r\n\r\n"
         [match] = Matcher([rule(r"\bunion select", is_http=True, decode="url")]).match(payload, TCP, 80, 5000)

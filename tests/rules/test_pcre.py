@@ -1,4 +1,4 @@
-"""Expressions mean what they mean to PCRE: held against Debian's libpcre3."""
+"""Expressions match as they do in PCRE: compared with Debian's libpcre3."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sensor.rules.files.load import load_rules
 from sensor.rules.regex.parser import parse
 from sensor.rules.regex.tree import Node, RegexError
 from tests.rules import expressions, pcre_oracle
-from tests.rules.pcre_oracle import GaveUpError, Pcre, PcreError
+from tests.rules.pcre_oracle import MatchLimitError, Pcre, PcreError
 from tests.rules.samples import mutated, sample
 
 pytestmark = pytest.mark.skipif(not pcre_oracle.available(), reason="libpcre3 is not installed")
@@ -32,23 +32,23 @@ Spans = tuple[tuple[int, int], tuple[int, int] | None]
 
 
 class Ours:
-    """An expression as the sensor decides it."""
+    """One expression, decided by the sensor's engine."""
 
     def __init__(self, regex: str) -> None:
         self._matcher = Matcher([Rule(1, "service", "Type", "Name", regex)])
-        self._captures = expression(regex).captures
+        self._span_finder = expression(regex).span_finder
 
     def spans(self, text: bytes) -> Spans | None:
-        """Return the spans of the hit and of group 1, None where there is none."""
+        """Return the spans of the match and of group 1, each None if there is none."""
         if not self._matcher.match(text, 6, 1, 2):
             return None
-        hit, *group = self._captures.find(text, len(text))
-        return hit, (group[0] if group and group[0] != NOWHERE else None)
+        whole, *group = self._span_finder.find(text, len(text))
+        return whole, (group[0] if group and group[0] != NOWHERE else None)
 
 
 @pytest.mark.parametrize("regex", SPELLINGS)
 def test_spelling(regex: str) -> None:
-    """Each way to write something is read as PCRE reads it."""
+    """Each spelling of a construct is read as PCRE reads it."""
     ours, pcre, rng = Ours(regex), Pcre(regex.encode()), random.Random(regex)
     texts = EVERY_BYTE + [
         bytes(rng.choices(b"aAbBcCdDzx01_ {},-]\n\r\t&$", k=rng.randint(2, 8))) for _ in range(150)
@@ -80,32 +80,32 @@ def test_spelling(regex: str) -> None:
         (r"\p{L}", "Unicode property"),
         (r"\X", "Unicode sequence"),
         (r"a\Rb", "atomic line break"),
-        ("(?=a.*b)a", "lookahead of bounded length"),
-        ("(?!.*b)a", "lookahead of bounded length"),
-        ("a(?<!a)b", "lookbehind nowhere but at the start"),
-        ("(?:a(?!b))+", "does not reach behind the repeated part"),
+        ("(?=a.*b)a", "lookahead must have a bounded length"),
+        ("(?!.*b)a", "lookahead must have a bounded length"),
+        ("a(?<!a)b", "lookbehind is allowed only at the start"),
+        ("(?:a(?!b))+", "must not look past the repeated part"),
         ("(?=(a))ab", "capturing group inside a lookaround"),
         ("(?=a)*b", "repeated lookaround"),
-        ("(a*)*b", "repeated part that may match nothing"),
-        ("(?:a?|b)*c", "rather match nothing"),
-        ("(?:a??)+c", "rather match nothing"),
-        ("a*", "cannot match nothing"),
-        ("^", "cannot match nothing"),
-        ("(?=a)", "cannot match nothing"),
-        ("a$b", "can match"),
-        (r"[^\x00-\xff]a", "can match"),
+        ("(a*)*b", "repeated part that can match the empty string"),
+        ("(?:a?|b)*c", "must not prefer the empty string"),
+        ("(?:a??)+c", "must not prefer the empty string"),
+        ("a*", "must not match the empty string"),
+        ("^", "must not match the empty string"),
+        ("(?=a)", "must not match the empty string"),
+        ("a$b", "can never match"),
+        (r"[^\x00-\xff]a", "can never match"),
         ("(?:.{1,1000}a){1000}", "Hyperscan"),
     ],
 )
-def test_what_no_linear_engine_decides_is_refused(regex: str, construct: str) -> None:
-    """The message names the construct, so that its author knows what to change."""
+def test_constructs_that_need_backtracking_are_refused(regex: str, construct: str) -> None:
+    """The message names the construct, so that the rule's author knows what to change."""
     with pytest.raises(RegexError, match=construct.replace("(", r"\(")):
         expression(regex)
 
 
 @pytest.mark.parametrize("regex", NO_SPELLINGS)
-def test_what_is_no_expression_to_pcre_is_none_here(regex: str) -> None:
-    """A faulty expression is refused, and PCRE refuses it, too."""
+def test_faulty_expressions_are_refused(regex: str) -> None:
+    """PCRE refuses them too."""
     with pytest.raises(PcreError):
         Pcre(regex.encode())
     with pytest.raises(RegexError):
@@ -113,7 +113,7 @@ def test_what_is_no_expression_to_pcre_is_none_here(regex: str) -> None:
 
 
 def test_random_expressions() -> None:
-    """Expressions of all constructs at random: the same hits, spans and groups as PCRE."""
+    """Random expressions of all constructs have the same matches, spans and groups as in PCRE."""
     rng = random.Random(20)
     compared = 0
     for _ in range(300):
@@ -129,39 +129,39 @@ def test_random_expressions() -> None:
             )
             try:
                 assert ours.spans(text[:2000]) == pcre.spans(text[:2000]), (regex, text)
-            except GaveUpError:
+            except MatchLimitError:
                 continue
             compared += 1
     assert compared > 1000
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="ly_probe's rules are not at hand")
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="ly_probe's rules are not on this machine")
 def test_ly_probes_rules() -> None:
-    """All of ly_probe's rules on over 20,000 payloads made for them: the same rules, spans and groups."""
+    """ly_probe's rules, on over 20,000 payloads made for them, give the same spans and groups as in PCRE."""
     rng = random.Random(116)
     rules = [replace(rule, protocol=None, port=0, is_http=False) for rule in load_rules(REFERENCE)]
     pcres = {rule.rule_id: Pcre(rule.regex.encode()) for rule in rules}
     trees = [parse(rule.regex.encode()) for rule in rules]
     matcher = Matcher(rules)
-    compared = gave_up = 0
+    compared = undecided = 0
     for rule, tree in zip(rules, trees, strict=True):
         for text in _payloads(tree, trees, rng):
-            hits = {match.rule.rule_id for match in matcher.match(text, 6, 1, 2)}
-            for other in {rule, *rng.sample(rules, 3), *(one for one in rules if one.rule_id in hits)}:
+            matching = {match.rule.rule_id for match in matcher.match(text, 6, 1, 2)}
+            for other in {rule, *rng.sample(rules, 3), *(one for one in rules if one.rule_id in matching)}:
                 try:
                     expected = pcres[other.rule_id].spans(text)
-                except GaveUpError:
-                    gave_up += 1
+                except MatchLimitError:
+                    undecided += 1
                     continue
-                assert (other.rule_id in hits) == (expected is not None), (other.regex, text)
+                assert (other.rule_id in matching) == (expected is not None), (other.regex, text)
                 assert expected is None or _located(other, text) == expected, (other.regex, text)
             compared += 1
     assert compared > 20_000
-    assert gave_up < compared // 100
+    assert undecided < compared // 100
 
 
 def _payloads(tree: Node, others: list[Node], rng: random.Random) -> list[bytes]:
-    """Make payloads that a rule hits, hits late, nearly hits, or shares with another rule."""
+    """Return payloads that a rule matches, matches late, nearly matches, or shares with another rule."""
     payloads = []
     for _ in range(180):
         text = mutated(sample(tree, rng), rng)
@@ -174,5 +174,5 @@ def _payloads(tree: Node, others: list[Node], rng: random.Random) -> list[bytes]
 
 
 def _located(rule: Rule, text: bytes) -> Spans:
-    hit, *group = expression(rule.regex).captures.find(text, len(text))
-    return hit, (group[0] if group and group[0] != NOWHERE else None)
+    whole, *group = expression(rule.regex).span_finder.find(text, len(text))
+    return whole, (group[0] if group and group[0] != NOWHERE else None)

@@ -1,4 +1,4 @@
-"""What rules ask the kernel for is as exact as it should be; that it hides nothing is in test_plan_law.py."""
+"""The prefixes of rules are as exact as they should be; test_plan_law.py checks that they hide nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import pytest
 from sensor.model import Rule
 from sensor.rules.engine.http_payload import LY_PROBE
 from sensor.rules.files.describe import prefix_words
-from sensor.rules.prefilter.prefix import Prefix, PrefixSet, prefixes, word_of
+from sensor.rules.prefilter.prefix import Prefix, prefixes, word_of
+from sensor.rules.prefilter.prefix_set import PrefixSet
 
 ANY = "anything"
 HTTP = ["GET\\x20/ of 8 bytes or more", "HTTP/1 of 8 bytes or more", "POST\\x20/ of 8 bytes or more"]
 
 
 def asked(regex: str, **fields: object) -> list[str]:
-    """The prefixes of one rule in words."""
+    """Return the prefixes of one rule as text."""
     rule = Rule(1, "service", "t", "n", regex, **fields)  # type: ignore[arg-type]
     return sorted(map(prefix_words, PrefixSet(prefixes(rule, LY_PROBE))))
 
@@ -41,8 +42,8 @@ def asked(regex: str, **fields: object) -> list[str]:
         (r"(?m)^a", [ANY]),
     ],
 )
-def test_what_a_regex_asks_for(regex: str, expected: list[str]) -> None:
-    """Its first bytes where it has to begin at the start, and the least length."""
+def test_prefixes_of_a_regex(regex: str, expected: list[str]) -> None:
+    """The first bytes of an anchored regex, and the least length."""
     assert asked(regex) == sorted(expected)
 
 
@@ -61,13 +62,13 @@ def test_what_a_regex_asks_for(regex: str, expected: list[str]) -> None:
         ),
     ],
 )
-def test_what_an_http_rule_asks_for(regex: str, fields: dict[str, str], expected: list[str]) -> None:
-    """The beginnings of HTTP, and its own where its part begins with the payload."""
+def test_prefixes_of_an_http_rule(regex: str, fields: dict[str, str], expected: list[str]) -> None:
+    """The beginnings of HTTP, joined with the rule's own if its part starts with the payload."""
     assert asked(regex, is_http=True, **fields) == sorted(expected)
 
 
-def test_a_set_drops_what_others_make_needless() -> None:
-    """A longer beginning, and a longer payload."""
+def test_a_set_drops_covered_prefixes() -> None:
+    """A prefix with more bytes or a greater length is covered."""
     wide, other = Prefix(0x41, 0xFF, 2), Prefix(0x42, 0xFF, 1)
     found = PrefixSet([Prefix(0x4241, 0xFFFF, 2), wide, Prefix(0x41, 0xFF, 4), other])
     assert found == PrefixSet([wide, other])
@@ -78,6 +79,6 @@ def test_a_set_drops_what_others_make_needless() -> None:
     ("payload", "fits"),
     [(b"AB", True), (b"A", False), (b"BB", False), (b"A\0\0\0\0\0\0\0rest", True), (b"", False)],
 )
-def test_what_a_set_fits(payload: bytes, fits: bool) -> None:
-    """Bytes and length."""
+def test_payloads_that_a_set_fits(payload: bytes, fits: bool) -> None:
+    """The bytes and the length must fit."""
     assert PrefixSet([Prefix(0x41, 0xFF, 2)]).fits(word_of(payload), len(payload)) == fits

@@ -1,4 +1,4 @@
-"""Rules are shown to hit before they are used; what the engine misses is found all the same."""
+"""Rules are proven on witness texts before use; rules that the engine misses are still found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sensor.rules.engine.http_payload import RFC9110, head_end
 from sensor.rules.engine.matcher import Matcher, Payloads
 from sensor.rules.engine.proof import missed
 from sensor.rules.engine.scan import SLICE
-from sensor.rules.engine.witness import LONGEST, MOST, OFFSETS, placed, texts
+from sensor.rules.engine.witness import LONGEST, MOST, OFFSETS, witness_payloads, witness_texts
 from sensor.rules.files.load import load_rules
 from sensor.rules.ready import make_ready
 from sensor.rules.regex.render import Renderer
@@ -28,7 +28,7 @@ from tests.rules.test_scan import STALLING, check_cost
 TCP = 6
 BLANK = b"\r\n\r\n"
 COOKIE = r"(?:['\"=]\s{0,2}\+\s{0,2}|(?:encodeuricomponent|btoa)\()document\.cookie"
-"""Vectorscan 5.4.12 misses its second branch behind 13 bytes and more."""
+"""Vectorscan 5.4.12 misses its second branch after 13 or more bytes."""
 
 KINDS: dict[str, tuple[dict[str, object], bytes]] = {
     "plain": ({}, b"%s"),
@@ -37,22 +37,22 @@ KINDS: dict[str, tuple[dict[str, object], bytes]] = {
     "body": ({"is_http": True, "part": "body"}, b"POST / HTTP/1.1" + BLANK + b"%s"),
     "decoded": ({"is_http": True, "part": "body", "decode": "url"}, b"POST / HTTP/1.1" + BLANK + b"%s"),
 }
-"""Where rules look: the fields of such a rule, and a payload around what it looks for."""
+"""By the part that a rule looks at: its fields, and a payload around the text it looks for."""
 
 
 def rule(regex: str, rule_id: int = 1, **fields: object) -> Rule:
-    """Return a rule around a regex."""
+    """Return a rule with this regex."""
     return Rule(rule_id, "threat", "Type", "Name", regex, **fields)  # type: ignore[arg-type]
 
 
 def found(matcher: Matcher, payload: bytes) -> list[int]:
-    """Return the ids of the rules that hit."""
+    """Return the ids of the rules that match."""
     return [match.rule.rule_id for match in matcher.match(payload, TCP, 80, 5000)]
 
 
 @pytest.fixture
-def lying(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make Hyperscan's databases without the expressions that hold "42"."""
+def incomplete_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave expressions that contain "42" out of Hyperscan's databases."""
     compiled = scan._compile
 
     def _compile(mode: int, trees: list[tuple[int, Node]]) -> hyperscan.Database | None:
@@ -64,33 +64,33 @@ def lying(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_hit_is_found_behind_any_number_of_bytes(kind: str) -> None:
-    """An expression that a release of Vectorscan misses behind 13 bytes is found wherever it stands."""
+def test_a_match_is_found_after_any_number_of_bytes(kind: str) -> None:
+    """An expression that a release of Vectorscan misses after 13 bytes is found at every offset."""
     fields, around = KINDS[kind]
-    hit = b"btoa%28document%2Ecookie))" if kind == "decoded" else b"btoa(document.cookie))"
+    text = b"btoa%28document%2Ecookie))" if kind == "decoded" else b"btoa(document.cookie))"
     matcher = Matcher([rule(COOKIE, **fields)])
-    assert [n for n in range(201) if not found(matcher, around % (b"x" * n + hit))] == []
+    assert [n for n in range(201) if not found(matcher, around % (b"x" * n + text))] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("filler", [0, 1, 64, SLICE, 30 * SLICE])
-@pytest.mark.usefixtures("lying")
-def test_what_the_engine_misses_is_found(kind: str, filler: int) -> None:
-    """A rule that the databases miss hits all the same, wherever rules look; others are not disturbed."""
+@pytest.mark.usefixtures("incomplete_engine")
+def test_rules_that_the_engine_misses_are_found(kind: str, filler: int) -> None:
+    """A rule that the databases miss still matches, in every part; other rules are not affected."""
     fields, around = KINDS[kind]
-    hit = b"needle%2042 honest" if kind == "decoded" else b"needle 42 honest"
+    text = b"needle%2042 honest" if kind == "decoded" else b"needle 42 honest"
     matcher = Matcher([rule("needle (42)", 1, **fields), rule("honest", 2, **fields)])
-    payload = around % (b"." * filler + hit)
+    payload = around % (b"." * filler + text)
     assert found(matcher, payload) == [1, 2]
     assert found(matcher, payload.replace(b"42", b"43")) == [2]
     assert [one.rule_id for one in matcher.missed] == [1]
 
 
-@pytest.mark.usefixtures("lying")
+@pytest.mark.usefixtures("incomplete_engine")
 def test_a_missed_rule_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log has one line about it at each start, whether rules were compiled or kept."""
+    """The log names it once at each start, whether rules were compiled or read from the cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     one = {"type": "t", "name": "n", "regex": "needle 42"}
     rules = {"4711": one, "4712": {**one, "regex": "honest"}}
@@ -98,12 +98,12 @@ def test_a_missed_rule_is_named(
     for _ in range(2):
         with caplog.at_level(logging.WARNING):
             make_ready(tmp_path, RFC9110, lenient=False)
-        assert caplog.messages == ["rule 4711 is decided by RE2, Hyperscan misses it"]
+        assert caplog.messages == ["Hyperscan misses rule 4711; RE2 decides it instead"]
         caplog.clear()
 
 
 @pytest.mark.parametrize(
-    ("tells", "expected"),
+    ("find", "expected"),
     [
         (lambda _: True, []),
         (lambda _: False, [0]),
@@ -113,28 +113,28 @@ def test_a_missed_rule_is_named(
         (lambda text: len(text) % 16 != 5, [0]),
     ],
 )
-def test_a_lie_is_noticed(tells: object, expected: list[int]) -> None:
-    """An engine is caught that misses a rule at all, at some offsets, in one case, or in long texts."""
-    assert missed([expression(COOKIE)], {0: [lambda _: True, tells]}) == expected  # type: ignore[list-item]
+def test_a_miss_is_noticed(find: object, expected: list[int]) -> None:
+    """The engine may miss a rule always, at some offsets, in one letter case or in long texts."""
+    assert missed([expression(COOKIE)], {0: [lambda _: True, find]}) == expected  # type: ignore[list-item]
 
 
-def test_a_rule_that_nothing_shows_to_hit_is_not_trusted() -> None:
-    """Where none of the texts that are tried hits, nothing was shown."""
+def test_a_rule_without_a_witness_text_is_not_trusted() -> None:
+    """If the rule matches none of the texts that are tried, nothing is proven."""
     unproven = expression("|".join([rf"x{number}\b_" for number in range(100)]) + "|zz")
-    assert not list(placed(unproven.tree, unproven.captures))
+    assert not list(witness_payloads(unproven.tree, unproven.span_finder))
     assert missed([unproven], {0: [lambda _: True]}) == [0]
 
 
-@pytest.mark.usefixtures("lying")
+@pytest.mark.usefixtures("incomplete_engine")
 def test_a_spent_budget_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What RE2 could not be asked any more is counted."""
+    """Rules that RE2 could not search for are counted as a cut."""
     matcher = Matcher([rule("needle 42", 1), rule("other 42", 2)])
     monkeypatch.setattr(scan, "BUDGET_NS", -1)
     assert (found(matcher, b"other 42"), matcher.cut) == ([], 1)
 
 
 def test_no_payload_stalls_rules_that_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Expressions made to stall, all of them left to RE2, cost a bounded time as well."""
+    """Expressions made to stall engines take bounded time in RE2 as well."""
     monkeypatch.setattr(scan, "_compile", lambda _mode, _trees: None)
     matcher = Matcher([rule(regex, number) for number, regex in enumerate(STALLING, start=1)])
     assert len(matcher.missed) == len(STALLING)
@@ -151,16 +151,16 @@ def test_no_payload_stalls_rules_that_are_missed(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_texts_cover_an_expression(regex: str, among: set[bytes]) -> None:
-    """Every branch, either case, repeats at their least and more."""
-    assert among <= set(texts(expression(regex).tree)) | {
-        text.lower() for text in texts(expression(regex).tree)
+    """Texts cover every branch, both cases, and repeats at their least and above."""
+    assert among <= set(witness_texts(expression(regex).tree)) | {
+        text.lower() for text in witness_texts(expression(regex).tree)
     }
 
 
 def test_offsets_cover_a_vector() -> None:
-    """An expression that may hit anywhere does so behind 0 to 64 bytes, and in a later slice."""
+    """An expression that can match anywhere is tried after 0 to 64 bytes, and in a later slice."""
     one = expression("needle")
-    offsets = {text.lower().find(b"needle") for text in placed(one.tree, one.captures)}
+    offsets = {text.lower().find(b"needle") for text in witness_payloads(one.tree, one.span_finder)}
     assert offsets >= set(range(OFFSETS))
     assert any(offset < SLICE < offset + 6 for offset in offsets)
     assert max(offsets) >= SLICE
@@ -173,12 +173,12 @@ def own() -> Matcher:
 
 
 def test_no_own_rule_is_missed(own: Matcher) -> None:
-    """The engine that is installed finds every rule of ours."""
+    """The installed engine finds each of the project's own rules."""
     assert own.missed == ()
 
 
-def test_own_rules_are_found_wherever_they_hit(own: Matcher) -> None:
-    """Texts that a rule hits are matches of it, in the part of a packet that it looks at."""
+def test_own_rules_are_found_in_all_their_witness_texts(own: Matcher) -> None:
+    """Each witness text of a rule gives a match, in the part of a packet that the rule looks at."""
     for one in own.rules:
         for payload in _payloads(one):
             ports = np.array([one.port], np.uint16)
@@ -191,15 +191,15 @@ def test_own_rules_are_found_wherever_they_hit(own: Matcher) -> None:
 
 
 def test_texts_are_few_and_short() -> None:
-    """What is tried of one rule is bounded, whatever the rule."""
-    found = texts(expression("((a|b)+(c|d)*[^e]{0,9}){3,}").tree)
+    """The number and length of the texts tried per rule are bounded."""
+    found = witness_texts(expression("((a|b)+(c|d)*[^e]{0,9}){3,}").tree)
     assert len(found) <= MOST
     assert max(map(len, found)) <= LONGEST
 
 
 def _payloads(one: Rule) -> Iterator[bytes]:
-    """Yield payloads with a hit in the part that the rule looks at."""
-    for text in placed(expression(one.regex).tree, expression(one.regex).captures):
+    """Yield payloads with a witness text in the part that the rule looks at."""
+    for text in witness_payloads(expression(one.regex).tree, expression(one.regex).span_finder):
         match one.part:
             case "head" if head_end(text + BLANK) == len(text):
                 yield text + BLANK

@@ -1,4 +1,4 @@
-"""Compiled rules are found again as long as nothing has changed, and only where nobody else can write."""
+"""Compiled rules are reused while nothing has changed, and only if no other user can write them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def write(directory: Path, rules: object = RULES) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the directory of compiled rules, which is not there yet."""
+    """Return the cache directory for compiled rules, which does not exist yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sensor"
 
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Return the directories from which rules were really loaded, one after the other."""
+    """Return the list of directories from which rules are loaded instead of read from the cache."""
     found: list[Path] = []
     load_rules = ready.load_rules
 
@@ -55,14 +55,12 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def make(directory: Path, http: HttpReading = RFC9110, *, lenient: bool = False) -> Ready:
-    """Make the rules ready."""
+    """Make the rules of a directory ready."""
     return make_ready(directory, http, lenient=lenient)
 
 
-def test_what_is_found_again_works_like_what_was_compiled(
-    tmp_path: Path, cache: Path, loads: list[Path]
-) -> None:
-    """The same rules, matches and plan, in short, long and encoded payloads."""
+def test_cached_rules_work_like_compiled_rules(tmp_path: Path, cache: Path, loads: list[Path]) -> None:
+    """They give the same rules, plan, and matches in short, long and encoded payloads."""
     write(tmp_path / "rules")
     first, second = make(tmp_path / "rules"), make(tmp_path / "rules")
     assert len(loads) == 1
@@ -76,8 +74,8 @@ def test_what_is_found_again_works_like_what_was_compiled(
     assert [len(first.matcher.match(payload, 17, 1, 2)) for payload in PAYLOADS] == [1, 1, 1, 1, 0]
 
 
-def test_what_has_changed_is_compiled_anew(tmp_path: Path, cache: Path, loads: list[Path]) -> None:
-    """A rule, the reading of HTTP, or how faults are taken."""
+def test_changed_rules_are_compiled_again(tmp_path: Path, cache: Path, loads: list[Path]) -> None:
+    """A change of a rule, of the definition of HTTP, or of ``lenient`` makes the cache unusable."""
     assert not cache.exists()
     write(tmp_path / "rules")
     make(tmp_path / "rules")
@@ -91,7 +89,7 @@ def test_what_has_changed_is_compiled_anew(tmp_path: Path, cache: Path, loads: l
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "of another kind"])
 def test_a_damaged_file_is_not_used(tmp_path: Path, cache: Path, loads: list[Path], damage: str) -> None:
-    """It is as if it were not there, and the next one is whole again."""
+    """A damaged file counts as missing, and is replaced by an intact one."""
     write(tmp_path / "rules")
     make(tmp_path / "rules")
     [kept] = cache.iterdir()
@@ -104,10 +102,10 @@ def test_a_damaged_file_is_not_used(tmp_path: Path, cache: Path, loads: list[Pat
 
 
 @pytest.mark.parametrize("what", ["directory", "file"])
-def test_what_others_can_write_is_not_trusted(
+def test_a_cache_that_others_can_write_is_not_trusted(
     tmp_path: Path, cache: Path, loads: list[Path], what: str
 ) -> None:
-    """Whoever could put a file there could run anything as us."""
+    """An attacker who can write there could run any code as this user."""
     write(tmp_path / "rules")
     make(tmp_path / "rules")
     [kept] = cache.iterdir()
@@ -117,8 +115,8 @@ def test_what_others_can_write_is_not_trusted(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_belongs_to_somebody_else_is_not_trusted(tmp_path: Path, cache: Path, loads: list[Path]) -> None:
-    """However it is protected."""
+def test_a_cache_of_another_user_is_not_trusted(tmp_path: Path, cache: Path, loads: list[Path]) -> None:
+    """A cache directory owned by another user is ignored, whatever its mode."""
     write(tmp_path / "rules")
     make(tmp_path / "rules")
     os.chown(cache, 65534, 65534)
@@ -126,10 +124,10 @@ def test_what_belongs_to_somebody_else_is_not_trusted(tmp_path: Path, cache: Pat
     assert len(loads) == 2
 
 
-def test_a_place_that_cannot_be_written_is_no_fault(
+def test_a_cache_that_cannot_be_written_is_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loads: list[Path]
 ) -> None:
-    """Rules are then compiled at every start."""
+    """Without a cache, rules are compiled at every start."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     write(tmp_path / "rules")
@@ -139,7 +137,7 @@ def test_a_place_that_cannot_be_written_is_no_fault(
 
 
 def test_few_are_kept(tmp_path: Path, cache: Path) -> None:
-    """The latest ones: the directory does not grow with every change of a rule."""
+    """Only the latest rule sets are kept: the cache does not grow with each change of a rule."""
     for number in range(ready.KEPT + 3):
         write(tmp_path / "rules", {"1": RULES["1"] | {"regex": f"needle{number}"}})
         make(tmp_path / "rules")
@@ -147,7 +145,7 @@ def test_few_are_kept(tmp_path: Path, cache: Path) -> None:
 
 
 def test_faulty_rules_are_refused_every_time(tmp_path: Path, cache: Path) -> None:
-    """Nothing of them is kept."""
+    """Nothing of a faulty rule set is cached."""
     write(tmp_path / "rules", {"1": {"type": "T", "name": "N", "regex": "("}})
     for _ in range(2):
         with pytest.raises(RulesError, match="regex"):

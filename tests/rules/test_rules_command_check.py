@@ -1,4 +1,4 @@
-"""`sensor rules check`: every fault of every file, in words that say what to do."""
+"""`sensor rules check`: all faults of all files, in messages that say what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import sensor
 
-from sensor.config.settings import OWN_RULES
+from sensor.config.settings import BUNDLED_RULES
 
 FAULTY = Path(__file__).parents[1] / "corpus" / "faulty"
 """Directories of rule files, each with what `check` prints in ``expected.txt``."""
@@ -16,8 +16,8 @@ CASES = sorted(path.name for path in FAULTY.iterdir())
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_fault_in_its_exact_words(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """File, line, rule, field, and what was expected; all of them in one run, and exit code 2."""
+def test_the_exact_messages_of_all_faults(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run prints each fault with file, line, rule, field and what is wrong, and exits with 2."""
     monkeypatch.chdir(FAULTY / case)
     done = sensor("rules", "check", ".")
     assert done.out == Path("expected.txt").read_text()
@@ -26,7 +26,7 @@ def test_every_fault_in_its_exact_words(case: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("case", CASES)
 def test_json_says_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parts of each fault, put together, are its line."""
+    """The parts of each fault in JSON, joined, are its line of text."""
     monkeypatch.chdir(FAULTY / case)
     done = sensor("rules", "check", ".", "--json")
     [found] = done.objects
@@ -40,21 +40,21 @@ def test_json_says_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_our_own_rules_are_fine() -> None:
-    """Without DIR it is the setting's directory that is checked."""
-    files = [json.loads(path.read_text()) for path in OWN_RULES.glob("*.json")]
+    """Without DIR, the directory of the setting is checked."""
+    files = [json.loads(path.read_text()) for path in BUNDLED_RULES.glob("*.json")]
     rules = sum(len(body["rules"]) for file in files for body in file.values())
     done = sensor("rules", "check")
     assert (done.code, done.out) == (0, f"{rules} rules are fine\n")
 
 
 def test_the_directory_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As everywhere else, SENSOR_RULES names it."""
+    """SENSOR_RULES names the directory, as for all other commands."""
     monkeypatch.setenv("SENSOR_RULES", str(FAULTY / "port-too-high"))
     assert sensor("rules", "check").code == 2
 
 
-def test_lenient_lists_what_it_skips() -> None:
-    """The same faults and exit code 0, as long as one file can be used."""
+def test_lenient_lists_skipped_rules() -> None:
+    """With --lenient, the same faults are printed and the exit code is 0, if one file is usable."""
     strict = sensor("rules", "check", FAULTY / "many-at-once").out.splitlines()
     done = sensor("rules", "check", "--lenient", FAULTY / "many-at-once")
     assert done.code == 0
@@ -63,21 +63,21 @@ def test_lenient_lists_what_it_skips() -> None:
     assert sensor("rules", "check", "--lenient", FAULTY / "json-torn").code == 2
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    """Is a fault too."""
+def test_a_missing_directory(tmp_path: Path) -> None:
+    """A missing directory is a fault like one without rule files."""
     done = sensor("rules", "check", tmp_path / "nosuch")
     assert done.code == 2
-    assert done.out.startswith(f"{tmp_path / 'nosuch'}: expected one of service.json")
+    assert done.out.startswith(f"{tmp_path / 'nosuch'}: no rule file in this directory; expected one of ")
 
 
-def test_deleted_rules_are_not_looked_into(tmp_path: Path) -> None:
-    """A rule that is switched off may say what it likes, as long as its fields are right."""
+def test_deleted_rules_are_checked_field_by_field_only(tmp_path: Path) -> None:
+    """The regex of a deleted rule is not checked, nor whether its fields make sense together."""
     rule = {"type": "t", "name": "n", "regex": r"(a)\1", "protocol": "udp", "is_http": 1, "deleted": 1}
     (tmp_path / "os.json").write_text(json.dumps({"os": {"rules": {"1": rule}}}))
     assert sensor("rules", "check", tmp_path).out == "0 rules are fine\n"
 
 
 def test_lenient_may_be_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a sensor with these settings would start with is no reason for exit code 2."""
+    """Rules with which a sensor with these settings would start do not lead to exit code 2."""
     monkeypatch.setenv("SENSOR_LENIENT", "true")
     assert sensor("rules", "check", FAULTY / "many-at-once").code == 0

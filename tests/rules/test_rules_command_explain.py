@@ -1,4 +1,4 @@
-"""`sensor rules explain`: what became of every packet of a capture file, and why."""
+"""`sensor rules explain`: which rules match each packet of a capture file, and why others do not."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ATTACK = b"GET /?id=1%20union%20select HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @pytest.fixture
 def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A few rules, which are the setting."""
+    """Write a few rules, and make them the setting."""
     monkeypatch.setenv("SENSOR_RULES", str(write_rules(tmp_path)))
     return tmp_path
 
 
 def web(directory: Path, *payloads: bytes) -> Path:
-    """Write a connection to port 80 in which the client sends these; packets 1 to 3 are the handshake."""
+    """Write a connection to port 80: a handshake of 3 packets, then the payloads from the client."""
     talk = TcpConversation(Random(1), 1_700_000_000_000_000, CLIENT, SERVER, 80)
     for payload in payloads:
         talk.send(CLIENT, payload)
@@ -39,7 +39,7 @@ def web(directory: Path, *payloads: bytes) -> Path:
 
 
 def test_a_packet_is_a_few_lines(rules: Path) -> None:
-    """Its addresses, each hit and where, and how many rules did not hit or were not tried, by why."""
+    """They show its addresses, each match and its span, and the number of other rules by outcome."""
     path = web(rules, ATTACK)
     lines = sensor("rules", "explain", path).out.splitlines()
     assert lines[2].endswith(" > 10.0.0.2:80  no rule is tried: no payload")
@@ -53,7 +53,7 @@ def test_a_packet_is_a_few_lines(rules: Path) -> None:
 
 
 def test_one_packet_rule_by_rule(rules: Path) -> None:
-    """Every rule, in order, with what became of it."""
+    """All rules are listed in order, each with its outcome."""
     path = web(rules, ATTACK)
     done = sensor("rules", "explain", path, "--packet", 4)
     assert done.out.splitlines()[1:] == [
@@ -72,14 +72,14 @@ def test_one_packet_rule_by_rule(rules: Path) -> None:
 
 
 def objects(path: Path, *options: object) -> list[dict[str, Any]]:
-    """Explain a file, an object a packet."""
+    """Explain a file; return one object per packet."""
     done = sensor("rules", "explain", path, "--json", *options)
     assert done.code == 0
     return done.objects
 
 
 def test_hits_are_those_of_read(rules: Path) -> None:
-    """The same matches at the same bytes, whatever the profile, over a few seconds of traffic."""
+    """`explain` and `read` give the same matches and spans with each profile."""
     path = rules / "mix.pcap"
     write_capture(path, mix.demo(seed=1).frames)
     for profile in ("default", "ly_probe", "thorough"):
@@ -98,7 +98,7 @@ def test_hits_are_those_of_read(rules: Path) -> None:
 
 
 def test_every_frame_has_its_story(rules: Path) -> None:
-    """Numbered as in the file; where rules were tried, each of them is accounted for."""
+    """Frames are numbered as in the file; if rules were tried, each rule has an outcome."""
     path = rules / "mix.pcap"
     sent = mix.demo(seed=1).frames
     write_capture(path, sent)
@@ -111,7 +111,7 @@ def test_every_frame_has_its_story(rules: Path) -> None:
 
 
 def test_packets_deep_in_a_flow(rules: Path) -> None:
-    """What is behind the profile's limit is not tried, but for HTTP; `thorough` has none."""
+    """Packets after the profile's limit are not tried unless they are HTTP; `thorough` has no limit."""
     path = web(rules, *[b"SSH-2.0-x"] * 33, ATTACK)
     untried = [packet["untried"] for packet in objects(path)][3:]
     assert untried == [None] * 32 + ["after the first 32 packets of its flow, and not HTTP", None]
@@ -122,7 +122,7 @@ def test_packets_deep_in_a_flow(rules: Path) -> None:
 
 
 def test_flows_end_by_time_as_for_read(rules: Path) -> None:
-    """Half a minute without a packet ends a flow, but not with ly_probe's profile in a file."""
+    """Half a minute without a packet ends a flow, except in a file with ly_probe's profile."""
     path = web(rules, *[b"SSH-2.0-x"] * 40)
     with path.open("rb") as file:
         data = [data for _, data in dpkt.pcap.Reader(file)]
@@ -132,7 +132,7 @@ def test_flows_end_by_time_as_for_read(rules: Path) -> None:
 
 
 def test_hits_that_the_profile_does_not_count(rules: Path) -> None:
-    """With ly_probe's, a class names a flow once; the second hit is shown all the same."""
+    """With ly_probe's profile, a class counts once per flow, but the second match is still shown."""
     path = web(rules, b"SSH-2.0-x", b"SSH-1.5-x")
     hits = [hit for packet in objects(path, "--profile", "ly_probe") for hit in packet["hits"]]
     assert [(hit["version"], hit["counted"]) for hit in hits] == [("2.0", True), ("1.5", False)]
@@ -163,7 +163,7 @@ def test_payloads_too_long_for_the_profile(rules: Path) -> None:
 
 
 def test_frames_that_cannot_be_read(rules: Path) -> None:
-    """Cut short or unknown: it says so."""
+    """An undecodable frame is explained as such."""
     path = web(rules, ATTACK)
     content = bytearray(path.read_bytes())
     content[24 + 16 + 12 : 24 + 16 + 14] = b"\x12\x34"  # the first frame's EtherType
@@ -172,7 +172,7 @@ def test_frames_that_cannot_be_read(rules: Path) -> None:
 
 
 def test_the_blind_injection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a real attack: our rules hit the request that asks the database to sleep, and say where."""
+    """In a real attack, our rules match the request that makes the database sleep."""
     if not SQL_INJECT.exists():
         pytest.skip(f"{SQL_INJECT} is not here")
     monkeypatch.delenv("SENSOR_RULES", raising=False)
@@ -186,7 +186,7 @@ def test_the_blind_injection(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_that_is_none(rules: Path) -> None:
-    """As for `read`: one line, exit code 7."""
+    """As for `read`, the error is one line and the exit code is 7."""
     done = sensor("rules", "explain", rules / "threat.json")
     assert (done.code, done.out) == (7, "")
     assert done.err.startswith(f"sensor: {rules / 'threat.json'}: ")

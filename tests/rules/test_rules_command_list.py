@@ -1,4 +1,4 @@
-"""`sensor rules list` and `show`: which rules there are, and what each says."""
+"""`sensor rules list` and `show`: the rules in use, and the fields of each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from commands import RULES, sensor, write_rules
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """A directory with a few rules."""
+    """Return a directory with a few rules."""
     return write_rules(tmp_path)
 
 
-def test_list_names_every_rule_that_is_in_use(rules: Path) -> None:
-    """One line each, in class and file order, deleted ones left out, with what it looks at."""
+def test_list_names_every_rule_in_use(rules: Path) -> None:
+    """One line per rule, in class and file order, with what it looks at; deleted rules are left out."""
     done = sensor("rules", "list", "--rules", rules)
     assert done.code == 0
     assert done.out == (
@@ -29,14 +29,14 @@ def test_list_names_every_rule_that_is_in_use(rules: Path) -> None:
 
 
 def test_list_of_one_class(rules: Path) -> None:
-    """The others are left out; a class without rules is an empty list."""
+    """Other classes are left out; a class without rules gives an empty list."""
     done = sensor("rules", "list", "--rules", rules, "--class", "service", "--json")
     assert [rule["rule"] for rule in done.objects] == [10001, 10002]
     assert sensor("rules", "list", "--rules", rules, "--class", "device").out == ""
 
 
-def test_json_says_all_that_the_file_says(rules: Path) -> None:
-    """By the names of the file's fields; what a rule does not say is null."""
+def test_json_holds_all_fields_of_the_file(rules: Path) -> None:
+    """Fields have the names of the rule file; fields that are not set are null."""
     for found in sensor("rules", "list", "--rules", rules, "--json").objects:
         said = {name: value for name, value in found.items() if value is not None}
         number, rule_class = said.pop("rule"), said.pop("class")
@@ -46,8 +46,8 @@ def test_json_says_all_that_the_file_says(rules: Path) -> None:
         assert [found] == sensor("rules", "show", number, "--rules", rules, "--json").objects
 
 
-def test_show_is_a_field_a_line(rules: Path) -> None:
-    """Those that the rule does not set are left out."""
+def test_show_prints_one_field_per_line(rules: Path) -> None:
+    """Fields that are not set are left out."""
     done = sensor("rules", "show", "41001", "--rules", rules)
     assert done.out.splitlines() == [
         "rule     41001",
@@ -64,14 +64,14 @@ def test_show_is_a_field_a_line(rules: Path) -> None:
 
 @pytest.mark.parametrize("rule_id", ["7", "41002"])
 def test_a_rule_that_is_not_in_use(rules: Path, rule_id: str) -> None:
-    """Unknown or deleted: one line, exit code 2."""
+    """An unknown or deleted rule gives one line of error and exit code 2."""
     done = sensor("rules", "show", rule_id, "--rules", rules)
     assert (done.code, done.out) == (2, "")
     assert done.err == f"sensor: there is no rule {rule_id}; sensor rules list shows all rules\n"
 
 
 def test_a_faulty_set_lists_nothing() -> None:
-    """All faults instead, as `check` has them, and exit code 2."""
+    """The faults are printed instead, as by `check`, and the exit code is 2."""
     faulty = Path(__file__).parents[1] / "corpus" / "faulty" / "port-too-high"
     done = sensor("rules", "list", "--rules", faulty)
     assert (done.code, done.out) == (2, "")

@@ -1,4 +1,4 @@
-"""Why a rule is or is not looked for, held against what the matcher does."""
+"""Explanations why a rule does not match, compared with what the matcher does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from sensor.model import Rule
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.profile import PROFILES, Profile
-from sensor.rules.obstacles import Subject, obstacle
+from sensor.rules.obstacles import Specimen, obstacle
 
 TCP, UDP, ICMP = 6, 17, 1
 PAYLOADS = (
@@ -24,7 +24,7 @@ PAYLOADS = (
 
 
 def rules() -> list[Rule]:
-    """Every combination of conditions, with a regex that hits whatever it is shown."""
+    """Return a rule per combination of conditions, with a regex that matches any text."""
     conditions = product((None, TCP, UDP), (0, 80), (False, True), ("head", "body", "total"), (None, "url"))
     return [
         Rule(rule_id, "threat", "Type", "Name", r"[\x00-\xff]", protocol, port, is_http, part, decode)
@@ -33,14 +33,14 @@ def rules() -> list[Rule]:
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_no_obstacle_is_named_but_those_of_the_matcher(profile: Profile) -> None:
-    """A rule that hits everything hits exactly where no obstacle is named."""
+def test_obstacles_agree_with_the_matcher(profile: Profile) -> None:
+    """A rule that matches any text matches exactly the packets for which it has no obstacle."""
     everything = rules()
     matcher = Matcher(everything, profile.http)
     for payload, protocol, (sport, dport) in product(
         PAYLOADS, (TCP, UDP, ICMP), ((80, 5000), (5000, 80), (5000, 6000), (0, 0))
     ):
-        subject = Subject(payload, protocol, sport, dport)
-        hit = {match.rule.rule_id for match in matcher.match(*subject)}
+        subject = Specimen(payload, protocol, sport, dport)
+        matching = {match.rule.rule_id for match in matcher.match(*subject)}
         named = {rule.rule_id: obstacle(rule, subject, profile) for rule in everything}
-        assert hit == {rule_id for rule_id, failed in named.items() if failed is None}
+        assert matching == {rule_id for rule_id, failed in named.items() if failed is None}

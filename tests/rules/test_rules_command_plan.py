@@ -1,4 +1,4 @@
-"""`sensor rules plan`: what the kernel lets through, and which rules ask for it."""
+"""`sensor rules plan`: what the kernel passes on, and which rules need it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from commands import sensor, write_rules
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """A directory with a few rules."""
+    """Return a directory with a few rules."""
     return write_rules(tmp_path)
 
 
 def test_rules_for_which_everything_passes_come_first(rules: Path) -> None:
-    """Each by name with its protocol and port; then what passes by its beginning."""
+    """They are listed with protocol and port; after them, the prefixes that pass."""
     done = sensor("rules", "plan", "--rules", rules, "--profile", "ly_probe")
     assert done.code == 0
     http = "midware 41001 nginx, threat 51001 SQL injection, threat 51002 SQL in a form, threat 51003 Plain"
@@ -42,7 +42,7 @@ def test_rules_for_which_everything_passes_come_first(rules: Path) -> None:
 
 
 def test_json_gives_the_bytes_and_all_rules(rules: Path) -> None:
-    """One object for each beginning; value and mask as they lie in the payload."""
+    """There is one object per prefix, with value and mask in the byte order of the payload."""
     found = sensor("rules", "plan", "--rules", rules, "--json").objects
     assert [one for one in found if one["rules"] == [10001]][:1] == [
         {
@@ -59,8 +59,8 @@ def test_json_gives_the_bytes_and_all_rules(rules: Path) -> None:
     assert [(one["protocol"], one["port"]) for one in found if one["anything"]] == [("udp", 53)]
 
 
-def test_a_protocol_that_no_rule_speaks_of(tmp_path: Path) -> None:
-    """It is said that nothing of it passes."""
+def test_a_protocol_that_no_rule_needs(tmp_path: Path) -> None:
+    """The output says that nothing of it passes."""
     rule = {"type": "T", "name": "N", "protocol": "tcp", "regex": "^ab"}
     (tmp_path / "service.json").write_text(json.dumps({"service": {"rules": {"1": rule}}}))
     done = sensor("rules", "plan", "--rules", tmp_path)

@@ -1,4 +1,4 @@
-"""`sensor rules schema` and `sensor rules check` say the same of every file that is a matter of fields."""
+"""`sensor rules schema` and `sensor rules check` agree on everything that depends on fields alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import pytest
 from commands import sensor
 from jsonschema import Draft202012Validator
 
-from sensor.config.settings import OWN_RULES
+from sensor.config.settings import BUNDLED_RULES
 from sensor.rules.files.fields import FIELDS, REQUIRED
-from sensor.rules.files.load import FaultyRulesError, load_rules
+from sensor.rules.files.load import load_rules
+from sensor.rules.files.rule_fault import FaultyRulesError
 
 FAULTY = Path(__file__).parents[1] / "corpus" / "faulty"
 SEEN_BY_CHECK_ALONE = ("id-twice", "field-twice", "regex-", "no-rule-file")
 PYTHON_ALONE_ACCEPTS = ("protocol-with-a-newline",)
-"""In ECMA-262, which JSON Schema follows, ``$`` is not before a final newline."""
+"""In ECMA-262, which JSON Schema follows, ``$`` does not match before a final newline."""
 RULE = {"type": "Web attack", "name": "A rule", "regex": "attack"}
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, 2, -1, 1.0, 0.5, 80, 65535, 65536, 2**31, 1e300, [], {}, [1]),
@@ -45,14 +46,14 @@ VALUES: tuple[Any, ...] = (
 
 @pytest.fixture(scope="module")
 def schema() -> Draft202012Validator:
-    """Read the schema off the command."""
+    """Return the schema that the command prints."""
     text = sensor("rules", "schema").out
     Draft202012Validator.check_schema(json.loads(text))
     return Draft202012Validator(json.loads(text))
 
 
 def documents() -> Iterator[Any]:
-    """Make rule files right and wrong: each field with each value, and fields that depend on others."""
+    """Yield valid and invalid rule files: each field with each value, and fields that depend on others."""
     rules: list[Any] = [{**RULE, name: value} for name in [*FIELDS, "Regex", "id"] for value in VALUES]
     rules += [{name: RULE[name] for name in REQUIRED if name != missing} for missing in REQUIRED]
     choices = {
@@ -77,7 +78,7 @@ def documents() -> Iterator[Any]:
 
 
 def test_schema_and_check_agree_on_every_field(schema: Draft202012Validator, tmp_path: Path) -> None:
-    """What the one takes the other takes."""
+    """A file that one accepts, the other accepts too."""
     path = tmp_path / "threat.json"
     verdicts = set()
     for document in documents():
@@ -92,15 +93,15 @@ def test_schema_and_check_agree_on_every_field(schema: Draft202012Validator, tmp
     assert verdicts == {True, False}
 
 
-@pytest.mark.parametrize("path", sorted(OWN_RULES.glob("*.json")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(BUNDLED_RULES.glob("*.json")), ids=lambda path: path.name)
 def test_our_own_rules_satisfy_the_schema(schema: Draft202012Validator, path: Path) -> None:
-    """Every file, whole."""
+    """Each rule file of the project is valid."""
     schema.validate(json.loads(path.read_text()))
 
 
 @pytest.mark.parametrize("directory", sorted(FAULTY.iterdir()), ids=lambda path: path.name)
 def test_the_schema_refuses_the_faulty_files(schema: Draft202012Validator, directory: Path) -> None:
-    """All of them that are JSON, but for what only `check` can see."""
+    """The schema refuses all faulty files, except those with faults that only `check` can find."""
     verdicts = []
     for path in directory.glob("*.json"):
         try:
@@ -111,7 +112,7 @@ def test_the_schema_refuses_the_faulty_files(schema: Draft202012Validator, direc
 
 
 def test_an_editor_can_explain_each_field(schema: Draft202012Validator) -> None:
-    """Every field has a description that says what it means and what is expected."""
+    """Each field has a description that says what it means and which values are allowed."""
     rule = schema.schema["additionalProperties"]["properties"]["rules"]["additionalProperties"]
     for name, field in FIELDS.items():
         assert field.description in rule["properties"][name]["description"]

@@ -1,4 +1,4 @@
-"""`sensor rules stats`: what the rules cost, on payloads of one's own or generated ones."""
+"""`sensor rules stats`: the cost of the rules, on captured or generated payloads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ IN_USE = {int(number) for rules in RULES.values() for number, rule in rules.item
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """A directory with a few rules."""
+    """Return a directory with a few rules."""
     return write_rules(tmp_path)
 
 
-def test_every_rule_is_measured_the_slowest_first(rules: Path) -> None:
-    """Each once, and all together: times, sizes, hits."""
+def test_rules_are_sorted_by_cost(rules: Path) -> None:
+    """Each rule is measured once, and all together: times, sizes, matches."""
     [found] = sensor("rules", "stats", "--rules", rules, "--json").objects
     assert found["rules"] == len(IN_USE)
     assert {cost["rule"] for cost in found["each"]} == IN_USE
@@ -38,22 +38,22 @@ def test_every_rule_is_measured_the_slowest_first(rules: Path) -> None:
 
 
 def test_with_payloads_of_a_capture_file(rules: Path) -> None:
-    """Hits are those of the file's payloads, by rule."""
+    """Matches are those in the file's payloads, by rule."""
     path = rules / "mix.pcap"
     write_capture(path, mix.demo(seed=1).frames)
     [found] = sensor("rules", "stats", "--rules", rules, "--payloads", path, "--json").objects
     subjects = captured(path)
     matcher = Matcher(load_rules(rules), RFC9110)
-    hits = [hit.rule.rule_id for subject in subjects for hit in matcher.match(*subject)]
+    matches = [match.rule.rule_id for subject in subjects for match in matcher.match(*subject)]
     assert found["payloads"] == len(subjects)
     assert {cost["rule"]: cost["hits"] for cost in found["each"]} == {
-        rule: hits.count(rule) for rule in IN_USE
+        rule: matches.count(rule) for rule in IN_USE
     }
-    assert found["together"]["hits"] == len(hits) > 5
+    assert found["together"]["hits"] == len(matches) > 5
 
 
-def test_the_table_for_people(rules: Path) -> None:
-    """Two lines about all, and one a rule."""
+def test_the_table(rules: Path) -> None:
+    """There are two lines about all rules, and one line per rule."""
     lines = sensor("rules", "stats", "--rules", rules).out.splitlines()
     assert lines[0].startswith(f"{len(IN_USE)} rules: ")
     assert lines[1].startswith("1000 payloads of ")
@@ -62,7 +62,7 @@ def test_the_table_for_people(rules: Path) -> None:
 
 
 def test_a_file_without_payload(rules: Path) -> None:
-    """One line, exit code 7."""
+    """The error is one line, and the exit code is 7."""
     path = rules / "empty.pcap"
     write_capture(path, [])
     done = sensor("rules", "stats", "--rules", rules, "--payloads", path)
@@ -71,7 +71,7 @@ def test_a_file_without_payload(rules: Path) -> None:
 
 
 def test_the_generated_mix() -> None:
-    """The same at each call; of every kind, HTTP, encrypted and UDP among them."""
+    """The mix is the same at each call, and contains HTTP, encrypted and UDP payloads."""
     mixed = generated()
     assert mixed == generated()
     assert all(isinstance(one, Specimen) and one.payload for one in mixed)

@@ -1,4 +1,4 @@
-"""Deciding in bounded time: no payload stalls it, and nothing is missed on the way."""
+"""Matching takes bounded time: no payload stalls it, and nothing is missed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STALLING = [
     r"(?:.{0,200}a){3}(b)c\b",
     r"(foo|bar|a.*b.*c|d.*e.*f|g.*h.*i|j.*k.*l){3}z",
 ]
-"""The known attacks on backtracking, and expressions that make large automata."""
+"""Expressions known to make backtracking engines stall, and expressions with large automata."""
 
 FILLINGS = [
     b"a",
@@ -58,12 +58,12 @@ FRAMES = [
 
 
 def rules(*regexes: str) -> list[Rule]:
-    """Return rules around regexes, numbered from 1."""
+    """Return rules with these regexes, numbered from 1."""
     return [Rule(number, "threat", "Type", "Name", regex) for number, regex in enumerate(regexes, start=1)]
 
 
 def payloads(size: int) -> list[bytes]:
-    """Fill payloads of a size with what expressions stumble over."""
+    """Return payloads of this size, filled with texts that are hard for the expressions."""
     return [
         head + (filling * size)[: size - len(head) - len(tail)] + tail
         for head, tail in FRAMES
@@ -72,7 +72,7 @@ def payloads(size: int) -> list[bytes]:
 
 
 def cost_ms(matcher: Matcher, payload: bytes) -> float:
-    """Return the CPU time that matching a payload takes, the best of three."""
+    """Return the CPU time of matching a payload, the best of three runs."""
     costs = []
     for _ in range(3):
         start_ns = time.thread_time_ns()
@@ -82,10 +82,10 @@ def cost_ms(matcher: Matcher, payload: bytes) -> float:
 
 
 def check_cost(matcher: Matcher) -> None:
-    """Fail where a payload takes far too long.
+    """Fail if a payload takes far too long.
 
-    The law is 5 ms; it holds with room to spare, and `sensor bench match` measures by how much. A test
-    has to pass on a slow and busy machine as well; without the bounds these payloads take seconds.
+    The limit promised is 5 ms; `sensor bench match` measures how much of it is used. This test must also
+    pass on a slow and busy machine. Without the bounds, these payloads take seconds.
     """
     costs = {payload: cost_ms(matcher, payload) for size in (1_400, LARGEST) for payload in payloads(size)}
     slowest = max(costs, key=lambda payload: costs[payload])
@@ -94,38 +94,38 @@ def check_cost(matcher: Matcher) -> None:
 
 @pytest.mark.parametrize("regex", STALLING)
 def test_no_payload_stalls_a_rule(regex: str) -> None:
-    """One rule, whatever it is, and one packet, whatever it holds: a bounded cost."""
+    """One rule and one packet have a bounded cost, whatever they contain."""
     check_cost(Matcher(rules(regex)))
 
 
 def test_no_payload_stalls_many_rules() -> None:
-    """All of them at once cost no more than the budget allows."""
+    """All of these rules together cost no more than the budget allows."""
     check_cost(Matcher(rules(*STALLING)))
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="ly_probe's rules are not at hand")
+@pytest.mark.skipif(not REFERENCE.is_dir(), reason="ly_probe's rules are not on this machine")
 def test_no_payload_stalls_ly_probes_rules() -> None:
     """The rules that stall ly_probe itself do not stall here."""
     check_cost(Matcher(load_rules(REFERENCE)))
 
 
-def test_log4j_behind_many_letters() -> None:
-    """A lookup hidden behind 300 letters, where backtracking engines give up, is found whole."""
+def test_log4j_after_many_letters() -> None:
+    """A lookup after 300 letters, for which backtracking engines reach their limit, is found in full."""
     payload = b"GET /${" + b"j" * 300 + b"ndi:ldap://x} HTTP/1.1" + BLANK
     [match] = Matcher(rules(r"\${((\${(:|lower|upper):)*[-\{\}jndi]+)+:")).match(payload, 6, 80, 5000)
     assert payload[match.start : match.end] == b"j" * 300 + b"ndi"
 
 
 @pytest.mark.parametrize("padding", [0, SLICE - 4, SLICE, 3 * SLICE - 2, LARGEST - 20])
-def test_long_payloads_are_seen_whole(padding: int) -> None:
-    """A hit is found wherever it stands, across the slices of a long payload, too."""
+def test_long_payloads_are_searched_completely(padding: int) -> None:
+    """A match is found at any offset, also across the slices of a long payload."""
     payload = b"." * padding + b"needle=(42)" + b"." * (LARGEST - 11 - padding)
     [match] = Matcher(rules(r"needle=\((\d+)\)")).match(payload, 6, 80, 5000)
     assert (match.start, match.end, match.version) == (padding + 8, padding + 10, "42")
 
 
 def test_a_spent_budget_ends_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was seen until then counts, the rest is left out, and that is counted."""
+    """Matches found before the cut are kept, the rest is not searched, and the cut is counted."""
     monkeypatch.setattr(scan, "BUDGET_NS", 0)
     matcher = Matcher(rules("early", "late"))
     found = matcher.match(b"early".ljust(3 * SLICE) + b"late", 6, 80, 5000)
@@ -133,15 +133,15 @@ def test_a_spent_budget_ends_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_short_payloads_are_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the budget, a payload of an Ethernet frame is seen whole."""
+    """Whatever the budget, a payload that fits in an Ethernet frame is searched completely."""
     monkeypatch.setattr(scan, "BUDGET_NS", 0)
     matcher = Matcher(rules("early", "late"))
     found = matcher.match(b"early".ljust(SLICE - 4) + b"late", 6, 80, 5000)
     assert ([match.rule.rule_id for match in found], matcher.cut) == ([1, 2], 0)
 
 
-def test_a_hit_too_costly_to_locate_is_reported_all_the_same() -> None:
-    """Where the exact span would cost too much, the match names the rule and ends where the hit does."""
+def test_a_match_too_costly_to_locate_is_still_reported() -> None:
+    """If the exact span would cost too much, the match names the rule, and its end is exact."""
     filler = b"ab" * (LARGEST // 2)
     [match] = Matcher(rules(r"(?:a.{0,100}){5}zz(c)?.*q")).match(filler + b"zzc----q", 6, 80, 5000)
     assert isinstance(match, Match)
@@ -159,6 +159,6 @@ def test_a_hit_too_costly_to_locate_is_reported_all_the_same() -> None:
         (r"\.wr=nl:g.*?\.g$", b"\r\ngytj.x=vyohv jdqdxwukdaf.wR=Nl:g\x8cAb7rLuw\\N)1y,90wL.G"),
     ],
 )
-def test_the_scanning_library_is_a_sound_one(regex: str, text: bytes) -> None:
-    """Vectorscan 5.4.12, which newer wheels of hyperscan hold, misses these."""
+def test_the_scanning_library_finds_these_matches(regex: str, text: bytes) -> None:
+    """Vectorscan 5.4.12, which newer wheels of hyperscan contain, misses them."""
     assert Matcher(rules(regex)).match(text, 6, 80, 5000)

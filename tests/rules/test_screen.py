@@ -1,4 +1,4 @@
-"""What the matcher leaves out to be quick must not change what it finds."""
+"""The matcher's shortcuts do not change what it finds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STARTS = [
 
 
 class Naive:
-    """A rule, looked for by itself in each text it is to see."""
+    """One rule, searched for alone in each text that it must see."""
 
     def __init__(self, rule: Rule) -> None:
         options = re2.Options()
@@ -41,8 +41,8 @@ class Naive:
             Renderer(RE2_REPEAT_LIMIT).render(expression(rule.regex).tree).encode(), options
         )
 
-    def hits(self, payload: bytes, protocol: int) -> bool:
-        """Whether the rule hits a packet from port 80 to port 5000."""
+    def matches(self, payload: bytes, protocol: int) -> bool:
+        """Return True if the rule matches a packet from port 80 to port 5000."""
         rule = self.rule
         if rule.protocol not in (None, protocol) or rule.port not in (0, 80, 5000):
             return False
@@ -61,23 +61,23 @@ class Naive:
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda directory: directory.parent.name)
-def test_all_rules_together_hit_what_each_hits_alone(directory: Path) -> None:
-    """Screens, parts, protocols and decoding: the same hits as looking for every rule everywhere."""
+def test_all_rules_together_match_what_each_matches_alone(directory: Path) -> None:
+    """Screens, parts, protocols and decoding give the same matches as searching everywhere for each rule."""
     if not directory.is_dir():
-        pytest.skip("these rules are not at hand")
+        pytest.skip("these rules are not on this machine")
     rules, rng = list(load_rules(directory)), random.Random(3)
     naive, matcher = [Naive(rule) for rule in rules], Matcher(rules)
-    hits = 0
+    matches = 0
     for _ in range(1000):
         payload, protocol = _payload(rules, rng), rng.choice((6, 6, 6, 17, 1))
         found = [match.rule.rule_id for match in matcher.match(payload, protocol, 80, 5000)]
-        assert found == [one.rule.rule_id for one in naive if one.hits(payload, protocol)], payload
-        hits += len(found)
-    assert hits > 300
+        assert found == [one.rule.rule_id for one in naive if one.matches(payload, protocol)], payload
+        matches += len(found)
+    assert matches > 300
 
 
 def _payload(rules: list[Rule], rng: random.Random) -> bytes:
-    """Make a message of what some rules look for, in one part of it or another, encoded or not."""
+    """Return a payload with texts that some rules look for, in any of its parts, encoded or not."""
     pieces = []
     for rule in rng.choices(rules, k=rng.randint(1, 3)):
         text = sample(expression(rule.regex).tree, rng)

@@ -1,1 +1,1 @@
-"""Payloads to matches: deciding which rules match, and where."""
+"""The matching engine: decide which rules match a payload, and where."""

@@ -1,4 +1,4 @@
-"""A rule's regular expression made ready: parsed, checked, lowered. Used when rules are loaded."""
+"""A rule's regular expression: parsed, checked and lowered. Used when rules are loaded."""
 
 from __future__ import annotations
 
@@ -22,39 +22,46 @@ from sensor.rules.regex.tree import (
 
 
 class Expression:
-    """What the engines need of one regular expression."""
+    """One regular expression, in the forms that the engines need."""
 
     def __init__(self, regex: str) -> None:
-        """Read it as PCRE does. Raises `RegexError` where it is faulty or cannot be decided."""
+        """Parse the expression as PCRE does.
+
+        Raises:
+            RegexError: The expression is faulty, or cannot be decided in linear time.
+        """
         try:
             tree = parse(regex.encode())
         except UnicodeEncodeError:
-            raise RegexError("text without lone surrogates") from None
+            raise RegexError("the text contains a lone surrogate") from None
         if shortest(tree) == 0:
-            raise RegexError("an expression that cannot match nothing at all")
+            raise RegexError("the expression must not match the empty string")
         _check_repeats(tree)
         self.tree = lower(tree)
         """The lowered tree."""
         if self.tree == NEVER:
-            raise RegexError("an expression that can match")
+            raise RegexError("the expression can never match")
         check(self.tree)
-        self.captures = SpanFinder(self.tree)
+        self.span_finder = SpanFinder(self.tree)
 
 
 @lru_cache(maxsize=4096)
 def expression(regex: str) -> Expression:
-    """Return the expression; a reload takes those that did not change from here."""
+    """Return the expression; unchanged ones come from a cache when rules are reloaded."""
     return Expression(regex)
 
 
 def _check_repeats(node: Node) -> None:
-    """Refuse repeats of what may match nothing, where engines differ in what they find."""
+    """Refuse repeats of parts that can match the empty string, in which engines differ."""
     match node:
         case Repeat(inner, _, most) if most != 1 and shortest(inner) == 0:
             if _has_group_1(inner):
-                raise RegexError("no capturing group in a repeated part that may match nothing: use (?:…)")
+                raise RegexError(
+                    "a repeated part that can match the empty string must not contain "
+                    "the first capturing group: use (?:…)"
+                )
             if most is None and not _is_empty_last(inner):
-                raise RegexError("no repeated part that would rather match nothing than more")
+                raise RegexError("a repeated part must not prefer the empty string to a longer match")
     for child in children(node):
         _check_repeats(child)
 
@@ -64,7 +71,7 @@ def _has_group_1(node: Node) -> bool:
 
 
 def _is_empty_last(node: Node) -> bool:
-    """Whether a node matches nothing only after all else was tried."""
+    """Return True if a node matches the empty string only after everything else was tried."""
     match node:
         case Choice(nodes):
             empty = [shortest(inner) == 0 for inner in nodes]

@@ -1,7 +1,7 @@
-"""Flows: which packets belong together, and what is remembered of them.
+"""Flows: the table of flows, and the numbers that tell which packets belong to the same flow.
 
-Runs in the capture workers and in ``sensor read``. Time is the packets' own: kernel rings of
-several CPUs have no order between them, so it may step back a little from batch to batch.
+Runs in the capture workers and in ``sensor read``. Time is that of the packets. Kernel rings of
+several CPUs have no common order, so time may go back a little from batch to batch.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from numpy.typing import NDArray
 from sensor.model import RULE_CLASSES, Match, PacketBatch, RuleClass
 
 CAPACITY = 1 << 19
-"""Flows in a generation of the table; two generations are kept."""
+"""Flows per generation of the table; two generations are kept."""
 
 _NS = 1_000_000_000
 
 
 class Flow:
-    """What is remembered of one flow."""
+    """The state of one flow."""
 
-    __slots__ = ("answered", "born_jiffies", "dies_ns", "idles_ns", "labelled", "packets", "source")
+    __slots__ = ("answered", "born_jiffies", "expires_ns", "idle_end_ns", "labelled", "packets", "source")
 
-    def __init__(self, idles_ns: float, dies_ns: float) -> None:
-        self.idles_ns = idles_ns
-        """When it ends unless another packet comes."""
-        self.dies_ns = dies_ns
-        """When it ends in any case."""
+    def __init__(self, idle_end_ns: float, expires_ns: float) -> None:
+        self.idle_end_ns = idle_end_ns
+        """Time at which it ends unless another packet arrives."""
+        self.expires_ns = expires_ns
+        """Time at which it ends in any case."""
         self.born_jiffies = 0
-        """When it began, where the kernel counts it and decides when it ends; 0 where it does not."""
+        """Time at which it began, if the kernel counts its packets and ends it; 0 otherwise."""
         self.packets = 1
         """Packets counted."""
         self.labelled: set[RuleClass] = set()
-        """Classes that named this flow."""
+        """Classes that have a match in this flow."""
         self.source: bytes | None = None
-        """Whose packet is to be answered."""
+        """Sender of the packet whose answer is awaited."""
         self.answered = False
 
     @property
     def is_named(self) -> bool:
-        """Whether every class has named it: nothing further in it is looked at."""
+        """True if every class has a match in it: nothing more in it is matched."""
         return len(self.labelled) == len(RULE_CLASSES)
 
     def opens(self, source: bytes, destination: bytes) -> bool:
-        """Whether a packet is the first of its flow, or the first answer to that."""
+        """Return True if a packet is the first of its flow, or the first answer to that packet."""
         if self.source is None:
             self.source = source
             return True
@@ -56,10 +56,10 @@ class Flow:
         return True
 
     def label(self, matches: tuple[Match, ...], source: bytes) -> tuple[Match, ...]:
-        """Keep the matches that label the flow: the first of each class that has named none yet.
+        """Return the matches that count: the first match of each class that had none in this flow.
 
-        As in ly_probe, a rule's ``os`` labels the class ``os`` too; whoever sent the packet is
-        the one to be answered from here on, and a threat may be answered once more.
+        As in ly_probe, a rule with an ``os`` counts for the class ``os`` too. An answer is now
+        awaited to this packet's sender; after a threat, one more answer is kept.
         """
         labels = []
         for match in matches:
@@ -74,10 +74,10 @@ class Flow:
 
 
 class FlowTable:
-    """The flows of the last while, found by key; the least recently used are forgotten first."""
+    """The flows seen recently, by key. The least recently used flows are dropped first."""
 
     def __init__(self, idle_s: float, life_s: float, capacity: int = CAPACITY) -> None:
-        """Flows end after so many seconds without a packet, and so many after their first."""
+        """Flows end after ``idle_s`` seconds without a packet, and ``life_s`` seconds after their first."""
         self._idle_ns = idle_s * _NS
         self._life_ns = life_s * _NS
         self._capacity = capacity
@@ -88,27 +88,27 @@ class FlowTable:
         return len(self._young) + len(self._old)
 
     def count(self, key: int, now_ns: int) -> Flow:
-        """Count a packet to its flow, and return that; a new one where the last has ended."""
+        """Count a packet, and return its flow; a new flow if the last one has ended."""
         flow = self._young.get(key) or self._admitted(key)
-        if flow is None or now_ns > flow.idles_ns or now_ns > flow.dies_ns:
+        if flow is None or now_ns > flow.idle_end_ns or now_ns > flow.expires_ns:
             self._young[key] = flow = Flow(now_ns + self._idle_ns, now_ns + self._life_ns)
             return flow
-        idles_ns = now_ns + self._idle_ns
-        if idles_ns > flow.idles_ns:
-            flow.idles_ns = idles_ns
+        idle_end_ns = now_ns + self._idle_ns
+        if idle_end_ns > flow.idle_end_ns:
+            flow.idle_end_ns = idle_end_ns
         flow.packets += 1
         return flow
 
     def known(self, key: int, born_jiffies: int) -> Flow:
-        """Return the flow of a packet that the kernel counted; a new one where the last ended there."""
+        """Return the flow of a packet counted by the kernel; a new flow if the kernel ended the last one."""
         flow = self._young.get(key) or self._admitted(key)
         if flow is None or flow.born_jiffies not in (0, born_jiffies):
             self._young[key] = flow = Flow(inf, inf)
-        flow.born_jiffies = born_jiffies  # also of a flow that has so far been seen inside a tunnel only
+        flow.born_jiffies = born_jiffies  # also for a flow seen only inside a tunnel so far
         return flow
 
     def _admitted(self, key: int) -> Flow | None:
-        """Bring a flow back among the young, where there is one; make room for it in any case."""
+        """Move a flow to the young generation if it is in the old one; make room for it in any case."""
         if len(self._young) >= self._capacity:
             self._old, self._young = self._young, {}
         flow = self._old.pop(key, None)
@@ -118,11 +118,11 @@ class FlowTable:
 
 
 class FlowHash:
-    """Numbers flows, whole batches at once.
+    """Computes a number for each packet's flow, for whole batches at once.
 
-    A flow is protocol, VLANs and both endpoints, in either direction. With ``tos`` a packet
-    whose type of service is not 0 belongs to a flow of its own direction and service instead.
-    The 64-bit numbers are seeded, so that nobody outside can make flows meet.
+    A flow is a protocol, VLANs and two endpoints, in both directions. With ``tos``, a packet whose
+    type of service is not 0 belongs to a flow of its own direction and service instead. The 64-bit
+    numbers are seeded, so that an attacker cannot make flows collide.
     """
 
     def __init__(self, tos: bool) -> None:
@@ -132,7 +132,10 @@ class FlowHash:
     def keys(
         self, buffer: NDArray[np.uint8], packets: PacketBatch, chosen: NDArray[np.intp]
     ) -> NDArray[np.uint64]:
-        """Return the flow's number of each ``chosen`` packet; all of them have an IP header."""
+        """Return the flow number of each ``chosen`` packet, shape (len(chosen),).
+
+        All chosen packets must have an IP header.
+        """
         source = self._seed ^ (packets.sport[chosen].astype(np.uint64) << np.uint64(32))
         destination = self._seed ^ (packets.dport[chosen].astype(np.uint64) << np.uint64(32))
         versions = packets.ip_version[chosen]
@@ -157,7 +160,7 @@ class FlowHash:
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spread every bit over all 64 (the finaliser of splitmix64)."""
+    """Mix every bit into all 64 (the finaliser of splitmix64)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

@@ -1,37 +1,37 @@
-"""RE2 as a decider: slower than Hyperscan, for the rules that Hyperscan was seen to miss.
+"""RE2 as a decider: slower than Hyperscan, used for the rules that Hyperscan was seen to miss.
 
-Runs wherever packets are matched.
+Runs in the capture workers and in ``sensor read``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sensor.rules.engine.scan import Budget, Hits
+from sensor.rules.engine.scan import Budget, MatchEnds
 from sensor.rules.engine.spans import SpanFinder
 
 
 class LinearDecider:
-    """Says which of a few rules hit a text, one rule after the other."""
+    """Decides which of a few rules match a text, one rule after the other."""
 
-    def __init__(self, captures: Mapping[int, SpanFinder]) -> None:
-        """``captures`` are those of each rule, by the number that its hits are reported by."""
-        self._captures = captures
+    def __init__(self, span_finders: Mapping[int, SpanFinder]) -> None:
+        """``span_finders`` holds the finder of each rule, by the rule's index."""
+        self._span_finders = span_finders
 
-    def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> None:
-        """Add the rules that hit to ``hits``, as far as the budget reaches.
+    def add_matches(self, text: bytes, ends: MatchEnds, budget: Budget) -> None:
+        """Add the rules that match to ``ends``, until the budget is spent.
 
-        What a rule cannot afford at once is searched piece by piece, each half over the one before:
-        longer hits than half a piece may be missed there.
+        If searching the whole text would cost a rule too much, it is searched in overlapping windows:
+        matches longer than half a window may be missed.
         """
-        for index, captures in self._captures.items():
-            if index in hits:
+        for index, span_finder in self._span_finders.items():
+            if index in ends:
                 continue
-            for start, end in captures.pieces(len(text)):
+            for start, end in span_finder.windows(len(text)):
                 if budget.is_spent():
                     budget.cut += 1
                     return
-                seen = captures.hit_end(text, start, end)
-                if seen >= 0:
-                    hits[index] = seen
+                match_end = span_finder.match_end(text, start, end)
+                if match_end >= 0:
+                    ends[index] = match_end
                     break

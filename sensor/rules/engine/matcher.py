@@ -1,4 +1,4 @@
-"""Payload to matches: Hyperscan decides, RE2 says where and what group 1 is.
+"""Match payloads: Hyperscan decides which rules match, RE2 finds the span and group 1.
 
 Runs in the capture workers and in ``sensor read``. A matcher belongs to one thread.
 """
@@ -18,8 +18,8 @@ from sensor.native import address
 from sensor.protocols import TCP, UDP
 from sensor.rules.engine.expression import Expression, expression
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
-from sensor.rules.engine.proof import Finds, missed
-from sensor.rules.engine.scan import SLICE, Budget, Hits, note
+from sensor.rules.engine.proof import Finder, missed
+from sensor.rules.engine.scan import SLICE, Budget, MatchEnds, note_match
 from sensor.rules.engine.spans import NOWHERE
 from sensor.rules.engine.stages import ENCODED, Deciders, Stage, Transport
 from sensor.rules.engine.view import DecodedViews, View, Views
@@ -27,39 +27,39 @@ from sensor.rules.engine.view import DecodedViews, View, Views
 _ANY = -1
 
 Found = tuple[int, bytes, View | None, int]
-"""The index of a rule, the text that hit, its view where that is not the payload, and where the hit ends."""
-
+"""A rule's index, the text it matches, the text's view (None: the payload), and where the match ends."""
 
 _TRANSPORT_OF = np.full(256, 2, np.uint8)
 _TRANSPORT_OF[[TCP, UDP]] = 0, 1
 
 
 class Payloads(NamedTuple):
-    """The payloads of many packets, and what rules ask of these: arrays with an entry a packet."""
+    """The payloads of many packets, with the properties that rules test: one array entry per packet."""
 
     start: NDArray[np.int64]
     end: NDArray[np.int64]
-    """Offsets in the buffer they stand in."""
+    """Offsets in the buffer that holds the payloads."""
     protocol: NDArray[np.uint8]
     sport: NDArray[np.uint16]
     dport: NDArray[np.uint16]
     is_http: NDArray[np.bool_]
-    """Which look like HTTP, as the matcher's `HttpReading` says."""
+    """True for payloads that look like HTTP, by the matcher's `HttpReading`."""
 
 
 class Matcher:
-    """All rules, ready to match payloads."""
+    """All rules of a set, compiled."""
 
     def __init__(self, rules: Iterable[Rule], http: HttpReading = RFC9110) -> None:
         """Compile the rules.
 
-        Raises `sensor.rules.regex.tree.RegexError` where one cannot be, `RulesError` where all together
-        cannot; `load_rules` lets none of the former pass.
+        Raises:
+            RegexError: One rule cannot be compiled; `load_rules` refuses such rules.
+            RulesError: The rules cannot be compiled together.
         """
         self.rules = tuple(rules)
         self.http = http
         expressions = [expression(rule.regex) for rule in self.rules]
-        self._captures = [one.captures for one in expressions]
+        self._span_finders = [one.span_finder for one in expressions]
         deciders = Deciders({index: one.tree for index, one in enumerate(expressions)})
         self._transports = {
             protocol: Transport(
@@ -72,43 +72,43 @@ class Matcher:
         self._other = self._transports[_ANY]
         self._by_kind = (self._transports[TCP], self._transports[UDP], self._other)
         self.size_bytes = deciders.compile()
-        """Of Hyperscan's databases."""
+        """Size of Hyperscan's databases."""
         self._budget = Budget()
         self.missed = tuple(self.rules[index] for index in self._prove(expressions))
         """Rules that Hyperscan was seen to miss; RE2 decides them."""
 
     @property
     def cut(self) -> int:
-        """Scans broken off for their cost in CPU time, where texts are above `scan.SLICE`.
+        """Scans stopped for their cost in CPU time.
 
-        With rules in ``missed``, those of other texts too.
+        Only texts above `scan.SLICE` are cut; if there are ``missed`` rules, shorter ones too.
         """
         return self._budget.cut
 
     def _prove(self, expressions: Sequence[Expression]) -> list[int]:
-        """Try every rule before it is used; leave those that the databases miss to RE2, and list them."""
-        finds: dict[int, list[Finds]] = {index: [] for index in range(len(expressions))}
+        """Try every rule on its witness texts; give those that are missed to RE2, and return them."""
+        finders: dict[int, list[Finder]] = {index: [] for index in range(len(expressions))}
         for transport in self._transports.values():
-            for index, find in transport.finds():
-                finds[index].append(find)
-        indices = missed(expressions, finds)
+            for index, find in transport.finders():
+                finders[index].append(find)
+        indices = missed(expressions, finders)
         for transport in self._transports.values():
-            transport.leave({index: self._captures[index] for index in indices})
+            transport.use_re2({index: self._span_finders[index] for index in indices})
         return indices
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
         """Return all matches of one packet's payload, in the order of the rules."""
         text, is_http = bytes(payload), self.http.matches(payload)
         transport = self._transports.get(protocol, self._other)
-        hits: Hits = {}
+        ends: MatchEnds = {}
         if len(text) <= SLICE:
-            transport.first[is_http].scan(text, note, 0, hits)
-        return self._matches(transport, text, sport, dport, is_http, hits)
+            transport.first[is_http].scan(text, note_match, 0, ends)
+        return self._matches(transport, text, sport, dport, is_http, ends)
 
     def match_each(self, buffer: memoryview, payloads: Payloads) -> list[tuple[int, tuple[Match, ...]]]:
-        """Match the payloads of many packets, which stand in ``buffer``.
+        """Match the payloads of many packets, which are in ``buffer``.
 
-        Returns the position of each that matches, in order, with its matches in the order of the rules.
+        Returns, in order, the position of each payload that matches, with its matches in rule order.
         """
         kinds = 2 * _TRANSPORT_OF[payloads.protocol] + payloads.is_http
         found: list[tuple[int, tuple[Match, ...]]] = []
@@ -126,68 +126,71 @@ class Matcher:
         payloads: Payloads,
         chosen: NDArray[np.intp],
     ) -> Iterator[tuple[int, tuple[Match, ...]]]:
-        """Match payloads that meet the same databases: all at once first, then those in which it hits."""
+        """Match payloads that share their databases: scan all at once, then go on with those that match."""
         is_long = payloads.end[chosen] - payloads.start[chosen] > SLICE
-        more = chosen if transport.asks_more[is_http] else chosen[is_long]
-        hits: dict[int, Hits] = {position: {} for position in more.tolist()}
+        more = chosen if transport.searches_more[is_http] else chosen[is_long]
+        ends: dict[int, MatchEnds] = {position: {} for position in more.tolist()}
         scan = transport.first[is_http].batch_scan
         if scan:
             found = scan.scan_each(address(buffer), payloads.start, payloads.end, chosen[~is_long])
             for position, index, end in found.tolist():
-                if position in hits:
-                    hits[position][index] = end
+                if position in ends:
+                    ends[position][index] = end
                 else:
-                    hits[position] = {index: end}
-        positions = list(hits)
+                    ends[position] = {index: end}
+        positions = list(ends)
         columns = (payloads.start, payloads.end, payloads.sport, payloads.dport)
-        rows = zip(hits.items(), *(column[positions].tolist() for column in columns), strict=True)
-        for (position, of_text), start, end, sport, dport in rows:
+        rows = zip(ends.items(), *(column[positions].tolist() for column in columns), strict=True)
+        for (position, text_ends), start, end, sport, dport in rows:
             text = buffer[start:end].tobytes()
-            matches = self._matches(transport, text, sport, dport, is_http, of_text)
+            matches = self._matches(transport, text, sport, dport, is_http, text_ends)
             if matches:
                 yield position, matches
 
     def _matches(
-        self, transport: Transport, text: bytes, sport: int, dport: int, is_http: bool, hits: Hits
+        self, transport: Transport, text: bytes, sport: int, dport: int, is_http: bool, ends: MatchEnds
     ) -> tuple[Match, ...]:
-        """Go on from the ``hits`` of the transport's first database, which no text above `SLICE` has met."""
+        """Return the matches of one text.
+
+        ``ends`` is what the transport's first database found; it has not scanned texts above `SLICE`.
+        """
         self._budget.renew()
         if len(text) > SLICE:
-            transport.first[is_http].add_hits(text, hits, self._budget)
+            transport.first[is_http].add_matches(text, ends, self._budget)
         if is_http:
-            found = self._search_http(transport, text, reduce(or_, hits, transport.http.screen.always))
+            found = self._search_http(transport, text, reduce(or_, ends, transport.http.screen.always))
         else:
             if transport.linear:
-                transport.linear.add_hits(text, hits, self._budget)
-            found = [(index, text, None, end) for index, end in hits.items()]
-        return self._located(found, sport, dport) if found else ()
+                transport.linear.add_matches(text, ends, self._budget)
+            found = [(index, text, None, end) for index, end in ends.items()]
+        return self._locate(found, sport, dport) if found else ()
 
     def _search_http(self, transport: Transport, text: bytes, needed: int) -> list[Found]:
-        """Look at the parts of an HTTP payload as they are, decoded once, and decoded twice."""
+        """Search the parts of an HTTP payload as they are, decoded once, and decoded twice."""
         views = Views(text)
-        found = self._decided(transport.http, needed, views)
+        found = self._decide(transport.http, needed, views)
         for _ in range(2 if needed & ENCODED else 0):
             views = DecodedViews(views)
             if views["total"].text == text:
                 break
             text = views["total"].text
             needed = transport.decoded.screen.needs(text, self._budget)
-            found = self._decided(transport.decoded, needed, views) | found
+            found = self._decide(transport.decoded, needed, views) | found
         return [(index, view.text, view, end) for index, (view, end) in found.items()]
 
-    def _decided(self, stage: Stage, needed: int, views: Views) -> dict[int, tuple[View, int]]:
-        """Ask those deciders that are needed: by rule, the text that hit and where the hit ends."""
+    def _decide(self, stage: Stage, needed: int, views: Views) -> dict[int, tuple[View, int]]:
+        """Run the deciders that are needed; return, by rule, the text it matches and where the match ends."""
         found: dict[int, tuple[View, int]] = {}
         for bit, part, decider in stage.deciders:
             if needed & bit:
                 view = views[part]
-                hits: Hits = {}
-                decider.add_hits(view.text, hits, self._budget)
-                found.update((index, (view, end)) for index, end in hits.items())
+                ends: MatchEnds = {}
+                decider.add_matches(view.text, ends, self._budget)
+                found.update((index, (view, end)) for index, end in ends.items())
         return found
 
-    def _located(self, found: list[Found], sport: int, dport: int) -> tuple[Match, ...]:
-        """Turn hits into matches, in the order of the rules."""
+    def _locate(self, found: list[Found], sport: int, dport: int) -> tuple[Match, ...]:
+        """Find the span and version of each match; return the matches in rule order."""
         matches: list[Match] = []
         if len(found) > 1:
             found.sort(key=itemgetter(0))
@@ -198,12 +201,12 @@ class Matcher:
             if matches and self._budget.is_spent():
                 spans = [(0, seen)]
             else:
-                spans = self._captures[index].find(text, seen)
-            hit, version = spans[0], rule.version
+                spans = self._span_finders[index].find(text, seen)
+            span, version = spans[0], rule.version
             if len(spans) > 1 and spans[1] != NOWHERE:
-                hit = spans[1]
+                span = spans[1]
                 if version is None:
-                    version = text[hit[0] : hit[1]].decode("utf-8", "backslashreplace")
-            start, end = view.place(*hit) if view else hit
+                    version = text[span[0] : span[1]].decode("utf-8", "backslashreplace")
+            start, end = view.payload_span(*span) if view else span
             matches.append(Match(rule, start, end, version))
         return tuple(matches)

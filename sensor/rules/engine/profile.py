@@ -1,6 +1,6 @@
 """Profiles: which packets of a flow are matched, and which of their matches count.
 
-Read by the pipeline of every capture worker and of ``sensor read``.
+Used by the pipeline, in every capture worker and in ``sensor read``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The values that set how much of the traffic is matched, and how strictly like ly_probe.
+    """How much of the traffic is matched, and how closely ly_probe is followed.
 
-    Each comes with a sentence for the documentation.
+    Each field carries its description for the documentation.
     """
 
     name: str

@@ -1,8 +1,7 @@
-"""Whether the engine finds what it is there for: each rule is shown to hit before it is trusted to it.
+"""Prove for each rule that the engine finds it. Used when rules are compiled.
 
-Vectorscan has had releases that miss hits without a word. So each database is asked for texts that
-RE2 says a rule hits; a rule that is missed once is decided by RE2 from then on. Used when rules are
-compiled.
+Some releases of Vectorscan silently miss matches. So each database is tried on witness texts, which
+the rule matches according to RE2. A rule that is missed once is decided by RE2 from then on.
 """
 
 from __future__ import annotations
@@ -11,34 +10,34 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sensor.rules.engine.expression import Expression
 from sensor.rules.engine.scan import Budget
-from sensor.rules.engine.witness import placed
+from sensor.rules.engine.witness import witness_payloads
 
-Finds = Callable[[bytes], bool]
-"""Whether the engine finds one rule in a text."""
+Finder = Callable[[bytes], bool]
+"""Returns True if the engine finds one particular rule in a text."""
 
 
-class _Endless(Budget):
-    """The budget of what is no packet."""
+class _Unlimited(Budget):
+    """A budget that is never spent, for texts that are not packets."""
 
     def is_spent(self) -> bool:
         return False
 
 
-ENDLESS = _Endless()
+UNLIMITED = _Unlimited()
 
 
-def missed(expressions: Sequence[Expression], finds: Mapping[int, Sequence[Finds]]) -> list[int]:
-    """List the rules, by index, that are not found where they hit, by all that is to find them.
+def missed(expressions: Sequence[Expression], finders: Mapping[int, Sequence[Finder]]) -> list[int]:
+    """Return the indices of the rules that at least one of their finders misses in a witness text.
 
-    A rule that no text is known to hit is among them: nothing shows that it works.
+    A rule without any witness text counts as missed: nothing proves that it works.
     """
-    return [index for index, each in finds.items() if not _is_found(expressions[index], each)]
+    return [index for index, each in finders.items() if not _is_found(expressions[index], each)]
 
 
-def _is_found(expression: Expression, finds: Sequence[Finds]) -> bool:
-    is_shown = False
-    for payload in placed(expression.tree, expression.captures):
-        if not all(find(payload) for find in finds):
+def _is_found(expression: Expression, finders: Sequence[Finder]) -> bool:
+    is_proven = False
+    for payload in witness_payloads(expression.tree, expression.span_finder):
+        if not all(find(payload) for find in finders):
             return False
-        is_shown = True
-    return is_shown
+        is_proven = True
+    return is_proven

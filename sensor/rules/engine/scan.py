@@ -1,9 +1,9 @@
-"""Hyperscan: which of many rules hit a text, decided in bounded time.
+"""Decide with Hyperscan which of many rules match a text, in bounded time.
 
-Runs wherever packets are matched. Two databases do the work. The *screen* holds, for each rule,
-texts it cannot hit without; it sees every payload, and nearly always nothing more is needed. The
-*decider* holds the rules themselves, and is asked when the screen says so. Texts longer than
-`SLICE` are decided slice by slice, as long as the packet's `Budget` lasts.
+Runs in the capture workers and in ``sensor read``. Two databases do the work. The *screen* holds, for
+each rule, literals of which every match contains one. It scans every payload, and nearly always
+nothing more is needed. The *decider* holds the rules themselves, and scans only if the screen calls
+for it. Texts longer than `SLICE` are scanned slice by slice, until the packet's `Budget` is spent.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from sensor.rules.regex.render import Renderer
 from sensor.rules.regex.tree import Bytes, Node, RegexError, sequence
 
 SLICE = 2048
-"""Bytes that are scanned without a look at the clock."""
+"""Bytes that are scanned without checking the clock."""
 
 BUDGET_NS = 2_000_000
-"""CPU time of one packet after which nothing further is begun that may take long."""
+"""CPU time per packet after which no further costly scan is started."""
 
 Trees = Mapping[int, Node]
-"""Lowered trees by the index of their rule."""
-Hits = dict[int, int]
-"""Where a hit ends, by the index of the rule."""
-Scan = Callable[[bytes, Callable[..., None], int, Hits], None]
-"""Takes a text, `note`, 0, and what `note` adds the hits to."""
+"""Lowered trees by rule index."""
+MatchEnds = dict[int, int]
+"""Where a match ends, by rule index."""
+Scan = Callable[[bytes, Callable[..., None], int, MatchEnds], None]
+"""Called with a text, `note_match`, 0, and the dictionary to which `note_match` adds the matches."""
 
 
 class Budget:
-    """The CPU time of one packet after the other; the clock starts with the first question."""
+    """The CPU time left for the current packet; the clock starts when it is first asked for."""
 
     __slots__ = ("_end_ns", "cut")
 
     def __init__(self) -> None:
         self._end_ns = 0
         self.cut = 0
-        """Scans that were broken off."""
+        """Scans stopped for their cost."""
 
     def renew(self) -> None:
-        """Begin with the next packet."""
+        """Start the budget of the next packet."""
         self._end_ns = 0
 
     def is_spent(self) -> bool:
-        """Whether nothing costly may be begun any more."""
+        """Return True if no further costly scan may be started."""
         now_ns = time.thread_time_ns()
         if not self._end_ns:
             self._end_ns = now_ns + BUDGET_NS
@@ -61,42 +61,49 @@ class Budget:
 
 
 def check(tree: Node) -> None:
-    """Raise `RegexError` where Hyperscan cannot decide the expression."""
+    """Check that Hyperscan can decide the expression.
+
+    Raises:
+        RegexError: It cannot.
+    """
     try:
         _compile(hyperscan.HS_MODE_STREAM, [(0, tree)])
     except hyperscan.error as error:
-        raise RegexError(f"an expression that Hyperscan can decide: {error}") from None
+        raise RegexError(f"Hyperscan cannot compile the expression: {error}") from None
 
 
 class Decider:
-    """Says exactly which rules hit a text."""
+    """Decides exactly which rules match a text."""
 
     def __init__(self, trees: Iterable[tuple[int, Node]]) -> None:
-        """Each tree comes with the number that its hits are reported by."""
+        """Each tree comes with the number under which its matches are reported."""
         self._trees = list(trees)
         self._whole: hyperscan.Database | None = None
         self._sliced: hyperscan.Database | None = None
         self._batch_scan: BatchScan | None = None
         self.scan: Scan = _scan_nothing
-        """Adds the rules that hit a text of up to `SLICE` bytes; bare, since every packet takes this way."""
+        """Scans a text of up to `SLICE` bytes. Hyperscan's own method, because it runs for every packet."""
 
     def compile(self) -> int:
-        """Build the databases, without which nothing hits, and return their size in bytes.
+        """Build the databases, and return their size in bytes. Until then, nothing matches.
 
-        Raises `RulesError` where they would be too large. Python's other threads run meanwhile.
+        Releases the interpreter's lock while it compiles.
+
+        Raises:
+            RulesError: The databases would be too large.
         """
         try:
             self._whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
             self._sliced = _compile(hyperscan.HS_MODE_STREAM, self._trees)
         except hyperscan.error as error:
-            raise RulesError(f"Hyperscan cannot hold these rules together, use fewer: {error}") from None
+            raise RulesError(f"Hyperscan cannot compile these rules together, use fewer: {error}") from None
         if self._whole is None or self._sliced is None:
             return 0
         self.scan = self._whole.scan
         return int(self._whole.size() + self._sliced.size())
 
     def __getstate__(self) -> tuple[bytes | None, bytes | None]:
-        """Keep the databases; the trees they were compiled from have done their part."""
+        """Return the databases; the trees are no longer needed once compiled."""
         return _dump(self._whole), _dump(self._sliced)
 
     def __setstate__(self, state: tuple[bytes | None, bytes | None]) -> None:
@@ -108,19 +115,19 @@ class Decider:
 
     @property
     def batch_scan(self) -> BatchScan | None:
-        """Scans many texts of up to `SLICE` bytes at once; None where there is nothing to look for."""
+        """The scanner for many texts of up to `SLICE` bytes at once; None if there are no rules."""
         if self._batch_scan is None and self._whole is not None:
             self._batch_scan = BatchScan(self._whole)
         return self._batch_scan
 
-    def add_hits(self, text: bytes, hits: Hits, budget: Budget) -> None:
-        """Add the rules that hit to ``hits``; those in a long text as far as the budget reaches."""
+    def add_matches(self, text: bytes, ends: MatchEnds, budget: Budget) -> None:
+        """Add the rules that match to ``ends``; a text above `SLICE` is scanned until the budget is spent."""
         if len(text) <= SLICE:
-            self.scan(text, note, 0, hits)
+            self.scan(text, note_match, 0, ends)
             return
         if self._sliced is None:
             return
-        with self._sliced.stream(note, 0, hits) as stream:
+        with self._sliced.stream(note_match, 0, ends) as stream:
             for start in range(0, len(text), SLICE):
                 if budget.is_spent():
                     budget.cut += 1
@@ -129,34 +136,37 @@ class Decider:
 
 
 class Screen:
-    """Says which of some deciders a text needs."""
+    """Decides which deciders a text needs."""
 
-    def __init__(self, groups: Sequence[Trees], further: Mapping[Node, int]) -> None:
-        """``groups`` are the rules of each decider; ``further`` bits are set where their node hits."""
-        needed = Counter(further)
+    def __init__(self, groups: Sequence[Trees], extra: Mapping[Node, int]) -> None:
+        """Build the screen for deciders of these ``groups`` of rules.
+
+        An ``extra`` bit is set if its node matches.
+        """
+        needed = Counter(extra)
         common = Counter(
             literal for trees in groups for tree in trees.values() for literal in chain(*required(tree))
         )
         for number, trees in enumerate(groups):
-            for node in {node for tree in trees.values() for node in _signs(tree, common)}:
+            for node in {node for tree in trees.values() for node in _fast_patterns(tree, common)}:
                 needed[node] |= 1 << number
         self.always = 0
-        """Deciders that are asked whatever the text."""
-        # The number of a sign is the set of deciders it calls for, bit for bit; Hyperscan reports it once.
-        self.signs = Decider((mask, node) for node, mask in needed.items())
+        """Deciders that every text needs, as bits."""
+        # A fast pattern's id is the set of deciders it calls for, as bits; Hyperscan reports each id once.
+        self.fast_patterns = Decider((mask, node) for node, mask in needed.items())
 
     def needs(self, text: bytes, budget: Budget) -> int:
-        """Return the deciders the text needs, bit for bit."""
-        masks: Hits = {}
+        """Return the deciders that the text needs, as bits."""
+        masks: MatchEnds = {}
         if len(text) <= SLICE:
-            self.signs.scan(text, note, 0, masks)
+            self.fast_patterns.scan(text, note_match, 0, masks)
         else:
-            self.signs.add_hits(text, masks, budget)
+            self.fast_patterns.add_matches(text, masks, budget)
         return reduce(or_, masks, self.always) if masks else self.always
 
 
-def _signs(tree: Node, common: Counter[Literal]) -> list[Node]:
-    """List what a text must contain one of for the tree to match: rare literals, or the tree itself."""
+def _fast_patterns(tree: Node, common: Counter[Literal]) -> list[Node]:
+    """Return nodes of which every matching text contains one: rare literals, or the tree itself."""
     rare = [literals for literals in required(tree) if not any(map(is_ordinary, literals))]
     if not rare:
         return [tree]
@@ -164,13 +174,13 @@ def _signs(tree: Node, common: Counter[Literal]) -> list[Node]:
     return [sequence(*map(Bytes, literal)) for literal in best]
 
 
-def note(index: int, _start: int, end: int, _flags: int, hits: Any) -> None:
-    """Take a hit from Hyperscan."""
-    hits[index] = end
+def note_match(index: int, _start: int, end: int, _flags: int, ends: Any) -> None:
+    """Add a match; Hyperscan calls this."""
+    ends[index] = end
 
 
-def _scan_nothing(_text: bytes, _note: object, _flags: int, _hits: Hits) -> None:
-    """Stand in for the database of no rules."""
+def _scan_nothing(_text: bytes, _note: object, _flags: int, _ends: MatchEnds) -> None:
+    """Find nothing; used where there are no rules."""
 
 
 def _compile(mode: int, trees: Sequence[tuple[int, Node]]) -> hyperscan.Database | None:

@@ -1,8 +1,8 @@
-"""The exact span and the first group of a rule that hit, by RE2: in linear time, as PCRE finds them.
+"""Find the exact span and group 1 of a rule that matches, with RE2: in linear time, and as PCRE would.
 
-Runs wherever packets are matched. RE2 prefers among hits as Perl and PCRE do. Its cost is at
-most about 8 ns for each byte and instruction, and usually a hundredth of that; so a text is cut
-to what its rule can afford (`WORK`), around the place where Hyperscan saw the hit.
+Runs in the capture workers and in ``sensor read``. RE2 prefers the same match as Perl and PCRE. It
+costs at most about 8 ns per byte and instruction, and usually a hundredth of that. So the text is cut
+to what its rule can afford (`WORK`), around the place where Hyperscan saw the match end.
 """
 
 from __future__ import annotations
@@ -16,34 +16,39 @@ from sensor.rules.regex.render import RE2_REPEAT_LIMIT, Renderer
 from sensor.rules.regex.tree import Mark, Node, RegexError
 
 WORK = 300_000
-"""Bytes times instructions that one search may take."""
+"""The most bytes times instructions that one search may cost."""
 
 _OPTIONS = re2.Options()
 _OPTIONS.encoding = re2.Options.Encoding.LATIN1
 _OPTIONS.log_errors = False
-_OPTIONS.max_mem = 1 << 19  # bytes a rule, which payloads made for it would otherwise fill to 8 MiB
+_OPTIONS.max_mem = 1 << 19  # bytes per rule; the default is 8 MiB, which crafted payloads would fill
 _ANYWHERE = re2._Anchor.UNANCHORED
 
 
 Span = tuple[int, int]
-"""Byte offsets, from and up to."""
+"""Byte offsets: start, and end (exclusive)."""
 NOWHERE: Span = (-1, -1)
+"""The span of a group that did not take part in the match."""
 
 
 class SpanFinder:
-    """A rule's lowered tree, able to say where it hits first and what group 1 is there."""
+    """Finds the first match of one rule in a text, and the span of group 1."""
 
     def __init__(self, tree: Node) -> None:
-        """Compile the tree. Raises `RegexError` where it is too large."""
+        """Compile a lowered tree.
+
+        Raises:
+            RegexError: The tree is too large for RE2.
+        """
         renderer = Renderer(RE2_REPEAT_LIMIT)
         self._pattern = renderer.render(tree).encode()
-        self._marks = renderer.captures
+        self._marks = renderer.groups
         self._is_marked = len(self._marks) > 1 or any(self._marks)
         try:
             compiled = re2.compile(self._pattern, _OPTIONS)
-            size = max(compiled.programsize, compiled.reverseprogramsize)  # compiles the latter, too
+            size = max(compiled.programsize, compiled.reverseprogramsize)  # also compiles the reverse program
         except re2.error as error:
-            raise RegexError(f"a smaller expression, RE2 does not take this one: {error}") from None
+            raise RegexError(f"RE2 cannot compile the expression, make it smaller: {error}") from None
         self._search = compiled._regexp.Match
         self._longest = WORK // size
 
@@ -55,11 +60,11 @@ class SpanFinder:
         self._search = re2.compile(self._pattern, _OPTIONS)._regexp.Match
 
     def find(self, text: bytes, seen: int) -> list[Span]:
-        """Find the first hit in ``text``, in which Hyperscan saw one end at ``seen``.
+        """Find the first match in ``text``; ``seen`` is where Hyperscan saw a match end.
 
-        Returns the span of the hit, and that of group 1 where there is one: `NOWHERE` where it
-        took no part. In a text too long for the rule the search keeps to the bytes around
-        ``seen``; where it finds nothing there, the span says no more than that the hit ends there.
+        Returns the span of the match, and the span of group 1 if the rule has one: `NOWHERE` if it
+        took no part. If the text is too long for the rule, only the bytes around ``seen`` are
+        searched; if nothing is found there, only the end of the returned span is exact.
         """
         end = len(text)
         start = 0
@@ -69,33 +74,33 @@ class SpanFinder:
         spans: list[Span] = self._search(_ANYWHERE, text, start, end)
         if spans[0] == NOWHERE:
             return [(start, seen)]
-        return self._marked(spans) if self._is_marked else spans
+        return self._with_marks(spans) if self._is_marked else spans
 
-    def hit_end(self, text: bytes, start: int, end: int) -> int:
-        """Return where the first hit in a piece of the text ends, and -1 where there is none."""
+    def match_end(self, text: bytes, start: int, end: int) -> int:
+        """Return where the first match between ``start`` and ``end`` ends, or -1 if there is none."""
         seen: int = self._search(_ANYWHERE, text, start, end)[0][1]
         return seen
 
-    def pieces(self, size: int) -> Iterator[Span]:
-        """Yield the pieces of a text of ``size`` bytes that one search may take, half over each other."""
+    def windows(self, size: int) -> Iterator[Span]:
+        """Yield windows over ``size`` bytes that one search can afford; each overlaps the next by half."""
         for start in range(0, max(1, size - self._longest // 2), max(1, self._longest // 2)):
             yield start, min(size, start + self._longest)
 
-    def _marked(self, spans: list[Span]) -> list[Span]:
-        """Read the marks off the spans of the groups they are rendered as."""
+    def _with_marks(self, spans: list[Span]) -> list[Span]:
+        """Apply the marks, which were rendered as groups, and return the spans of match and group 1."""
         start, end = spans[0]
         group_start, group_end = NOWHERE
-        for mark, (place, place_end) in zip(self._marks, spans[1:], strict=True):
-            if place < 0:
+        for mark, (mark_start, mark_end) in zip(self._marks, spans[1:], strict=True):
+            if mark_start < 0:
                 continue
-            if mark is None:  # group 1 may stand in several branches, and in turns of an unrolled repeat
-                group_start, group_end = max((group_start, group_end), (place, place_end))
-            elif mark is Mark.HIT_START:
-                start = place
-            elif mark is Mark.HIT_END:
-                end = min(end, place)
+            if mark is None:  # group 1 may occur in several branches, and in several turns of a repeat
+                group_start, group_end = max((group_start, group_end), (mark_start, mark_end))
+            elif mark is Mark.MATCH_START:
+                start = mark_start
+            elif mark is Mark.MATCH_END:
+                end = min(end, mark_start)
             elif mark is Mark.GROUP_START:
-                group_start = max(group_start, place)
+                group_start = max(group_start, mark_start)
             else:
-                group_end = max(group_end, place)
+                group_end = max(group_end, mark_start)
         return [(start, end), (group_start, group_end)]

@@ -1,7 +1,7 @@
-"""What the matcher asks, in which order: built once for each set of rules, when they are loaded.
+"""The order in which the matcher scans a payload. Built once per rule set, when it is loaded.
 
-A packet's transport decides which rules it can hit, and whether it looks like HTTP which texts
-they see. Each text meets a first database that is cheap, and more only where that says so.
+The transport of a packet decides which rules can match it. If the payload looks like HTTP, rules see
+its parts as well. Each text is first scanned with a cheap database, and with others only if needed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from types import MappingProxyType
 from sensor.model import Rule
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.linear import LinearDecider
-from sensor.rules.engine.proof import ENDLESS, Finds
-from sensor.rules.engine.scan import Decider, Hits, Screen, Trees
+from sensor.rules.engine.proof import UNLIMITED, Finder
+from sensor.rules.engine.scan import Decider, MatchEnds, Screen, Trees
 from sensor.rules.engine.spans import SpanFinder
 from sensor.rules.engine.view import Part
 from sensor.rules.regex.lowering import fits
@@ -24,7 +24,7 @@ from sensor.rules.regex.tree import Bytes, Node, Position, is_anchored, without
 
 _ENCODING = Bytes(frozenset(b"%+"))
 ENCODED = 1 << 16
-"""What a screen says of a text that may read differently percent-decoded: a bit above all deciders'."""
+"""The bit that a screen sets for a text that percent-decoding may change; above all deciders' bits."""
 
 _PARTS: tuple[Part, ...] = ("total", "head", "body")
 _EDGES = {
@@ -32,11 +32,11 @@ _EDGES = {
     "head": frozenset((Position.END, Position.LINE_END)),
     "body": frozenset((Position.START,)),
 }
-"""The edges of a part that are none of the whole payload; a blank line is all that lies between parts."""
+"""The edges of a part that are not edges of the whole payload; only a blank line separates the parts."""
 
 
 class Transport:
-    """What rules of one transport protocol look for, by what a payload is."""
+    """The deciders and stages for packets of one transport protocol."""
 
     def __init__(self, rules: Mapping[int, Rule], http: HttpReading, deciders: Deciders) -> None:
         def parts_of(rules: Mapping[int, Rule]) -> list[tuple[Part, list[int]]]:
@@ -49,61 +49,61 @@ class Transport:
         self._plain = plain
         self.plain = deciders.decider(plain)
         self.linear: LinearDecider | None = None
-        """For plain rules that Hyperscan misses."""
+        """Decides the plain rules that Hyperscan misses; None if there are none."""
         plain_in_http = [index for index in plain if deciders.fits(index, http)]
         self.decoded = Stage(
             parts_of({index: rule for index, rule in rules.items() if rule.decode}), deciders
         )
         encoded: dict[Node, int] = {_ENCODING: ENCODED} if self.decoded.deciders else {}
         self.http = Stage([("total", plain_in_http), *parts_of(rules)], deciders, encoded)
-        self.first = (self.plain, self.http.screen.signs)
-        """What every payload meets first, by whether it looks like HTTP."""
-        self.asks_more = (False, False)
-        """Whether one is looked at further that nothing was found in, by the same."""
+        self.first = (self.plain, self.http.screen.fast_patterns)
+        """The database that scans every payload first, by whether the payload looks like HTTP."""
+        self.searches_more = (False, False)
+        """True if the search goes on when ``first`` finds nothing, by whether it looks like HTTP."""
 
-    def finds(self) -> Iterator[tuple[int, Finds]]:
-        """Yield each rule with what is to find it, once for each database."""
+    def finders(self) -> Iterator[tuple[int, Finder]]:
+        """Yield each rule's index with a finder for each database that must find it."""
         for index in self._plain:
             yield index, partial(_decides, self.plain, index)
-        yield from self.http.finds()
-        yield from self.decoded.finds()
+        yield from self.http.finders()
+        yield from self.decoded.finders()
 
-    def leave(self, captures: Mapping[int, SpanFinder]) -> None:
-        """Leave these rules to RE2."""
-        chosen = {index: captures[index] for index in self._plain if index in captures}
+    def use_re2(self, span_finders: Mapping[int, SpanFinder]) -> None:
+        """Decide these rules with RE2 as well."""
+        chosen = {index: span_finders[index] for index in self._plain if index in span_finders}
         if chosen:
             self.linear = LinearDecider(chosen)
-        self.http.leave(captures)
-        self.decoded.leave(captures)
-        self.asks_more = (bool(self.linear), bool(self.http.screen.always))
+        self.http.use_re2(span_finders)
+        self.decoded.use_re2(span_finders)
+        self.searches_more = (bool(self.linear), bool(self.http.screen.always))
 
 
 class Stage:
-    """A screen, and the deciders it calls for, each with the part of the payload it looks at."""
+    """A screen and the deciders it calls for, each with the part of the payload it scans."""
 
     def __init__(
         self,
         groups: Iterable[tuple[Part, list[int]]],
         deciders: Deciders,
-        further: Mapping[Node, int] = MappingProxyType({}),
+        extra: Mapping[Node, int] = MappingProxyType({}),
     ) -> None:
         self._groups = [(part, rules) for part, rules in groups if rules]
         self.deciders: list[tuple[int, Part, Decider | LinearDecider]] = [
             (1 << bit, part, deciders.decider(rules)) for bit, (part, rules) in enumerate(self._groups)
         ]
-        self.screen = deciders.screen(self._groups, further)
+        self.screen = deciders.screen(self._groups, extra)
 
-    def finds(self) -> Iterator[tuple[int, Finds]]:
-        """Yield each rule with its screen and with its decider, either of which is to find it."""
+    def finders(self) -> Iterator[tuple[int, Finder]]:
+        """Yield each rule's index with a finder for its screen and one for its decider."""
         for (bit, _, decider), (_, rules) in zip(self.deciders, self._groups, strict=True):
             for index in rules:
                 yield index, partial(_calls_for, self.screen, bit)
                 yield index, partial(_decides, decider, index)
 
-    def leave(self, captures: Mapping[int, SpanFinder]) -> None:
-        """Leave these rules to RE2, whatever the screen says."""
+    def use_re2(self, span_finders: Mapping[int, SpanFinder]) -> None:
+        """Decide these rules with RE2 as well, whatever the screen finds."""
         for part, rules in self._groups:
-            chosen = {index: captures[index] for index in rules if index in captures}
+            chosen = {index: span_finders[index] for index in rules if index in span_finders}
             if chosen:
                 bit = 1 << len(self.deciders)
                 self.deciders.append((bit, part, LinearDecider(chosen)))
@@ -111,17 +111,17 @@ class Stage:
 
 
 def _decides(decider: Decider | LinearDecider, index: int, text: bytes) -> bool:
-    hits: Hits = {}
-    decider.add_hits(text, hits, ENDLESS)
-    return index in hits
+    ends: MatchEnds = {}
+    decider.add_matches(text, ends, UNLIMITED)
+    return index in ends
 
 
 def _calls_for(screen: Screen, bit: int, text: bytes) -> bool:
-    return bool(screen.needs(text, ENDLESS) & bit)
+    return bool(screen.needs(text, UNLIMITED) & bit)
 
 
 class Deciders:
-    """Makes deciders and screens; those of the same rules are made once."""
+    """Makes deciders and screens; deciders of the same rules are shared."""
 
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
@@ -129,7 +129,7 @@ class Deciders:
         self._screens: list[Screen] = []
 
     def fits(self, rule: int, http: HttpReading) -> bool:
-        """Whether a rule may hit a payload that looks like HTTP."""
+        """Return True if a rule may match a payload that looks like HTTP."""
         tree = self._trees[rule]
         return not is_anchored(tree) or fits(tree, http.beginnings)
 
@@ -140,19 +140,19 @@ class Deciders:
             self._deciders[key] = Decider((index, self._trees[index]) for index in rules)
         return self._deciders[key]
 
-    def screen(self, groups: Iterable[tuple[Part, list[int]]], further: Mapping[Node, int]) -> Screen:
-        """Return the screen in front of the deciders of these groups, with `Screen`'s ``further`` bits.
+    def screen(self, groups: Iterable[tuple[Part, list[int]]], extra: Mapping[Node, int]) -> Screen:
+        """Return a screen for the deciders of these groups; ``extra`` is passed on to `Screen`.
 
-        It sees the whole payload, where a part of it does not start or end.
+        The screen scans the whole payload, in which the edges of a part are not visible.
         """
         trees = [
             {index: without(self._trees[index], _EDGES[part]) for index in rules} for part, rules in groups
         ]
-        self._screens.append(Screen(trees, further))
+        self._screens.append(Screen(trees, extra))
         return self._screens[-1]
 
     def compile(self) -> int:
-        """Compile all of them, on as many processors as there are; return their size in bytes."""
-        made = [*self._deciders.values(), *(screen.signs for screen in self._screens)]
+        """Compile all databases, on all processors, and return their size in bytes."""
+        made = [*self._deciders.values(), *(screen.fast_patterns for screen in self._screens)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return sum(pool.map(Decider.compile, made))

@@ -1,6 +1,6 @@
-"""The texts of one packet that rules look at, and where their bytes stand in the payload.
+"""Views of one payload: its parts, raw and percent-decoded, with their offsets in the payload.
 
-Made in the capture workers and in ``sensor read``, for payloads that may hit.
+Runs in the capture workers and in ``sensor read``, for payloads that may match.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ Part = Literal["total", "head", "body"]
 
 
 class View:
-    """A part of a payload, or that part decoded."""
+    """A part of a payload, or the decoded text of a part."""
 
     def __init__(self, text: bytes, offset: int = 0, encoded: View | None = None) -> None:
-        """``offset`` is where the text starts in the payload; ``encoded`` is what it was decoded from."""
+        """``offset`` is where the text starts in the payload; ``encoded`` is the view it was decoded from."""
         self.text = text
         self._offset = offset
         self._encoded = encoded
 
     def decoded(self) -> View:
-        """Percent-decode once more."""
+        """Return this view percent-decoded once more."""
         return View(url_decode(self.text), encoded=self)
 
-    def place(self, start: int, end: int) -> tuple[int, int]:
-        """Return the offsets in the payload of a span in the text."""
+    def payload_span(self, start: int, end: int) -> tuple[int, int]:
+        """Return the offsets in the payload of a span of the text."""
         if self._encoded is None:
             return self._offset + start, self._offset + end
         offsets = self._encoded._decoded_offsets
-        return self._encoded.place(int(offsets[start]), int(offsets[end]))
+        return self._encoded.payload_span(int(offsets[start]), int(offsets[end]))
 
     @cached_property
     def _decoded_offsets(self) -> NDArray[np.int64]:
@@ -42,7 +42,7 @@ class View:
 
 
 class Views:
-    """The parts of one payload, made when they are asked for."""
+    """The parts of one payload, each made on first use."""
 
     def __init__(self, payload: bytes) -> None:
         self._views: dict[Part, View] = {"total": View(payload)}

@@ -1,6 +1,6 @@
-"""Texts that a rule must hit, made from its tree: what an engine is tried with before it is trusted.
+"""Witness texts: texts that a rule must match, made from its tree. Used when rules are compiled.
 
-Used when rules are compiled.
+An engine is tried on them before it is trusted (`sensor.rules.engine.proof`).
 """
 
 from __future__ import annotations
@@ -15,75 +15,76 @@ from sensor.rules.regex.charset import WORDS
 from sensor.rules.regex.tree import Bytes, Choice, Group, Node, Repeat, Sequence, is_anchored
 
 LONGEST = 512
-"""Bytes of a text; more only where the rule hits nothing shorter."""
+"""Greatest length of a text in bytes; it is exceeded only if the rule matches nothing shorter."""
 MOST = 64
-"""Texts of a rule. Every branch is in one of them, as long as there are no more branches."""
+"""Most texts per rule. Up to that many branches, every branch is in one of them."""
 OFFSETS = 65
-"""Bytes in front of a text are 0 up to one less: as far as vector instructions see at once."""
+"""Texts are preceded by 0 to `OFFSETS` - 1 bytes: vector instructions see as far at once."""
 _PLACEMENTS = 4
-"""Offsets that each text is tried at, at least."""
+"""Least number of offsets at which each text is tried."""
 
 _BEFORE = (b"x", b" ", b"x" * 63 + b"\n")
-_BEHIND = (b"x", b"", b" ", b"\n")
+_AFTER = (b"x", b"", b" ", b"\n")
 _TAIL = 41
 _MIXED = 4
 _MANY = 20
-"""Times a repeat is taken once, beyond its least: as many as vector instructions skip at once."""
+"""Repetitions beyond the least, tried once: as many as vector instructions skip at once."""
 
 
-def texts(node: Node) -> list[bytes]:
-    """List texts that the node matches, places aside; the first is among the shortest."""
+def witness_texts(node: Node) -> list[bytes]:
+    """Return texts that the node matches, ignoring positions; the first is among the shortest."""
     match node:
         case Bytes(values):
             return _members(values)
         case Sequence(nodes):
-            return _short(_beside(list(map(texts, nodes))))
+            return _short(_concatenated(list(map(witness_texts, nodes))))
         case Choice(nodes):
-            rounds = zip_longest(*map(texts, nodes))
+            rounds = zip_longest(*map(witness_texts, nodes))
             return _short([text for one in rounds for text in one if text is not None])
         case Repeat(inner, least, most):
-            return _repeated(texts(inner), least, most)
+            return _repeated(witness_texts(inner), least, most)
         case Group(_, inner):
-            return texts(inner)
+            return witness_texts(inner)
         case _:
             return [b""]
 
 
-def placed(tree: Node, captures: SpanFinder) -> Iterator[bytes]:
-    """Yield payloads that a lowered tree hits, RE2 says: its texts among other bytes, at all offsets.
+def witness_payloads(tree: Node, span_finder: SpanFinder) -> Iterator[bytes]:
+    """Yield payloads that a lowered tree matches according to RE2: its texts among other bytes.
 
-    Where it may hit anywhere, it does so behind 0 to `OFFSETS` - 1 bytes, and across the edge of a slice.
+    If the tree can match anywhere, texts are preceded by 0 to `OFFSETS` - 1 bytes, and some of them
+    cross the edge of a slice.
     """
-    found = texts(tree)
+    found = witness_texts(tree)
     rounds = max(_PLACEMENTS, -(-OFFSETS // len(found)))
     anchored = is_anchored(tree)
     for number, text in enumerate(found):
         for turn in range(rounds):
             offset = 0 if anchored else (turn * OFFSETS // rounds + number) % OFFSETS
-            yield from _hit(captures, text, offset, (7 * turn + 3 * number) % _TAIL, turn + number)
+            yield from _matching(span_finder, text, offset, (7 * turn + 3 * number) % _TAIL, turn + number)
     for turn, edge in enumerate((SLICE - 1, SLICE - len(found[0]) // 2, SLICE, SLICE + OFFSETS)):
         text = found[turn * len(found) // 4]
-        yield from _hit(captures, text, 0 if anchored else max(edge, 0), SLICE, turn)
+        yield from _matching(span_finder, text, 0 if anchored else max(edge, 0), SLICE, turn)
 
 
-def _hit(captures: SpanFinder, text: bytes, offset: int, tail: int, turn: int) -> Iterator[bytes]:
-    """Yield the text among such bytes that the rule hits, if there are any."""
-    for before in _turned(_BEFORE if offset else (b"",), turn):
-        for behind in _turned(_BEHIND, turn):
-            payload = (before * offset)[len(before) * offset - offset :] + text + behind * tail
-            if captures.hit_end(payload, 0, len(payload)) >= 0:
+def _matching(span_finder: SpanFinder, text: bytes, offset: int, tail: int, turn: int) -> Iterator[bytes]:
+    """Yield the text with the first bytes around it with which the rule matches, if there are any."""
+    for before in _rotated(_BEFORE if offset else (b"",), turn):
+        for after in _rotated(_AFTER, turn):
+            payload = (before * offset)[len(before) * offset - offset :] + text + after * tail
+            if span_finder.match_end(payload, 0, len(payload)) >= 0:
                 yield payload
                 return
 
 
-def _turned(values: tuple[bytes, ...], turn: int) -> tuple[bytes, ...]:
+def _rotated(values: tuple[bytes, ...], turn: int) -> tuple[bytes, ...]:
     at = turn % len(values)
     return values[at:] + values[:at]
 
 
 @lru_cache
 def _members(values: frozenset[int]) -> list[bytes]:
-    """Pick some of a set: letters and digits first, its edges, and what is no part of a word."""
+    """Return some bytes of a set: letters and digits first, then a non-word byte, then its edges."""
     ordered = sorted(values)
     usual = [value for value in ordered if chr(value).isascii() and chr(value).isalnum()]
     others = sorted(values - WORDS)
@@ -91,8 +92,8 @@ def _members(values: frozenset[int]) -> list[bytes]:
     return [bytes((value,)) for value in picked]
 
 
-def _beside(parts: list[list[bytes]]) -> list[bytes]:
-    """Join a text of each part until each of them was taken, and a few times out of step, too."""
+def _concatenated(parts: list[list[bytes]]) -> list[bytes]:
+    """Join one text of each part, until every text was used, and a few more times out of step."""
     many = max(map(len, parts), default=1)
     steps = [(number, 0) for number in range(many)] + [(number, 1) for number in range(min(many - 1, _MIXED))]
     found = [b"".join(part[(at + out * i) % len(part)] for i, part in enumerate(parts)) for at, out in steps]
@@ -100,7 +101,7 @@ def _beside(parts: list[list[bytes]]) -> list[bytes]:
 
 
 def _repeated(inner: list[bytes], least: int, most: int | None) -> list[bytes]:
-    """Repeat as rarely as may be, and a little more; at one time each text, at another all in turn."""
+    """Repeat each text the least number of times and a few more; and once all texts in turn."""
     counts = [
         count for count in (least, least + 1, least + 3, least + _MANY) if most is None or count <= most
     ]

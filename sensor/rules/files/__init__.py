@@ -1,1 +1,1 @@
-"""Rule files: loading them, every fault in them, their JSON Schema, and rules as text."""
+"""Rule files: load and check them, describe their format as a JSON Schema, and show rules as text."""

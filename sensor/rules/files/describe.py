@@ -1,4 +1,4 @@
-"""Rules and hits as the ``sensor rules`` commands print them: JSON objects, and words."""
+"""Rules and matches as JSON objects and as text. Runs in the ``sensor rules`` commands and in the API."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from sensor.model import Match, Rule
 from sensor.protocols import RULE_PROTOCOLS
-from sensor.rules.files.load import Fault
+from sensor.rules.files.rule_fault import Fault
 from sensor.rules.prefilter.prefix import Prefix
 from sensor.rules.regex.charset import LETTERS
 from sensor.text import printable
@@ -18,7 +18,7 @@ _PROTOCOL_NAMES = {number: name for name, number in RULE_PROTOCOLS.items()}
 
 
 def rule_object(rule: Rule) -> dict[str, Any]:
-    """Return all that a rule says, by the names of the rule files; None where it says nothing."""
+    """Return all fields of a rule, named as in the rule files; None for fields that are not set."""
     return {
         "rule": rule.rule_id,
         "class": rule.rule_class,
@@ -38,7 +38,7 @@ def rule_object(rule: Rule) -> dict[str, Any]:
 
 
 def conditions(rule: Rule) -> str:
-    """Say in a few words what a rule looks at: ``tcp, port 80, HTTP head, url-decoded``."""
+    """Return in a few words what a rule looks at: ``tcp, port 80, HTTP head, url-decoded``."""
     words = []
     if rule.protocol:
         words.append(_PROTOCOL_NAMES[rule.protocol])
@@ -52,7 +52,7 @@ def conditions(rule: Rule) -> str:
 
 
 def fault_object(fault: Fault) -> dict[str, Any]:
-    """Return a fault by its parts."""
+    """Return the parts of a fault, ready for JSON."""
     return {
         "file": str(fault.path),
         "line": fault.line,
@@ -62,34 +62,34 @@ def fault_object(fault: Fault) -> dict[str, Any]:
     }
 
 
-def hit_object(hit: Match, payload: bytes) -> dict[str, Any]:
-    """Return which rule hit a payload and where."""
+def match_object(match: Match, payload: bytes) -> dict[str, Any]:
+    """Return which rule matches a payload, and where, ready for JSON."""
     return {
-        "rule": hit.rule.rule_id,
-        "class": hit.rule.rule_class,
-        "name": hit.rule.name,
-        "start": hit.start,
-        "end": hit.end,
-        "version": hit.version,
-        "text": printable(payload[hit.start : hit.end]),
+        "rule": match.rule.rule_id,
+        "class": match.rule.rule_class,
+        "name": match.rule.name,
+        "start": match.start,
+        "end": match.end,
+        "version": match.version,
+        "text": printable(payload[match.start : match.end]),
     }
 
 
-def hit_words(hit: Match, payload: bytes) -> str:
-    """Say where a rule hit a payload, and which version it names: ``bytes 4-7 "1.2", version 1.2``."""
-    version = f", version {hit.version}" if hit.version else ""
-    return f'bytes {hit.start}-{hit.end} "{printable(payload[hit.start : hit.end])}"{version}'
+def match_words(match: Match, payload: bytes) -> str:
+    """Return where a rule matches a payload, and the version it names: ``bytes 4-7 "1.2", version 1.2``."""
+    version = f", version {match.version}" if match.version else ""
+    return f'bytes {match.start}-{match.end} "{printable(payload[match.start : match.end])}"{version}'
 
 
 def prefix_words(prefix: Prefix) -> str:
-    """Write a prefix as an expression on bytes; with the least length where that says more."""
+    """Return a prefix as an expression on bytes, with the least length if that is longer."""
     size = (prefix.mask.bit_length() + 7) // 8
     text = "".join(_spelled(prefix, size)) or "anything"
     return f"{text} of {prefix.length} bytes or more" if prefix.length > max(size, 1) else text
 
 
 def _spelled(prefix: Prefix, size: int) -> Iterator[str]:
-    """Write the first bytes of a prefix: letters of either case together, others one by one."""
+    """Yield the first bytes of a prefix as text: caseless letters in groups, others one by one."""
     bytes_ = [(prefix.value >> shift & 0xFF, prefix.mask >> shift & 0xFF) for shift in range(0, 8 * size, 8)]
     for caseless, group in groupby(bytes_, key=lambda byte: byte[1] == 0xDF and byte[0] in LETTERS):
         if caseless:
@@ -99,7 +99,7 @@ def _spelled(prefix: Prefix, size: int) -> Iterator[str]:
 
 
 def _byte_words(value: int, mask: int) -> str:
-    """Write the bytes that have a value under a mask: one, any (a dot), or their ranges."""
+    """Return the bytes that have a value under a mask as text: one byte, a dot for any, or ranges."""
     if mask == 0:
         return "."
     members = [byte for byte in range(256) if (byte ^ value) & mask == 0]

@@ -1,6 +1,6 @@
-"""The fields of a rule: what the loader accepts and what the JSON Schema says, in one table.
+"""The fields of a rule, in one table from which both the loader and the JSON Schema work.
 
-Used when rules are loaded or checked, in whichever process does that.
+Used when rules are loaded or checked, in any process that does so.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ class RuleField(NamedTuple):
     """What one field of a rule may hold."""
 
     expected: str
-    """For people: completes "expected …"."""
+    """The allowed values in words; completes "expected …" in messages."""
     schema: dict[str, Any]
-    """For machines: a JSON Schema of ``type``, ``minLength``, ``minimum``, ``maximum``, ``pattern`` alone."""
+    """A JSON Schema that uses only ``type``, ``minLength``, ``minimum``, ``maximum`` and ``pattern``."""
     description: str
     """What the field means."""
 
     def accepts(self, value: object) -> bool:
-        """Whether ``value``, as ``json`` gives it, satisfies the schema."""
+        """Return True if ``value``, as ``json`` parses it, satisfies the schema."""
         if isinstance(value, str) and self.schema["type"] == "string":
             long_enough = len(value) >= self.schema.get("minLength", 0)
-            pattern = self.schema.get("pattern", "(?s:.*)")  # $ alone lets a final newline pass
+            pattern = self.schema.get("pattern", "(?s:.*)")  # with $ alone, a final newline would pass
             return long_enough and re.fullmatch(pattern, value) is not None
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -42,16 +42,16 @@ RULE_ID = RuleField(
     "unique over all five files",
 )
 PRIORITY = RuleField(
-    "a number", {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}, "read and not used"
+    "a number", {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1}, "accepted and not used"
 )
 
 FIELDS = {
-    "type": RuleField("a string that is not empty", _NAME, "the kind of thing a hit names"),
-    "name": RuleField("a string that is not empty", _NAME, "the thing a hit names"),
+    "type": RuleField("a non-empty string", _NAME, "the kind of thing a match names"),
+    "name": RuleField("a non-empty string", _NAME, "the thing a match names"),
     "regex": RuleField(
-        "a string that is not empty",
+        "a non-empty string",
         _NAME,
-        "PCRE on bytes: caseless, dot does not match a newline, one line, not UTF",
+        "PCRE on bytes: caseless, dot does not match a newline, not multiline, not UTF",
     ),
     "protocol": RuleField(
         '"tcp" or "udp"',
@@ -76,7 +76,7 @@ FIELDS = {
     ),
     "version": RuleField("a string", _TEXT, "a fixed version; absent: the text of group 1"),
     "vendor": RuleField("a string", _TEXT, "the vendor of a device"),
-    "os": RuleField("a string", _TEXT, "the operating system that a hit names too"),
+    "os": RuleField("a string", _TEXT, "the operating system that a match also names"),
     "desc": RuleField("a string", _TEXT, "free text"),
     "deleted": RuleField("0 or 1", _FLAG, "1: the rule is skipped"),
 }

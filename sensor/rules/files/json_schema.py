@@ -1,7 +1,7 @@
-"""The JSON Schema of a rule file, for editors: what the loader accepts, from the same table.
+"""The JSON Schema of a rule file, for editors. It is made from the table that the loader uses.
 
-Runs in ``sensor rules schema``. What a schema cannot say is left to ``sensor rules check``: whether
-the regex can be decided, ids that stand in two files, and keys that stand twice in one object.
+Runs in ``sensor rules schema``. A schema cannot express everything: ``sensor rules check`` also finds
+regexes that cannot be decided, ids used in two files, and keys used twice in one object.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NOT_UDP = {"properties": {"protocol": {"not": {"pattern": "^[uU][dD][pP]$"}}}}
 
 
 def rule_file_schema() -> dict[str, Any]:
-    """Return the schema of one rule file, of whichever class (JSON Schema, draft 2020-12)."""
+    """Return the schema of a rule file of any class (JSON Schema, draft 2020-12)."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A rule file of sensor",
@@ -25,7 +25,7 @@ def rule_file_schema() -> dict[str, Any]:
         "minProperties": 1,
         "maxProperties": 1,
         "additionalProperties": {
-            "description": "The class is that of the file's name, not of this key",
+            "description": "The file's name gives the class, not this key",
             "type": "object",
             "properties": {
                 "priority": _property(PRIORITY),

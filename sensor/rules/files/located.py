@@ -1,6 +1,6 @@
-"""JSON whose objects know the lines of their keys, so that a fault can be found in its file.
+"""Parse JSON and keep the line of each key, so that faults can name it.
 
-Used when rules are loaded or checked, in whichever process does that.
+Used when rules are loaded or checked, in any process that does so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|(?P<open>\{)|(?P<close>\})
 
 
 class Entry(NamedTuple):
-    """A key of an object, its value, and the line the key stands on."""
+    """A key of an object, its value, and the line of the key."""
 
     key: str
     value: object
@@ -21,16 +21,17 @@ class Entry(NamedTuple):
 
 
 class Object(tuple[Entry, ...]):
-    """A JSON object: its entries in file order, duplicates included."""
+    """A JSON object: its entries in file order, including duplicate keys."""
 
     __slots__ = ()
 
 
 def loads(text: str) -> object:
-    """Parse JSON text; objects come as `Object`.
+    """Parse JSON text; objects are returned as `Object`.
 
-    Raises ``ValueError`` (`json.JSONDecodeError` where the place is known) or
-    ``RecursionError`` where the text is not JSON that can be read.
+    Raises:
+        ValueError: The text is not valid JSON; a `json.JSONDecodeError` if the position is known.
+        RecursionError: The text is nested too deeply.
     """
     json.loads(text)
     lines = iter(_key_lines(text))
@@ -42,7 +43,7 @@ def loads(text: str) -> object:
 
 
 def _key_lines(text: str) -> list[list[int]]:
-    """List the lines of each object's keys, the objects in the order in which they close, as parsed."""
+    """Return the lines of each object's keys; objects are in the order in which they close."""
     closed: list[list[int]] = []
     opened: list[list[int]] = []
     line = 1

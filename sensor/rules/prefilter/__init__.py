@@ -1,1 +1,1 @@
-"""From rules to the kernel: which packets no rule can match, as C for the XDP program."""
+"""The prefilter's plan: which packets no rule can match, written as C for the XDP program."""

@@ -1,7 +1,7 @@
-"""Which packets are looked at by their addresses: networks that are included and excluded.
+"""Select packets by their addresses: networks to include and networks to exclude.
 
 Runs in the capture workers and in ``sensor read``. ``bpf/prefilter.c`` decides the same, by the same
-law, of all packets whose addresses it sees.
+rules, for all packets whose addresses it sees.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _WIDTHS = {4: 4, 6: 16}
 
 
 class Networks:
-    """The longest match of each address counts.
+    """The networks to watch. For each address, the longest matching prefix wins.
 
-    A packet is not looked at that has an excluded address, or, where networks are included, no
-    included one.
+    A packet is skipped if one of its addresses is excluded. If there are included networks, it is also
+    skipped if none of its addresses is included.
     """
 
     def __init__(self, include: Iterable[IpNetwork] = (), exclude: Iterable[IpNetwork] = ()) -> None:
@@ -36,7 +36,7 @@ class Networks:
     def watched(
         self, octets: NDArray[np.uint8], packets: PacketBatch, chosen: NDArray[np.intp]
     ) -> NDArray[np.intp]:
-        """Return those of the ``chosen`` packets, all with an IP header, that are looked at."""
+        """Return the ``chosen`` packets that are watched; all chosen packets must have an IP header."""
         if not self._shortest_first:
             return chosen
         keep = np.ones(len(chosen), np.bool_)
@@ -53,7 +53,7 @@ class Networks:
         return chosen[keep]
 
     def _meanings(self, addresses: NDArray[np.uint8], version: int) -> NDArray[np.uint8]:
-        """Say what the longest match means of addresses, shape (n, bytes)."""
+        """Return what the longest matching prefix means (`abi.Network`) for addresses of shape (n, bytes)."""
         found = np.full(len(addresses), self._otherwise, np.uint8)
         for network, meaning in self._shortest_first:
             if network.version == version:
@@ -64,4 +64,4 @@ class Networks:
 
 
 EVERYWHERE = Networks()
-"""All packets are looked at."""
+"""No restriction: all packets are watched."""

@@ -1,7 +1,7 @@
-"""What the rules let the kernel ignore; runs in the supervisor, on load.
+"""The plan: which packets the kernel must pass on for the rules. Runs in the supervisor, on load.
 
-A plan is sound: a packet is ignored only where no rule could hit it. What a rule asks for comes
-from `sensor.rules.prefilter.prefix`; what the kernel runs is written by `sensor.rules.prefilter.emit`.
+A plan is sound: a packet is ignored only if no rule can match it. `sensor.rules.prefilter.prefix`
+derives what a rule needs, and `sensor.rules.prefilter.emit` writes the code that the kernel runs.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from sensor import abi
 from sensor.model import Rule
 from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import HttpReading
-from sensor.rules.prefilter.prefix import ANYTHING, WORD, Prefix, PrefixSet, prefixes, word_of
+from sensor.rules.prefilter.prefix import ANYTHING, WORD, Prefix, prefixes, word_of
+from sensor.rules.prefilter.prefix_set import PrefixSet
 
 OTHER = None
 PROTOCOLS = (TCP, UDP, OTHER)
-"""Those that a rule can name, and all others together."""
+"""The protocols that a rule can name, and one entry for all others."""
 PORTS = 65536
 MOST_PREFIXES = 1500
-"""Each takes some 13 instructions, and a jump reaches over 32,767."""
+"""Limit per plan: a prefix takes about 13 instructions, and a jump spans at most 32,767."""
 UNKNOWN_CLASS = 0
-"""Of a port in a map that was not filled: everything passes."""
+"""The class of all ports while the map is not filled: everything passes."""
 FREE_CLASS = 1
-"""Of a port that no rule asks for: nothing passes for its sake."""
+"""The class of a port that no rule names: nothing passes because of it."""
 
 
 class Demand(NamedTuple):
-    """What one rule asks the kernel for: packets with one of the prefixes."""
+    """What one rule needs from the kernel: packets with one of the prefixes."""
 
     rule: Rule
     prefixes: frozenset[Prefix]
 
 
 def demands(rules: Iterable[Rule], http: HttpReading) -> tuple[Demand, ...]:
-    """Say of each rule what it asks for, in the reading of HTTP that is matched by."""
+    """Return what each rule needs; ``http`` is the definition of HTTP that the matcher uses."""
     return tuple(Demand(rule, prefixes(rule, http)) for rule in rules)
 
 
-def _concerning(found: Iterable[Demand], protocol: int | None) -> Iterator[Demand]:
-    """Yield those whose rules may hit packets of a protocol, or of one that rules cannot name."""
-    for demand in found:
+def _applicable(every: Iterable[Demand], protocol: int | None) -> Iterator[Demand]:
+    """Yield the demands of rules that can match packets of a protocol; `OTHER`: one that no rule names."""
+    for demand in every:
         rule = demand.rule
         if (
             rule.protocol is None and not rule.port
@@ -58,29 +59,29 @@ def _concerning(found: Iterable[Demand], protocol: int | None) -> Iterator[Deman
 
 @dataclass(frozen=True)
 class Needs:
-    """What has to pass of one protocol."""
+    """What must pass for one protocol."""
 
     common: PrefixSet
-    """On every port."""
+    """Prefixes that pass on every port."""
     ports: dict[int, PrefixSet]
-    """Besides, on either port."""
+    """Further prefixes that pass if the source or destination port is this one."""
 
     @classmethod
-    def of(cls, found: Iterable[Demand]) -> Needs:
-        """Gather what the rules of a protocol ask for."""
+    def of(cls, demands: Iterable[Demand]) -> Needs:
+        """Collect what the rules of a protocol need."""
         by_port: dict[int, set[Prefix]] = {0: set()}
-        for rule, asked in found:
-            by_port.setdefault(rule.port, set()).update(asked)
+        for rule, needed in demands:
+            by_port.setdefault(rule.port, set()).update(needed)
         common = PrefixSet(by_port.pop(0))
-        ports = {port: PrefixSet(asked).without(common) for port, asked in sorted(by_port.items())}
-        return cls(common, {port: asked for port, asked in ports.items() if asked})
+        ports = {port: PrefixSet(needed).without(common) for port, needed in sorted(by_port.items())}
+        return cls(common, {port: needed for port, needed in ports.items() if needed})
 
     def __bool__(self) -> bool:
         return bool(self.common or self.ports)
 
 
 class Passing(NamedTuple):
-    """Packets that pass, and the rules that ask for them."""
+    """Packets that pass, and the rules that need them."""
 
     protocol: int | None
     port: int
@@ -91,69 +92,69 @@ class Passing(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to pass, by protocol; one entry for each of `PROTOCOLS`."""
+    """What must pass, by protocol: one entry for each of `PROTOCOLS`."""
 
     needs: dict[int | None, Needs]
     demands: tuple[Demand, ...] = ()
-    """Of the rules, as exact as the plan is."""
+    """The demands of the rules, with prefixes cut to the length that the plan compares."""
 
     @classmethod
-    def of(cls, found: Sequence[Demand]) -> Plan:
-        """Gather what all rules ask for, as exactly as `MOST_PREFIXES` allow."""
+    def of(cls, demands: Sequence[Demand]) -> Plan:
+        """Collect what all rules need, as exactly as `MOST_PREFIXES` allows."""
         for size in range(WORD, -1, -1):
-            cut = tuple(Demand(rule, frozenset(one.cut(size) for one in asked)) for rule, asked in found)
-            plan = cls({protocol: Needs.of(_concerning(cut, protocol)) for protocol in PROTOCOLS}, cut)
+            cut = tuple(Demand(rule, frozenset(one.cut(size) for one in needed)) for rule, needed in demands)
+            plan = cls({protocol: Needs.of(_applicable(cut, protocol)) for protocol in PROTOCOLS}, cut)
             if plan.size <= MOST_PREFIXES:
                 break
         return plan
 
     @classmethod
     def pass_all(cls) -> Plan:
-        """Ignore nothing that carries payload."""
+        """Return the plan that ignores nothing that carries payload."""
         return cls(dict.fromkeys(PROTOCOLS, Needs(PrefixSet((ANYTHING,)), {})))
 
     @property
     def size(self) -> int:
-        """Count the prefixes that are tried in the kernel's code; those of a port stand there twice."""
-        asked = [needs.common for needs in self.needs.values()]
-        asked += [one for both in self.classes for one in both] * 2
-        return sum(map(len, asked))
+        """Number of prefixes in the kernel's code; a port's prefixes count twice, once for each port."""
+        tested = [needs.common for needs in self.needs.values()]
+        tested += [one for both in self.classes for one in both] * 2
+        return sum(map(len, tested))
 
     @cached_property
     def classes(self) -> dict[tuple[PrefixSet, PrefixSet], int]:
-        """Number what ports ask for of TCP and of UDP; `FREE_CLASS` for nothing."""
+        """The class of each pair of prefix sets (TCP, UDP) that some port needs; `FREE_CLASS` for none."""
         nothing = PrefixSet(())
-        found = {(nothing, nothing): FREE_CLASS}
-        for asked in self._by_port.values():
-            found.setdefault(asked, len(found) + FREE_CLASS)
-        return found
+        numbers = {(nothing, nothing): FREE_CLASS}
+        for needed in self._by_port.values():
+            numbers.setdefault(needed, len(numbers) + FREE_CLASS)
+        return numbers
 
     def passing(self) -> Iterator[Passing]:
-        """Yield all that passes and the rules that ask for it: on every port first, on single ports then."""
+        """Yield all that passes, with the rules that need it: for each protocol, all ports first."""
         for protocol, needs in self.needs.items():
-            concerned = list(_concerning(self.demands, protocol))
-            for port, asked in ((0, needs.common), *needs.ports.items()):
-                for prefix in asked:
-                    rules = (rule for rule, own in concerned if rule.port == port and prefix.is_among(own))
+            applicable = list(_applicable(self.demands, protocol))
+            for port, passing in ((0, needs.common), *needs.ports.items()):
+                for prefix in passing:
+                    rules = (rule for rule, own in applicable if rule.port == port and prefix.is_among(own))
                     yield Passing(protocol, port, prefix, tuple(rules))
 
     def port_classes(self) -> NDArray[np.uint16]:
         """Return the class of each port, shape (65536,), in host byte order."""
         classes = np.full(PORTS, FREE_CLASS, np.uint16)
-        for port, asked in self._by_port.items():
-            classes[port] = self.classes[asked]
+        for port, needed in self._by_port.items():
+            classes[port] = self.classes[needed]
         return classes
 
     def judge(self, protocol: int, sport: int, dport: int, payload: bytes) -> abi.Counter:
-        """Decide as the kernel does: `abi.Counter.SUBMITTED`, or the reason to ignore this payload."""
+        """Return what the kernel decides: `abi.Counter.SUBMITTED`, or the reason to ignore this payload."""
         needs = self.needs.get(protocol, self.needs[OTHER])
         if not needs:
             return abi.Counter.IGNORED_PROTOCOL
-        asked = [needs.common, *(needs.ports[port] for port in (sport, dport) if port in needs.ports)]
+        tested = [needs.common, *(needs.ports[port] for port in (sport, dport) if port in needs.ports)]
         word = word_of(payload)
-        if any(one.fits(word, len(payload)) for one in asked):
+        if any(one.fits(word, len(payload)) for one in tested):
             return abi.Counter.SUBMITTED
-        return abi.Counter.IGNORED_PREFIX if any(asked) else abi.Counter.IGNORED_PORT
+        return abi.Counter.IGNORED_PREFIX if any(tested) else abi.Counter.IGNORED_PORT
 
     @cached_property
     def _by_port(self) -> dict[int, tuple[PrefixSet, PrefixSet]]:

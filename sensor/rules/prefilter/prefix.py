@@ -1,8 +1,8 @@
-"""What a payload has to begin with for a rule to hit it. Runs where rules are loaded, never beside a packet.
+"""The prefixes of which a payload must have one for a rule to match. Used when rules are loaded.
 
-Everything here errs on one side: a prefix may fit payloads that its rule does not hit, never the
-other way round. Lookarounds are gone from a lowered tree, places in it only narrow what it hits,
-and where there is too much to list, prefixes get shorter.
+Everything here is an over-approximation: a prefix may fit payloads that its rule does not match, but
+never the reverse. A lowered tree has no lookarounds; its positions, which only restrict what it
+matches, are ignored; and if a rule has too many prefixes, they are shortened.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from sensor.rules.regex.charset import ALL
 from sensor.rules.regex.tree import Bytes, Choice, Group, Node, Repeat, Sequence, is_anchored, shortest
 
 WORD = 8
-"""Bytes at the start of a payload that are looked at."""
+"""Bytes at the start of a payload that are compared."""
 _MOST_PATHS = 64
 _MOST_CUBES = 4
-"""Values under masks that one set of bytes is split into."""
-_MOST_OF_A_TEXT = 4
-"""Prefixes that one text is split into."""
-_MOST_OF_A_RULE = 64
+"""Most value-and-mask pairs per set of bytes."""
+_MOST_PER_TEXT = 4
+"""Most prefixes per text."""
+_MOST_PER_RULE = 64
 _LONGEST = 64
-"""Greatest length that is asked for."""
+"""Greatest length that a prefix requires."""
 
 _Text = tuple[frozenset[int], ...]
-"""Sets of bytes one behind the other, at most `WORD` of them."""
+"""One set of bytes per position, at most `WORD` of them."""
 
 
 class Prefix(NamedTuple):
-    """Payloads of ``length`` bytes or more that begin with ``value`` where ``mask`` has ones.
+    """Payloads of at least ``length`` bytes that begin with ``value`` where ``mask`` has ones.
 
-    Value and mask are little-endian words over the first `WORD` bytes; a payload that is shorter
-    is continued with zeroes.
+    Value and mask are little-endian words over the first `WORD` bytes; shorter payloads are padded
+    with zeroes.
     """
 
     value: int
@@ -47,15 +47,15 @@ class Prefix(NamedTuple):
 
     @property
     def is_anything(self) -> bool:
-        """Whether nothing is asked of the bytes."""
+        """True if the bytes may be anything."""
         return self.mask == 0
 
     def is_among(self, others: Iterable[Prefix]) -> bool:
-        """Whether one of the others asks the same of the bytes."""
+        """Return True if one of the others has the same value and mask."""
         return any(self[:2] == other[:2] for other in others)
 
     def cut(self, size: int) -> Prefix:
-        """Ask nothing of the bytes behind the first ``size``."""
+        """Return the prefix of the first ``size`` bytes only."""
         kept = (1 << 8 * size) - 1
         return Prefix(self.value & kept, self.mask & kept, self.length)
 
@@ -64,14 +64,14 @@ ANYTHING = Prefix(0, 0, 0)
 
 
 def word_of(payload: bytes) -> int:
-    """Return the first bytes of a payload as prefixes see them."""
+    """Return the first bytes of a payload as a word to compare with prefixes."""
     return int.from_bytes(payload[:WORD], "little")
 
 
 def prefixes(rule: Rule, http: HttpReading) -> frozenset[Prefix]:
-    """List the prefixes of which a payload has one at least where the rule hits it.
+    """Return prefixes of which every payload that the rule matches has at least one.
 
-    None at all: the rule can hit nothing.
+    An empty set means that the rule can match nothing.
     """
     tree = expression(rule.regex).tree
     texts: set[_Text] = {()}
@@ -83,36 +83,36 @@ def prefixes(rule: Rule, http: HttpReading) -> frozenset[Prefix]:
         texts = {both for text in texts for start in http.beginnings for both in _joint(text, start)}
     for size in range(WORD, -1, -1):
         words = {word for text in texts for word in _words(text[:size])}
-        if len(words) <= _MOST_OF_A_RULE:
+        if len(words) <= _MOST_PER_RULE:
             break
     return frozenset(Prefix(value, mask, _rounded(length)) for value, mask in words)
 
 
 def _rounded(length: int) -> int:
-    """Round down to a power of two: the verifier follows every length that is compared on its own."""
+    """Round down to a power of two: fewer distinct lengths mean fewer paths for the verifier."""
     return min(1 << length.bit_length() - 1, _LONGEST)
 
 
 def beginnings(http: HttpReading) -> frozenset[Prefix]:
-    """List the prefixes of payloads that look like HTTP."""
+    """Return the prefixes of payloads that look like HTTP."""
     return frozenset(
         Prefix(word_of(text), (1 << 8 * len(text)) - 1, max(SHORTEST, len(text))) for text in http.beginnings
     )
 
 
 class _Path(NamedTuple):
-    """How a match can begin."""
+    """One way in which a match can begin."""
 
     text: _Text
     is_whole: bool
-    """Whether what follows the node comes right behind; else nothing more is known."""
+    """True if what follows the node comes directly after the text; otherwise nothing more is known."""
 
 
 _START = _Path((), is_whole=True)
 
 
 def _paths(node: Node) -> set[_Path]:
-    """List how matches of a node can begin."""
+    """Return the ways in which matches of a node can begin."""
     match node:
         case Bytes(values):
             return {_Path((values,), is_whole=True)}
@@ -124,12 +124,12 @@ def _paths(node: Node) -> set[_Path]:
             return _paths(inner)
         case Repeat(inner, least, most):
             return _repeated(_paths(inner), least, most)
-        case _:  # a place or a mark
+        case _:  # a position or a mark
             return {_START}
 
 
 def _repeated(turn: set[_Path], least: int, most: int | None) -> set[_Path]:
-    """Repeat paths; `WORD` turns that are not empty fill all that is looked at."""
+    """Repeat paths, at most `WORD` times: that many non-empty turns fill the bytes that are compared."""
     paths = {_START}
     for _ in range(min(least, WORD)):
         paths = _followed(paths, turn)
@@ -148,7 +148,7 @@ def _followed(paths: set[_Path], after: set[_Path]) -> set[_Path]:
 
 
 def _few(paths: set[_Path]) -> set[_Path]:
-    """Cut paths as much as it takes for them to be few."""
+    """Shorten paths until there are at most `_MOST_PATHS`."""
     for length in range(WORD, -1, -1):
         found = {_Path(text[:length], is_whole and len(text) < length) for text, is_whole in paths}
         if len(found) <= _MOST_PATHS:
@@ -157,7 +157,7 @@ def _few(paths: set[_Path]) -> set[_Path]:
 
 
 def _joint(text: _Text, beginning: bytes) -> Iterator[_Text]:
-    """Yield the text that begins with both, where there is one."""
+    """Yield the text that begins with both, if there is one."""
     spelled = [frozenset((byte,)) for byte in beginning]
     both = tuple(left & right for left, right in zip_longest(text, spelled, fillvalue=ALL))
     if all(both):
@@ -165,11 +165,11 @@ def _joint(text: _Text, beginning: bytes) -> Iterator[_Text]:
 
 
 def _words(text: _Text) -> list[tuple[int, int]]:
-    """Write a text as values under masks, which together fit all that it does, and little more."""
+    """Return values and masks that together fit everything that the text fits, and little more."""
     words = [(0, 0)]
     for position, values in enumerate(text):
         cubes = _cubes(values)
-        if len(words) * len(cubes) > _MOST_OF_A_TEXT:
+        if len(words) * len(cubes) > _MOST_PER_TEXT:
             cubes = [_hull(values)]
         shift = 8 * position
         words = [(value | v << shift, mask | m << shift) for value, mask in words for v, m in cubes]
@@ -177,13 +177,13 @@ def _words(text: _Text) -> list[tuple[int, int]]:
 
 
 def _hull(values: Iterable[int]) -> tuple[int, int]:
-    """Return the one value and mask that fit all of a set of bytes."""
+    """Return the value and the tightest mask that fit all bytes of a set."""
     ones, zeroes = reduce(and_, values), 0xFF ^ reduce(or_, values)
     return ones, ones | zeroes
 
 
 def _cubes(values: frozenset[int]) -> list[tuple[int, int]]:
-    """Split a set of bytes into few values and masks; into one that fits up to twice as many at best."""
+    """Cover a set of bytes with few values and masks."""
     split = _split(values)
     return split if len(split) <= _MOST_CUBES else [_hull(values)]
 
@@ -196,65 +196,3 @@ def _split(values: frozenset[int]) -> list[tuple[int, int]]:
     top = 1 << free.bit_length() - 1
     low = frozenset(byte for byte in values if not byte & top)
     return _split(low) + _split(values - low)
-
-
-class PrefixSet:
-    """Prefixes of which one has to fit, without those that others make needless."""
-
-    def __init__(self, found: Iterable[Prefix]) -> None:
-        self._lengths: dict[int, dict[int, int]] = {}
-        """The least length of each value, by mask."""
-        for value, mask, length in found:
-            lengths = self._lengths.setdefault(mask, {})
-            lengths[value] = min(length, lengths.get(value, length))
-        self.prefixes = tuple(
-            sorted((one for one in self._all() if not self._has_wider(one)), key=_in_payload)
-        )
-        self._lengths = {}
-        for value, mask, length in self.prefixes:
-            self._lengths.setdefault(mask, {})[value] = length
-
-    def __len__(self) -> int:
-        return len(self.prefixes)
-
-    def __iter__(self) -> Iterator[Prefix]:
-        return iter(self.prefixes)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PrefixSet) and self.prefixes == other.prefixes
-
-    def __hash__(self) -> int:
-        return hash(self.prefixes)
-
-    def fits(self, word: int, length: int) -> bool:
-        """Whether a payload of ``length`` bytes, of which ``word`` are the first, may be hit."""
-        return any(lengths.get(word & mask, length + 1) <= length for mask, lengths in self._lengths.items())
-
-    def without(self, other: PrefixSet) -> PrefixSet:
-        """Return those that the other set does not make needless."""
-        return PrefixSet(prefix for prefix in self if not other._has_as_wide(prefix))
-
-    def _all(self) -> Iterator[Prefix]:
-        for mask, lengths in self._lengths.items():
-            for value, length in lengths.items():
-                yield Prefix(value, mask, length)
-
-    def _has_wider(self, prefix: Prefix) -> bool:
-        return any(
-            mask != prefix.mask and _is_wider(mask, lengths, prefix)
-            for mask, lengths in self._lengths.items()
-        )
-
-    def _has_as_wide(self, prefix: Prefix) -> bool:
-        return any(_is_wider(mask, lengths, prefix) for mask, lengths in self._lengths.items())
-
-
-def _in_payload(prefix: Prefix) -> tuple[bytes, int, int]:
-    """Order prefixes by their bytes as they lie in the payload."""
-    return prefix.value.to_bytes(WORD, "little"), prefix.mask, prefix.length
-
-
-def _is_wider(mask: int, lengths: dict[int, int], prefix: Prefix) -> bool:
-    """Whether a value under a mask fits all that the prefix does."""
-    value, asked, length = prefix
-    return not mask & ~asked and lengths.get(value & mask, length + 1) <= length

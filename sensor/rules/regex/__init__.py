@@ -1,1 +1,1 @@
-"""Regular expressions: PCRE syntax to a tree, the tree to text for the engines, and facts read off it."""
+"""Regular expressions: parse PCRE syntax into a tree, analyse the tree, and write it for the engines."""

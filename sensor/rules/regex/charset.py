@@ -1,4 +1,4 @@
-"""The sets of bytes that PCRE's escapes and POSIX classes stand for, in its default "C" tables.
+"""The sets of bytes that PCRE's escapes and POSIX classes match, in its default "C" tables.
 
 Used when rules are loaded.
 """
@@ -34,7 +34,7 @@ ESCAPES = {
         ("W", ALL - WORDS),
     )
 }
-"""What ``\\d`` and the like match, by the letter."""
+"""Bytes that ``\\d`` and the like match, by letter."""
 
 POSIX_CLASSES = {
     b"alpha": LETTERS,
@@ -52,9 +52,9 @@ POSIX_CLASSES = {
     b"word": WORDS,
     b"xdigit": HEX_DIGITS,
 }
-"""What ``[:name:]`` matches in brackets."""
+"""Bytes that ``[:name:]`` matches inside brackets, by name."""
 
 
 def either_case(values: frozenset[int]) -> frozenset[int]:
-    """Add the other case of each letter."""
+    """Return the set with the other case of each letter added."""
     return values | {value ^ 0x20 for value in values & LETTERS}

@@ -1,4 +1,4 @@
-"""Texts that an expression cannot match without: what to look for first. Used when rules are loaded."""
+"""Literals of which every match contains one, for a fast first search. Used when rules are loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from sensor.rules.regex.tree import Bytes, Choice, Group, Mark, Node, Position, Repeat, Sequence
 
 Literal = tuple[frozenset[int], ...]
-"""Bytes one behind the other; two values where a letter's case does not count."""
+"""One set of bytes per position; both cases of a letter where case does not matter."""
 
 SHORTEST = 3
 _MOST = 64
@@ -29,11 +29,11 @@ _ORDINARY = (
     b"chunked\r\nvary: \r\nset-cookie: path=/; expires=\r\nlocation: http://\r\nx-powered-by: \r\n"
     b"www-authenticate: basic realm=\r\n\r\n<!doctype html><html><head><title>"
 )
-"""What ordinary HTTP is made of, in lower case: literals in it are found too often to be looked for."""
+"""Ordinary HTTP in lower case: literals found in it are too common to be worth searching for."""
 
 
 def required(node: Node) -> list[frozenset[Literal]]:
-    """List sets of literals; every match contains one literal at least of each set."""
+    """Return sets of literals; every match contains at least one literal of each set."""
     match node:
         case Sequence(nodes):
             return _required_by_sequence(nodes)
@@ -52,7 +52,7 @@ def required(node: Node) -> list[frozenset[Literal]]:
 
 
 def _required_by_sequence(nodes: tuple[Node, ...]) -> list[frozenset[Literal]]:
-    """Take what few texts stand one behind the other together, and the rest node by node."""
+    """Join neighbouring nodes as long as they have few texts, and handle the others node by node."""
     runs: list[frozenset[Literal]] = [_NOTHING]
     found: list[frozenset[Literal]] = []
     for node in nodes:
@@ -70,7 +70,7 @@ def _required_by_sequence(nodes: tuple[Node, ...]) -> list[frozenset[Literal]]:
 
 
 def _texts(node: Node) -> frozenset[Literal] | None:
-    """List the texts that a node matches, where they are few."""
+    """Return all texts that a node matches, or None if there are too many."""
     texts: frozenset[Literal] | None = None
     match node:
         case Bytes(values):
@@ -107,7 +107,7 @@ def _joined(left: frozenset[Literal], right: frozenset[Literal]) -> frozenset[Li
 
 
 def _by_letter(values: frozenset[int]) -> Iterator[frozenset[int]]:
-    """Split a set into single bytes, the two cases of a letter together."""
+    """Split a set into single bytes, but keep both cases of a letter together."""
     for value in values:
         other = value ^ 0x20
         if other not in values or not chr(value).isalpha() or value > 127:
@@ -117,10 +117,10 @@ def _by_letter(values: frozenset[int]) -> Iterator[frozenset[int]]:
 
 
 def _quality(literals: frozenset[Literal]) -> tuple[bool, int, int]:
-    """Rate a set: none that is common in HTTP, long literals next, few of them last."""
+    """Return a sort key: first no ordinary HTTP text, then long literals, then few of them."""
     return not any(map(is_ordinary, literals)), min(map(len, literals)), -len(literals)
 
 
 def is_ordinary(literal: Literal) -> bool:
-    """Whether the literal is a common word of HTTP."""
+    """Return True if the literal is common in HTTP."""
     return bytes(map(max, literal)).lower() in _ORDINARY

@@ -1,15 +1,15 @@
-"""PCRE syntax to a syntax tree: reads a rule's expression exactly as PCRE reads it, on bytes and caseless.
+"""Parse a rule's expression into a syntax tree, exactly as PCRE reads it: on bytes, and caseless.
 
-Reference: pcrepattern(3) of PCRE 8.39. What only a backtracking engine could decide is refused
-and named. Used when rules are loaded.
+Reference: pcrepattern(3) of PCRE 8.39. Constructs that only a backtracking engine can decide are
+refused by name. Used when rules are loaded.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from sensor.rules.regex.brackets import bracket_class
 from sensor.rules.regex.charset import ALL, DIGITS, ESCAPES, NOT_NEWLINE, SPACES, WORDS, either_case
+from sensor.rules.regex.escapes import escaped_byte
+from sensor.rules.regex.inline_options import Options, read_options
 from sensor.rules.regex.pattern_reader import PatternReader
 from sensor.rules.regex.tree import (
     NOTHING,
@@ -25,16 +25,17 @@ from sensor.rules.regex.tree import (
     lengths,
     sequence,
 )
+from sensor.rules.regex.unsupported import UNSUPPORTED_ESCAPES, UNSUPPORTED_GROUPS
 
 DOLLAR = Look(
     Choice((Position.END, Sequence((Bytes(frozenset(b"\n")), Position.END)))), ahead=True, positive=True
 )
-"""``$`` and ``\\Z``: the end, or a final newline ahead."""
+"""``$`` and ``\\Z``: the end of the text, or before a final newline."""
 
 MULTILINE_START = Sequence((Position.LINE_START, Look(Position.END, ahead=True, positive=False)))
-"""``^`` with ``(?m)``: not behind a final newline."""
+"""``^`` with ``(?m)``: the start of a line, but not the end of the text after a final newline."""
 
-_PLACES: dict[str, Node] = {
+_POSITIONS: dict[str, Node] = {
     "A": Position.START,
     "G": Position.START,
     "z": Position.END,
@@ -45,273 +46,232 @@ _PLACES: dict[str, Node] = {
 
 _LOOKS = ((b"=", True, True), (b"!", True, False), (b"<=", False, True), (b"<!", False, False))
 
-_REFUSED_ESCAPES = {
-    "K": r"\K (a moved start)",
-    "X": r"\X (a Unicode sequence)",
-    "R": r"\R (an atomic line break): (?:\r\n|\n) is close",
-    "p": r"\p (a Unicode property)",
-    "P": r"\P (a Unicode property)",
-    "g": r"\g (a backreference or subroutine)",
-    "k": r"\k (a backreference)",
-}
-
-_REFUSED_GROUPS = {
-    b">": "(?> (an atomic group)",
-    b"|": "(?| (a branch reset)",
-    b"(": "(?( (a condition)",
-    b"R": "(?R (a recursion)",
-    b"&": "(?& (a subroutine)",
-    b"C": "(?C (a callout)",
-    b"P=": "(?P= (a backreference)",
-    b"P>": "(?P> (a subroutine)",
-}
-
 _REPEAT_LIMIT = 65535
 _DEPTH_LIMIT = 100
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What ``(?imsxU)`` sets."""
-
-    i: bool = True
-    m: bool = False
-    s: bool = False
-    x: bool = False
-    U: bool = False
 
 
 def parse(pattern: bytes) -> Node:
     """Parse a PCRE expression, with PCRE_CASELESS set.
 
-    Raises `RegexError` for what is no PCRE expression, and for what would need backtracking:
-    backreferences, recursion, conditions, atomic groups, possessive repeats, callouts, verbs.
+    Raises:
+        RegexError: The pattern is not a PCRE expression, or needs backtracking: backreferences,
+            recursion, conditions, atomic groups, possessive repeats, callouts, verbs.
     """
     return _Parser(pattern).parse()
 
 
 class _Parser:
-    """A recursive descent over the pattern's bytes."""
+    """A recursive-descent parser over the pattern's bytes."""
 
     def __init__(self, pattern: bytes) -> None:
-        self._cursor = PatternReader(pattern)
-        self._options = _Options()
+        self._reader = PatternReader(pattern)
+        self._options = Options()
         self._groups = 0
         self._names: set[bytes] = set()
         self._depth = 0
         self._literal = False
-        """Inside ``\\Q…\\E``."""
+        """True inside ``\\Q…\\E``."""
 
     def parse(self) -> Node:
         """Parse the whole pattern."""
-        tree = self._choice()
-        if not self._cursor.is_at_end:
-            self._cursor.fail("a ( for every )")
+        tree = self._parse_choice()
+        if not self._reader.is_at_end:
+            self._reader.fail("unmatched )")
         return tree
 
-    def _choice(self) -> Node:
-        """Parse up to a closing parenthesis or the end; options set inside hold no further."""
+    def _parse_choice(self) -> Node:
+        """Parse up to a closing parenthesis or the end. Options set inside do not apply after it."""
         self._depth += 1
         if self._depth > _DEPTH_LIMIT:
-            self._cursor.fail(f"groups nested no deeper than {_DEPTH_LIMIT}")
+            self._reader.fail(f"groups are nested more than {_DEPTH_LIMIT} deep")
         options = self._options
-        branches = [self._sequence()]
-        while self._cursor.take(b"|"):
-            branches.append(self._sequence())
+        branches = [self._parse_sequence()]
+        while self._reader.accept(b"|"):
+            branches.append(self._parse_sequence())
         self._options = options
         self._depth -= 1
         return choice(*branches)
 
-    def _sequence(self) -> Node:
+    def _parse_sequence(self) -> Node:
         nodes: list[Node] = []
         while True:
             self._skip_ignored()
-            ends = not self._literal and (self._cursor.ahead(b"|") or self._cursor.ahead(b")"))
-            if ends or self._cursor.is_at_end:
+            ends = not self._literal and (self._reader.looking_at(b"|") or self._reader.looking_at(b")"))
+            if ends or self._reader.is_at_end:
                 return sequence(*nodes)
-            nodes.append(self._repeated(*self._atom()))
+            nodes.append(self._parse_repeat(*self._parse_atom()))
 
     def _skip_ignored(self) -> None:
-        r"""Skip ``\Q``, ``\E``, comments, and what ``(?x)`` allows."""
-        cursor = self._cursor
+        r"""Skip ``\Q``, ``\E``, comments, and with ``(?x)`` white space."""
+        reader = self._reader
         while True:
-            if cursor.take(b"\\E"):
+            if reader.accept(b"\\E"):
                 self._literal = False
             elif self._literal:
                 return
-            elif cursor.take(b"\\Q"):
+            elif reader.accept(b"\\Q"):
                 self._literal = True
-            elif cursor.take(b"(?#"):
-                cursor.take_until(b")", "a ) that ends the comment")
+            elif reader.accept(b"(?#"):
+                reader.read_until(b")", "missing ) after the comment")
             elif not (self._options.x and self._skip_extended()):
                 return
 
     def _skip_extended(self) -> bool:
-        """Skip white space or a comment of ``(?x)``, and return whether there was any."""
-        cursor, start = self._cursor, self._cursor.at
-        cursor.take_while(SPACES, len(cursor.pattern))
-        if cursor.take(b"#"):
-            end = cursor.pattern.find(b"\n", cursor.at)
-            cursor.at = len(cursor.pattern) if end < 0 else end + 1
-        return cursor.at > start
+        """Skip white space and a comment of ``(?x)``; return True if there was any."""
+        reader, start = self._reader, self._reader.position
+        reader.read_while(SPACES, len(reader.pattern))
+        if reader.accept(b"#"):
+            end = reader.pattern.find(b"\n", reader.position)
+            reader.position = len(reader.pattern) if end < 0 else end + 1
+        return reader.position > start
 
-    def _repeated(self, node: Node, repeatable: bool) -> Node:
+    def _parse_repeat(self, node: Node, repeatable: bool) -> Node:
         self._skip_ignored()
-        bounds = None if self._literal else self._bounds()
+        bounds = None if self._literal else self._read_bounds()
         if bounds is None:
             return node
         if not repeatable:
-            self._cursor.fail("something in front of a repeat that can be repeated")
+            self._reader.fail("what precedes the repeat cannot be repeated")
         if self._options.x:
             self._skip_extended()
-        greedy = self._cursor.take(b"?") == self._options.U
-        if self._cursor.ahead(b"+"):
-            self._cursor.refuse("a possessive repeat")
+        greedy = self._reader.accept(b"?") == self._options.U
+        if self._reader.looking_at(b"+"):
+            self._reader.refuse("a possessive repeat")
         return Repeat(node, *bounds, greedy)
 
-    def _bounds(self) -> tuple[int, int | None] | None:
-        """Take ``*``, ``+``, ``?`` or ``{n,m}``; braces that hold anything else stand for themselves."""
-        cursor = self._cursor
+    def _read_bounds(self) -> tuple[int, int | None] | None:
+        """Read ``*``, ``+``, ``?`` or ``{n,m}``; braces that hold anything else are literal text."""
+        reader = self._reader
         for text, bounds in ((b"*", (0, None)), (b"+", (1, None)), (b"?", (0, 1))):
-            if cursor.take(text):
+            if reader.accept(text):
                 return bounds
-        start = cursor.at
-        if cursor.take(b"{"):
-            least = cursor.number()
-            most = cursor.number() if cursor.take(b",") else least
-            if least and cursor.take(b"}"):
-                return self._counted(int(least[:6]), int(most[:6]) if most else None)
-            cursor.at = start
+        start = reader.position
+        if reader.accept(b"{"):
+            least = reader.read_digits()
+            most = reader.read_digits() if reader.accept(b",") else least
+            if least and reader.accept(b"}"):
+                return self._checked_bounds(int(least[:6]), int(most[:6]) if most else None)
+            reader.position = start
         return None
 
-    def _counted(self, least: int, most: int | None) -> tuple[int, int | None]:
+    def _checked_bounds(self, least: int, most: int | None) -> tuple[int, int | None]:
         if max(least, most or 0) > _REPEAT_LIMIT:
-            self._cursor.fail(f"no number above {_REPEAT_LIMIT} in a repeat")
+            self._reader.fail(f"repeat count above {_REPEAT_LIMIT}")
         if most is not None and most < least:
-            self._cursor.fail("numbers in order in a repeat")
+            self._reader.fail("repeat counts out of order")
         return least, most
 
-    def _atom(self) -> tuple[Node, bool]:
-        """Parse what a repeat may follow, and return whether it really may."""
-        cursor = self._cursor
-        byte = cursor.pattern[cursor.at]
+    def _parse_atom(self) -> tuple[Node, bool]:
+        """Parse one item; return it, and True if a repeat may follow it."""
+        reader = self._reader
+        byte = reader.pattern[reader.position]
         if not self._literal:
-            if self._bounds() is not None:
-                cursor.fail("something in front of a repeat")
+            if self._read_bounds() is not None:
+                reader.fail("nothing to repeat")
             if byte == ord("["):
-                return Bytes(bracket_class(cursor, caseless=self._options.i)), True
-        cursor.at += 1
+                return Bytes(bracket_class(reader, caseless=self._options.i)), True
+        reader.position += 1
         match "" if self._literal else chr(byte):
             case "\\":
-                return self._escape()
+                return self._parse_escape()
             case "(":
-                return self._group()
+                return self._parse_group()
             case ".":
                 return Bytes(ALL if self._options.s else NOT_NEWLINE), True
             case "^":
                 return (MULTILINE_START if self._options.m else Position.START), False
             case "$":
                 return (Position.LINE_END if self._options.m else DOLLAR), False
-        return self._single(byte), True
+        return self._single_byte(byte), True
 
-    def _single(self, byte: int) -> Bytes:
+    def _single_byte(self, byte: int) -> Bytes:
         values = frozenset((byte,))
         return Bytes(either_case(values) if self._options.i else values)
 
-    def _escape(self) -> tuple[Node, bool]:
-        cursor = self._cursor
-        letter = cursor.next("a character behind the final backslash")
+    def _parse_escape(self) -> tuple[Node, bool]:
+        reader = self._reader
+        letter = reader.read_byte("\\ at the end of the expression")
         name = chr(letter)
-        if name in _REFUSED_ESCAPES:
-            cursor.at -= 2
-            cursor.refuse(_REFUSED_ESCAPES[name])
-        if name in _PLACES:
-            return _PLACES[name], False
+        if name in UNSUPPORTED_ESCAPES:
+            reader.position -= 2
+            reader.refuse(UNSUPPORTED_ESCAPES[name])
+        if name in _POSITIONS:
+            return _POSITIONS[name], False
         if letter in ESCAPES:
             return Bytes(ESCAPES[letter]), True
         if name == "N":
-            return self._not_newline(), True
+            return self._parse_not_newline(), True
         if name == "C":
             return Bytes(ALL), True
-        return self._single(cursor.escaped_byte(letter, self._groups)), True
+        return self._single_byte(escaped_byte(reader, letter, self._groups)), True
 
-    def _not_newline(self) -> Node:
-        start = self._cursor.at
-        if self._cursor.ahead(b"{") and self._bounds() is None:
-            self._cursor.fail(r"no \N{name}, which PCRE does not know")
-        self._cursor.at = start
+    def _parse_not_newline(self) -> Node:
+        start = self._reader.position
+        if self._reader.looking_at(b"{") and self._read_bounds() is None:
+            self._reader.fail(r"PCRE does not support \N{name}")
+        self._reader.position = start
         return Bytes(NOT_NEWLINE)
 
-    def _group(self) -> tuple[Node, bool]:
-        """Parse what follows a parenthesis."""
-        cursor = self._cursor
-        if cursor.ahead(b"*"):
-            cursor.refuse("a verb (*…)")
-        if not cursor.take(b"?"):
-            return self._capture(), True
-        for start, construct in _REFUSED_GROUPS.items():
-            if cursor.ahead(start):
-                cursor.refuse(construct)
-        if cursor.take(b":"):
-            return self._closed(), True
+    def _parse_group(self) -> tuple[Node, bool]:
+        """Parse what follows an opening parenthesis."""
+        reader = self._reader
+        if reader.looking_at(b"*"):
+            reader.refuse("a verb (*…)")
+        if not reader.accept(b"?"):
+            return self._parse_capture(), True
+        for start, construct in UNSUPPORTED_GROUPS.items():
+            if reader.looking_at(start):
+                reader.refuse(construct)
+        if reader.accept(b":"):
+            return self._parse_to_closing(), True
         for start, ahead, positive in _LOOKS:
-            if cursor.take(start):
-                return self._look(ahead, positive), False
+            if reader.accept(start):
+                return self._parse_look(ahead, positive), False
         for start, end in ((b"P<", b">"), (b"<", b">"), (b"'", b"'")):
-            if cursor.take(start):
-                return self._named(end), True
-        return self._options_group()
+            if reader.accept(start):
+                return self._parse_named_capture(end), True
+        return self._parse_options()
 
-    def _closed(self) -> Node:
-        node = self._choice()
-        if not self._cursor.take(b")"):
-            self._cursor.fail("a ) for every (")
+    def _parse_to_closing(self) -> Node:
+        node = self._parse_choice()
+        if not self._reader.accept(b")"):
+            self._reader.fail("missing )")
         return node
 
-    def _capture(self) -> Node:
+    def _parse_capture(self) -> Node:
         self._groups += 1
         number = self._groups
-        return Group(number, self._closed())
+        return Group(number, self._parse_to_closing())
 
-    def _named(self, end: bytes) -> Node:
-        name = self._cursor.take_until(end, f"a {end.decode()} that ends the group's name")
+    def _parse_named_capture(self, end: bytes) -> Node:
+        name = self._reader.read_until(end, f"missing {end.decode()} after the group name")
         if not name or not set(name) <= WORDS or name[0] in DIGITS or len(name) > 32 or name in self._names:
-            self._cursor.fail("a group name of its own: up to 32 letters, digits or _, no digit first")
+            self._reader.fail(
+                "invalid or duplicate group name: use up to 32 letters, digits or _, not a digit first"
+            )
         self._names.add(name)
-        return self._capture()
+        return self._parse_capture()
 
-    def _look(self, ahead: bool, positive: bool) -> Node:
+    def _parse_look(self, ahead: bool, positive: bool) -> Node:
         before = self._groups
-        node = self._closed()
+        node = self._parse_to_closing()
         if positive and before == 0 and self._groups:
-            self._cursor.refuse("a first capturing group inside a lookaround")
+            self._reader.refuse("a first capturing group inside a lookaround")
         branches = node.nodes if isinstance(node, Choice) else (node,)
         if not ahead and not all(len(lengths(branch)) == 1 for branch in branches):
-            self._cursor.fail("a lookbehind of fixed length, each of its choices")
-        if self._bounds() is not None:
-            self._cursor.refuse("a repeated lookaround")
+            self._reader.fail("each alternative of a lookbehind must have a fixed length")
+        if self._read_bounds() is not None:
+            self._reader.refuse("a repeated lookaround")
         return Look(node, ahead, positive)
 
-    def _options_group(self) -> tuple[Node, bool]:
-        """Parse ``(?i-m)``, which holds to the end of the group around it, or ``(?i-m:…)``."""
-        cursor, options, on = self._cursor, self._options, True
-        while not (cursor.ahead(b")") or cursor.ahead(b":")):
-            letter = chr(cursor.next("a ) for every ("))
-            if letter == "-" and not (
-                cursor.at < len(cursor.pattern) and cursor.pattern[cursor.at] in DIGITS
-            ):
-                on = False
-            elif letter in "imsxU":
-                options = replace(options, **{letter: on})
-            elif letter.isdigit() or letter in "+-":
-                cursor.refuse("a subroutine (?n)")
-            else:
-                cursor.fail(f"one of the options imsxU, found {letter}")
-        if cursor.take(b")"):
+    def _parse_options(self) -> tuple[Node, bool]:
+        """Parse ``(?i-m)``, which applies to the end of the enclosing group, or ``(?i-m:…)``."""
+        options = read_options(self._reader, self._options)
+        if self._reader.accept(b")"):
             self._options = options
             return NOTHING, False
-        cursor.take(b":")
+        self._reader.accept(b":")
         outer, self._options = self._options, options
-        node = self._closed()
+        node = self._parse_to_closing()
         self._options = outer
         return node, True

@@ -1,4 +1,4 @@
-"""Lowered trees as text for the engines: Hyperscan and RE2 read the few constructs used here alike.
+"""Write lowered trees as expressions for Hyperscan and RE2, which read the few constructs used alike.
 
 Used when rules are loaded.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sensor.rules.regex.tree import Bytes, Choice, Group, Mark, Node, Position, Repeat, Sequence
 
-_PLACES = {
+_POSITIONS = {
     Position.START: r"\A",
     Position.LINE_START: "(?m:^)",
     Position.LINE_END: "(?m:$)",
@@ -17,19 +17,19 @@ _PLACES = {
 }
 
 RE2_REPEAT_LIMIT = 1000
-"""RE2 takes no repeat above this, nested ones multiplied."""
+"""The highest repeat count that RE2 accepts; counts of nested repeats are multiplied."""
 
 
 class Renderer:
-    """Writes one tree; afterwards ``captures`` says what each capturing group stands for."""
+    """Writes one tree; afterwards ``groups`` says what each capturing group of the text stands for."""
 
     def __init__(self, repeat_limit: int | None = None) -> None:
         self._repeat_limit = repeat_limit
-        self.captures: list[Mark | None] = []
-        """In the order of the groups: the mark, or None for the rule's own group 1."""
+        self.groups: list[Mark | None] = []
+        """Per capturing group, in order: the mark it stands for, or None for the rule's own group 1."""
 
     def render(self, node: Node) -> str:
-        """Return the expression, to be compiled case-sensitive, on bytes, on one line."""
+        """Return the expression; compile it case-sensitive, on bytes, not multiline."""
         match node:
             case Bytes(values):
                 return _byte_set(values)
@@ -42,17 +42,17 @@ class Renderer:
             case Repeat():
                 return self._repeat(node)
             case Group(1, inner):
-                self.captures.append(None)
+                self.groups.append(None)
                 return f"({self.render(inner)})"
             case Group(_, inner):
                 return f"(?:{self.render(inner)})"
             case Mark.REPEATED:
                 return ""
             case Mark():
-                self.captures.append(node)
+                self.groups.append(node)
                 return "()"
             case Position():
-                return _PLACES[node]
+                return _POSITIONS[node]
             case _:
                 raise AssertionError(f"{node} in a lowered tree")
 
@@ -61,7 +61,7 @@ class Renderer:
         return "".join(f"(?:{self.render(part.node)}){_bounds(part)}" for part in parts)
 
     def _split(self, repeat: Repeat) -> list[Repeat]:
-        """Split a repeat into repeats that stay within the limit."""
+        """Split a repeat into consecutive repeats that stay within the limit."""
         step = max(1, (self._repeat_limit or 1) // _nested_repeats(repeat.node))
         parts, least, most = [], repeat.least, repeat.most
         while max(least, most or 0) > step:

@@ -1,7 +1,7 @@
-"""The syntax tree of a rule's regular expression, and what can be read off it.
+"""The syntax tree of a rule's regular expression, and functions that analyse it.
 
-A tree says nothing but what the expression means on bytes: letter case, classes, escapes and
-options are resolved by the parser (`sensor.rules.regex.parser`). Used when rules are loaded.
+A tree holds only what the expression means on bytes: the parser (`sensor.rules.regex.parser`)
+resolves letter case, classes, escapes and options. Used when rules are loaded.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from itertools import chain
 
 
 class RegexError(ValueError):
-    """An expression that cannot be used; the message completes "expected …"."""
+    """An expression that cannot be used; the message says what is wrong with it."""
 
 
 class Position(Enum):
-    """A place in the text that an expression can ask for."""
+    """A position in the text that an expression can ask for."""
 
     START = auto()
     """Before the first byte."""
     LINE_START = auto()
     """Before the first byte of a line."""
     LINE_END = auto()
-    """Before a newline, or behind the last byte."""
+    """Before a newline, or after the last byte."""
     END = auto()
-    """Behind the last byte."""
+    """After the last byte."""
     WORD = auto()
-    """Between a word byte and another, or an end of the text."""
+    """Between a word byte and a non-word byte, or between a word byte and an end of the text."""
     NOT_WORD = auto()
 
 
 class Mark(Enum):
-    """A place whose offset counts, put where no group can stand."""
+    """A position whose offset is needed, marked where no capturing group can be used."""
 
-    HIT_START = auto()
-    HIT_END = auto()
+    MATCH_START = auto()
+    MATCH_END = auto()
     GROUP_START = auto()
     GROUP_END = auto()
     REPEATED = auto()
-    """The end of a repeated part; says nothing, and stands only in lowered trees."""
+    """The end of a repeated part. It has no meaning of its own, and is found only in lowered trees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,21 @@ class Bytes:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One node behind the other; empty: nothing."""
+    """Nodes one after the other; an empty sequence matches the empty string."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The first of the nodes with which all else matches too."""
+    """Alternatives: the first node with which the rest of the expression matches too."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A node ``least`` to ``most`` times (None: without limit), as often as possible where ``greedy``."""
+    """A node ``least`` to ``most`` times (None: no limit), as often as possible if ``greedy``."""
 
     node: Node
     least: int
@@ -83,7 +83,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A condition on the text ahead or behind: that the node matches there, or that it does not."""
+    """A lookahead or lookbehind: the node must match there (``positive``), or must not."""
 
     node: Node
     ahead: bool
@@ -94,11 +94,11 @@ Node = Bytes | Sequence | Choice | Repeat | Group | Look | Position | Mark
 
 NOTHING = Sequence(())
 NEVER = Bytes(frozenset())
-"""What no text matches."""
+"""A node that matches no text."""
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """Return the nodes inside a node."""
+    """Return the nodes directly inside a node."""
     match node:
         case Sequence(nodes) | Choice(nodes):
             return nodes
@@ -109,7 +109,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def contains(node: Node, kind: type[Look | Group | Mark]) -> bool:
-    """Whether a node of this kind is in the tree."""
+    """Return True if the tree contains a node of this kind."""
     return isinstance(node, kind) or any(contains(child, kind) for child in children(node))
 
 
@@ -136,7 +136,7 @@ def shortest(node: Node) -> int:
 
 
 def is_anchored(node: Node) -> bool:
-    """Whether a match can begin nowhere but at the start of the text."""
+    """Return True if a match can begin only at the start of the text."""
     match node:
         case Position.START:
             return True
@@ -153,7 +153,7 @@ def is_anchored(node: Node) -> bool:
 
 
 def lengths(node: Node) -> set[int | None]:
-    """Return the numbers of bytes that a match can consume; None stands for many."""
+    """Return the numbers of bytes that a match can consume; None stands for an unknown number."""
     match node:
         case Bytes():
             return {1}
@@ -173,7 +173,7 @@ def lengths(node: Node) -> set[int | None]:
 
 
 def sequence(*nodes: Node) -> Node:
-    """Put nodes behind each other, without nesting sequences."""
+    """Return the nodes one after the other, without nested sequences."""
     flat = tuple(chain.from_iterable(n.nodes if isinstance(n, Sequence) else (n,) for n in nodes))
     if NEVER in flat:
         return NEVER
@@ -181,7 +181,7 @@ def sequence(*nodes: Node) -> Node:
 
 
 def simplified(node: Node) -> Node:
-    """Drop what can never match from the tree; `NEVER` where nothing is left."""
+    """Return the tree without branches that can never match; `NEVER` if nothing is left."""
     match node:
         case Sequence(nodes):
             return sequence(*map(simplified, nodes))
@@ -199,25 +199,25 @@ def simplified(node: Node) -> Node:
             return node
 
 
-def without(node: Node, places: frozenset[Position]) -> Node:
-    """Drop some places from the tree: what is left matches wherever the tree does, and elsewhere too."""
+def without(node: Node, positions: frozenset[Position]) -> Node:
+    """Return the tree without some positions: it matches wherever the tree does, and perhaps elsewhere."""
     match node:
         case Sequence(nodes):
-            return sequence(*(without(inner, places) for inner in nodes))
+            return sequence(*(without(inner, positions) for inner in nodes))
         case Choice(nodes):
-            return choice(*(without(inner, places) for inner in nodes))
+            return choice(*(without(inner, positions) for inner in nodes))
         case Repeat(inner, least, most, greedy):
-            return Repeat(without(inner, places), least, most, greedy)
+            return Repeat(without(inner, positions), least, most, greedy)
         case Group(number, inner):
-            return Group(number, without(inner, places))
-        case Position() if node in places:
+            return Group(number, without(inner, positions))
+        case Position() if node in positions:
             return NOTHING
         case _:
             return node
 
 
 def choice(*nodes: Node) -> Node:
-    """Put nodes beside each other, without those that never match."""
+    """Return the nodes as alternatives, without those that never match."""
     possible = tuple(node for node in nodes if node != NEVER)
     if not possible:
         return NEVER

@@ -1,0 +1,160 @@
+"""Conditions that lookarounds set on the text, as sets of short texts. Used when rules are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from sensor.rules.regex.charset import ALL
+from sensor.rules.regex.tree import (
+    NEVER,
+    NOTHING,
+    Bytes,
+    Choice,
+    Group,
+    Look,
+    Node,
+    Position,
+    RegexError,
+    Repeat,
+    Sequence,
+    choice,
+    sequence,
+)
+
+_LONGEST = 32
+_MOST_TEXTS = 128
+
+Text = tuple[frozenset[int] | Position, ...]
+"""One set of bytes per position; the last entry may be `Position.END`."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One of the texts must come next (``positive``), or none of them may."""
+
+    texts: frozenset[Text]
+    positive: bool
+
+    def settled(self) -> bool | None:
+        """Return True if it holds whatever follows, False if it fails whatever follows, None otherwise."""
+        if () in self.texts:
+            return self.positive
+        return None if self.texts else not self.positive
+
+    def holds_at_end(self) -> bool:
+        """Return True if it holds at the end of the text."""
+        return self.positive == any(text[0] is Position.END for text in self.texts)
+
+    def after(self, values: frozenset[int]) -> Iterator[tuple[Condition, frozenset[int]]]:
+        """Split a set of next bytes by the condition that remains after each of them."""
+        parts: dict[frozenset[Text], set[int]] = {}
+        for value in sorted(values):
+            left = frozenset(
+                text[1:] for text in self.texts if isinstance(text[0], frozenset) and value in text[0]
+            )
+            parts.setdefault(left, set()).add(value)
+        for left, part in parts.items():
+            yield Condition(left, self.positive), frozenset(part)
+
+
+def lookahead(node: Node, positive: bool) -> Condition:
+    """Return the condition that a lookahead for a node sets on the text after it.
+
+    Raises:
+        RegexError: The node does not stand for a few short texts.
+    """
+    return Condition(frozenset(_ahead_texts(node)), positive)
+
+
+def lookbehind(node: Node, positive: bool) -> Condition:
+    """Return the condition that a lookbehind for a node sets on the text before it.
+
+    Raises:
+        RegexError: The node does not stand for a few short texts.
+    """
+    return Condition(frozenset(_texts(node, "lookbehind")), positive)
+
+
+def spelled(condition: Condition) -> Node:
+    """Return a node for all texts that satisfy a condition, no longer than it needs."""
+    settled = condition.settled()
+    if settled is not None:
+        return NOTHING if settled else NEVER
+    branches = [sequence(Bytes(part), spelled(left)) for left, part in condition.after(ALL)]
+    return choice(*branches, *((Position.END,) if condition.holds_at_end() else ()))
+
+
+def spelled_before(condition: Condition) -> Node:
+    """Return a node for all texts that may precede a match, from the text's start or of fixed length."""
+    backwards = Condition(frozenset(text[::-1] for text in condition.texts), condition.positive)
+    length = max(map(len, condition.texts), default=0)
+    near_start = [sequence(Position.START, _spelled_back(backwards, many)) for many in range(length)]
+    return choice(*near_start, _spelled_back(backwards, length))
+
+
+def _spelled_back(condition: Condition, length: int) -> Node:
+    """Return a node for all texts of ``length`` bytes that, read backwards, satisfy a condition."""
+    settled = condition.settled()
+    if settled is not None:
+        return Repeat(Bytes(ALL), length, length, greedy=True) if settled else NEVER
+    if length == 0:
+        return NOTHING if condition.holds_at_end() else NEVER
+    return choice(
+        *(sequence(_spelled_back(left, length - 1), Bytes(part)) for left, part in condition.after(ALL))
+    )
+
+
+def _ahead_texts(node: Node) -> set[Text]:
+    """List the texts that a lookahead requires, without what may follow them in any form."""
+    match node:
+        case Sequence(()):
+            return {()}
+        case Sequence((*first, last)):
+            return _joined(_texts(Sequence(tuple(first)), "lookahead"), _ahead_texts(last))
+        case Choice(nodes):
+            return set().union(*map(_ahead_texts, nodes))
+        case Group(_, inner) | Look(inner, True, True):
+            return _ahead_texts(inner)
+        case Repeat(inner, least):
+            head = Repeat(inner, least - 1, least - 1, greedy=True)
+            return _joined(_texts(head, "lookahead"), _ahead_texts(inner)) if least else {()}
+        case _:
+            return _texts(node, "lookahead")
+
+
+def _texts(node: Node, kind: str) -> set[Text]:
+    """List all texts that a node matches; ``kind`` names the lookaround in error messages."""
+    match node:
+        case Bytes(values):
+            return {(values,)}
+        case Position.END:
+            return {(Position.END,)}
+        case Sequence(nodes):
+            texts: set[Text] = {()}
+            for inner in nodes:
+                texts = _joined(texts, _texts(inner, kind))
+            return texts
+        case Choice(nodes):
+            return set().union(*(_texts(inner, kind) for inner in nodes))
+        case Group(_, inner):
+            return _texts(inner, kind)
+        case Repeat(inner, least, most) if most is not None and most <= _LONGEST:
+            repeats = (Sequence((inner,) * many) for many in range(least, most + 1))
+            return set().union(*(_texts(repeat, kind) for repeat in repeats))
+        case Repeat():
+            raise RegexError(f"a {kind} must have a bounded length (at most {_LONGEST} bytes)")
+        case _:
+            raise RegexError(
+                f"a {kind} must be plain text: no nested lookaround, no \\b, no ^ or $ in the middle"
+            )
+
+
+def _joined(left: set[Text], right: set[Text]) -> set[Text]:
+    joined = {a + b for a, b in product(left, right) if not b or Position.END not in a}
+    if len(joined) > _MOST_TEXTS or max(map(len, joined), default=0) > _LONGEST:
+        raise RegexError(
+            f"lookarounds must stand for at most {_MOST_TEXTS} texts of at most {_LONGEST} bytes"
+        )
+    return joined
