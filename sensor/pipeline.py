@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from itertools import compress, repeat
 from math import inf
 from typing import Literal, NamedTuple
@@ -83,6 +84,12 @@ class Pipeline:
         self._labels = keep == "flow" or chosen.once
         """True if a flow needs its `Flow` object, not only its number of packets."""
         self._needs_flows = self._labels or chosen.depth is not None
+
+    def with_matcher(self, matcher: Matcher) -> Pipeline:
+        """Return a copy with other rules; the flow table and the hash of its keys stay the same."""
+        other = copy(self)
+        other.matcher = matcher
+        return other
 
     def counts(self) -> tuple[int, int, int, int, int]:
         """Return totals: frames read, undecodable, unmatched; scans cut; nanoseconds of matching."""

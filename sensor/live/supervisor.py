@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
 
 from sensor import abi
 from sensor.capture.attachment import Interface
@@ -97,11 +96,8 @@ class Supervisor:
             self.exporter = Exporter(listener, make_source, (program.counters_fd,), constants)
             stack.enter_context(closing(self.exporter))
         networks = Networks(settings.networks_include, settings.networks_exclude)
-        self._make_pipeline = partial(
-            Pipeline, keep=settings.keep, profile=settings.profile, networks=networks
-        )
-        pipeline = self._make_pipeline(ready.matcher)
-        self.workers = WorkerPool(pipeline, self.rings.rings, _worker_count(settings, interfaces))
+        self._pipeline = Pipeline(ready.matcher, settings.keep, settings.profile, networks=networks)
+        self.workers = WorkerPool(self._pipeline, self.rings.rings, _worker_count(settings, interfaces))
         stack.callback(self.workers.kill)
         self.publish("starting")
         self.api = stack.enter_context(closing(ApiProcess(settings))) if settings.api else None
@@ -131,7 +127,8 @@ class Supervisor:
         for link_fd in self.link_fds:
             link_update(link_fd, compiled.program.fd)
         self.program.use(compiled.program)
-        self.handle(self.workers.hand_over(self._make_pipeline(compiled.ready.matcher)))
+        self._pipeline = self._pipeline.with_matcher(compiled.ready.matcher)
+        self.handle(self.workers.hand_over(self._pipeline))
         self._rules = rules = compiled.ready.rules
         log.info("%d rules in force (%s)", len(rules), rules.digest[:12])
 
