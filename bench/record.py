@@ -1,8 +1,8 @@
 """All measurements, written as results of record. Runs as ``python -m bench.record DIRECTORY``, as root.
 
 Every result is written as JSON, that of the replays also as a page with plots. `bench/results/` keeps them;
-`sensor bench compare` shows the changes between two of them. It takes half an hour, in which nothing else
-should run on the machine.
+`sensor bench compare` shows the changes between two of them. Measuring takes half an hour, in
+which nothing else should run on the machine.
 """
 
 from __future__ import annotations

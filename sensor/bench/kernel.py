@@ -1,15 +1,17 @@
 """The time the kernel program spends per frame, beside xdp-filter. Runs in ``sensor bench kernel``, as root.
 
 Every program runs over one frame again and again (``BPF_PROG_TEST_RUN``) and attaches to no interface.
-Ours and xdp-filter take turns, so that disturbances meet both. Caches are warm: live traffic costs more;
-the ratio is what counts. The counters prove that each frame was ignored for the reason its kind names.
+Ours and xdp-filter take turns, so that other work on the machine slows both alike. Caches are warm: live
+traffic costs more; the ratio is what counts. The counters prove that each frame was ignored for the reason
+its kind names.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -21,7 +23,7 @@ from sensor.bench.frame_kinds import FrameKind, candidate_frame, frame_kinds
 from sensor.bench.machine import figure, machine
 from sensor.bench.prefilter_decisions import NOT_CONNECTED, default_program, frames_by_bucket
 from sensor.bench.xdp_filter import ABSENT, xdp_filter
-from sensor.capture.program import Program, ProgramOptions, check_privileges
+from sensor.capture.program import KernelPlan, Program, ProgramOptions, check_privileges
 from sensor.capture.syscalls import prog_time_ns, xdp_load
 from sensor.errors import SensorError
 from sensor.rules.engine.http_payload import RFC9110
@@ -68,24 +70,14 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
     where = machine()
     step("compiling the kernel program")
     plan, options = default_program(rules)
-    with ExitStack() as stack:
-        empty = xdp_load("empty", _RETURN_PASS, 0)
-        stack.callback(os.close, empty)
-        programs = _Programs(
-            stack.enter_context(closing(Program(plan, options))),
-            stack.enter_context(closing(Program(plan, replace(options, depth=None)))),
-            stack.enter_context(xdp_filter()),
-            empty,
-        )
+    with _loaded(plan, options) as programs:
         rows = []
         for kind in frame_kinds():
             step(kind.name)
             rows.append(_kind_row(kind, programs, repeats))
         step("candidates")
         candidate_ns = _candidate_ns(programs, repeats)
-        empty_ns = median(
-            float(prog_time_ns(empty, candidate_frame(), repeats.runs)) for _ in range(repeats.rounds)
-        )
+        empty_ns = _empty_ns(programs, repeats)
         map_bytes = programs.ours.memory_bytes()
     step("flow tables")
     ratios = [row["ratio_to_xdp_filter"] for row in rows if programs.xdp_filter is not None]
@@ -106,6 +98,20 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
             "bytes_by_flows": {str(flows): _map_bytes_with(flows) for flows in TABLES},
         },
     }
+
+
+@contextmanager
+def _loaded(plan: KernelPlan, options: ProgramOptions) -> Iterator[_Programs]:
+    """Load all programs, and unload them at the end."""
+    with ExitStack() as stack:
+        empty = xdp_load("empty", _RETURN_PASS, 0)
+        stack.callback(os.close, empty)
+        yield _Programs(
+            stack.enter_context(closing(Program(plan, options))),
+            stack.enter_context(closing(Program(plan, replace(options, depth=None)))),
+            stack.enter_context(xdp_filter()),
+            empty,
+        )
 
 
 def _kind_row(kind: FrameKind, programs: _Programs, repeats: _Repeats) -> dict[str, Any]:
@@ -134,6 +140,12 @@ def _candidate_ns(programs: _Programs, repeats: _Repeats) -> float:
     if bucket is not NOT_CONNECTED:
         raise SensorError(f"no rule asks for HTTP requests ({bucket.name.lower()}); measure with other rules")
     return median(candidate_ns)
+
+
+def _empty_ns(programs: _Programs, repeats: _Repeats) -> float:
+    """Measure the empty program, whose time is part of every other figure."""
+    frame = candidate_frame()
+    return median(float(prog_time_ns(programs.empty, frame, repeats.runs)) for _ in range(repeats.rounds))
 
 
 def _alternate(

@@ -83,8 +83,8 @@ def measure_reading(
         bcc_program = stack.enter_context(closing(Program(plan, options)))
         rings = stack.enter_context(closing(RingSet.open(size_bytes)))
         ours, bcc = _SensorReader(ours_program, rings), _BccReader(bcc_program, size_bytes)
-        step("reading records that wait, with our reader and BCC's in turn")
         readers: tuple[tuple[Program, _RecordReader], ...] = ((ours_program, ours), (bcc_program, bcc))
+        step("reading records that wait, with our reader and BCC's in turn")
         costs: list[list[float]] = [[], []]
         for _ in range(effort.repeats * 3):
             for cost, (program, reader) in zip(costs, readers, strict=True):

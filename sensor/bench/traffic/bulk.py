@@ -14,7 +14,7 @@ from sensor.bench.traffic.frames import Host
 from sensor.bench.traffic.hosts import desk, remote, server
 
 MOST_BYTES = 4_000_000
-"""Limit of one transfer: a longer one would fill a capture of some ten thousand frames alone."""
+"""Limit of one transfer: a longer one would fill a capture of some ten thousand frames by itself."""
 _SMB_READ_BYTES = 1 << 16
 _SHORT = 200
 """Approximate size of the small packets of data centres, in bytes.
