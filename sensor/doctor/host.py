@@ -131,7 +131,7 @@ def _clock() -> Finding:
         level="warning",
         check="clock",
         what="the clock is not synchronised",
-        why="the times of evidence differ from those of other hosts",
+        why="the times of evidence may differ from those of other hosts",
         advice="start a time service",
         command="timedatectl set-ntp true",
     )
