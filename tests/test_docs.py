@@ -1,4 +1,4 @@
-"""The documents say what is: every command runs, every setting is listed with its default."""
+"""The documentation is true: every command in it runs, and every table agrees with the code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -37,20 +37,21 @@ DOCTOR = (ROOT / "docs" / "doctor.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 EVENTS = (ROOT / "docs" / "events.md").read_text()
 FIGURE = {"match": "http request", "store": "items per second"}
-"""What measurements print that no other test reads."""
-LOADS = re.compile("sensor (run|doctor|bench (kernel|ring))")
-OTHERWISE_RUN = ("make demo", "make test", "sensor serve")  # by other tests, and by whoever runs this
+"""Words that a measurement must print, if no other test reads its output."""
+LOADS = re.compile("sensor (run|doctor|status|bench (kernel|ring))")
+OTHERWISE_RUN = ("make demo", "make test", "sensor serve")
+"""Commands that other tests run, or the person who runs this one."""
 
 
 def commands(document: str) -> list[str]:
-    """Every command in a shell block, without its comment."""
+    """Return every command in a shell block, without its comment."""
     blocks = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
     lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and line not in OTHERWISE_RUN]
 
 
 def cases(*documents: str) -> list[Any]:
-    """The commands of documents, those marked that load the program."""
+    """Return the commands of documents; those that load the XDP program are marked."""
     return [
         pytest.param(command, marks=pytest.mark.kernel if LOADS.match(command) else ())
         for document in documents
@@ -59,7 +60,7 @@ def cases(*documents: str) -> list[Any]:
 
 
 def run(command: str, directory: Path, **variables: str) -> str:
-    """Run a command of a document as a user's shell does, and return what it prints."""
+    """Run a command as the user's shell does, and return its output."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, **variables}
     done = subprocess.run(
@@ -71,7 +72,7 @@ def run(command: str, directory: Path, **variables: str) -> str:
 @pytest.mark.usefixtures("network", "use_few_rules")
 @pytest.mark.parametrize("command", cases(README, EVENTS, DOCTOR, SETTINGS))
 def test_commands_of_readme_events_and_doctor_page_run(tmp_path: Path, command: str) -> None:
-    """Each works as it stands, on a host with these interfaces and files."""
+    """Each works as written, on a host with these interfaces and files."""
     for left, right in (("eth1", "peer1"), ("eth2", "peer2")):
         veth_pair(left, right)
     frames = mix.demo(seed=1).frames
@@ -82,15 +83,39 @@ def test_commands_of_readme_events_and_doctor_page_run(tmp_path: Path, command: 
         run("sensor config init sensor.toml", tmp_path)
     if command.startswith("sensor evidence"):
         run("sensor read capture.pcap", tmp_path, **variables)
-    shown = run(command, tmp_path, **variables)
+    with sensor_running(tmp_path) if command == "sensor status" else nullcontext():
+        shown = run(command, tmp_path, **variables)
     if command.startswith("sensor bench"):
         assert FIGURE.get(command.split()[2], "") in shown
+
+
+@contextmanager
+def sensor_running(directory: Path) -> Iterator[None]:
+    """Run the sensor on eth1 until the end of the block."""
+    command = [sys.executable, "-m", "sensor", "run", "-i", "eth1", "--no-api", "--evidence", directory]
+    with subprocess.Popen(command) as process:
+        try:
+            wait_for_port(process, 9321)
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def test_the_session_in_the_readme(tmp_path: Path) -> None:
+    """Each command prints what the page shows, one after the other; ``…`` stands for lines left out."""
+    [session] = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    for step in session.removeprefix("$ ").split("\n$ "):
+        command, *lines = step.splitlines()
+        shown = run(f"{command} 2>&1 >&1 | grep -v ' INFO '", tmp_path)
+        pattern = "".join("(.*\n)*" if line == "…" else re.escape(line) + "\n" for line in lines)
+        assert re.fullmatch(pattern, shown), shown
 
 
 @pytest.mark.usefixtures("use_few_rules")
 @pytest.mark.parametrize("command", commands(RULES))
 def test_commands_of_the_rules_page_run(tmp_path: Path, command: str) -> None:
-    """Each works as it stands, beside the page's own rule and a capture file."""
+    """Each works as written, next to the page's own rule and a capture file."""
     [rules] = re.findall(r"```json\n(.*?)```", RULES, re.DOTALL)
     (tmp_path / "my-rules").mkdir()
     (tmp_path / "my-rules" / "threat.json").write_text(rules)
@@ -102,7 +127,7 @@ def test_commands_of_the_rules_page_run(tmp_path: Path, command: str) -> None:
 
 @pytest.mark.usefixtures("network", "use_few_rules")
 def test_commands_of_the_api_page_run() -> None:
-    """One after the other, as they stand; what serves goes on meanwhile."""
+    """Each works as written, in this order; servers keep running."""
     with open_directory() as directory, ExitStack() as servers:
         write_capture(directory / "capture.pcap", mix.demo(seed=1).frames)
         for command in commands(API):
@@ -117,7 +142,7 @@ def test_commands_of_the_api_page_run() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("use_few_rules")
 def test_commands_of_the_bench_page_run(tmp_path: Path) -> None:
-    """One after the other, as they stand."""
+    """Each works as written, in this order."""
     write_capture(tmp_path / "capture.pcap", mix.demo(seed=1).frames)
     for command in commands(BENCH):
         run(command, tmp_path)
@@ -125,23 +150,29 @@ def test_commands_of_the_bench_page_run(tmp_path: Path) -> None:
 
 @contextmanager
 def serving_in_background(command: str, directory: Path) -> Iterator[None]:
-    """Run a command that serves until the end of the block."""
+    """Run a command that serves the page until the end of the block."""
     process = subprocess.Popen([sys.executable, "-m", *command.split()], cwd=directory)
     try:
-        while process.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", 8321)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
+        wait_for_port(process, 8321)
         yield
     finally:
         process.terminate()
         assert process.wait(20) == 0
 
 
+def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until the process listens there, or has ended."""
+    while process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+        else:
+            return
+
+
 def rows(document: str, heading: str) -> list[list[str]]:
-    """Return the cells of the first table under a heading, without that table's own head."""
+    """Return the cells of the first table under a heading, without its header."""
     lines = document.split(f"## {heading}\n")[1].splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("|---"))
     table = takewhile(lambda line: line.startswith("|"), lines[start + 1 :])
@@ -149,7 +180,7 @@ def rows(document: str, heading: str) -> list[list[str]]:
 
 
 def test_the_rules_page_lists_every_field() -> None:
-    """Each field of the loader's table, with what it expects; no other."""
+    """It lists exactly the fields of the loader, with the expected values."""
     key, *fields = rows(RULES, "Fields")
     assert key[1] == RULE_ID.expected
     assert [field.strip("`") for field, *_ in fields] == list(FIELDS)
@@ -160,7 +191,7 @@ def test_the_rules_page_lists_every_field() -> None:
 
 
 def test_the_rules_page_lists_every_profile() -> None:
-    """Each value of each profile, in the words of the table."""
+    """It has every value of every profile."""
     words = {True: "yes", False: "no"}
     table = rows(RULES, "Flows and profiles")
     for column, name in enumerate(("default", "ly_probe", "thorough"), 1):
@@ -168,7 +199,7 @@ def test_the_rules_page_lists_every_profile() -> None:
         cells = [row[column] for row in table]
         requests = [word.decode().strip() for word in profile.http.beginnings if word != b"HTTP/1"]
         flow = "these, and the type of service" if profile.flow_has_tos else "protocol, endpoints, VLAN"
-        once = "the first rule of each class; each class once a flow" if profile.once else "all"
+        once = "the first rule of each class; each class once per flow" if profile.once else "all"
         assert cells == [
             str(profile.longest or "any"),
             str(profile.depth or "all"),
@@ -183,16 +214,16 @@ def test_the_rules_page_lists_every_profile() -> None:
 
 
 @pytest.mark.parametrize("row", rows(RULES, "The regular expression"), ids=lambda row: row[0])
-def test_what_the_rules_page_calls_refused_is_refused(row: list[str]) -> None:
-    """Each example is, and what to write instead is not."""
+def test_expressions_that_the_rules_page_calls_refused_are_refused(row: list[str]) -> None:
+    """The examples are refused, and the alternatives are accepted."""
     with pytest.raises(RegexError):
         expression(row[1].strip("`"))
     for instead in re.findall("`(.+?)`", row[2]):
         expression(instead)
 
 
-def test_the_rules_page_says_when_a_scan_is_broken_off() -> None:
-    """In bytes and in milliseconds."""
+def test_the_rules_page_says_when_a_scan_is_cut() -> None:
+    """The limits in bytes and milliseconds are those of the code."""
     assert f"above {SLICE:,} bytes" in RULES
     assert f"after {BUDGET_NS / 1e6:g} ms of CPU time" in RULES
 
@@ -213,7 +244,7 @@ def test_the_table_lists_every_setting() -> None:
 
 
 def test_the_doctor_page_lists_every_check() -> None:
-    """And no other."""
+    """It lists exactly the checks in the code."""
     sources = [ROOT / "sensor" / "capture" / "refusals.py", *(ROOT / "sensor" / "doctor").glob("*.py")]
     text = "".join(source.read_text() for source in sources)
     named = set(re.findall(r'check="([a-z-]+)"', text)) | {"metrics", "listen"}  # these by a setting's name
@@ -221,7 +252,7 @@ def test_the_doctor_page_lists_every_check() -> None:
 
 
 def test_exit_codes_are_listed() -> None:
-    """Each code of the exception tree."""
+    """The page lists every exit code of the exception tree."""
     codes = {error.exit_code for error in [SensorError, *SensorError.__subclasses__()]}
     [line] = [line for line in SETTINGS.splitlines() if line.startswith("Exit codes:")]
     assert {int(code) for code in re.findall(r"\d", line)} == codes | {0}

@@ -113,7 +113,8 @@ def export_command(file: Path, query: Query, evidence: Path | None, config: Path
         raise EvidenceError(f"{file} cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    click.echo(f"{packets} packets in {file}", err=True)
+    noun = "packet" if packets == 1 else "packets"
+    click.echo(f"{packets} {noun} in {file}", err=True)
 
 
 @evidence_group.command("verify")
