@@ -70,7 +70,7 @@ class Backend:
         return found
 
 
-# These are coroutines, as every dependency, because FastAPI runs plain functions in a thread.
+# These are coroutines, like every dependency, because FastAPI runs plain functions in a thread.
 async def _backend(request: Request) -> Backend:
     backend: Backend = request.app.state.backend
     return backend

@@ -8,8 +8,8 @@ from anyio import CapacityLimiter, to_thread
 from starlette.responses import StreamingResponse
 
 from sensor.api.audit import AccessRecord
-from sensor.evidence.stored import Stored
 from sensor.evidence.export import Container, encoded
+from sensor.evidence.stored import Stored
 
 MEDIA_TYPES: dict[Container, str] = {"pcap": "application/vnd.tcpdump.pcap", "pcapng": "application/x-pcapng"}
 CHUNK_BYTES = 1 << 16

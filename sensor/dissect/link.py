@@ -89,10 +89,8 @@ def arp(reader: FrameReader) -> None:
     reader.begin_layer("ARP")
     reader.read_number("hardware type", 2)
     protocol = reader.read_number("protocol type", 2, ethertype)
-    hardware_size, protocol_size = (
-        reader.read_number("hardware size", 1),
-        reader.read_number("protocol size", 1),
-    )
+    hardware_size = reader.read_number("hardware size", 1)
+    protocol_size = reader.read_number("protocol size", 1)
     reader.read_number("operation", 2, {1: "request", 2: "reply"})
     show = address if protocol == 0x0800 and protocol_size == 4 else bytes.hex
     for side in ("sender", "target"):
