@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.outcome import counters_table, evidence_table, missing, wrong_sums
+from bench.outcome import counters_table, matches_table, missing, wrong_sums
 from sensor.bench.private_network import private_network, veth_pair
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
@@ -81,7 +81,7 @@ def show(console: Console, directory: Path, traffic: mix.Traffic, counters: Coun
     files = sorted(directory.glob("evidence/**/*.pcap"))
     threats = sum(expected.rule_class == "threat" for expected in traffic.expected)
     banners = len(traffic.expected) - threats
-    console.print(evidence_table(found), counters_table(counters))
+    console.print(matches_table(found), counters_table(counters))
     console.print(f"traffic  {directory}/traffic.pcap ({threats} attacks, {banners} banners)", soft_wrap=True)
     console.print(f"matches  {directory}/matches.jsonl ({len(found)})", soft_wrap=True)
     for file in files:

@@ -59,9 +59,14 @@ def summarize(found: list[Found]) -> Iterator[tuple[Found, int]]:
             yield match, left.pop(match["rule"]) - 1
 
 
-def evidence_table(found: list[Found]) -> Table:
+def matches_table(found: list[Found]) -> Table:
     """Build a table of the matches, summarized."""
-    table = Table(title="Evidence", title_justify="left")
+    table = Table(
+        title="Matches",
+        caption="(+50): 50 more matches of the rule",
+        title_justify="left",
+        caption_justify="left",
+    )
     for name in ("time", "class", "rule", "from", "to", "text"):
         table.add_column(name, overflow="fold")
     for match, more in summarize(found):
@@ -82,7 +87,7 @@ def evidence_table(found: list[Found]) -> Table:
 
 def counters_table(counters: Counters) -> Table:
     """Build a table of the law of the counters with the figures of this run."""
-    table = Table("counter", "frames", "is", "sum", "", title="Counters", title_justify="left")
+    table = Table("counter", "frames", "is the sum of", "sum", "", title="Counters", title_justify="left")
     for left, right, total, parts in counters.equations():
         style = "green" if total == parts else "red"
         table.add_row(left, str(total), right, str(parts), "✓" if total == parts else "✗", style=style)
