@@ -35,7 +35,7 @@ def bench_group() -> None:
     "--capture",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Instead of measuring, show which frames of this capture file are candidates.",
+    help="Instead of measuring, count the candidates among the frames of this capture file.",
 )
 @_QUICK
 @_AS_JSON
