@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensor.decode import decode
 from sensor.files.capture_file import CaptureFile
 from sensor.model import Evidence, FrameBatch, Rule
 from sensor.pipeline import Keep, Pipeline
@@ -199,6 +200,21 @@ def test_evidence_describes_the_frame() -> None:
     assert [tag & 0xFFF for tag in item.vlan] == [101, 102]
     assert item.five_tuple.source_text == "192.0.2.10"
     assert (item.five_tuple.protocol, item.five_tuple.sport, item.five_tuple.dport) == (6, 1000, 80)
+
+
+def test_five_tuples_of_any_ip_version() -> None:
+    """IPv4 and IPv6 packets have their addresses and ports; a frame without IP has zeros."""
+    tcp = frames.tcp(b"x", sport=1000, dport=80)
+    packets = [
+        frames.ethernet(frames.IPV6, frames.ipv6(frames.TCP, tcp)),
+        frames.ethernet(0x88CC, b"no IP"),
+        segment(b"x"),
+    ]
+    one = batch(packets)
+    v6, none, v4 = decode(one).five_tuples(one.buffer, np.arange(3))
+    assert (len(v6.source), len(v6.destination), v6.sport, v6.dport) == (16, 16, 1000, 80)
+    assert none == (0, bytes(4), 0, bytes(4), 0)
+    assert v4 == (6, bytes([10, 0, 0, 1]), 1000, bytes([10, 0, 0, 2]), 80)
 
 
 def test_the_counters_add_up() -> None:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import reading
-from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, TALLY_US, Day, connect_readonly
+from sensor.evidence.index_connection import connect_readonly
+from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, TALLY_US, Day
 from sensor.evidence.query import Condition, Query, conditions
 from sensor.evidence.selection import Row, Selection, straddling_steps, tally_histogram
 from sensor.evidence.stored import Stored, StoredMatch, StoredRecords

@@ -14,29 +14,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from sensor.evidence.index_schema import SCHEMA, TALLY_IDS, Day, check_ours
+from sensor.evidence.index_connection import prepare_for_writing
+from sensor.evidence.index_schema import TALLY_IDS, Day
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, record_offsets
 from sensor.evidence.row_builder import CLASSES, MATCHES, RowBuilder, inserted_number, rule_numbers
 from sensor.evidence.segments import Segments
 from sensor.model import Evidence, LinkType
 
-_SETTINGS = (
-    "journal_mode = WAL",
-    "synchronous = OFF",
-    "cache_size = -65536",
-    "temp_store = MEMORY",
-)
+Located = Sequence[tuple[int, Evidence]]
+"""Items of evidence, each with the offset of its record."""
+
 _INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 17)})"
 _SELECT = "SELECT id, segment, classes, matches FROM evidence"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class UnusableError(Exception):
     """The database is damaged or foreign, or was in use when the machine went down."""
-
-
-Located = Sequence[tuple[int, Evidence]]
-"""Items of evidence, each with the offset of its record."""
 
 
 class Gap(NamedTuple):
@@ -60,7 +53,7 @@ class DayWriter:
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         self._execute = self._connection.execute
         try:
-            self._open(path)
+            prepare_for_writing(self._connection, path)
             self._load(day, interface_name)
         except sqlite3.OperationalError:
             self.abandon()
@@ -68,22 +61,6 @@ class DayWriter:
         except sqlite3.DatabaseError as error:
             self.abandon()
             raise UnusableError(str(error)) from error
-
-    def _open(self, path: Path) -> None:
-        execute = self._connection.execute
-        boot_id = _BOOT_ID.read_text().strip()
-        # A database without tables is new, or its creation was interrupted.
-        is_new = execute("SELECT 1 FROM sqlite_schema").fetchone() is None
-        if not is_new:
-            check_ours(self._connection)
-        for setting in _SETTINGS:
-            execute(f"PRAGMA {setting}")
-        if is_new:
-            path.chmod(0o640)
-            self._connection.executescript(f"BEGIN; {SCHEMA} COMMIT")
-        elif execute("SELECT 1 FROM boot WHERE boot_id != ?", [boot_id]).fetchone():
-            raise sqlite3.DatabaseError("the machine went down while it was in use")
-        execute("INSERT INTO boot SELECT ? WHERE NOT EXISTS (SELECT 1 FROM boot)", [boot_id])
 
     def _load(self, day: Day, interface_name: Callable[[int], str]) -> None:
         self._files: dict[str, tuple[int, int]] = {

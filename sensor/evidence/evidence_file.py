@@ -224,7 +224,7 @@ def open_file(directory: Path, stem: str, linktype: int) -> EvidenceFile:
         file = EvidenceFile(directory / f"{name}.pcap", linktype)
         if file.open():
             if file.cut:
-                log.warning("%s: cut off %d bytes of a torn record", file.path, file.cut)
+                log.warning("%s: %d bytes of an incomplete record cut off", file.path, file.cut)
             return file
         log.warning(
             "%s is foreign or damaged and left as it is; evidence goes to another file beside it", file.path

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sqlite3
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -184,35 +183,3 @@ def databases(directory: Path) -> list[tuple[Day, Path]]:
             with contextlib.suppress(ValueError):
                 found.append((Day(datetime.strptime(name, "%Y%m%d.sqlite").date()), directory / name))
     return sorted(found)
-
-
-def check_ours(connection: sqlite3.Connection) -> None:
-    """Raise `sqlite3.DatabaseError` unless the database is an index of this version."""
-    sql = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
-    if connection.execute(sql).fetchone() != (APPLICATION_ID, VERSION):
-        raise sqlite3.DatabaseError("not an index of this version")
-
-
-def connect_readonly(path: Path) -> sqlite3.Connection:
-    """Open a database for reading, even without permission to write to its directory.
-
-    Raises:
-        sqlite3.Error: the database is missing, locked, damaged or foreign.
-    """
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False)
-    try:
-        check_ours(connection)
-    except sqlite3.OperationalError:
-        # Without write permission SQLite cannot create the WAL files. If there are none, no writer is active.
-        connection.close()
-        if path.with_name(f"{path.name}-wal").exists():
-            raise
-        connection = sqlite3.connect(
-            f"{uri}&immutable=1", uri=True, isolation_level=None, check_same_thread=False
-        )
-        check_ours(connection)
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection

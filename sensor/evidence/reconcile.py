@@ -21,8 +21,8 @@ def reconcile(index: IndexWriter, open_files: Collection[str]) -> list[tuple[Day
 
     Rows without a record, because their file is gone or was cut, are removed. Records without rows become a
     gap. Files in ``open_files`` (final names) are not compared, because their writer adds their rows; only
-    their existing gaps are returned. If the directory cannot be read, the index is left as it is and stays
-    behind.
+    their existing gaps are returned. If the directory cannot be read, the index is left as it is and
+    ``index.is_behind`` stays set.
     """
     try:
         found = evidence_sizes(index.directory)

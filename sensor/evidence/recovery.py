@@ -27,7 +27,8 @@ class Recovery(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.path} was left open: {self.records} records kept, {self.cut} torn bytes cut off its end"
+            f"{self.path} was left open: {self.records} records kept,"
+            f" {self.cut} bytes of an incomplete record cut off"
         )
 
 

@@ -26,7 +26,7 @@ class Verification(NamedTuple):
     packets: int
     """Number of packets in the file that agree with their row."""
     fault: str
-    """What is wrong; empty if nothing is."""
+    """The difference between file and index; empty if there is none."""
 
 
 def verify(directory: Path, devid: int) -> Iterator[Verification]:
@@ -70,7 +70,7 @@ def _verify_file(path: Path, readers: list[DayReader], *, is_open: bool) -> Veri
             torn = 0 if is_open else file.seek(0, 2) - reader.end
     except (EvidenceError, OSError, sqlite3.Error) as error:
         return Verification(path, packets, f"cannot be read to its end: {error}")
-    return Verification(path, packets, f"has {torn} torn bytes at its end" if torn else "")
+    return Verification(path, packets, f"ends with {torn} bytes of an incomplete record" if torn else "")
 
 
 def _difference(row: RecordPlace | None, place: RecordPlace) -> str:

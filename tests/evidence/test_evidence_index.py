@@ -17,7 +17,7 @@ from evidence_queries import random_items
 from evidence_samples import DEVID, NOON_S, NS, PROGRAM_ENVIRONMENT, item, number_of, writing
 
 from sensor.config.settings import Settings
-from sensor.evidence import day_writer, index_writer
+from sensor.evidence import day_writer, index_connection, index_writer
 from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.index_schema import day_of
 from sensor.evidence.reconcile import fill
@@ -156,7 +156,7 @@ def test_index_that_was_in_use_when_the_machine_went_down(
         writer.write(matching_items(10))
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
-    monkeypatch.setattr(day_writer, "_BOOT_ID", boot_id)
+    monkeypatch.setattr(index_connection, "_BOOT_ID", boot_id)
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 0
         writer.write(matching_items(10, 10))
@@ -255,7 +255,7 @@ def histogram(directory: Path) -> list[dict[str, int]]:
 def test_directory_that_cannot_be_read_costs_no_rows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If the files cannot be listed, the index stays as it is, and behind."""
+    """If the files cannot be listed, the index is left as it is, and is compared again later."""
     with writing(tmp_path) as writer:
         writer.write(matching_items(10))
         writer.tick((NOON_S + 2 * WINDOW_S) * NS)
@@ -284,7 +284,7 @@ def test_file_cut_or_grown_between_runs(tmp_path: Path, rematcher: Rematcher) ->
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 5
     assert items_found(tmp_path) == [*range(12), *range(15, 40)]
-    assert faults(tmp_path) == ["has 30 torn bytes at its end"]
+    assert faults(tmp_path) == ["ends with 30 bytes of an incomplete record"]
 
 
 def test_file_replaced_by_garbage(

@@ -71,7 +71,7 @@ def test_zeros_behind_the_last_record_are_cut(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         assert [(recovery.records, recovery.cut) for recovery in writer.recovered] == [(3, 5000)]
         assert str(writer.recovered[0]).endswith(
-            "was left open: 3 records kept, 5000 torn bytes cut off its end"
+            "was left open: 3 records kept, 5000 bytes of an incomplete record cut off"
         )
         assert writer.recovered[0].path.read_bytes() == WHOLE
 

@@ -1,0 +1,71 @@
+"""Opens index databases, for reading and for writing. Runs where evidence is written or searched."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from sensor.evidence.index_schema import APPLICATION_ID, SCHEMA, VERSION
+
+_SETTINGS = (
+    "journal_mode = WAL",
+    "synchronous = OFF",
+    "cache_size = -65536",
+    "temp_store = MEMORY",
+)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def _check_version(connection: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` unless the database is an index of this version."""
+    sql = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
+    if connection.execute(sql).fetchone() != (APPLICATION_ID, VERSION):
+        raise sqlite3.DatabaseError("not an index of this version")
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """Open a database for reading, even without permission to write to its directory.
+
+    Raises:
+        sqlite3.Error: the database is missing, locked, damaged or foreign.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False)
+    try:
+        _check_version(connection)
+    except sqlite3.OperationalError:
+        # Without write permission SQLite cannot create the WAL files. If there are none, no writer is active.
+        connection.close()
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        connection = sqlite3.connect(
+            f"{uri}&immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+        _check_version(connection)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
+    """Set up a database that was opened for writing, and mark it as in use; create its tables if it is new.
+
+    Raises:
+        sqlite3.OperationalError: the database is locked, or the disk is full.
+        sqlite3.DatabaseError: the database is damaged or foreign, or was in use when the machine went down.
+    """
+    execute = connection.execute
+    boot_id = _BOOT_ID.read_text().strip()
+    # A database without tables is new, or its creation was interrupted.
+    is_new = execute("SELECT 1 FROM sqlite_schema").fetchone() is None
+    if not is_new:
+        _check_version(connection)
+    for setting in _SETTINGS:
+        execute(f"PRAGMA {setting}")
+    if is_new:
+        path.chmod(0o640)
+        connection.executescript(f"BEGIN; {SCHEMA} COMMIT")
+    elif execute("SELECT 1 FROM boot WHERE boot_id != ?", [boot_id]).fetchone():
+        raise sqlite3.DatabaseError("the machine went down while it was in use")
+    execute("INSERT INTO boot SELECT ? WHERE NOT EXISTS (SELECT 1 FROM boot)", [boot_id])
