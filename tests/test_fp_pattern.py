@@ -1,4 +1,4 @@
-"""The project's own rules: each hits what it names, misses what only looks like it, and nothing ordinary.
+"""The project's own rules: each matches what it names, and neither look-alikes nor ordinary traffic.
 
 The payloads are in ``corpus/rules`` and ``corpus/ordinary``; ``corpus/README.md`` describes both formats.
 """
@@ -23,9 +23,9 @@ CORPUS = Path(__file__).parent / "corpus"
 REFERENCE = ROOT.parent / "shared" / "reference"
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17}
 SMALLEST = {"service": 100, "device": 40, "os": 35, "midware": 70, "threat": 200}
-"""Rules that each class has at least."""
+"""Least number of rules per class."""
 FIRST_ID = {"service": 11000, "device": 21000, "os": 31000, "midware": 41000, "threat": 51000}
-"""Below are ids that ly_probe's own rules use."""
+"""Lowest id per class; lower ids are used by ly_probe's own rules."""
 
 ENCODED_OR_PLAIN = re.compile(rb"%[0-9A-Fa-f]{2}|[&=+]|(.)", re.DOTALL)
 
@@ -33,7 +33,7 @@ RULES = {rule.rule_id: rule for rule in load_rules(ROOT / "fp-pattern")}
 
 
 class Case(NamedTuple):
-    """One payload, and the rules that must hit it: exactly these."""
+    """One payload, and the exact set of rules that must match it."""
 
     label: str
     payload: bytes
@@ -50,7 +50,7 @@ def _payload(text: str | list[str]) -> bytes:
 
 
 def _rule_cases(kind: str) -> list[tuple[int, Case]]:
-    """The hits or misses of all rules, with the rule they are about."""
+    """Return the hits or misses of all rules, each with the id of its rule."""
     cases = []
     for rule_class in RULE_CLASSES:
         rules: dict[str, dict[str, Any]] = json.loads((CORPUS / "rules" / f"{rule_class}.json").read_text())
@@ -88,7 +88,7 @@ ORDINARY = _ordinary_cases()
 
 @pytest.fixture(scope="module")
 def matcher() -> Matcher:
-    """All of the project's rules in the default reading of HTTP."""
+    """Return a matcher of all the project's rules, with the default definition of HTTP."""
     return Matcher(RULES.values())
 
 
@@ -98,8 +98,8 @@ def _matches(matcher: Matcher, case: Case) -> dict[int, Match]:
 
 
 @pytest.mark.parametrize(("rule_id", "case"), [pytest.param(*pair, id=pair[1].label) for pair in HITS])
-def test_a_rule_hits_what_it_names(matcher: Matcher, rule_id: int, case: Case) -> None:
-    """The payload is named by its rule, with version and place, and by no other rule than those listed."""
+def test_a_rule_matches_what_it_names(matcher: Matcher, rule_id: int, case: Case) -> None:
+    """The rule matches its payload, with the right version and span; of other rules, only those listed do."""
     found = _matches(matcher, case)
     assert set(found) == case.expected
     match = found[rule_id]
@@ -110,15 +110,15 @@ def test_a_rule_hits_what_it_names(matcher: Matcher, rule_id: int, case: Case) -
 
 
 @pytest.mark.parametrize(("rule_id", "case"), [pytest.param(*pair, id=pair[1].label) for pair in MISSES])
-def test_a_rule_misses_what_only_looks_like_it(matcher: Matcher, rule_id: int, case: Case) -> None:
-    """One thing is changed that makes the payload harmless or another thing: the rule does not hit."""
+def test_a_rule_does_not_match_a_look_alike(matcher: Matcher, rule_id: int, case: Case) -> None:
+    """The rule does not match a payload in which one change makes it harmless, or something else."""
     assert rule_id not in case.expected
     assert set(_matches(matcher, case)) == case.expected
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.label) for case in ORDINARY])
 def test_ordinary_traffic_is_named_for_what_it_is(matcher: Matcher, case: Case) -> None:
-    """Ordinary traffic hits exactly the rules that name its own protocol and software."""
+    """Ordinary traffic matches exactly the rules that name its own protocol and software."""
     assert set(_matches(matcher, case)) == case.expected
 
 
@@ -127,7 +127,7 @@ ENCODABLE = [(rule_id, case) for rule_id, case in HITS if RULES[rule_id].decode 
 
 @pytest.mark.parametrize(("rule_id", "case"), [pytest.param(*pair, id=pair[1].label) for pair in ENCODABLE])
 def test_percent_encoding_hides_nothing(matcher: Matcher, rule_id: int, case: Case) -> None:
-    """Each byte of the query percent-encoded, the rule hits all the same."""
+    """The rule still matches if every byte of the query is percent-encoded."""
     line, _, rest = case.payload.partition(b" HTTP/1.1\r\n")
     target, _, query = line.partition(b"?")
     payload = target + b"?" + ENCODED_OR_PLAIN.sub(_percent_encoded, query) + b" HTTP/1.1\r\n" + rest
@@ -138,8 +138,8 @@ def _percent_encoded(byte: re.Match[bytes]) -> bytes:
     return b"%%%02X" % byte[1][0] if byte[1] else byte[0]
 
 
-def test_ordinary_traffic_is_no_threat_and_no_device() -> None:
-    """No payload outside a threat's or a device's own hits expects a threat or a device."""
+def test_ordinary_traffic_is_not_a_threat_or_device() -> None:
+    """Only the hits of threat and device rules expect a threat or a device."""
     harmless = [*ORDINARY, *(case for _, case in MISSES)]
     harmless += [case for rule_id, case in HITS if RULES[rule_id].rule_class not in ("threat", "device")]
     alarms = {case.label: case.expected for case in harmless if _alarms(case)}
@@ -152,14 +152,14 @@ def _alarms(case: Case) -> bool:
 
 
 def test_each_rule_has_a_hit_and_a_close_miss() -> None:
-    """The corpus covers the rules one to one."""
+    """The corpus covers all rules, and no others."""
     assert {rule_id for rule_id, _ in HITS} == set(RULES)
     assert {rule_id for rule_id, _ in MISSES} == set(RULES)
 
 
 @pytest.mark.parametrize("rule_class", RULE_CLASSES)
-def test_classes_are_of_use(rule_class: str) -> None:
-    """Each class knows a good part of its field, under ids of its own."""
+def test_each_class_has_enough_rules(rule_class: str) -> None:
+    """Each class has its least number of rules, with ids in its own range."""
     ids = [rule.rule_id for rule in RULES.values() if rule.rule_class == rule_class]
     assert len(ids) >= SMALLEST[rule_class]
     assert ids == sorted(ids)
@@ -168,21 +168,21 @@ def test_classes_are_of_use(rule_class: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: f"{rule.rule_id}-{rule.name}")
 def test_a_rule_is_well_made(rule: Rule) -> None:
-    """A rule says where it comes from, and outside HTTP it can be told from its first bytes or its port."""
+    """A rule names its source; outside HTTP, it is bound to the first bytes or to a port."""
     assert rule.desc
     assert "\n" not in rule.desc
     assert rule.is_http or rule.port or rule.regex.startswith("^")
 
 
-def test_no_regex_stands_twice() -> None:
-    """Two rules with one regex, port and part would be one rule."""
+def test_no_regex_is_used_twice() -> None:
+    """No two rules have the same regex, port and part."""
     counts = Counter((rule.regex, rule.port, rule.part) for rule in RULES.values())
     assert [key for key, count in counts.items() if count > 1] == []
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="ly_probe's rules are not on this machine")
 def test_no_rule_is_a_copy() -> None:
-    """None of ly_probe's regexes or ids is among ours."""
+    """No regex or id is the same as in ly_probe's rules."""
     theirs = [rule for path in [REFERENCE / "fp-patterns"] for rule in load_rules(path)]
     assert not {rule.regex for rule in theirs} & {rule.regex for rule in RULES.values()}
     assert not {rule.rule_id for rule in theirs} & set(RULES)
@@ -190,7 +190,7 @@ def test_no_rule_is_a_copy() -> None:
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="the captures are not on this machine")
 def test_the_blind_injection_capture_is_named(matcher: Matcher) -> None:
-    """Every request of a real time-based SQL injection is named, and nothing else there is a threat."""
+    """In a real time-based SQL injection, each request matches a threat rule, and nothing else does."""
     named, requests = [], []
     with (REFERENCE / "pcap" / "sql_inject.pcap").open("rb") as file:
         for _, frame in dpkt.pcap.Reader(file):

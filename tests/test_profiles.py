@@ -1,4 +1,4 @@
-"""The traffic of measurements: repeatable, as long as asked for, and matching as far as asked for."""
+"""Generated traffic for measurements: repeatable, with the requested length and share of matches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(path: Path, profile: str, *flags: str) -> Path:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_seed_gives_the_same_frames(name: str) -> None:
-    """As many as asked for, in the order of time; another seed gives others."""
+    """The requested number of frames is made, in the order of time; another seed gives other frames."""
     made = generate(PROFILES[name], 7, FRAMES)
     assert made == generate(PROFILES[name], 7, FRAMES)
     assert made != generate(PROFILES[name], 8, FRAMES)
@@ -48,18 +48,18 @@ def test_a_seed_gives_the_same_frames(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "share"), [("office", 0.1), ("attack", 0.9), ("tunnels", 0.1), ("imix", 0.1)]
 )
-def test_what_is_made_to_match_is_hit(tmp_path: Path, name: str, share: float) -> None:
-    """Exactly so many packets hit a threat rule; in datagrams, the rule of BitTorrent."""
+def test_the_requested_share_matches(tmp_path: Path, name: str, share: float) -> None:
+    """The requested share of packets matches a threat rule, or in datagrams the rule for BitTorrent."""
     capture = write(tmp_path / "out.pcap", name, "--matching", str(share))
     command = [sys.executable, "-m", "sensor", "read", "--rules", "fp-pattern", "--json", str(capture)]
     lines = subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True, text=True).stdout
     found = [json.loads(line) for line in lines.splitlines()]
-    wanted = [hit for hit in found if hit["class"] == "threat" or hit["name"] == "BitTorrent DHT"]
-    assert len({(hit["time_us"], hit["sip"], hit["sport"]) for hit in wanted}) == round(FRAMES * share)
+    wanted = [one for one in found if one["class"] == "threat" or one["name"] == "BitTorrent DHT"]
+    assert len({(one["time_us"], one["sip"], one["sport"]) for one in wanted}) == round(FRAMES * share)
 
 
 def test_sizes_are_those_of_the_profile() -> None:
-    """The smallest frames, and the simple Internet mix in its shares."""
+    """`smallest` has the smallest frames only, and `imix` the shares of the simple Internet mix."""
     assert {len(frame.data) for frame in generate(PROFILES["smallest"], 1, FRAMES)} == {60}
     lengths = Counter(len(frame.data) for frame in generate(PROFILES["imix"], 1, FRAMES, matching=0))
     assert set(lengths) == {60, 590, 1514}
@@ -67,8 +67,8 @@ def test_sizes_are_those_of_the_profile() -> None:
         assert lengths[max(60, 14 + length)] / FRAMES == pytest.approx(weight / 12, abs=0.05)
 
 
-def test_tunnels_are_known_to_others(tmp_path: Path) -> None:
-    """Wireshark sees each kind, and a packet in it."""
+def test_wireshark_decodes_the_tunnels(tmp_path: Path) -> None:
+    """Wireshark recognises each kind of tunnel, and a packet inside it."""
     capture = write(tmp_path / "out.pcap", "tunnels")
     command = ["tshark", "-n", "-r", str(capture), "-T", "fields", "-e", "frame.protocols"]
     stacks = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -78,7 +78,7 @@ def test_tunnels_are_known_to_others(tmp_path: Path) -> None:
 
 
 def test_a_data_centre_has_elephants_and_mice(tmp_path: Path) -> None:
-    """A tenth of the flows carries most of the bytes."""
+    """A tenth of the flows carries more than a third of the bytes."""
     carried: Counter[tuple[bytes, int]] = Counter()
     with write(tmp_path / "out.pcap", "datacenter").open("rb") as file:
         for _, data in dpkt.pcap.Reader(file):

@@ -1,4 +1,4 @@
-"""The traffic generator: repeatable, and right in the eyes of programs that are not ours."""
+"""The traffic generator: repeatable, and valid for other programs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CHECKSUMS = ("-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-
 
 
 def output(*command: str) -> str:
-    """Run a program and return what it says."""
+    """Run a program and return its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def shark(capture: Path, display_filter: str, *options: str) -> list[str]:
-    """List the frames of a capture that Wireshark's dissectors select."""
+    """Return the frames of a capture that a display filter of Wireshark selects."""
     return output("tshark", "-n", "-r", str(capture), *options, "-Y", display_filter).splitlines()
 
 
@@ -39,7 +39,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def payloads(capture: Path) -> Iterator[tuple[int, bytes]]:
-    """Walk the time and the whole bytes of each frame, read by another library."""
+    """Yield the time and the bytes of each frame, read by another library."""
     with capture.open("rb") as file:
         for time_s, data in dpkt.pcap.Reader(file):
             yield round(float(time_s) * 1e6), data
@@ -52,7 +52,7 @@ def test_a_seed_gives_the_same_traffic_each_time() -> None:
 
 
 def test_everything_notable_is_in_every_mix() -> None:
-    """Whatever the seed, each attack and each banner is there, on its own connection."""
+    """With any seed, each attack and each banner is present, on its own connection."""
     names = sorted(what.notable.name for what in ATTACKS + BANNERS)
     for seed in range(5):
         expected = mix.demo(seed).expected
@@ -71,13 +71,13 @@ def test_other_programs_read_the_capture(capture: Path) -> None:
 
 
 def test_wireshark_finds_nothing_wrong(capture: Path) -> None:
-    """No bad checksum, no gap or repetition in a TCP stream, no malformed message."""
+    """There is no bad checksum, no gap or repetition in a TCP stream, and no malformed message."""
     assert shark(capture, "_ws.expert.severity >= warning || _ws.malformed", *CHECKSUMS) == []
     assert len(shark(capture, "tcp.checksum.status == good", *CHECKSUMS)) > 2000
 
 
 def test_ordinary_traffic_is_varied(capture: Path) -> None:
-    """Each kind of frame that an office network shows is there, link and network layers included."""
+    """Each kind of frame of an office network is present, including link and network layers."""
     fields = ("-T", "fields", "-e", "frame.protocols")
     stacks = set(output("tshark", "-n", "-r", str(capture), *fields).replace("ethertype:", "").split())
     assert stacks >= {
@@ -104,7 +104,7 @@ def test_ordinary_traffic_is_varied(capture: Path) -> None:
 
 
 def test_expectations_point_at_the_bytes(capture: Path) -> None:
-    """The frame at an expectation's time holds its text."""
+    """A frame at the time of each expectation contains its text."""
     frames = {}
     for time_us, data in payloads(capture):
         frames.setdefault(time_us, []).append(data)
@@ -112,20 +112,20 @@ def test_expectations_point_at_the_bytes(capture: Path) -> None:
         assert any(entry.text.encode("latin-1") in data for data in frames[entry.time_us]), entry
 
 
-def test_the_sensor_finds_what_is_notable_and_no_more(capture: Path) -> None:
-    """Each attack and banner is found in its packet by our own rules, and no threat elsewhere."""
+def test_the_sensor_finds_everything_notable_and_nothing_else(capture: Path) -> None:
+    """Our own rules match each attack and banner in its packet, and find no threat elsewhere."""
     command = (sys.executable, "-m", "sensor", "read", "--rules", "fp-pattern", "--json", str(capture))
     lines = subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True, text=True).stdout
     found = [json.loads(line) for line in lines.splitlines()]
     expected = mix.demo(seed=1).expected
     assert list(missing(expected, found)) == []
-    times = {hit["time_us"] for hit in found}
+    times = {one["time_us"] for one in found}
     assert times >= {one.time_us for one in expected}
     attacked = {
         frozenset({(one.sip, one.sport), (one.dip, one.dport)})
         for one in expected
         if one.rule_class == "threat"
     }
-    for hit in found:
-        if hit["class"] == "threat":
-            assert {(hit["sip"], hit["sport"]), (hit["dip"], hit["dport"])} in attacked, hit
+    for one in found:
+        if one["class"] == "threat":
+            assert {(one["sip"], one["sport"]), (one["dip"], one["dport"])} in attacked, one

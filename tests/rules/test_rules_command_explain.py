@@ -78,7 +78,7 @@ def objects(path: Path, *options: object) -> list[dict[str, Any]]:
     return done.objects
 
 
-def test_hits_are_those_of_read(rules: Path) -> None:
+def test_matches_are_those_of_read(rules: Path) -> None:
     """`explain` and `read` give the same matches and spans with each profile."""
     path = rules / "mix.pcap"
     write_capture(path, mix.demo(seed=1).frames)
@@ -97,7 +97,7 @@ def test_hits_are_those_of_read(rules: Path) -> None:
         assert len(read) > 5
 
 
-def test_every_frame_has_its_story(rules: Path) -> None:
+def test_every_frame_is_explained(rules: Path) -> None:
     """Frames are numbered as in the file; if rules were tried, each rule has an outcome."""
     path = rules / "mix.pcap"
     sent = mix.demo(seed=1).frames
@@ -131,7 +131,7 @@ def test_flows_end_by_time_as_for_read(rules: Path) -> None:
     assert objects(path, "--profile", "ly_probe")[3 + 10]["untried"]
 
 
-def test_hits_that_the_profile_does_not_count(rules: Path) -> None:
+def test_matches_that_the_profile_does_not_count(rules: Path) -> None:
     """With ly_probe's profile, a class counts once per flow, but the second match is still shown."""
     path = web(rules, b"SSH-2.0-x", b"SSH-1.5-x")
     hits = [hit for packet in objects(path, "--profile", "ly_probe") for hit in packet["hits"]]
@@ -185,7 +185,7 @@ def test_the_blind_injection(monkeypatch: pytest.MonkeyPatch) -> None:
             assert len(packet["hits"]) + sum(packet["outcomes"].values()) == rules
 
 
-def test_a_file_that_is_none(rules: Path) -> None:
+def test_a_file_that_is_not_a_capture(rules: Path) -> None:
     """As for `read`, the error is one line and the exit code is 7."""
     done = sensor("rules", "explain", rules / "threat.json")
     assert (done.code, done.out) == (7, "")

@@ -6,30 +6,34 @@ Used by the pipeline, in every capture worker and in ``sensor read``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How much of the traffic is matched, and how closely ly_probe is followed.
-
-    Each field carries its description for the documentation.
-    """
+    """How much of the traffic is matched, and how closely ly_probe is followed."""
 
     name: str
-    flow_has_tos: Annotated[
-        bool, "a packet with a type of service belongs to a flow of its own direction and service"
-    ]
-    longest: Annotated[int | None, "longest transport payload that is matched, bytes"]
-    depth: Annotated[int | None, "packets with payload that are matched at the start of a flow"]
-    http_at_any_depth: Annotated[bool, "payloads that look like HTTP are matched behind that, too"]
-    http: Annotated[HttpReading, "what looks like HTTP: payloads with one of these beginnings"]
-    once: Annotated[bool, "only the first rule of a class that hits counts, and each class once a flow"]
-    idle_s: Annotated[int, "a flow ends after so many seconds without a packet that may be matched"]
-    life_s: Annotated[int, "a flow ends so many seconds after its first such packet"]
-    ends_in_files: Annotated[bool, "flows end by time when a capture file is read, not only live"]
+    flow_has_tos: bool
+    """A packet with a type of service belongs to a flow of its own direction and service."""
+    longest: int | None
+    """Longest payload that is matched, in bytes; None: no limit."""
+    depth: int | None
+    """Packets with payload that are matched at the start of a flow; None: all."""
+    http_at_any_depth: bool
+    """Payloads that look like HTTP are matched after that, too."""
+    http: HttpReading
+    """The definition of HTTP."""
+    once: bool
+    """Only the first matching rule of a class counts, and each class once per flow."""
+    idle_s: int
+    """A flow ends after this time without a packet that may be matched, in seconds."""
+    life_s: int
+    """A flow ends this long after its first such packet, in seconds."""
+    ends_in_files: bool
+    """Flows end by time when a capture file is read, not only live."""
 
 
 _OURS: dict[str, Any] = {
