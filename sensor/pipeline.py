@@ -162,7 +162,7 @@ class Pipeline:
         )
         flows, counted = [], []
         for key, number, born_jiffies, now_ns in rows:
-            flow = self.flows.known(key, born_jiffies) if number else self.flows.count(key, now_ns)
+            flow = self.flows.find(key, born_jiffies) if number else self.flows.count(key, now_ns)
             flows.append(flow)
             counted.append(number or flow.packets)
         numbers[own] = counted
@@ -187,7 +187,7 @@ class Pipeline:
             matches = found.get(position, ())
             if self._labels:
                 flow = flows[position]
-                if flow.is_named:
+                if flow.is_fully_labelled:
                     continue
                 opens = by_flow and flow.opens(source, destination)
                 if once:

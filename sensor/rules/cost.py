@@ -31,31 +31,31 @@ class Cost:
     """Number of matches in all payloads."""
 
 
-def measure(rules: Iterable[Rule], subjects: Sequence[Specimen], http: HttpReading) -> Cost:
+def measure(rules: Iterable[Rule], specimens: Sequence[Specimen], http: HttpReading) -> Cost:
     """Measure the rules together. The time to parse their regexes is not included."""
     start_s = time.perf_counter()
     matcher = Matcher(rules, http)
     compile_ms = (time.perf_counter() - start_s) * 1e3
-    passes = [_pass(matcher, subjects) for _ in range(_PASSES)]
+    passes = [_pass(matcher, specimens) for _ in range(_PASSES)]
     least_ns, matches = min(passes)
-    return Cost(compile_ms, matcher.size_bytes, least_ns / len(subjects), matches)
+    return Cost(compile_ms, matcher.size_bytes, least_ns / len(specimens), matches)
 
 
 def measure_each(
-    rules: Iterable[Rule], subjects: Sequence[Specimen], http: HttpReading
+    rules: Iterable[Rule], specimens: Sequence[Specimen], http: HttpReading
 ) -> Iterator[tuple[Rule, Cost]]:
     """Measure each rule alone: what it costs more than matching without rules."""
-    idle = measure((), subjects, http)
+    idle = measure((), specimens, http)
     for rule in rules:
-        cost = measure((rule,), subjects, http)
+        cost = measure((rule,), specimens, http)
         payload_ns = max(0.0, cost.payload_ns - idle.payload_ns)
         yield rule, Cost(cost.compile_ms, cost.size_bytes, payload_ns, cost.hits)
 
 
-def _pass(matcher: Matcher, subjects: Sequence[Specimen]) -> tuple[int, int]:
+def _pass(matcher: Matcher, specimens: Sequence[Specimen]) -> tuple[int, int]:
     """Match all payloads once; return the CPU time in nanoseconds and the number of matches."""
     matches = 0
     start_ns = time.thread_time_ns()
-    for payload, protocol, sport, dport in subjects:
+    for payload, protocol, sport, dport in specimens:
         matches += len(matcher.match(payload, protocol, sport, dport))
     return time.thread_time_ns() - start_ns, matches

@@ -43,48 +43,48 @@ _CHANGES: tuple[tuple[dict[str, Any], str], ...] = (
 )
 
 
-def obstacle(rule: Rule, subject: Specimen, profile: Profile) -> Obstacle | None:
+def obstacle(rule: Rule, specimen: Specimen, profile: Profile) -> Obstacle | None:
     """Return the first condition of the rule that the packet fails, or None if the regex is searched for."""
-    if rule.protocol not in (None, subject.protocol):
+    if rule.protocol not in (None, specimen.protocol):
         return Obstacle.TRANSPORT
-    if rule.port and rule.port not in (subject.sport, subject.dport):
+    if rule.port and rule.port not in (specimen.sport, specimen.dport):
         return Obstacle.PORT
-    if rule.is_http and not profile.http.matches(subject.payload):
+    if rule.is_http and not profile.http.matches(specimen.payload):
         return Obstacle.NOT_HTTP
-    if rule.is_http and rule.part == "body" and not Views(subject.payload)["body"].text:
+    if rule.is_http and rule.part == "body" and not Views(specimen.payload)["body"].text:
         return Obstacle.NO_BODY
     return None
 
 
-def match(rule: Rule, subject: Specimen, profile: Profile) -> Match | None:
+def match(rule: Rule, specimen: Specimen, profile: Profile) -> Match | None:
     """Return the match of this rule alone in the payload, or None."""
-    if not _is_matched(subject, profile):
+    if not _is_matched(specimen, profile):
         return None
-    return next(iter(Matcher([rule], profile.http).match(*subject)), None)
+    return next(iter(Matcher([rule], profile.http).match(*specimen)), None)
 
 
-def reasons(rule: Rule, subject: Specimen, profile: Profile) -> Iterator[str]:
+def reasons(rule: Rule, specimen: Specimen, profile: Profile) -> Iterator[str]:
     """Yield the reasons why a rule does not match, and changes to the rule with which it would."""
-    failed = obstacle(rule, subject, profile)
-    if not _is_matched(subject, profile):
+    failed = obstacle(rule, specimen, profile)
+    if not _is_matched(specimen, profile):
         yield (
             f"only payloads of 1 to {profile.longest} bytes are matched" if profile.longest else "no payload"
         )
     elif failed is not None:
         yield f"{failed.value}; the rule looks at {conditions(rule)}"
     else:
-        yield _progress(rule, subject, profile) or "the regex does not match"
+        yield _progress(rule, specimen, profile) or "the regex does not match"
         for change, text in _CHANGES if rule.is_http else ():
-            changed = match(replace(rule, **change), subject, profile)
+            changed = match(replace(rule, **change), specimen, profile)
             if changed:
                 yield f"{text} it matches bytes {changed.start}-{changed.end}"
 
 
-def _is_matched(subject: Specimen, profile: Profile) -> bool:
-    return 0 < len(subject.payload) <= (profile.longest or len(subject.payload))
+def _is_matched(specimen: Specimen, profile: Profile) -> bool:
+    return 0 < len(specimen.payload) <= (profile.longest or len(specimen.payload))
 
 
-def _progress(rule: Rule, subject: Specimen, profile: Profile) -> str | None:
+def _progress(rule: Rule, specimen: Specimen, profile: Profile) -> str | None:
     """Return how much of the regex matches, from its start; None if no part of it does."""
     beginnings = _beginnings(rule.regex)
     best, best_match = "", None
@@ -92,7 +92,7 @@ def _progress(rule: Rule, subject: Specimen, profile: Profile) -> str | None:
     while usable:
         middle = len(usable) // 2
         try:
-            found = match(replace(rule, regex=usable[middle]), subject, profile)
+            found = match(replace(rule, regex=usable[middle]), specimen, profile)
         except RegexError:  # a beginning may match the empty string
             del usable[middle]
             continue

@@ -44,7 +44,7 @@ class Ready(NamedTuple):
     rules: RuleSet
     matcher: Matcher
     plan: KernelPlan
-    """What the kernel must pass on."""
+    """The packets that the kernel must pass on."""
 
 
 def make_ready(directory: Path, http: HttpReading, *, lenient: bool) -> Ready:

@@ -102,9 +102,9 @@ def wrapped(rule: Rule, text: bytes, http: HttpReading, rng: random.Random) -> b
     if rule.decode and rng.random() < 0.7:
         method = next(filter(text.startswith, http.beginnings), b"")  # an encoded method is not HTTP
         for _ in range(rng.randint(1, 2)):
-            share, behind = rng.choice((0.1, 1.0)), text[len(method) :]
+            share, rest = rng.choice((0.1, 1.0)), text[len(method) :]
             text = method + b"".join(
-                b"%%%02x" % byte if rng.random() < share else bytes([byte]) for byte in behind
+                b"%%%02x" % byte if rng.random() < share else bytes([byte]) for byte in rest
             )
     start = rng.choice(http.beginnings)
     if rule.part == "body":

@@ -29,9 +29,9 @@ REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "fp-patterns"
 def hidden(rules: Iterable[Rule], http: HttpReading, each: int) -> tuple[list[str], int, int]:
     """Return the matches that a plan hides, the number of payloads made, and the number that matched."""
     every = tuple(rules)
-    matcher, asked = Matcher(every, http), demands(every, http)
-    plan = Plan.of(asked)
-    alone = {rule.rule_id: PrefixSet(prefixes) for rule, prefixes in asked}
+    matcher, needed = Matcher(every, http), demands(every, http)
+    plan = Plan.of(needed)
+    alone = {rule.rule_id: PrefixSet(prefixes) for rule, prefixes in needed}
     found, made, matched = [], 0, 0
     for payload, protocol, sport, dport in packets(every, http, each):
         matches = matcher.match(payload, protocol, sport, dport) if payload else ()

@@ -14,7 +14,7 @@ ANY = "anything"
 HTTP = ["GET\\x20/ of 8 bytes or more", "HTTP/1 of 8 bytes or more", "POST\\x20/ of 8 bytes or more"]
 
 
-def asked(regex: str, **fields: object) -> list[str]:
+def prefixes_of(regex: str, **fields: object) -> list[str]:
     """Return the prefixes of one rule as text."""
     rule = Rule(1, "service", "t", "n", regex, **fields)  # type: ignore[arg-type]
     return sorted(map(prefix_words, PrefixSet(prefixes(rule, LY_PROBE))))
@@ -44,7 +44,7 @@ def asked(regex: str, **fields: object) -> list[str]:
 )
 def test_prefixes_of_a_regex(regex: str, expected: list[str]) -> None:
     """The first bytes of an anchored regex, and the least length."""
-    assert asked(regex) == sorted(expected)
+    assert prefixes_of(regex) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_prefixes_of_a_regex(regex: str, expected: list[str]) -> None:
 )
 def test_prefixes_of_an_http_rule(regex: str, fields: dict[str, str], expected: list[str]) -> None:
     """The beginnings of HTTP, joined with the rule's own if its part starts with the payload."""
-    assert asked(regex, is_http=True, **fields) == sorted(expected)
+    assert prefixes_of(regex, is_http=True, **fields) == sorted(expected)
 
 
 def test_a_set_drops_covered_prefixes() -> None:

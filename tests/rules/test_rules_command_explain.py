@@ -168,7 +168,7 @@ def test_frames_that_cannot_be_read(rules: Path) -> None:
     content = bytearray(path.read_bytes())
     content[24 + 16 + 12 : 24 + 16 + 14] = b"\x12\x34"  # the first frame's EtherType
     path.write_bytes(content)
-    assert objects(path)[0]["untried"] == "an unknown header, or too many of them"
+    assert objects(path)[0]["untried"] == "an unknown header, or too many headers"
 
 
 def test_the_blind_injection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def test_obstacles_agree_with_the_matcher(profile: Profile) -> None:
     for payload, protocol, (sport, dport) in product(
         PAYLOADS, (TCP, UDP, ICMP), ((80, 5000), (5000, 80), (5000, 6000), (0, 0))
     ):
-        subject = Specimen(payload, protocol, sport, dport)
-        matching = {match.rule.rule_id for match in matcher.match(*subject)}
-        named = {rule.rule_id: obstacle(rule, subject, profile) for rule in everything}
+        specimen = Specimen(payload, protocol, sport, dport)
+        matching = {match.rule.rule_id for match in matcher.match(*specimen)}
+        named = {rule.rule_id: obstacle(rule, specimen, profile) for rule in everything}
         assert matching == {rule_id for rule_id, failed in named.items() if failed is None}

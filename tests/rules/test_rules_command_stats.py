@@ -42,10 +42,10 @@ def test_with_payloads_of_a_capture_file(rules: Path) -> None:
     path = rules / "mix.pcap"
     write_capture(path, mix.demo(seed=1).frames)
     [found] = sensor("rules", "stats", "--rules", rules, "--payloads", path, "--json").objects
-    subjects = captured(path)
+    specimens = captured(path)
     matcher = Matcher(load_rules(rules), RFC9110)
-    matches = [match.rule.rule_id for subject in subjects for match in matcher.match(*subject)]
-    assert found["payloads"] == len(subjects)
+    matches = [match.rule.rule_id for specimen in specimens for match in matcher.match(*specimen)]
+    assert found["payloads"] == len(specimens)
     assert {cost["rule"]: cost["hits"] for cost in found["each"]} == {
         rule: matches.count(rule) for rule in IN_USE
     }

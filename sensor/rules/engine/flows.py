@@ -41,7 +41,7 @@ class Flow:
         self.answered = False
 
     @property
-    def is_named(self) -> bool:
+    def is_fully_labelled(self) -> bool:
         """True if every class has a match in it: nothing more in it is matched."""
         return len(self.labelled) == len(RULE_CLASSES)
 
@@ -99,7 +99,7 @@ class FlowTable:
         flow.packets += 1
         return flow
 
-    def known(self, key: int, born_jiffies: int) -> Flow:
+    def find(self, key: int, born_jiffies: int) -> Flow:
         """Return the flow of a packet counted by the kernel; a new flow if the kernel ended the last one."""
         flow = self._young.get(key) or self._admitted(key)
         if flow is None or flow.born_jiffies not in (0, born_jiffies):

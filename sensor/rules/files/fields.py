@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 
 class RuleField(NamedTuple):
-    """What one field of a rule may hold."""
+    """One field of a rule, and the values it may hold."""
 
     expected: str
     """The allowed values in words; completes "expected …" in messages."""
     schema: dict[str, Any]
     """A JSON Schema that uses only ``type``, ``minLength``, ``minimum``, ``maximum`` and ``pattern``."""
     description: str
-    """What the field means."""
+    """The meaning of the field."""
 
     def accepts(self, value: object) -> bool:
         """Return True if ``value``, as ``json`` parses it, satisfies the schema."""

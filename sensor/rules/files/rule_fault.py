@@ -17,7 +17,7 @@ class Fault:
     rule_id: str | None
     field: str | None
     problem: str
-    """What is wrong, and what was expected."""
+    """The fault in words: what is wrong, and what was expected."""
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" if self.line else str(self.path)

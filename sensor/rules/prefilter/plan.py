@@ -34,7 +34,7 @@ FREE_CLASS = 1
 
 
 class Demand(NamedTuple):
-    """What one rule needs from the kernel: packets with one of the prefixes."""
+    """The needs of one rule: packets with one of the prefixes."""
 
     rule: Rule
     prefixes: frozenset[Prefix]
@@ -59,7 +59,7 @@ def _applicable(every: Iterable[Demand], protocol: int | None) -> Iterator[Deman
 
 @dataclass(frozen=True)
 class Needs:
-    """What must pass for one protocol."""
+    """The prefixes that must pass for one protocol."""
 
     common: PrefixSet
     """Prefixes that pass on every port."""
@@ -92,7 +92,7 @@ class Passing(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What must pass, by protocol: one entry for each of `PROTOCOLS`."""
+    """The prefixes that must pass, by protocol: one entry for each of `PROTOCOLS`."""
 
     needs: dict[int | None, Needs]
     demands: tuple[Demand, ...] = ()

@@ -35,17 +35,17 @@ class _Brackets:
         values: frozenset[int] = frozenset()
         self._skip_quotes()
         while True:  # a leading ] is literal
-            values |= self._item()
+            values |= self._read_item()
             self._skip_quotes()
             if not self._literal and reader.accept(b"]"):
                 return ALL - values if negative else values
 
-    def _item(self) -> frozenset[int]:
+    def _read_item(self) -> frozenset[int]:
         """Read one byte, range or named set."""
         end = self._posix_end()
         if end is not None:
-            return self._posix(end)
-        low = self._member()
+            return self._read_posix(end)
+        low = self._read_member()
         if isinstance(low, frozenset):
             return low
         self._skip_quotes()
@@ -54,7 +54,7 @@ class _Brackets:
         self._skip_quotes()
         if not self._literal and self._reader.looking_at(b"]"):
             return self._cased(frozenset((low, ord("-"))))
-        high = self._member() if self._posix_end() is None else frozenset[int]()
+        high = self._read_member() if self._posix_end() is None else frozenset[int]()
         if isinstance(high, frozenset) or high < low:
             self._reader.fail("invalid range; its ends must be two bytes, the lower one first")
         return self._cased(frozenset(range(low, high + 1)))
@@ -71,7 +71,7 @@ class _Brackets:
             else:
                 self._literal = True
 
-    def _member(self) -> int | frozenset[int]:
+    def _read_member(self) -> int | frozenset[int]:
         """Read one byte, or an escape that stands for a set of bytes."""
         byte = self._reader.read_byte("missing ]")
         if self._literal or byte != ord("\\"):
@@ -103,7 +103,7 @@ class _Brackets:
             at += 2 if text in (b"\\]", b"\\\\") else 1
         return None
 
-    def _posix(self, end: int) -> frozenset[int]:
+    def _read_posix(self, end: int) -> frozenset[int]:
         reader = self._reader
         name = reader.pattern[reader.position + 2 : end]
         negative, name = name.startswith(b"^"), name.removeprefix(b"^")
