@@ -22,9 +22,9 @@ from sensor.rules.obstacles import Obstacle, Specimen, obstacle
 _WITHOUT_PAYLOAD = {
     PacketStatus.NO_PAYLOAD: "no payload",
     PacketStatus.NOT_IP: "not IP",
-    PacketStatus.NO_TRANSPORT: "a protocol without payload for rules",
-    PacketStatus.UNKNOWN: "an unknown header, or too many of them",
-    PacketStatus.MALFORMED: "malformed or cut short",
+    PacketStatus.NO_TRANSPORT: "a protocol whose payload no rule can match",
+    PacketStatus.UNKNOWN: "an unknown header, or too many headers",
+    PacketStatus.MALFORMED: "malformed or truncated",
 }
 
 

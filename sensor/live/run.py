@@ -188,9 +188,9 @@ def _recheck(before: Interface, link_fd: int) -> Interface:
     """
     now = find_interface(before.name)
     if now.index != before.index:
-        raise InterfaceError(f"{before.name}: was removed and created again; restart sensor")
+        raise InterfaceError(f"{before.name}: was removed and created again; restart the sensor")
     if not is_attached(link_fd):
-        raise InterfaceError(f"{before.name}: the XDP program was detached; restart sensor")
+        raise InterfaceError(f"{before.name}: the XDP program was detached; restart the sensor")
     if now.has_carrier != before.has_carrier:
         log.warning("%s: carrier %s", now.name, "restored" if now.has_carrier else "lost, no frames arrive")
     return now
