@@ -65,7 +65,7 @@ def test_class_names_are_unique() -> None:
 
 
 def test_the_root_of_the_package_is_small() -> None:
-    """What has a room stands in it."""
+    """Modules stand in their rooms."""
     assert len(list((ROOT / "sensor").glob("*.py"))) <= 15
 
 

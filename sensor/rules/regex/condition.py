@@ -31,7 +31,7 @@ Text = tuple[frozenset[int] | Position, ...]
 
 
 @dataclass(frozen=True)
-class Condition:
+class TextCondition:
     """One of the texts must come next (``positive``), or none of them may."""
 
     texts: frozenset[Text]
@@ -47,7 +47,7 @@ class Condition:
         """Return True if it holds at the end of the text."""
         return self.positive == any(text[0] is Position.END for text in self.texts)
 
-    def after(self, values: frozenset[int]) -> Iterator[tuple[Condition, frozenset[int]]]:
+    def after(self, values: frozenset[int]) -> Iterator[tuple[TextCondition, frozenset[int]]]:
         """Split a set of next bytes by the condition that remains after each of them."""
         parts: dict[frozenset[Text], set[int]] = {}
         for value in sorted(values):
@@ -56,28 +56,28 @@ class Condition:
             )
             parts.setdefault(left, set()).add(value)
         for left, part in parts.items():
-            yield Condition(left, self.positive), frozenset(part)
+            yield TextCondition(left, self.positive), frozenset(part)
 
 
-def lookahead(node: Node, positive: bool) -> Condition:
+def lookahead(node: Node, positive: bool) -> TextCondition:
     """Return the condition that a lookahead for a node sets on the text after it.
 
     Raises:
         RegexError: The node does not stand for a few short texts.
     """
-    return Condition(frozenset(_ahead_texts(node)), positive)
+    return TextCondition(frozenset(_ahead_texts(node)), positive)
 
 
-def lookbehind(node: Node, positive: bool) -> Condition:
+def lookbehind(node: Node, positive: bool) -> TextCondition:
     """Return the condition that a lookbehind for a node sets on the text before it.
 
     Raises:
         RegexError: The node does not stand for a few short texts.
     """
-    return Condition(frozenset(_texts(node, "lookbehind")), positive)
+    return TextCondition(frozenset(_texts(node, "lookbehind")), positive)
 
 
-def spelled(condition: Condition) -> Node:
+def spelled(condition: TextCondition) -> Node:
     """Return a node for all texts that satisfy a condition, no longer than it needs."""
     settled = condition.settled()
     if settled is not None:
@@ -86,15 +86,15 @@ def spelled(condition: Condition) -> Node:
     return choice(*branches, *((Position.END,) if condition.holds_at_end() else ()))
 
 
-def spelled_before(condition: Condition) -> Node:
+def spelled_before(condition: TextCondition) -> Node:
     """Return a node for all texts that may precede a match, from the text's start or of fixed length."""
-    backwards = Condition(frozenset(text[::-1] for text in condition.texts), condition.positive)
+    backwards = TextCondition(frozenset(text[::-1] for text in condition.texts), condition.positive)
     length = max(map(len, condition.texts), default=0)
     near_start = [sequence(Position.START, _spelled_back(backwards, many)) for many in range(length)]
     return choice(*near_start, _spelled_back(backwards, length))
 
 
-def _spelled_back(condition: Condition, length: int) -> Node:
+def _spelled_back(condition: TextCondition, length: int) -> Node:
     """Return a node for all texts of ``length`` bytes that, read backwards, satisfy a condition."""
     settled = condition.settled()
     if settled is not None:

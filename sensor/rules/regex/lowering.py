@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sensor.rules.regex.condition import Condition, lookahead, lookbehind, spelled, spelled_before
+from sensor.rules.regex.condition import TextCondition, lookahead, lookbehind, spelled, spelled_before
 from sensor.rules.regex.tree import (
     NEVER,
     Bytes,
@@ -47,7 +47,7 @@ def fits(tree: Node, beginnings: Iterable[bytes]) -> bool:
     """Return True if a lowered tree may match at the start of a text with one of these beginnings."""
     texts = frozenset(tuple(frozenset((byte,)) for byte in beginning) for beginning in beginnings)
     try:
-        return _Lowering().push(Condition(texts, positive=True), (tree,)) != NEVER
+        return _Lowering().push(TextCondition(texts, positive=True), (tree,)) != NEVER
     except RegexError:  # too complex to decide
         return True
 
@@ -93,7 +93,7 @@ class _Lowering:
                     lowered = (Repeat(body, least, most, greedy), *lowered)
         return sequence(*lowered)
 
-    def push(self, condition: Condition, nodes: tuple[Node, ...]) -> Node:
+    def push(self, condition: TextCondition, nodes: tuple[Node, ...]) -> Node:
         """Return the nodes restricted to texts that satisfy a condition from their start on."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
@@ -112,7 +112,7 @@ class _Lowering:
                 return sequence(nodes[0], self.push(condition, nodes[1:]))
         return self._push_into(condition, nodes[0], nodes[1:])
 
-    def _push_into(self, condition: Condition, first: Node, rest: tuple[Node, ...]) -> Node:
+    def _push_into(self, condition: TextCondition, first: Node, rest: tuple[Node, ...]) -> Node:
         """Apply a condition that is not settled to a node and what follows it."""
         match first:
             case Bytes(values):
@@ -128,7 +128,7 @@ class _Lowering:
                 return self._push_into_repeat(condition, first, rest)
         raise AssertionError(f"{first} after a lookahead")
 
-    def _push_into_repeat(self, condition: Condition, repeat: Repeat, rest: tuple[Node, ...]) -> Node:
+    def _push_into_repeat(self, condition: TextCondition, repeat: Repeat, rest: tuple[Node, ...]) -> Node:
         if shortest(repeat.node) == 0:
             raise RegexError("a lookahead must not precede a repeated part that can match the empty string")
         branches = []
