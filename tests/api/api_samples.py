@@ -84,6 +84,13 @@ def evidence_item(
     )
 
 
+ITEMS = [evidence_item(number) for number in range(40)]
+REPLY = evidence_item(
+    7, ITEMS[7].timestamp_ns // 1000 + 500, reply=True, payload=b"HTTP/1.1 200 OK\r\n\r\n<p>Found</p>"
+)
+"""Forty packets of different flows, and a reply to one of them."""
+
+
 def keep(directory: Path, items: Sequence[Evidence], devid: int = DEVID) -> Path:
     """Write and index evidence; return the evidence directory."""
     with closing(EvidenceWriter(directory, devid)) as writer:

@@ -6,12 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_samples import Server, evidence_item, keep, open_directory, serving
-
-ITEMS = [evidence_item(number) for number in range(40)]
-REPLY = evidence_item(
-    7, ITEMS[7].timestamp_ns // 1000 + 500, reply=True, payload=b"HTTP/1.1 200 OK\r\n\r\n<p>Found</p>"
-)
+from api_samples import ITEMS, REPLY, Server, keep, open_directory, serving
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from api_samples import NOON_US, Server, evidence_item, keep, serving
-from conftest import ITEMS, REPLY
+from api_samples import ITEMS, NOON_US, REPLY, Server, evidence_item, keep, serving
 
 from sensor.api.audit import AccessRecord
 from sensor.api.download import in_few_threads

@@ -8,8 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_samples import CLIENT, DEVID, NOON_US, OTHER_RULE, RULE, Server, evidence_item, keep, serving
-from conftest import ITEMS, REPLY
+from api_samples import (
+    CLIENT,
+    DEVID,
+    ITEMS,
+    NOON_US,
+    OTHER_RULE,
+    REPLY,
+    RULE,
+    Server,
+    evidence_item,
+    keep,
+    serving,
+)
 
 SECOND_US = 1_000_000
 ALL = [*ITEMS[:8], REPLY, *ITEMS[8:]]
