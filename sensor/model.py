@@ -231,7 +231,7 @@ class Evidence(NamedTuple):
 
 
 def vlan_ids(tags: Sequence[int]) -> list[int]:
-    """Return the VLAN ids of tags, given as their tag control information."""
+    """Return the VLAN id of each tag, given as tag control information."""
     return [tci & 0x0FFF for tci in tags]
 
 

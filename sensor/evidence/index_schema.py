@@ -1,4 +1,4 @@
-"""The index database: its tables, its ids, and opening it. Runs where evidence is written or searched.
+"""The index database: its tables and its ids. Runs where evidence is written or searched.
 
 ``<evidence directory>/<devid>/YYYYMMDD.sqlite`` (in WAL mode) describes the evidence of one UTC day. It can
 be rebuilt from the pcap files, which are authoritative.
