@@ -1,4 +1,4 @@
-"""Build hook: compile ``sensor/native/batch.c`` when a wheel is built or an editable install is made."""
+"""Build hook: compile ``sensor/native/*.c`` when a wheel is built or an editable install is made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class NativeBuild(BuildHookInterface):  # type: ignore[type-arg]
         """Compile the library, and tag the wheel for this machine."""
         directory = Path(self.root) / "sensor" / "native"
         command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-        subprocess.run([*command, "-o", directory / "batch.so", directory / "batch.c"], check=True)
+        sources = sorted(directory.glob("*.c"))
+        subprocess.run([*command, "-o", directory / "batch.so", *sources], check=True)
         build_data["artifacts"].append("sensor/native/batch.so")
         build_data["pure_python"] = False
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -1,7 +1,7 @@
 """The two loops that run once per candidate, in C: over ring records, and over payloads.
 
 Runs in the capture workers and in ``sensor read``. Everything around these loops is numpy over whole
-batches. ``batch.c`` is compiled when the package is built (``hatch_build.py``). Calls release the
+batches. ``*.c`` is compiled when the package is built (``hatch_build.py``). Calls release the
 interpreter's lock.
 """
 
@@ -35,14 +35,15 @@ def _load() -> ctypes.CDLL:
         ) from error
 
 
-_native = _load()
-_native.load_acquire.restype = ctypes.c_uint64
-_native.walk_records.restype = ctypes.c_int64
-_native.scan_each.restype = ctypes.c_int64
+library = _load()
+"""The library of this package's C files."""
+library.load_acquire.restype = ctypes.c_uint64
+library.walk_records.restype = ctypes.c_int64
+library.scan_each.restype = ctypes.c_int64
 
 # Hyperscan's own C functions (hs.h), from the library in its Python package.
-_hyperscan = ctypes.CDLL(hyperscan._hs_ext.__file__)
-_SCAN = ctypes.cast(_hyperscan.hs_scan, ctypes.c_void_p)
+hyperscan_library = ctypes.CDLL(hyperscan._hs_ext.__file__)
+_SCAN = ctypes.cast(hyperscan_library.hs_scan, ctypes.c_void_p)
 
 
 def address(buffer: memoryview) -> int:
@@ -52,12 +53,12 @@ def address(buffer: memoryview) -> int:
 
 def load_acquire(word_address: int) -> int:
     """Read a 64-bit word that another processor writes; what it wrote earlier is visible afterwards."""
-    return int(_native.load_acquire(ctypes.c_void_p(word_address)))
+    return int(library.load_acquire(ctypes.c_void_p(word_address)))
 
 
 def store_release(word_address: int, value: int) -> None:
     """Write a 64-bit word that another processor reads; this thread's earlier reads are then complete."""
-    _native.store_release(ctypes.c_void_p(word_address), ctypes.c_uint64(value))
+    library.store_release(ctypes.c_void_p(word_address), ctypes.c_uint64(value))
 
 
 def walk_records(
@@ -72,7 +73,7 @@ def walk_records(
     raw = np.empty(capacity, np.int64)
     found = np.empty(capacity, meta)
     end = ctypes.c_uint64(position)
-    count = _native.walk_records(
+    count = library.walk_records(
         ctypes.c_void_p(data_address),
         ctypes.byref(end),
         ctypes.c_uint64(limit),
@@ -97,16 +98,16 @@ class BatchScan:
         self._database, self._scratch = ctypes.c_void_p(), ctypes.c_void_p()
         serial = hyperscan.dumpb(database)
         _check(
-            _hyperscan.hs_deserialize_database(
+            hyperscan_library.hs_deserialize_database(
                 serial, ctypes.c_size_t(len(serial)), ctypes.byref(self._database)
             )
         )
-        _check(_hyperscan.hs_alloc_scratch(self._database, ctypes.byref(self._scratch)))
+        _check(hyperscan_library.hs_alloc_scratch(self._database, ctypes.byref(self._scratch)))
         self._matches = np.empty(_MOST_MATCHES, SCAN_MATCH)
 
     def __del__(self) -> None:
-        _hyperscan.hs_free_scratch(self._scratch)
-        _hyperscan.hs_free_database(self._database)
+        hyperscan_library.hs_free_scratch(self._scratch)
+        hyperscan_library.hs_free_database(self._database)
 
     def scan_each(
         self,
@@ -125,7 +126,7 @@ class BatchScan:
         done = ctypes.c_int64(0)
         parts = []
         while done.value < len(chosen):
-            count = _native.scan_each(
+            count = library.scan_each(
                 _SCAN,
                 self._database,
                 self._scratch,

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Decides which rules match which payloads of a batch. sensor/native/batch_matcher.py builds the
+ * structures and calls match_payloads(); sensor/rules/engine/stages.py describes the stages.
+ * Nothing here allocates memory. Texts, offsets and sizes may come from hostile packets; databases
+ * and structures come from this program.
+ */
+#define _GNU_SOURCE
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#define MOST_STEPS 8
+#define ENCODED (1u << 16)	/* a screen's bit for a text that percent-decoding may change */
+#define MOST_DECODINGS 2
+#define BLANK_LINE "\r\n\r\n"
+#define BLANK_LINE_SIZE 4u
+
+/* hs.h: hs_scan, hs_scan_stream, hs_reset_stream and match_event_handler. */
+typedef int (*on_match)(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
+			void *context);
+typedef int (*scan_function)(const void *database, const char *data, unsigned size, unsigned flags,
+			     void *scratch, on_match handler, void *context);
+typedef int (*scan_stream_function)(void *stream, const char *data, unsigned size, unsigned flags,
+				    void *scratch, on_match handler, void *context);
+typedef int (*reset_stream_function)(void *stream, unsigned flags, void *scratch, on_match handler,
+				     void *context);
+
+enum part { TOTAL, HEAD, BODY };
+
+/* The same expressions in block and in streaming mode; both are null if there are none. */
+struct database {
+	const void *whole;
+	void *stream;
+};
+
+/* One decider: it scans PART if the screen calls for BIT. */
+struct step {
+	struct database database;
+	uint32_t bit;
+	uint32_t part;
+};
+
+struct stage {
+	struct database screen;
+	struct step steps[MOST_STEPS];
+	uint32_t count;
+	uint32_t reserved;
+};
+
+struct transport {
+	struct database plain;
+	struct stage raw;
+	struct stage decoded;
+};
+
+struct matcher {
+	scan_function scan;
+	scan_stream_function scan_stream;
+	reset_stream_function reset_stream;
+	void *scratch;
+	uint64_t *found;	/* one bit per rule; all clear between payloads */
+	const uint16_t *ports;	/* the port of each rule; 0: any */
+	uint8_t *decoded;	/* room for a decoded payload */
+	uint64_t decoded_size;
+	int64_t budget_ns;
+	int64_t cut;		/* scans stopped for their cost, since the start */
+	int64_t deadline_ns;	/* of the current payload; 0: its clock has not started */
+	uint32_t rules;
+	uint32_t slice;		/* longer texts are scanned in slices of this size */
+	uint32_t has_found;	/* nonzero if a bit of FOUND is set */
+	uint32_t reserved;
+	struct transport transports[3];
+};
+
+/* One entry per payload in each array. */
+struct payloads {
+	const uint8_t *data;
+	int64_t size;		/* of the data */
+	const int64_t *start;
+	const int64_t *end;
+	const uint8_t *transport;
+	const uint8_t *is_http;
+	const uint16_t *sport;
+	const uint16_t *dport;
+	int64_t count;
+};
+
+/* The parts of a payload: the head ends at the first blank line, after which the body begins. */
+struct text {
+	const uint8_t *data;
+	uint32_t size;
+	uint32_t head_size;
+};
+
+const int64_t matcher_size = sizeof(struct matcher);
+
+static int note_rule(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
+		     void *context)
+{
+	struct matcher *matcher = context;
+
+	(void)from;
+	(void)to;
+	(void)flags;
+	if (id < matcher->rules) {
+		matcher->found[id / 64] |= UINT64_C(1) << id % 64;
+		matcher->has_found = 1;
+	}
+	return 0;
+}
+
+static int note_bits(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
+		     void *context)
+{
+	uint32_t *bits = context;
+
+	(void)from;
+	(void)to;
+	(void)flags;
+	*bits |= id;
+	return 0;
+}
+
+/* Returns true if no further slice may be scanned for this payload. */
+static bool is_spent(struct matcher *matcher)
+{
+	struct timespec now;
+	int64_t now_ns;
+
+	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now))
+		return false;
+	now_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+	if (!matcher->deadline_ns)
+		matcher->deadline_ns = now_ns + matcher->budget_ns;
+	return now_ns > matcher->deadline_ns;
+}
+
+static int scan_slices(struct matcher *matcher, void *stream, const uint8_t *data, uint32_t size,
+		       on_match handler, void *context)
+{
+	uint32_t at = 0;
+
+	while (at < size) {
+		uint32_t length = size - at < matcher->slice ? size - at : matcher->slice;
+		int error;
+
+		if (is_spent(matcher)) {
+			matcher->cut++;
+			return matcher->reset_stream(stream, 0, NULL, NULL, NULL);
+		}
+		error = matcher->scan_stream(stream, (const char *)data + at, length, 0, matcher->scratch,
+					     handler, context);
+		if (error) {
+			matcher->reset_stream(stream, 0, NULL, NULL, NULL);
+			return error;
+		}
+		at += length;
+	}
+	/* Reports the matches at the end of the text. */
+	return matcher->reset_stream(stream, 0, matcher->scratch, handler, context);
+}
+
+/* Returns 0, or Hyperscan's error. */
+static int scan_text(struct matcher *matcher, const struct database *database, const uint8_t *data,
+		     uint32_t size, on_match handler, void *context)
+{
+	if (!database->whole || !size)	/* no rule matches the empty string */
+		return 0;
+	if (size > matcher->slice)
+		return scan_slices(matcher, database->stream, data, size, handler, context);
+	return matcher->scan(database->whole, (const char *)data, size, 0, matcher->scratch, handler,
+			     context);
+}
+
+/* Runs the deciders that NEEDED calls for on the parts of the text. */
+static int decide(struct matcher *matcher, const struct stage *stage, uint32_t needed,
+		  const struct text *text)
+{
+	uint32_t body = text->head_size + BLANK_LINE_SIZE;
+	uint32_t number;
+
+	for (number = 0; number < stage->count && number < MOST_STEPS; number++) {
+		const struct step *step = &stage->steps[number];
+		const uint8_t *data = text->data;
+		uint32_t size = text->size;
+		int error;
+
+		if (!(needed & step->bit))
+			continue;
+		if (step->part == HEAD) {
+			size = text->head_size;
+		} else if (step->part == BODY) {
+			if (body >= size)
+				continue;
+			data += body;
+			size -= body;
+		}
+		error = scan_text(matcher, &step->database, data, size, note_rule, matcher);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static uint32_t head_size(const uint8_t *data, uint32_t size)
+{
+	const uint8_t *blank = memmem(data, size, BLANK_LINE, BLANK_LINE_SIZE);
+
+	return blank ? (uint32_t)(blank - data) : size;
+}
+
+static unsigned hex_digit(uint8_t byte)
+{
+	if (byte >= '0' && byte <= '9')
+		return byte - '0';
+	byte |= 0x20;
+	return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10u : 16u;
+}
+
+/*
+ * Percent-decodes once from DATA to DECODED, which may be the same; invalid escapes stay, "+" becomes
+ * a space. Returns the decoded size, which is at most SIZE. Sets *CHANGED if anything was decoded.
+ */
+static uint32_t url_decode(const uint8_t *data, uint32_t size, uint8_t *decoded, bool *changed)
+{
+	uint32_t length = 0;
+	uint32_t at;
+
+	for (at = 0; at < size; at++) {
+		uint8_t byte = data[at];
+
+		if (byte == '+') {
+			byte = ' ';
+			*changed = true;
+		} else if (byte == '%' && size - at > 2) {
+			unsigned high = hex_digit(data[at + 1]);
+			unsigned low = hex_digit(data[at + 2]);
+
+			if (high < 16 && low < 16) {
+				byte = (uint8_t)(high << 4 | low);
+				at += 2;
+				*changed = true;
+			}
+		}
+		decoded[length++] = byte;
+	}
+	return length;
+}
+
+/*
+ * Percent-decodes the parts of the text once into BUFFER. Decoding the whole text gives the same bytes,
+ * because no escape reaches across a blank line. Returns false if nothing was decoded.
+ */
+static bool decode(struct text *text, uint8_t *buffer)
+{
+	uint32_t body = text->head_size + BLANK_LINE_SIZE;
+	bool has_body = text->head_size < text->size;
+	bool changed = false;
+	struct text decoded = {buffer, 0, 0};
+
+	decoded.head_size = url_decode(text->data, text->head_size, buffer, &changed);
+	decoded.size = decoded.head_size;
+	if (has_body) {
+		memcpy(buffer + decoded.size, BLANK_LINE, BLANK_LINE_SIZE);
+		decoded.size += BLANK_LINE_SIZE;
+		decoded.size += url_decode(text->data + body, text->size - body, buffer + decoded.size,
+					   &changed);
+	}
+	*text = decoded;
+	return changed;
+}
+
+/* Searches the parts of an HTTP payload as they are, decoded once, and decoded twice. */
+static int search_http(struct matcher *matcher, const struct transport *transport, const uint8_t *data,
+		       uint32_t size)
+{
+	struct text text = {data, size, 0};
+	uint32_t needed = 0;
+	int error, decodings;
+
+	error = scan_text(matcher, &transport->raw.screen, data, size, note_bits, &needed);
+	if (error || !needed)
+		return error;
+	text.head_size = head_size(data, size);
+	error = decide(matcher, &transport->raw, needed, &text);
+	if (error || !(needed & ENCODED))
+		return error;
+	if (size > matcher->decoded_size)
+		return -1;
+	for (decodings = 0; decodings < MOST_DECODINGS; decodings++) {
+		if (!decode(&text, matcher->decoded))
+			return 0;
+		needed = 0;
+		error = scan_text(matcher, &transport->decoded.screen, text.data, text.size, note_bits, &needed);
+		if (!error)
+			error = decide(matcher, &transport->decoded, needed, &text);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+/*
+ * Stores the rules that were found and whose port is one of the packet's, in order, and forgets what
+ * was found. There is room for all rules. Returns the number stored.
+ */
+static int64_t store_found(struct matcher *matcher, uint16_t sport, uint16_t dport, uint32_t *rules)
+{
+	uint32_t words = (matcher->rules + 63) / 64;
+	int64_t count = 0;
+	uint32_t word;
+
+	if (!matcher->has_found)
+		return 0;
+	matcher->has_found = 0;
+	for (word = 0; word < words; word++) {
+		uint64_t bits = matcher->found[word];
+
+		matcher->found[word] = 0;
+		for (; bits; bits &= bits - 1) {
+			uint32_t rule = word * 64 + (uint32_t)__builtin_ctzll(bits);
+			uint16_t port = matcher->ports[rule];
+
+			if (!port || port == sport || port == dport)
+				rules[count++] = rule;
+		}
+	}
+	return count;
+}
+
+/*
+ * Matches the payloads from *NEXT on, as long as there is room for the matches of one more: CAPACITY,
+ * which is at least the number of rules. *NEXT is then the first payload that was not matched. Stores
+ * each match as a payload's position and a rule, sorted by both. Returns the number of matches, or -1
+ * if a payload is not within the data, or if Hyperscan failed.
+ */
+int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads, int64_t *next,
+		       int64_t *positions, uint32_t *rules, int64_t capacity)
+{
+	int64_t count = 0;
+
+	for (; *next < payloads->count && capacity - count >= matcher->rules; ++*next) {
+		int64_t number = *next;
+		int64_t start = payloads->start[number];
+		int64_t end = payloads->end[number];
+		const struct transport *transport;
+		int64_t stored;
+		int error;
+
+		if (start < 0 || end < start || end > payloads->size || end - start > INT32_MAX ||
+		    payloads->transport[number] > 2)
+			return -1;
+		transport = &matcher->transports[payloads->transport[number]];
+		matcher->deadline_ns = 0;
+		if (payloads->is_http[number])
+			error = search_http(matcher, transport, payloads->data + start,
+					    (uint32_t)(end - start));
+		else
+			error = scan_text(matcher, &transport->plain, payloads->data + start,
+					  (uint32_t)(end - start), note_rule, matcher);
+		stored = store_found(matcher, payloads->sport[number], payloads->dport[number], rules + count);
+		if (error)
+			return -1;
+		for (; stored; stored--)
+			positions[count++] = number;
+	}
+	return count;
+}
