@@ -1,0 +1,229 @@
+"""Blocks as bytes: what comes back is the same, and what a hostile process sends is refused."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sensor.evidence.block import ITEM, EvidenceBlock, block_of_objects
+from sensor.evidence.block_codec import (
+    MalformedBlockError,
+    block_bytes,
+    check_origin,
+    decode_block,
+    encode_block,
+)
+from sensor.evidence.pcap import RECORD_HEADER_BYTES, SNAPLEN
+from sensor.model import Evidence, FiveTuple, Match, Rule
+
+RULES = [Rule(number, "threat", "T", f"rule {number}", f"x{number}") for number in range(5)]
+NOON_NS = 1_687_089_600_000_000_000
+FOUR = FiveTuple(17, b"\x00\x00\x0a\x01", 12345, b"\x00\x00\x00\x0a", 9)
+SIX = FiveTuple(6, bytes(range(16)), 1, bytes(range(16, 32)), 2)
+
+
+def item(time_ns: int = NOON_NS, caplen: int = 62) -> Evidence:
+    """Return evidence with a frame of this length, whose payload starts at byte 42."""
+    return Evidence(bytes(range(42)) + bytes(caplen - 42), time_ns, 80, 1, 1, FOUR, (), 42, caplen, ())
+
+
+def sample() -> EvidenceBlock:
+    """Return a block with all kinds of items: without matches, with several, of IPv6, with VLAN tags."""
+    items = [item(NOON_NS + number * 1_001_001, 60 + number) for number in range(12)]
+    items = [
+        one._replace(
+            matches=tuple(Match(RULES[(number + k) % 5], 0, 1) for k in range(number % 4)),
+            vlan=(7, 8)[: number % 3],
+        )
+        for number, one in enumerate(items)
+    ]
+    items[3] = items[3]._replace(five_tuple=SIX)
+    return block_of_objects(items)
+
+
+def encoded(block: EvidenceBlock) -> NDArray[np.uint8]:
+    """Return the bytes of a block."""
+    data = np.zeros(block_bytes(len(block), len(block.rules), len(block.records)), np.uint8)
+    encode_block(block, data)
+    return data
+
+
+def decoded(data: NDArray[np.uint8], like: EvidenceBlock) -> EvidenceBlock:
+    """Return the block in these bytes, whose sizes are those of another block."""
+    return decode_block(data, len(like), len(like.rules), len(like.records), like.rule_set)
+
+
+def test_a_block_comes_back() -> None:
+    """All columns are the same; so are those of an empty block and of a part of a block."""
+    whole = sample()
+    for block in (whole, block_of_objects([]), whole.part(2, 7), whole.select(whole.items["matches"] == 1)):
+        back = decoded(encoded(block), block)
+        assert back.items.tobytes() == block.items.tobytes()
+        assert back.rules.tolist() == block.rules.tolist()
+        assert back.records.tobytes() == block.records.tobytes()
+
+
+def test_a_frame_that_was_cut() -> None:
+    """The payload of a frame longer than the snaplen may end behind the part that is kept."""
+    long = item(caplen=SNAPLEN + 100)
+    block = block_of_objects([long])
+    assert decoded(encoded(block), block).items["payload_end"].tolist() == [long.payload_end]
+
+
+@pytest.mark.parametrize("time_ns", [-1, 0, -(10**18), (1 << 63) - 1])
+def test_times_that_no_record_can_hold(time_ns: int) -> None:
+    """The writer counts such frames as failed; the block itself is sound."""
+    block = block_of_objects([item(time_ns=time_ns)])
+    assert len(decoded(encoded(block), block)) == 1
+
+
+def changed(field: str, position: int, value: object) -> Callable[[EvidenceBlock], None]:
+    """Return a function that sets a field of an item."""
+
+    def change(block: EvidenceBlock) -> None:
+        block.items[field][position] = value
+
+    return change
+
+
+def with_rules(*numbers: int) -> Callable[[EvidenceBlock], None]:
+    """Return a function that sets the first rules of a block."""
+
+    def change(block: EvidenceBlock) -> None:
+        block.rules[: len(numbers)] = numbers
+
+    return change
+
+
+def swap_records(block: EvidenceBlock) -> None:
+    """Let the first two items refer to each other's record."""
+    block.items["record"][:2] = block.items["record"][1::-1]
+
+
+def damage_header(block: EvidenceBlock) -> None:
+    """Change the length in the header of the second record."""
+    block.records[int(block.items["record"][1]) + 8] ^= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (changed("record", 5, 1 << 31), "a record is not where the one before it ends"),
+        (changed("record", 0, 1), "a record is not where the one before it ends"),
+        (swap_records, "a record is not where the one before it ends"),
+        (changed("caplen", 11, 0xFFFFFFFF), "a frame is too long"),
+        (changed("caplen", 11, 10), "the last record does not end where its column ends"),
+        (changed("caplen", 4, 10), "a record is not where the one before it ends"),
+        (changed("first_match", 5, 0xFFFFFFFF), "a match is not where the one before it ends"),
+        (changed("matches", 11, 0xFFFFFFFF), "the last match does not end where its column ends"),
+        (changed("matches", 3, 0xFFFFFFFF), "a match is not where the one before it ends"),
+        (with_rules(5), "a rule is unknown"),
+        (with_rules(0xFFFFFFFF), "a rule is unknown"),
+        (with_rules(0, 3, 3), "a rule matches an item twice"),
+        (changed("payload_start", 2, 61), None),
+        (changed("payload_start", 2, 63), "a payload ends before its start"),
+        (changed("payload_end", 2, 63), "a payload ends behind its frame"),
+        (changed("vlan_count", 2, 3), "a frame has too many VLAN tags"),
+        (changed("ip_version", 2, 5), "an IP version is neither 4 nor 6"),
+        (changed("ip_version", 2, 0), "a frame without a packet has an address"),
+        (changed("ip_version", 3, 4), "an IPv4 address has more than 4 bytes"),
+        (changed("reserved", 3, 1), "reserved bytes are not 0"),
+        (changed("time_ns", 3, 0), "the header of a record does not agree with its item"),
+        (changed("wirelen", 3, 0), "the header of a record does not agree with its item"),
+        (damage_header, "the header of a record does not agree with its item"),
+    ],
+)
+def test_contradictions_are_refused(change: Callable[[EvidenceBlock], None], fault: str | None) -> None:
+    """The error says what is wrong."""
+    block = sample()
+    change(block)
+    if fault is None:
+        decoded(encoded(block), block)
+    else:
+        with pytest.raises(MalformedBlockError, match=fault):
+            decoded(encoded(block), block)
+
+
+def test_sizes_that_do_not_agree() -> None:
+    """Sizes are checked before anything is read, whatever they claim."""
+    block = sample()
+    data = encoded(block)
+    sizes = [len(block), len(block.rules), len(block.records)]
+    for place in range(3):
+        for wrong in (-1, 0, sizes[place] + 1, 1 << 31, (1 << 32) - 1):
+            claimed = [*sizes]
+            claimed[place] = wrong
+            with pytest.raises(MalformedBlockError, match="are not"):
+                decode_block(data, *claimed, RULES)
+    with pytest.raises(MalformedBlockError):
+        decode_block(data[:-1], *sizes, RULES)
+
+
+def test_the_origin() -> None:
+    """Link types and interfaces are compared with those that the sender can have."""
+    block = sample()
+    check_origin(block, [1], [1])
+    check_origin(block_of_objects([]), [1], [1])
+    with pytest.raises(MalformedBlockError, match="another link type"):
+        check_origin(block, [101], [1])
+    with pytest.raises(MalformedBlockError, match="another interface"):
+        check_origin(block, [1], [2, 3])
+
+
+def use(block: EvidenceBlock) -> None:
+    """Read everything in a block that refers to something else."""
+    records, items = block.records.tobytes(), block.items
+    for position, one in enumerate(items):
+        start = int(one["record"])
+        assert start + RECORD_HEADER_BYTES + int(one["caplen"]) <= len(records)
+        assert len(block.frame(position)) == int.from_bytes(records[start + 8 : start + 12], "little")
+        assert len(block.rules_of(position)) == one["matches"]
+        assert one["payload_start"] <= one["payload_end"] <= one["caplen"]
+    assert sum(block.class_counts().values()) >= len(items)
+    assert len(block.vlans()) == len(list(block.five_tuples())) == len(items)
+    parts = [block.part(at, at + 1) for at in range(len(block))]
+    assert b"".join(part.records.tobytes() for part in parts) == records
+    block.select(items["matches"] > 0)
+
+
+def test_random_damage() -> None:
+    """Damaged bytes raise only the named error, and what passes is safe to use."""
+    rng, block = random.Random(13), sample()
+    sound = encoded(block)
+    fields = [(ITEM.fields[name][1], ITEM.fields[name][0].itemsize) for name in ITEM.names or ()]
+    passed = 0
+    for _ in range(5000):
+        data = sound.copy()
+        for _ in range(rng.choice([1, 1, 1, 2, 5])):
+            if rng.random() < 0.5:  # a whole field, with a value that looks like a count or a limit
+                offset, size = rng.choice(fields)
+                at = rng.randrange(len(block)) * ITEM.itemsize + offset
+                value = rng.choice([0, 1, 2, 60, 255, 65535, 1 << 31, (1 << 32) - 1, rng.getrandbits(32)])
+                data[at : at + size] = list((value % (1 << 8 * size)).to_bytes(size, "little"))
+            else:
+                data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            back = decoded(data, block)
+        except MalformedBlockError:
+            continue
+        use(back)
+        passed += 1
+    assert passed > 100  # the payloads of the frames may be anything
+
+
+def test_random_bytes() -> None:
+    """Neither random bytes nor zeros crash the check."""
+    rng = random.Random(14)
+    for _ in range(500):
+        items, rules, records = rng.randrange(6), rng.randrange(6), rng.randrange(200)
+        size = block_bytes(items, rules, records)
+        for data in (rng.randbytes(size), bytes(size)):
+            try:
+                use(decode_block(np.frombuffer(data, np.uint8), items, rules, records, RULES))
+            except MalformedBlockError:
+                continue
+            assert items == rules == records == 0
