@@ -97,12 +97,12 @@ class BatchScan:
         """
         self._database, self._scratch = ctypes.c_void_p(), ctypes.c_void_p()
         serial = hyperscan.dumpb(database)
-        _check(
+        check_hyperscan(
             hyperscan_library.hs_deserialize_database(
                 serial, ctypes.c_size_t(len(serial)), ctypes.byref(self._database)
             )
         )
-        _check(hyperscan_library.hs_alloc_scratch(self._database, ctypes.byref(self._scratch)))
+        check_hyperscan(hyperscan_library.hs_alloc_scratch(self._database, ctypes.byref(self._scratch)))
         self._matches = np.empty(_MOST_MATCHES, SCAN_MATCH)
 
     def __del__(self) -> None:
@@ -145,6 +145,7 @@ class BatchScan:
         return np.concatenate(parts) if parts else np.empty(0, SCAN_MATCH)
 
 
-def _check(code: int) -> None:
+def check_hyperscan(code: int) -> None:
+    """Raise a `SensorError` if a call of Hyperscan failed."""
     if code != _HS_SUCCESS:
         raise SensorError(f"Hyperscan cannot set up a database (code {code}); check that memory is free")

@@ -2,38 +2,48 @@
 
 Runs in the supervisor, in the thread that reloads rules, and in ``sensor read``. Compiling takes
 seconds, during which a starting sensor sees nothing. So the result is kept in a cache directory that
-no other user can write to: its content is trusted as much as the program itself.
+no other user can write to. A cached file is data: it holds JSON and Hyperscan's serialised databases.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
-import pickle
 import platform
 import stat
+import struct
 import sys
 import tempfile
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from sensor import DISTRIBUTION
 from sensor.capture.program import KernelPlan
+from sensor.model import Rule
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.stored import dump, restore
 from sensor.rules.files.load import load_rules
+from sensor.rules.files.rule_fault import Fault
 from sensor.rules.files.rule_set import RuleSet, digest_of
 from sensor.rules.prefilter.emit import kernel_plan
-from sensor.rules.prefilter.plan import Plan, demands
+from sensor.rules.prefilter.plan import PORTS, Plan, demands
 
 KEPT = 8
 """Number of rule sets that are kept; the latest ones."""
 
 _PACKAGES = ("hyperscan", "google-re2", "numpy", DISTRIBUTION)
 _SUFFIX = ".rules"
-_DIGEST_BYTES = hashlib.sha256().digest_size
+_HEADER = struct.Struct("<16s32sQ")
+"""`_MAGIC`, SHA-256 of all that follows it, and the size of the JSON that comes next; then the blobs."""
+_MAGIC = b"sensor rules 1\n\0"
+_PORT_CLASSES = np.dtype("<u2")
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +65,14 @@ def make_ready(directory: Path, http: HttpReading, *, lenient: bool) -> Ready:
     """
     digest = digest_of(directory)
     path = _cache_directory() / (_key(directory, digest, http, lenient=lenient) + _SUFFIX)
-    ready = _read_cached(path)
+    ready = _read_cached(path, http)
     if ready is None:
         rules = load_rules(directory, lenient=lenient)
         log.info("compiling %d rules", len(rules))
         ready = Ready(rules, Matcher(rules, http), kernel_plan(Plan.of(demands(rules, http)), http))
         if rules.digest == digest:  # otherwise a file has changed meanwhile
             _write_cached(path, ready)
+    ready.matcher.batch_matcher  # noqa: B018 - loaded here, the databases are shared by all workers
     for fault in ready.rules.faults:
         log.warning("rule skipped: %s", fault)
     for rule in ready.matcher.missed:
@@ -88,40 +99,82 @@ def _key(directory: Path, digest: str, http: HttpReading, *, lenient: bool) -> s
     ).hexdigest()
 
 
-def _read_cached(path: Path) -> Ready | None:
+def _read_cached(path: Path, http: HttpReading) -> Ready | None:
     """Return what an earlier run wrote; None if it is missing, damaged, or writable by other users."""
     try:
         if not (_is_ours(path.parent) and _is_ours(path)):
             return None
-        content = path.read_bytes()
-        digest, serial = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.sha256(serial).digest() != digest:
-            return None
-        ready = pickle.loads(serial)  # noqa: S301 - only this user and root can write it
+        ready = _unpack(path.read_bytes(), http)
     except OSError:
         return None
     except Exception as error:  # most likely from another processor; in any case, compile again
         log.info("cannot use the compiled rules in %s: %s; compiling them again", path, error)
         return None
     os.utime(path)
-    return ready if isinstance(ready, Ready) else None
+    return ready
 
 
 def _write_cached(path: Path, ready: Ready) -> None:
     """Keep the compiled rules for the next start; if that fails, the next start compiles them again."""
-    serial = pickle.dumps(ready, pickle.HIGHEST_PROTOCOL)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(path.parent):
             log.info("compiled rules are not kept: other users can write to %s", path.parent)
             return
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(hashlib.sha256(serial).digest() + serial)
+            file.write(_pack(ready))
         Path(file.name).replace(path)
         for old in sorted(path.parent.glob(f"*{_SUFFIX}"), key=lambda one: -one.stat().st_mtime)[KEPT:]:
             old.unlink()
     except OSError as error:
         log.info("compiled rules are not kept: %s: %s", path.parent, error.strerror)
+
+
+def _pack(ready: Ready) -> bytes:
+    """Return the content of a cached file."""
+    shape, databases = dump(ready.matcher)
+    blobs = [ready.plan.port_classes.astype(_PORT_CLASSES).tobytes(), *databases]
+    faults = [asdict(fault) | {"path": str(fault.path)} for fault in ready.rules.faults]
+    fields = {
+        "rules": [asdict(rule) for rule in ready.rules],
+        "digest": ready.rules.digest,
+        "faults": faults,
+        "code": ready.plan.code,
+        "matcher": shape,
+        "sizes": [len(blob) for blob in blobs],
+    }
+    text = json.dumps(fields).encode()
+    body = b"".join((len(text).to_bytes(8, "little"), text, *blobs))
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def _unpack(content: bytes, http: HttpReading) -> Ready:
+    """Return what `_pack` was given.
+
+    Raises:
+        Exception: Of any kind: the content is damaged, or from another release or processor.
+    """
+    magic, digest, text_size = _HEADER.unpack_from(content)
+    if magic != _MAGIC:
+        raise ValueError("not a file of compiled rules")
+    if hashlib.sha256(memoryview(content)[_HEADER.size - 8 :]).digest() != digest:
+        raise ValueError("the digest is wrong")
+    start = _HEADER.size + text_size
+    fields: dict[str, Any] = json.loads(content[_HEADER.size : start])
+    blobs = []
+    for size in fields["sizes"]:
+        blobs.append(content[start : start + size])
+        start += size
+    if start != len(content) or len(blobs[0]) != PORTS * _PORT_CLASSES.itemsize:
+        raise ValueError("the sizes are wrong")
+    rules = tuple(Rule(**rule) for rule in fields["rules"])
+    faults = tuple(Fault(**fault | {"path": Path(fault["path"])}) for fault in fields["faults"])
+    classes = np.frombuffer(blobs[0], _PORT_CLASSES).astype(np.uint16)
+    return Ready(
+        RuleSet(rules, fields["digest"], faults),
+        restore(rules, http, fields["matcher"], blobs[1:]),
+        KernelPlan(fields["code"], classes),
+    )
 
 
 def _is_ours(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Match payloads: Hyperscan decides which rules match, RE2 finds the span and group 1.
+"""Match payloads: Hyperscan decides which rules match; RE2 finds the span and group 1 when asked.
 
 Runs in the capture workers and in ``sensor read``. A matcher belongs to one thread.
 """
@@ -6,7 +6,7 @@ Runs in the capture workers and in ``sensor read``. A matcher belongs to one thr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from operator import itemgetter, or_
 from typing import NamedTuple
 
@@ -15,16 +15,22 @@ from numpy.typing import NDArray
 
 from sensor.model import Match, Rule
 from sensor.native import address
+from sensor.native.batch_matcher import BatchMatcher
 from sensor.protocols import TCP, UDP
-from sensor.rules.engine.expression import Expression, expression
+from sensor.rules.engine import scan
+from sensor.rules.engine.expression import Expression, expression, span_finder
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
+from sensor.rules.engine.linear import LinearDecider
 from sensor.rules.engine.proof import Finder, missed
-from sensor.rules.engine.scan import SLICE, Budget, MatchEnds, note_match
+from sensor.rules.engine.scan import SLICE, Budget, Decider, MatchEnds, note_match
 from sensor.rules.engine.spans import NOWHERE
 from sensor.rules.engine.stages import ENCODED, Deciders, Stage, Transport
-from sensor.rules.engine.view import DecodedViews, View, Views
+from sensor.rules.engine.view import DecodedViews, Part, View, Views
 
 _ANY = -1
+
+Transports = tuple[Transport, Transport, Transport]
+"""For TCP, UDP and all other protocols."""
 
 Found = tuple[int, bytes, View | None, int]
 """A rule's index, the text it matches, the text's view (None: the payload), and where the match ends."""
@@ -46,6 +52,15 @@ class Payloads(NamedTuple):
     """True for payloads that look like HTTP, by the matcher's `HttpReading`."""
 
 
+class Matches(NamedTuple):
+    """The rules that match the payloads of a batch: one array entry per payload and rule, sorted by both."""
+
+    payload: NDArray[np.int64]
+    """Position of the payload in the batch."""
+    rule: NDArray[np.uint32]
+    """Position of the rule in `Matcher.rules`."""
+
+
 class Matcher:
     """All rules of a set, compiled."""
 
@@ -56,26 +71,64 @@ class Matcher:
             RegexError: One rule cannot be compiled; `load_rules` refuses such rules.
             RulesError: The rules cannot be compiled together.
         """
-        self.rules = tuple(rules)
-        self.http = http
-        expressions = [expression(rule.regex) for rule in self.rules]
-        self._span_finders = [one.span_finder for one in expressions]
+        rules = tuple(rules)
+        expressions = [expression(rule.regex) for rule in rules]
         deciders = Deciders({index: one.tree for index, one in enumerate(expressions)})
-        self._transports = {
-            protocol: Transport(
-                {index: rule for index, rule in enumerate(self.rules) if rule.protocol in (None, protocol)},
+        tcp, udp, other = (
+            Transport.of(
+                {index: rule for index, rule in enumerate(rules) if rule.protocol in (None, protocol)},
                 http,
                 deciders,
             )
             for protocol in (TCP, UDP, _ANY)
-        }
-        self._other = self._transports[_ANY]
-        self._by_kind = (self._transports[TCP], self._transports[UDP], self._other)
-        self.size_bytes = deciders.compile()
+        )
+        size_bytes = deciders.compile()
+        missed_rules = _prove(expressions, (tcp, udp, other))
+        self._set_up(rules, http, (tcp, udp, other), size_bytes, missed_rules)
+
+    @classmethod
+    def restored(
+        cls,
+        rules: tuple[Rule, ...],
+        http: HttpReading,
+        transports: Transports,
+        size_bytes: int,
+        missed_rules: Sequence[int],
+    ) -> Matcher:
+        """Return a matcher of the parts of one that was compiled earlier (`sensor.rules.engine.stored`)."""
+        matcher = cls.__new__(cls)
+        matcher._set_up(rules, http, transports, size_bytes, missed_rules)
+        return matcher
+
+    def _set_up(
+        self,
+        rules: tuple[Rule, ...],
+        http: HttpReading,
+        transports: Transports,
+        size_bytes: int,
+        missed_rules: Sequence[int],
+    ) -> None:
+        self.rules = rules
+        self.http = http
+        self.transports = transports
+        """For TCP, UDP and all other protocols."""
+        self.size_bytes = size_bytes
         """Size of Hyperscan's databases."""
         self._budget = Budget()
-        self.missed = tuple(self.rules[index] for index in self._prove(expressions))
+        self.missed = tuple(rules[index] for index in missed_rules)
         """Rules that Hyperscan was seen to miss; RE2 decides them."""
+        if missed_rules:
+            finders = {index: span_finder(rules[index].regex) for index in missed_rules}
+            for transport in transports:
+                transport.use_re2(finders)
+        self._uses_re2 = np.array([transport.searches_more for transport in transports])
+        """True if RE2 decides some rules, by transport and by whether the payload looks like HTTP."""
+
+    @cached_property
+    def batch_matcher(self) -> BatchMatcher:
+        """The databases as `decide` uses them. Processes forked after the first use share them."""
+        tcp, udp, other = self.transports
+        return BatchMatcher((tcp.plan, udp.plan, other.plan), [rule.port for rule in self.rules], SLICE)
 
     @property
     def cut(self) -> int:
@@ -83,23 +136,54 @@ class Matcher:
 
         Only texts above `scan.SLICE` are cut; if there are ``missed`` rules, shorter ones too.
         """
-        return self._budget.cut
+        return self._budget.cut + self.batch_matcher.cut
 
-    def _prove(self, expressions: Sequence[Expression]) -> list[int]:
-        """Try every rule on its witness texts; give those that are missed to RE2, and return them."""
-        finders: dict[int, list[Finder]] = {index: [] for index in range(len(expressions))}
-        for transport in self._transports.values():
-            for index, find in transport.finders():
-                finders[index].append(find)
-        indices = missed(expressions, finders)
-        for transport in self._transports.values():
-            transport.use_re2({index: self._span_finders[index] for index in indices})
-        return indices
+    def decide(self, buffer: memoryview, payloads: Payloads) -> Matches:
+        """Decide which rules match the payloads of many packets, which are in ``buffer``.
+
+        Spans and versions are left to `sensor.rules.engine.locate`. The work is done in C, without the
+        interpreter's lock, apart from rules that Hyperscan misses.
+
+        Raises:
+            SensorError: A payload is not within the buffer.
+        """
+        if not len(payloads.start):
+            return Matches(np.empty(0, np.int64), np.empty(0, np.uint32))
+        transports = _TRANSPORT_OF[payloads.protocol]
+        ports = payloads.sport, payloads.dport
+        columns = payloads.start, payloads.end, transports, payloads.is_http, *ports
+        data = np.frombuffer(buffer, np.uint8)
+        found = Matches(*self.batch_matcher.match(data, *columns, budget_ns=scan.BUDGET_NS))
+        if self.missed:
+            chosen = np.flatnonzero(self._uses_re2[transports, payloads.is_http.astype(np.intp)])
+            found = self._with_missed(found, buffer, payloads, chosen)
+        return found
+
+    def _with_missed(
+        self, found: Matches, buffer: memoryview, payloads: Payloads, chosen: NDArray[np.intp]
+    ) -> Matches:
+        """Add the matches of the rules that Hyperscan misses, in the ``chosen`` payloads."""
+        columns = (payloads.start, payloads.end, payloads.protocol, payloads.sport, payloads.dport)
+        rows = zip(
+            chosen.tolist(),
+            *(column[chosen].tolist() for column in (*columns, payloads.is_http)),
+            strict=True,
+        )
+        size = max(len(self.rules), 1)
+        keys = [found.payload * size + found.rule]
+        for position, start, end, protocol, sport, dport, is_http in rows:
+            self._budget.renew()
+            transport = self.transports[_TRANSPORT_OF[protocol]]
+            indices = transport.missed_matches(buffer[start:end].tobytes(), self._budget, is_http=is_http)
+            wanted = [index for index in indices if self.rules[index].port in (0, sport, dport)]
+            keys.append(position * size + np.array(wanted, np.int64))
+        payload, rule = np.divmod(np.unique(np.concatenate(keys)), size)
+        return Matches(payload, rule.astype(np.uint32))
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
         """Return all matches of one packet's payload, in the order of the rules."""
         text, is_http = bytes(payload), self.http.matches(payload)
-        transport = self._transports.get(protocol, self._other)
+        transport = self.transports[_TRANSPORT_OF[protocol]]
         ends: MatchEnds = {}
         if len(text) <= SLICE:
             transport.first[is_http].scan(text, note_match, 0, ends)
@@ -114,7 +198,7 @@ class Matcher:
         found: list[tuple[int, tuple[Match, ...]]] = []
         for kind in np.unique(kinds).tolist():
             of_kind = np.flatnonzero(kinds == kind)
-            found += self._match_kind(self._by_kind[kind >> 1], bool(kind & 1), buffer, payloads, of_kind)
+            found += self._match_kind(self.transports[kind >> 1], bool(kind & 1), buffer, payloads, of_kind)
         found.sort(key=itemgetter(0))
         return found
 
@@ -181,7 +265,8 @@ class Matcher:
     def _decide(self, stage: Stage, needed: int, views: Views) -> dict[int, tuple[View, int]]:
         """Run the deciders that are needed; return, by rule, the text it matches and where the match ends."""
         found: dict[int, tuple[View, int]] = {}
-        for bit, part, decider in stage.deciders:
+        deciders: list[tuple[int, Part, Decider | LinearDecider]] = [*stage.deciders, *stage.linear]
+        for bit, part, decider in deciders:
             if needed & bit:
                 view = views[part]
                 ends: MatchEnds = {}
@@ -201,7 +286,7 @@ class Matcher:
             if matches and self._budget.is_spent():
                 spans = [(0, seen)]
             else:
-                spans = self._span_finders[index].find(text, seen)
+                spans = span_finder(rule.regex).find(text, seen)
             span, version = spans[0], rule.version
             if len(spans) > 1 and spans[1] != NOWHERE:
                 span = spans[1]
@@ -210,3 +295,12 @@ class Matcher:
             start, end = view.payload_span(*span) if view else span
             matches.append(Match(rule, start, end, version))
         return tuple(matches)
+
+
+def _prove(expressions: Sequence[Expression], transports: Transports) -> list[int]:
+    """Try every rule on its witness texts, and return the indices of those that Hyperscan misses."""
+    finders: dict[int, list[Finder]] = {index: [] for index in range(len(expressions))}
+    for transport in transports:
+        for index, find in transport.finders():
+            finders[index].append(find)
+    return missed(expressions, finders)

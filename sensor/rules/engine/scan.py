@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import chain
 from operator import or_
 from typing import Any
@@ -20,6 +20,7 @@ import hyperscan
 
 from sensor.errors import RulesError
 from sensor.native import BatchScan
+from sensor.native.batch_matcher import Databases
 from sensor.rules.regex.literals import Literal, is_ordinary, required
 from sensor.rules.regex.render import Renderer
 from sensor.rules.regex.tree import Bytes, Node, RegexError, sequence
@@ -41,9 +42,11 @@ Scan = Callable[[bytes, Callable[..., None], int, MatchEnds], None]
 class Budget:
     """The CPU time left for the current packet; the clock starts when it is first asked for."""
 
-    __slots__ = ("_end_ns", "cut")
+    __slots__ = ("_end_ns", "_limit_ns", "cut")
 
-    def __init__(self) -> None:
+    def __init__(self, limit_ns: int | None = None) -> None:
+        """Allow ``limit_ns`` of CPU time; by default `BUDGET_NS`."""
+        self._limit_ns = limit_ns
         self._end_ns = 0
         self.cut = 0
         """Scans stopped for their cost."""
@@ -56,7 +59,7 @@ class Budget:
         """Return True if no further costly scan may be started."""
         now_ns = time.thread_time_ns()
         if not self._end_ns:
-            self._end_ns = now_ns + BUDGET_NS
+            self._end_ns = now_ns + (BUDGET_NS if self._limit_ns is None else self._limit_ns)
         return now_ns > self._end_ns
 
 
@@ -76,13 +79,18 @@ class Decider:
     """Decides exactly which rules match a text."""
 
     def __init__(self, trees: Iterable[tuple[int, Node]]) -> None:
-        """Each tree comes with the number under which its matches are reported."""
+        """Each tree comes with the id under which its matches are reported."""
         self._trees = list(trees)
-        self._whole: hyperscan.Database | None = None
-        self._sliced: hyperscan.Database | None = None
-        self._batch_scan: BatchScan | None = None
-        self.scan: Scan = _scan_nothing
-        """Scans a text of up to `SLICE` bytes. Hyperscan's own method, because it runs for every packet."""
+        self.ids = tuple(number for number, _ in self._trees)
+        self.databases = Databases()
+        """The compiled databases, serialised."""
+
+    @classmethod
+    def restored(cls, ids: Iterable[int], databases: Databases) -> Decider:
+        """Return a decider that was compiled earlier."""
+        decider = cls(())
+        decider.ids, decider.databases = tuple(ids), databases
+        return decider
 
     def compile(self) -> int:
         """Build the databases, and return their size in bytes. Until then, nothing matches.
@@ -93,32 +101,33 @@ class Decider:
             RulesError: The databases would be too large.
         """
         try:
-            self._whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
-            self._sliced = _compile(hyperscan.HS_MODE_STREAM, self._trees)
+            whole = _compile(hyperscan.HS_MODE_BLOCK, self._trees)
+            sliced = _compile(hyperscan.HS_MODE_STREAM, self._trees)
         except hyperscan.error as error:
             raise RulesError(f"Hyperscan cannot compile these rules together, use fewer: {error}") from None
-        if self._whole is None or self._sliced is None:
+        self._trees = []
+        if whole is None or sliced is None:
             return 0
-        self.scan = self._whole.scan
-        return int(self._whole.size() + self._sliced.size())
+        self.databases = Databases(hyperscan.dumpb(whole), hyperscan.dumpb(sliced))
+        return int(whole.size() + sliced.size())
 
-    def __getstate__(self) -> tuple[bytes | None, bytes | None]:
-        """Return the databases; the trees are no longer needed once compiled."""
-        return _dump(self._whole), _dump(self._sliced)
+    @cached_property
+    def _whole(self) -> hyperscan.Database | None:
+        return _load(self.databases.whole, hyperscan.HS_MODE_BLOCK)
 
-    def __setstate__(self, state: tuple[bytes | None, bytes | None]) -> None:
-        whole, sliced = state
-        self._trees, self._batch_scan = [], None
-        self._whole = _load(whole, hyperscan.HS_MODE_BLOCK)
-        self._sliced = _load(sliced, hyperscan.HS_MODE_STREAM)
-        self.scan = self._whole.scan if self._whole else _scan_nothing
+    @cached_property
+    def _sliced(self) -> hyperscan.Database | None:
+        return _load(self.databases.sliced, hyperscan.HS_MODE_STREAM)
 
-    @property
+    @cached_property
+    def scan(self) -> Scan:
+        """Scans a text of up to `SLICE` bytes: Hyperscan's own method."""
+        return self._whole.scan if self._whole else _scan_nothing
+
+    @cached_property
     def batch_scan(self) -> BatchScan | None:
         """The scanner for many texts of up to `SLICE` bytes at once; None if there are no rules."""
-        if self._batch_scan is None and self._whole is not None:
-            self._batch_scan = BatchScan(self._whole)
-        return self._batch_scan
+        return BatchScan(self._whole) if self._whole else None
 
     def add_matches(self, text: bytes, ends: MatchEnds, budget: Budget) -> None:
         """Add the rules that match to ``ends``; a text above `SLICE` is scanned until the budget is spent."""
@@ -138,8 +147,15 @@ class Decider:
 class Screen:
     """Decides which deciders a text needs."""
 
-    def __init__(self, groups: Sequence[Trees], extra: Mapping[Node, int]) -> None:
-        """Build the screen for deciders of these ``groups`` of rules.
+    def __init__(self, fast_patterns: Decider) -> None:
+        self.fast_patterns = fast_patterns
+        """The id of a fast pattern is the set of deciders it calls for, as bits."""
+        self.always = 0
+        """Deciders that every text needs, as bits."""
+
+    @classmethod
+    def of(cls, groups: Sequence[Trees], extra: Mapping[Node, int]) -> Screen:
+        """Return the screen for deciders of these ``groups`` of rules; its database is not yet compiled.
 
         An ``extra`` bit is set if its node matches.
         """
@@ -150,10 +166,7 @@ class Screen:
         for number, trees in enumerate(groups):
             for node in {node for tree in trees.values() for node in _fast_patterns(tree, common)}:
                 needed[node] |= 1 << number
-        self.always = 0
-        """Deciders that every text needs, as bits."""
-        # A fast pattern's id is the set of deciders it calls for, as bits; Hyperscan reports each id once.
-        self.fast_patterns = Decider((mask, node) for node, mask in needed.items())
+        return cls(Decider((mask, node) for node, mask in needed.items()))
 
     def needs(self, text: bytes, budget: Budget) -> int:
         """Return the deciders that the text needs, as bits."""
@@ -194,10 +207,6 @@ def _compile(mode: int, trees: Sequence[tuple[int, Node]]) -> hyperscan.Database
         flags=[hyperscan.HS_FLAG_SINGLEMATCH] * len(trees),
     )
     return database
-
-
-def _dump(database: hyperscan.Database | None) -> bytes | None:
-    return hyperscan.dumpb(database) if database else None
 
 
 def _load(serial: bytes | None, mode: int) -> hyperscan.Database | None:

@@ -8,7 +8,6 @@ to what its rule can afford (`WORK`), around the place where Hyperscan saw the m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import re2
 
@@ -41,23 +40,16 @@ class SpanFinder:
             RegexError: The tree is too large for RE2.
         """
         renderer = Renderer(RE2_REPEAT_LIMIT)
-        self._pattern = renderer.render(tree).encode()
+        pattern = renderer.render(tree).encode()
         self._marks = renderer.groups
         self._is_marked = len(self._marks) > 1 or any(self._marks)
         try:
-            compiled = re2.compile(self._pattern, _OPTIONS)
+            compiled = re2.compile(pattern, _OPTIONS)
             size = max(compiled.programsize, compiled.reverseprogramsize)  # also compiles the reverse program
         except re2.error as error:
             raise RegexError(f"RE2 cannot compile the expression, make it smaller: {error}") from None
         self._search = compiled._regexp.Match
         self._longest = WORK // size
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_search"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._search = re2.compile(self._pattern, _OPTIONS)._regexp.Match
 
     def find(self, text: bytes, seen: int) -> list[Span]:
         """Find the first match in ``text``; ``seen`` is where Hyperscan saw a match end.

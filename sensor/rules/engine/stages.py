@@ -7,18 +7,19 @@ its parts as well. Each text is first scanned with a cheap database, and with ot
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import MappingProxyType
 
 from sensor.model import Rule
+from sensor.native.batch_matcher import StagePlan, TransportPlan
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.linear import LinearDecider
 from sensor.rules.engine.proof import UNLIMITED, Finder
-from sensor.rules.engine.scan import Decider, MatchEnds, Screen, Trees
+from sensor.rules.engine.scan import Budget, Decider, MatchEnds, Screen, Trees
 from sensor.rules.engine.spans import SpanFinder
-from sensor.rules.engine.view import Part
+from sensor.rules.engine.view import DecodedViews, Part, Views
 from sensor.rules.regex.lowering import fits
 from sensor.rules.regex.tree import Bytes, Node, Position, is_anchored, without
 
@@ -26,7 +27,8 @@ _ENCODING = Bytes(frozenset(b"%+"))
 ENCODED = 1 << 16
 """The bit that a screen sets for a text that percent-decoding may change; above all deciders' bits."""
 
-_PARTS: tuple[Part, ...] = ("total", "head", "body")
+PARTS: tuple[Part, ...] = ("total", "head", "body")
+"""In the order of ``enum part`` in ``match.c``."""
 _EDGES = {
     "total": frozenset[Position](),
     "head": frozenset((Position.END, Position.LINE_END)),
@@ -38,76 +40,125 @@ _EDGES = {
 class Transport:
     """The deciders and stages for packets of one transport protocol."""
 
-    def __init__(self, rules: Mapping[int, Rule], http: HttpReading, deciders: Deciders) -> None:
+    def __init__(self, plain: Decider, http: Stage, decoded: Stage) -> None:
+        self.plain = plain
+        """Decides which rules match a payload that does not look like HTTP."""
+        self.linear: LinearDecider | None = None
+        """Decides the plain rules that Hyperscan misses; None if there are none."""
+        self.http = http
+        """For payloads that look like HTTP."""
+        self.decoded = decoded
+        """For the same, percent-decoded."""
+        self.first = (plain, http.screen.fast_patterns)
+        """The database that scans every payload first, by whether the payload looks like HTTP."""
+        self.searches_more = (False, False)
+        """True if RE2 decides some rules, by whether the payload looks like HTTP."""
+
+    @classmethod
+    def of(cls, rules: Mapping[int, Rule], http: HttpReading, deciders: Deciders) -> Transport:
+        """Return the transport for these rules, by index; ``deciders`` compiles its databases."""
+
         def parts_of(rules: Mapping[int, Rule]) -> list[tuple[Part, list[int]]]:
             return [
                 (part, [index for index, rule in rules.items() if rule.is_http and rule.part == part])
-                for part in _PARTS
+                for part in PARTS
             ]
 
         plain = [index for index, rule in rules.items() if not rule.is_http]
-        self._plain = plain
-        self.plain = deciders.decider(plain)
-        self.linear: LinearDecider | None = None
-        """Decides the plain rules that Hyperscan misses; None if there are none."""
         plain_in_http = [index for index in plain if deciders.fits(index, http)]
-        self.decoded = Stage(
-            parts_of({index: rule for index, rule in rules.items() if rule.decode}), deciders
-        )
-        encoded: dict[Node, int] = {_ENCODING: ENCODED} if self.decoded.deciders else {}
-        self.http = Stage([("total", plain_in_http), *parts_of(rules)], deciders, encoded)
-        self.first = (self.plain, self.http.screen.fast_patterns)
-        """The database that scans every payload first, by whether the payload looks like HTTP."""
-        self.searches_more = (False, False)
-        """True if the search goes on when ``first`` finds nothing, by whether it looks like HTTP."""
+        decoded = Stage.of(parts_of({index: rule for index, rule in rules.items() if rule.decode}), deciders)
+        encoded: dict[Node, int] = {_ENCODING: ENCODED} if decoded.deciders else {}
+        raw = Stage.of([("total", plain_in_http), *parts_of(rules)], deciders, encoded)
+        return cls(deciders.decider(plain), raw, decoded)
+
+    @property
+    def plan(self) -> TransportPlan:
+        """The databases for `BatchMatcher`; rules that RE2 decides are not among them."""
+        return TransportPlan(self.plain.databases, self.http.plan, self.decoded.plan)
 
     def finders(self) -> Iterator[tuple[int, Finder]]:
         """Yield each rule's index with a finder for each database that must find it."""
-        for index in self._plain:
+        for index in self.plain.ids:
             yield index, partial(_decides, self.plain, index)
         yield from self.http.finders()
         yield from self.decoded.finders()
 
+    def missed_matches(self, text: bytes, budget: Budget, *, is_http: bool) -> Iterable[int]:
+        """Return the rules that Hyperscan misses and that match a payload according to RE2."""
+        ends: MatchEnds = {}
+        if not is_http:
+            if self.linear:
+                self.linear.add_matches(text, ends, budget)
+            return ends
+        views = Views(text)
+        _search(self.http, views, ends, budget)
+        for _ in range(2 if self.decoded.linear else 0):
+            views = DecodedViews(views)
+            if views["total"].text == text:
+                break
+            text = views["total"].text
+            _search(self.decoded, views, ends, budget)
+        return ends
+
     def use_re2(self, span_finders: Mapping[int, SpanFinder]) -> None:
         """Decide these rules with RE2 as well."""
-        chosen = {index: span_finders[index] for index in self._plain if index in span_finders}
+        chosen = {index: span_finders[index] for index in self.plain.ids if index in span_finders}
         if chosen:
             self.linear = LinearDecider(chosen)
         self.http.use_re2(span_finders)
         self.decoded.use_re2(span_finders)
-        self.searches_more = (bool(self.linear), bool(self.http.screen.always))
+        self.searches_more = (bool(self.linear), bool(self.http.linear))
 
 
 class Stage:
     """A screen and the deciders it calls for, each with the part of the payload it scans."""
 
-    def __init__(
-        self,
+    def __init__(self, screen: Screen, deciders: Sequence[tuple[int, Part, Decider]]) -> None:
+        self.screen = screen
+        self.deciders = deciders
+        """The bit with which the screen calls for the decider, and the part that it scans."""
+        self.linear: list[tuple[int, Part, LinearDecider]] = []
+        """The same for the rules that Hyperscan misses; every text needs them."""
+
+    @classmethod
+    def of(
+        cls,
         groups: Iterable[tuple[Part, list[int]]],
         deciders: Deciders,
         extra: Mapping[Node, int] = MappingProxyType({}),
-    ) -> None:
-        self._groups = [(part, rules) for part, rules in groups if rules]
-        self.deciders: list[tuple[int, Part, Decider | LinearDecider]] = [
-            (1 << bit, part, deciders.decider(rules)) for bit, (part, rules) in enumerate(self._groups)
-        ]
-        self.screen = deciders.screen(self._groups, extra)
+    ) -> Stage:
+        """Return the stage for these groups of rules; ``deciders`` compiles its databases."""
+        filled = [(part, rules) for part, rules in groups if rules]
+        called = [(1 << bit, part, deciders.decider(rules)) for bit, (part, rules) in enumerate(filled)]
+        return cls(deciders.screen(filled, extra), called)
+
+    @property
+    def plan(self) -> StagePlan:
+        """The databases for `BatchMatcher`."""
+        called = [(bit, PARTS.index(part), decider.databases) for bit, part, decider in self.deciders]
+        return StagePlan(self.screen.fast_patterns.databases, called)
 
     def finders(self) -> Iterator[tuple[int, Finder]]:
         """Yield each rule's index with a finder for its screen and one for its decider."""
-        for (bit, _, decider), (_, rules) in zip(self.deciders, self._groups, strict=True):
-            for index in rules:
+        for bit, _, decider in self.deciders:
+            for index in decider.ids:
                 yield index, partial(_calls_for, self.screen, bit)
                 yield index, partial(_decides, decider, index)
 
     def use_re2(self, span_finders: Mapping[int, SpanFinder]) -> None:
         """Decide these rules with RE2 as well, whatever the screen finds."""
-        for part, rules in self._groups:
-            chosen = {index: span_finders[index] for index in rules if index in span_finders}
+        for _, part, decider in self.deciders:
+            chosen = {index: span_finders[index] for index in decider.ids if index in span_finders}
             if chosen:
-                bit = 1 << len(self.deciders)
-                self.deciders.append((bit, part, LinearDecider(chosen)))
+                bit = 1 << (len(self.deciders) + len(self.linear))
+                self.linear.append((bit, part, LinearDecider(chosen)))
                 self.screen.always |= bit
+
+
+def _search(stage: Stage, views: Views, ends: MatchEnds, budget: Budget) -> None:
+    """Add the matches of the rules that Hyperscan misses in these views to ``ends``."""
+    for _, part, linear in stage.linear:
+        linear.add_matches(views[part].text, ends, budget)
 
 
 def _decides(decider: Decider | LinearDecider, index: int, text: bytes) -> bool:
@@ -148,7 +199,7 @@ class Deciders:
         trees = [
             {index: without(self._trees[index], _EDGES[part]) for index in rules} for part, rules in groups
         ]
-        self._screens.append(Screen(trees, extra))
+        self._screens.append(Screen.of(trees, extra))
         return self._screens[-1]
 
     def compile(self) -> int:
