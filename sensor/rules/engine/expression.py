@@ -30,10 +30,7 @@ class Expression:
         Raises:
             RegexError: The expression is faulty, or cannot be decided in linear time.
         """
-        try:
-            tree = parse(regex.encode())
-        except UnicodeEncodeError:
-            raise RegexError("the text contains a lone surrogate") from None
+        tree = _parsed(regex)
         if shortest(tree) == 0:
             raise RegexError("the expression must not match the empty string")
         _check_repeats(tree)
@@ -58,7 +55,14 @@ def span_finder(regex: str) -> SpanFinder:
     Raises:
         RegexError: The expression is faulty.
     """
-    return SpanFinder(lower(parse(regex.encode())))
+    return SpanFinder(lower(_parsed(regex)))
+
+
+def _parsed(regex: str) -> Node:
+    try:
+        return parse(regex.encode())
+    except UnicodeEncodeError:
+        raise RegexError("the text contains a lone surrogate") from None
 
 
 def _check_repeats(node: Node) -> None:

@@ -21,9 +21,9 @@ from sensor.rules.engine import scan
 from sensor.rules.engine.expression import Expression, expression, span_finder
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
 from sensor.rules.engine.linear import LinearDecider
+from sensor.rules.engine.locate import match_of
 from sensor.rules.engine.proof import Finder, missed
 from sensor.rules.engine.scan import SLICE, Budget, Decider, MatchEnds, note_match
-from sensor.rules.engine.spans import NOWHERE
 from sensor.rules.engine.stages import ENCODED, Deciders, Stage, Transport
 from sensor.rules.engine.view import DecodedViews, Part, View, Views
 
@@ -287,13 +287,7 @@ class Matcher:
                 spans = [(0, seen)]
             else:
                 spans = span_finder(rule.regex).find(text, seen)
-            span, version = spans[0], rule.version
-            if len(spans) > 1 and spans[1] != NOWHERE:
-                span = spans[1]
-                if version is None:
-                    version = text[span[0] : span[1]].decode("utf-8", "backslashreplace")
-            start, end = view.payload_span(*span) if view else span
-            matches.append(Match(rule, start, end, version))
+            matches.append(match_of(rule, view or View(text), spans))
         return tuple(matches)
 
 

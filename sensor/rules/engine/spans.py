@@ -1,8 +1,8 @@
 """Find the exact span and group 1 of a rule that matches, with RE2: in linear time, and as PCRE would.
 
-Runs in the capture workers and in ``sensor read``. RE2 prefers the same match as Perl and PCRE. It
-costs at most about 8 ns per byte and instruction, and usually a hundredth of that. So the text is cut
-to what its rule can afford (`WORK`), around the place where Hyperscan saw the match end.
+Runs where matches are shown, and in the capture workers for rules that Hyperscan misses. RE2 prefers the
+same match as Perl and PCRE. It costs at most about 8 ns per byte and instruction, and usually a hundredth
+of that. So the text is cut to what its rule can afford.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from sensor.rules.regex.render import RE2_REPEAT_LIMIT, Renderer
 from sensor.rules.regex.tree import Mark, Node, RegexError
 
 WORK = 300_000
-"""The most bytes times instructions that one search may cost."""
+"""The most bytes times instructions that one search may cost in a worker."""
+COLD_WORK = 8_000_000
+"""The same where matches are shown."""
+MOST_COLD_WORK = 64_000_000
+"""The most that all searches for one match in one text may cost there."""
 
 _OPTIONS = re2.Options()
 _OPTIONS.encoding = re2.Options.Encoding.LATIN1
@@ -49,6 +53,7 @@ class SpanFinder:
         except re2.error as error:
             raise RegexError(f"RE2 cannot compile the expression, make it smaller: {error}") from None
         self._search = compiled._regexp.Match
+        self._size = size
         self._longest = WORK // size
 
     def find(self, text: bytes, seen: int) -> list[Span]:
@@ -68,15 +73,32 @@ class SpanFinder:
             return [(start, seen)]
         return self._with_marks(spans) if self._is_marked else spans
 
+    def find_first(self, text: bytes) -> list[Span] | None:
+        """Find the first match in ``text``, and return the spans as `find` does; None if there is none.
+
+        If searching the whole text would cost more than `COLD_WORK`, it is searched in windows, each of
+        which overlaps the next by half, until `MOST_COLD_WORK` is spent. Matches longer than half a window
+        may then be missed.
+        """
+        longest = max(1, COLD_WORK // self._size)
+        most = MOST_COLD_WORK // self._size
+        for start, end in _windows(len(text), longest):
+            spans: list[Span] = self._search(_ANYWHERE, text, start, end)
+            if spans[0] != NOWHERE:
+                return self._with_marks(spans) if self._is_marked else spans
+            most -= end - start
+            if most <= 0:
+                break
+        return None
+
     def match_end(self, text: bytes, start: int, end: int) -> int:
         """Return where the first match between ``start`` and ``end`` ends, or -1 if there is none."""
         seen: int = self._search(_ANYWHERE, text, start, end)[0][1]
         return seen
 
     def windows(self, size: int) -> Iterator[Span]:
-        """Yield windows over ``size`` bytes that one search can afford; each overlaps the next by half."""
-        for start in range(0, max(1, size - self._longest // 2), max(1, self._longest // 2)):
-            yield start, min(size, start + self._longest)
+        """Return windows over ``size`` bytes that one search can afford; each overlaps the next by half."""
+        return _windows(size, self._longest)
 
     def _with_marks(self, spans: list[Span]) -> list[Span]:
         """Apply the marks, which were rendered as groups, and return the spans of match and group 1."""
@@ -96,3 +118,9 @@ class SpanFinder:
             else:
                 group_end = max(group_end, mark_start)
         return [(start, end), (group_start, group_end)]
+
+
+def _windows(size: int, longest: int) -> Iterator[Span]:
+    """Yield windows of up to ``longest`` bytes over ``size`` bytes; each overlaps the next by half."""
+    for start in range(0, max(1, size - longest // 2), max(1, longest // 2)):
+        yield start, min(size, start + longest)
