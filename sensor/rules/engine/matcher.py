@@ -126,7 +126,7 @@ class Matcher:
 
     @cached_property
     def batch_matcher(self) -> BatchMatcher:
-        """The databases as `decide` uses them. Processes forked after the first use share them."""
+        """The databases as `matches` uses them. Processes forked after the first use share them."""
         tcp, udp, other = self.transports
         return BatchMatcher((tcp.plan, udp.plan, other.plan), [rule.port for rule in self.rules], SLICE)
 
@@ -138,7 +138,7 @@ class Matcher:
         """
         return self._budget.cut + self.batch_matcher.cut
 
-    def decide(self, buffer: memoryview, payloads: Payloads) -> Matches:
+    def matches(self, buffer: memoryview, payloads: Payloads) -> Matches:
         """Decide which rules match the payloads of many packets, which are in ``buffer``.
 
         Spans and versions are left to `sensor.rules.engine.locate`. The work is done in C, without the
