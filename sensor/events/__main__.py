@@ -5,46 +5,81 @@ It ends when the supervisor closes the channel or dies. First it sends what it s
 
 from __future__ import annotations
 
-import pickle
+import logging
+import os
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
-from sensor.events.eve import Event, alerts, objects
+from sensor.events.channel import MESSAGE_BYTES, Kind, RuleTable, SenderConfig
+from sensor.events.eve import Event, alerts, objects, packets
 from sensor.events.receiver_queue import ReceiverQueue
 from sensor.events.receiver_state import ReceiverBoard
-from sensor.events.sender import ABORT_S, END_S, MESSAGE_BYTES, REOPEN, SenderConfig
+from sensor.events.sender import ABORT_S, END_S
 from sensor.events.url import STDOUT, receiver_of
+from sensor.evidence.message import MalformedMessageError, Message
+from sensor.evidence.writer import Chunk
 from sensor.log import log_to_stderr
+from sensor.rules.engine.profile import PROFILES
+
+log = logging.getLogger(__name__)
 
 
-def main(channel: socket.socket, board: ReceiverBoard) -> None:
-    """Read the configuration, then chunks of evidence, until the channel ends."""
-    config: SenderConfig = _receive(channel)
-    queues = [
-        ReceiverQueue(url, receiver_of(url), board.row(number), config.queue_bytes)
-        for number, url in enumerate(config.urls)
-    ]
-    for queue in queues:
-        queue.start()
+def main(channel: socket.socket, board: ReceiverBoard) -> int:
+    """Read the configuration, then chunks of evidence, until the channel ends; return the exit code."""
+    queues: list[ReceiverQueue] = []
+    try:
+        _serve(channel, board, queues)
+    except MalformedMessageError as error:
+        log.error("the event sender received a malformed message and ends: %s", error)  # noqa: TRY400
+        return 1
+    finally:
+        _end(queues)
+    return 0
+
+
+def _serve(channel: socket.socket, board: ReceiverBoard, queues: list[ReceiverQueue]) -> None:
+    """Handle messages until the channel ends; ``queues`` receives the queues that were started.
+
+    Raises:
+        MalformedMessageError: a message is malformed.
+    """
+    first = _receive(channel)
+    if first is None:
+        return
+    if first.header.kind != Kind.CONFIG:
+        raise MalformedMessageError(f"a message of kind {first.header.kind} before the configuration")
+    config = SenderConfig.of(first.text)
+    if config.profile not in PROFILES or len(config.urls) != board.receivers:
+        raise MalformedMessageError("a configuration that does not fit this process")
+    for number, url in enumerate(config.urls):
+        queues.append(ReceiverQueue(url, receiver_of(url), board.row(number), config.queue_bytes))
+        queues[-1].start()
     stdout = [queue for queue in queues if queue.name == STDOUT]
     eve = [queue for queue in queues if queue.name != STDOUT]
+    rules = RuleTable()
+    http = PROFILES[config.profile].http
     while message := _receive(channel):
-        if message == REOPEN:
+        if message.header.kind == Kind.RULES:
+            rules.define(message)
+        elif message.header.kind == Kind.BLOCK:
+            path = Path(os.fsdecode(message.text)) if message.text else None
+            found = packets(Chunk(path, message.header.number, message.block(rules.rules)), http)
+            _offer(eve, alerts(found, config.options))
+            _offer(stdout, objects(found))
+        elif message.header.kind == Kind.REOPEN:
             for queue in queues:
                 queue.reopen()
         else:
-            _offer(eve, alerts(message, config.options))
-            _offer(stdout, objects(message))
-    _end(queues)
+            raise MalformedMessageError(f"a message of kind {message.header.kind}")
 
 
-def _receive(channel: socket.socket) -> Any:
+def _receive(channel: socket.socket) -> Message | None:
     """Return the next message, or None at the end."""
-    data = channel.recv(MESSAGE_BYTES)
-    return pickle.loads(data) if data else None  # noqa: S301 - our supervisor wrote it
+    data = channel.recv(MESSAGE_BYTES + 1)
+    return Message.of(data, MESSAGE_BYTES) if data else None
 
 
 def _offer(queues: list[ReceiverQueue], events: Iterator[Event]) -> None:
@@ -72,4 +107,4 @@ def _end(queues: list[ReceiverQueue]) -> None:
 if __name__ == "__main__":
     log_to_stderr()
     channel_fd, board_fd, receivers = map(int, sys.argv[1:])
-    main(socket.socket(fileno=channel_fd), ReceiverBoard(receivers, board_fd))
+    sys.exit(main(socket.socket(fileno=channel_fd), ReceiverBoard(receivers, board_fd)))

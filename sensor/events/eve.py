@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.explain_block import explained
 from sensor.evidence.writer import Chunk
 from sensor.match_objects import match_objects
 from sensor.model import Evidence, Match
 from sensor.protocols import ICMPV6, protocol_name
+from sensor.rules.engine.http_payload import HttpReading
 from sensor.text import interface_name, printable, utc_text
 
 SEVERITY_THREAT, SEVERITY_OTHER = 1, 3
@@ -46,34 +52,49 @@ class EventOptions(NamedTuple):
     """Public URL of the evidence API, without a trailing slash."""
 
 
-def alerts(chunk: Chunk, options: EventOptions) -> Iterator[Event]:
+class Packet(NamedTuple):
+    """An item of evidence, and where it is stored."""
+
+    item: Evidence
+    path: Path | None
+    """The file; None if the item could not be written."""
+    offset: int
+    """Offset of the item's record in the file."""
+    interface: str
+    """Name of the interface."""
+
+
+def packets(chunk: Chunk, http: HttpReading) -> list[Packet]:
+    """Return the items of a chunk, with their matches located in the payloads."""
+    names = {index: interface_name(index) for index in np.unique(chunk.block.items["interface"]).tolist()}
+    return [
+        Packet(item, chunk.path, offset, names[item.interface])
+        for item, offset in zip(explained(chunk.block, http), chunk.offsets().tolist(), strict=False)
+    ]
+
+
+def alerts(found: Iterable[Packet], options: EventOptions) -> Iterator[Event]:
     """Yield one event per match; frames kept only for their flow have no match and no event."""
-    names = _interface_names(chunk)
-    for item, offset in zip(chunk.items, chunk.offsets(), strict=False):
-        if item.matches:
-            head = _head(item, names[item.interface], options)
-            location = _location(item, chunk, offset, options)
-            for match in item.matches:
+    for packet in found:
+        if packet.item.matches:
+            head = _head(packet, options)
+            location = _location(packet, options)
+            for match in packet.item.matches:
                 fields = {**head, "alert": _alert(match), "sensor": {**_sensor(match), **location}}
-                yield _event(fields, item, _severity(match))
+                yield _event(fields, packet.item, _severity(match))
 
 
-def objects(chunk: Chunk) -> Iterator[Event]:
+def objects(found: Iterable[Packet]) -> Iterator[Event]:
     """Yield the objects of ``--json``: one per match, and one per frame kept only for its flow."""
-    names = _interface_names(chunk)
-    for item in chunk.items:
-        for found in match_objects(item, names[item.interface]):
-            yield _event(found, item, SEVERITY_OTHER)
+    for packet in found:
+        for fields in match_objects(packet.item, packet.interface):
+            yield _event(fields, packet.item, SEVERITY_OTHER)
 
 
-def count(chunk: Chunk) -> tuple[int, int]:
-    """Return the numbers of events that `alerts` and `objects` yield for a chunk."""
-    matches = sum(len(item.matches) for item in chunk.items)
-    return matches, matches + sum(1 for item in chunk.items if not item.matches)
-
-
-def _interface_names(chunk: Chunk) -> dict[int, str]:
-    return {index: interface_name(index) for index in {item.interface for item in chunk.items}}
+def count(block: EvidenceBlock) -> tuple[int, int]:
+    """Return the numbers of events that `alerts` and `objects` yield for a block."""
+    matches = len(block.rules)
+    return matches, matches + int((block.items["matches"] == 0).sum())
 
 
 def _event(fields: dict[str, Any], item: Evidence, severity: int) -> Event:
@@ -81,13 +102,14 @@ def _event(fields: dict[str, Any], item: Evidence, severity: int) -> Event:
     return Event(line, item.timestamp_ns // 1000, severity)
 
 
-def _head(item: Evidence, interface: str, options: EventOptions) -> dict[str, Any]:
+def _head(packet: Packet, options: EventOptions) -> dict[str, Any]:
     """Return the fields that all alerts of one packet share."""
+    item = packet.item
     protocol, _, sport, _, dport = item.five_tuple
     head: dict[str, Any] = {
         "timestamp": f"{utc_text(item.timestamp_ns // 1000)}+0000",
         "flow_id": flow_id(item),
-        "in_iface": interface,
+        "in_iface": packet.interface,
         "event_type": "alert",
     }
     if item.vlan:
@@ -132,13 +154,14 @@ def _sensor(match: Match) -> dict[str, Any]:
     }
 
 
-def _location(item: Evidence, chunk: Chunk, offset: int, options: EventOptions) -> dict[str, Any]:
+def _location(packet: Packet, options: EventOptions) -> dict[str, Any]:
     """Return where the packet is stored; no file and offset if it could not be written."""
     location: dict[str, Any] = {"devid": options.devid}
-    if chunk.path:
-        location |= {"file": str(chunk.path), "offset": offset}
+    if packet.path:
+        location |= {"file": str(packet.path), "offset": packet.offset}
         if options.url:
-            location["url"] = f"{options.url}/evidence?time={item.timestamp_ns // 1000}&devid={options.devid}"
+            time_us = packet.item.timestamp_ns // 1000
+            location["url"] = f"{options.url}/evidence?time={time_us}&devid={options.devid}"
     return location
 
 

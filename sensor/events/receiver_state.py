@@ -45,6 +45,7 @@ class ReceiverBoard:
 
     def __init__(self, receivers: int, descriptor: int | None = None) -> None:
         """Create the memory, or map the memory behind ``descriptor``."""
+        self.receivers = receivers
         size = max(1, receivers) * len(Column) * 8  # mmap refuses a length of 0
         if descriptor is None:
             descriptor = os.memfd_create("sensor-events", os.MFD_CLOEXEC)

@@ -7,20 +7,23 @@ shares no locks or descriptors with the supervisor, and its threads cannot distu
 
 from __future__ import annotations
 
+import errno
 import logging
-import pickle
+import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, NamedTuple
 
 from sensor.config.settings import Settings
+from sensor.events.channel import MESSAGE_BYTES, Kind, RuleNumbers, SenderConfig, parts_of
 from sensor.events.eve import EventOptions, count
 from sensor.events.receiver_state import Column, ReceiverBoard, ReceiverState
 from sensor.events.url import STDOUT, receiver_of
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.message import pack
 from sensor.evidence.writer import Chunk
 from sensor.process.child import ChildProcess
 
@@ -30,24 +33,12 @@ ABORT_S = 1.0
 """Time for aborted receivers to stop, after `END_S`."""
 CHANNEL_BYTES = 16 << 20
 """Size of the channel; while it is full, events are lost for all receivers."""
-MESSAGE_BYTES = 1 << 20
-"""Maximum size of one message."""
-REOPEN: Final = "reopen"
-_PART_BYTES, _PART_ITEMS = 60_000, 256
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 _KILLED_S = 3.0
 _NOT_FOR_THE_SENDER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C and service managers signal every process, but the sender still has the last events to send."""
 
 log = logging.getLogger(__name__)
-
-
-class SenderConfig(NamedTuple):
-    """The first message to the sender: its configuration."""
-
-    urls: tuple[str, ...]
-    options: EventOptions
-    queue_bytes: int
 
 
 class EventSender:
@@ -64,7 +55,7 @@ class EventSender:
             receiver_of(url)
         api = settings.events_url.rstrip("/") if settings.events_url else None
         options = EventOptions(socket.gethostname(), settings.devid, settings.events_payload, api)
-        self._config = SenderConfig(urls, options, settings.events_queue_mib << 20)
+        self._config = SenderConfig(urls, options, settings.events_queue_mib << 20, settings.profile)
         self._board = ReceiverBoard(len(urls))
         self._offered = [0, 0]  # alerts; objects of --json
         self._refused = [0, 0]  # by the channel, of these
@@ -83,7 +74,8 @@ class EventSender:
         with theirs:
             with suppress(PermissionError):  # without CAP_NET_ADMIN the buffer stays small
                 self._channel.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, CHANNEL_BYTES)
-            self._channel.send(pickle.dumps(self._config))
+            self._numbers = RuleNumbers()
+            self._send(Kind.CONFIG, self._config.as_json())
             passed = (theirs.fileno(), self._board.descriptor)
             rows = len(self._config.urls)
             command = [sys.executable, "-m", "sensor.events", *map(str, passed), str(rows)]
@@ -97,13 +89,33 @@ class EventSender:
         """Pass written evidence to the sender; never block, and count what is lost."""
         if not self._config.urls:
             return
-        for part in (part for chunk in chunks for part in _parts(chunk)):
-            counts = count(part)
+        for part in (part for chunk in chunks for part in parts_of(chunk)):
+            counts = count(part.block)
             self._offered = [sum(pair) for pair in zip(self._offered, counts, strict=True)]
             try:
-                self._channel.send(pickle.dumps(part, pickle.HIGHEST_PROTOCOL), socket.MSG_DONTWAIT)
+                self._send_part(part)
             except OSError:  # the channel is full, or the sender is dead: see `tick`
                 self._refused = [sum(pair) for pair in zip(self._refused, counts, strict=True)]
+
+    def _send_part(self, part: Chunk) -> None:
+        """Send a chunk that fits into a message, and first the rules in it that the sender does not know."""
+        for first, rules in self._numbers.definitions(part.block):
+            self._send(Kind.RULES, rules, number=first)
+        path = os.fsencode(part.path) if part.path else b""
+        self._send(Kind.BLOCK, path, self._numbers.numbered(part.block), part.offset)
+
+    def _send(
+        self, kind: Kind, text: bytes = b"", block: EvidenceBlock | None = None, number: int = 0
+    ) -> None:
+        """Send a message at once.
+
+        Raises:
+            OSError: the channel is full, the message is too large, or the sender is dead.
+        """
+        message = pack(kind, text, block, number)
+        if sum(map(len, message)) > MESSAGE_BYTES:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        self._channel.sendmsg(message, (), socket.MSG_DONTWAIT)
 
     def request_reopen(self) -> None:
         """Ask for files to be reopened; safe in a signal handler."""
@@ -116,7 +128,7 @@ class EventSender:
         self._process.tick()
         if self._must_reopen:
             with suppress(OSError):
-                self._channel.send(pickle.dumps(REOPEN), socket.MSG_DONTWAIT)
+                self._send(Kind.REOPEN)
                 self._must_reopen = False
 
     def states(self) -> list[ReceiverState]:
@@ -151,15 +163,3 @@ class EventSender:
             level = logging.WARNING if state.lost else logging.INFO
             log.log(level, "events: %s: %d sent, %d lost", state.receiver, state.sent, state.lost)
         self._board.close()
-
-
-def _parts(chunk: Chunk) -> Iterator[Chunk]:
-    """Split a chunk into parts that fit into a message."""
-    path, _, items = chunk
-    offsets = chunk.offsets()
-    first = 0
-    for end in range(1, len(items) + 1):
-        is_full = offsets[end] - offsets[first] >= _PART_BYTES or end - first >= _PART_ITEMS
-        if is_full or end == len(items):
-            yield Chunk(path, offsets[first], items[first:end])
-            first = end

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from sensor.config.settings import Settings
 from sensor.events.sender import EventSender
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.writer import Chunk
 from sensor.model import Evidence, FiveTuple, Match, Rule
 
 NOON_NS = 1_687_089_600_000_000_000
 THREAT = Rule(51001, "threat", "SQL injection", "SQL union select", "union")
-SERVICE = Rule(11001, "service", "SSH", "OpenSSH", "ssh", vendor="OpenBSD", os="Unix")
+SERVICE = Rule(11001, "service", "SSH", "OpenSSH", "union", version="9.2", vendor="OpenBSD", os="Unix")
 HEADERS = bytes(54)
 
 
@@ -29,13 +30,14 @@ def item(number: int, payload: bytes = b"id=1 union select", rules: tuple[Rule, 
         vlan=(0x2000 | 7,),
         payload_start=len(HEADERS),
         payload_end=len(HEADERS) + len(payload),
-        matches=tuple(Match(rule, 5, 10, "9.2" if rule is SERVICE else None) for rule in rules),
+        matches=tuple(Match(rule, 5, 10, rule.version) for rule in rules),
     )
 
 
 def chunk(first: int, count: int, payload: bytes = b"id=1 union select") -> Chunk:
     """Return ``count`` evidence items with one match each; time and source port number them."""
-    return Chunk(Path("/e/3/a.pcap"), 24, [item(number, payload) for number in range(first, first + count)])
+    items = [item(number, payload) for number in range(first, first + count)]
+    return Chunk(Path("/e/3/a.pcap"), 24, block_of_objects(items))
 
 
 @contextmanager

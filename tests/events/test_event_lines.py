@@ -12,9 +12,11 @@ import jsonschema
 import pytest
 from event_samples import NOON_NS, SERVICE, THREAT, item
 
-from sensor.events.eve import EventOptions, alerts, flow_id
+from sensor.events.eve import EventOptions, alerts, flow_id, packets
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.writer import Chunk, EvidenceWriter
 from sensor.model import Evidence, FiveTuple
+from sensor.rules.engine.http_payload import RFC9110
 
 OPTIONS = EventOptions("probe", 3, 0, None)
 FILE = Path("/e/3/202306181200.pcap")
@@ -61,7 +63,8 @@ def lines(
     *items: Evidence, options: EventOptions = OPTIONS, path: Path | None = FILE
 ) -> list[dict[str, Any]]:
     """Return the events of these items; check each against the schema."""
-    events = [json.loads(event.line) for event in alerts(Chunk(path, 24, items), options)]
+    found = packets(Chunk(path, 24, block_of_objects(items)), RFC9110)
+    events = [json.loads(event.line) for event in alerts(found, options)]
     for event in events:
         jsonschema.validate(event, EVE_ALERT)
     return events
@@ -131,9 +134,9 @@ def test_offsets_are_those_of_the_file(tmp_path: Path) -> None:
     """The record at the offset is the packet of the event, even if items before it had no match."""
     items = [item(number, b"x" * number, (THREAT,) if number % 2 else ()) for number in range(10)]
     writer = EvidenceWriter(tmp_path, 3)
-    [chunk] = writer.write(items)
+    [chunk] = writer.write(block_of_objects(items))
     writer.close()
-    found = [json.loads(event.line) for event in alerts(chunk, OPTIONS)]
+    found = [json.loads(event.line) for event in alerts(packets(chunk, RFC9110), OPTIONS)]
     assert [event["src_port"] for event in found] == [1, 3, 5, 7, 9]
     for event in found:
         with Path(event["sensor"]["file"]).open("rb") as file:
