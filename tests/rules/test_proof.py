@@ -23,6 +23,7 @@ from sensor.rules.files.load import load_rules
 from sensor.rules.ready import make_ready
 from sensor.rules.regex.render import Renderer
 from sensor.rules.regex.tree import Node
+from tests.rules.test_matches import found as found_in_batch
 from tests.rules.test_scan import STALLING, check_cost
 
 TCP = 6
@@ -81,8 +82,11 @@ def test_rules_that_the_engine_misses_are_found(kind: str, filler: int) -> None:
     text = b"needle%2042 honest" if kind == "decoded" else b"needle 42 honest"
     matcher = Matcher([rule("needle (42)", 1, **fields), rule("honest", 2, **fields)])
     payload = around % (b"." * filler + text)
+    other = payload.replace(b"42", b"43")
     assert found(matcher, payload) == [1, 2]
-    assert found(matcher, payload.replace(b"42", b"43")) == [2]
+    assert found(matcher, other) == [2]
+    batch = [(one, TCP, 80, 5000) for one in (b"", payload, other, payload)]
+    assert found_in_batch(matcher, batch) == [(1, 1), (1, 2), (2, 2), (3, 1), (3, 2)]
     assert [one.rule_id for one in matcher.missed] == [1]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sensor.errors import RulesError
 from sensor.rules import ready
 from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
 from sensor.rules.ready import Ready, make_ready
+from tests.rules.test_matches import expected as expected_in_batch
+from tests.rules.test_matches import found as found_in_batch
 
 PAYLOADS = [
     b"GET /?q=%3Cneedle%3E HTTP/1.1\r\n\r\n",
@@ -60,17 +64,21 @@ def make(directory: Path, http: HttpReading = RFC9110, *, lenient: bool = False)
 
 
 def test_cached_rules_work_like_compiled_rules(tmp_path: Path, cache: Path, loads: list[Path]) -> None:
-    """They give the same rules, plan, and matches in short, long and encoded payloads."""
+    """They give the same rules, plan, and matches in short, long and encoded payloads, in batches too."""
     write(tmp_path / "rules")
     first, second = make(tmp_path / "rules"), make(tmp_path / "rules")
     assert len(loads) == 1
     assert list(cache.iterdir())
     assert first.rules == second.rules
     assert first.plan.code == second.plan.code
+    assert np.array_equal(first.plan.port_classes, second.plan.port_classes)
     for payload in PAYLOADS:
         for protocol in (6, 17, 1):
             found = first.matcher.match(payload, protocol, 1, 2)
             assert found == second.matcher.match(payload, protocol, 1, 2)
+        packets = [(payload, 17, 1, 2), (payload, 6, 1, 2)]
+        assert found_in_batch(first.matcher, packets) == found_in_batch(second.matcher, packets)
+        assert found_in_batch(second.matcher, packets) == expected_in_batch(first.matcher, packets)
     assert [len(first.matcher.match(payload, 17, 1, 2)) for payload in PAYLOADS] == [1, 1, 1, 1, 0]
 
 
@@ -101,11 +109,73 @@ def test_a_damaged_file_is_not_used(tmp_path: Path, cache: Path, loads: list[Pat
     assert len(loads) == 2
 
 
+def repacked(content: bytes, **changes: object) -> bytes:
+    """Return the content of a cached file with some of its fields changed, and a correct digest."""
+    magic, _, size = ready._HEADER.unpack_from(content)
+    start = ready._HEADER.size
+    fields = json.loads(content[start : start + size]) | changes
+    text = json.dumps(fields).encode()
+    body = len(text).to_bytes(8, "little") + text + content[start + size :]
+    return bytes(magic + hashlib.sha256(body).digest() + body)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rules": [{"regex": "x"}]}, {"matcher": {}}, {"sizes": []}, {"sizes": [1 << 17] * 3}, {"faults": None}],
+    ids=str,
+)
+def test_a_file_of_another_shape_is_not_used(
+    tmp_path: Path, cache: Path, loads: list[Path], changes: dict[str, object]
+) -> None:
+    """Fields that are missing or of another kind make a file unusable, even if its digest is right."""
+    write(tmp_path / "rules")
+    make(tmp_path / "rules")
+    [kept] = cache.iterdir()
+    content = kept.read_bytes()
+    assert ready._unpack(repacked(content), RFC9110).rules.digest
+    kept.write_bytes(repacked(content, **changes))
+    make(tmp_path / "rules")
+    assert len(loads) == 2
+
+
+@pytest.mark.parametrize("at", [0, 4, 8, 20, 1000], ids=["magic", "version", "size", "platform", "bytecode"])
+def test_a_database_that_hyperscan_refuses_is_not_used(
+    tmp_path: Path, cache: Path, loads: list[Path], at: int
+) -> None:
+    """A database of another release or processor makes the file unusable."""
+    write(tmp_path / "rules")
+    first = make(tmp_path / "rules")
+    [kept] = cache.iterdir()
+    content = kept.read_bytes()
+    database = next(one.plain.databases.whole for one in first.matcher.transports)
+    assert database is not None
+    assert content.count(database) == 1
+    damaged = bytearray(database)
+    damaged[at] ^= 1
+    kept.write_bytes(repacked(content.replace(database, bytes(damaged))))
+    make(tmp_path / "rules")
+    assert len(loads) == 2
+
+
+def test_a_cached_file_holds_no_code(tmp_path: Path, cache: Path) -> None:
+    """The file is a header, JSON and databases: nothing in it is unpickled."""
+    write(tmp_path / "rules")
+    make(tmp_path / "rules")
+    [kept] = cache.iterdir()
+    content = kept.read_bytes()
+    magic, _, size = ready._HEADER.unpack_from(content)
+    fields = json.loads(content[ready._HEADER.size : ready._HEADER.size + size])
+    assert magic == ready._MAGIC
+    assert len(content) == ready._HEADER.size + size + sum(fields["sizes"])
+    assert [rule["regex"] for rule in fields["rules"]] == [rule["regex"] for rule in RULES.values()]
+    assert b"pickle" not in Path(ready.__file__).read_bytes()
+
+
 @pytest.mark.parametrize("what", ["directory", "file"])
 def test_a_cache_that_others_can_write_is_not_trusted(
     tmp_path: Path, cache: Path, loads: list[Path], what: str
 ) -> None:
-    """An attacker who can write there could run any code as this user."""
+    """An attacker who can write there could leave a database that crashes the engine."""
     write(tmp_path / "rules")
     make(tmp_path / "rules")
     [kept] = cache.iterdir()
