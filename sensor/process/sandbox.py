@@ -1,0 +1,146 @@
+"""The sandbox of a process beside the supervisor: what it keeps of the rights it was started with.
+
+A process enters its sandbox once it has opened what it needs, and before it reads a byte that an attacker may
+have chosen. From then on it has a user of its own, no capabilities, no descriptors but those it names, the
+system calls of its role (`sensor.process.syscall_filter`) and, with Landlock, the files and ports it names.
+Nothing of that can be taken back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sysconfig
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from sensor.errors import PrivilegeError
+from sensor.process.accounts import SWITCHING, Identity, Role, can_switch_users, identity_of, switch_to
+from sensor.process.capabilities import empty_bounding_set, keep_capabilities, pass_on
+from sensor.process.landlock import NO_ACCESS, Access, restrict_self
+from sensor.process.prctl import (
+    end_with_parent,
+    forbid_inspection,
+    forbid_new_privileges,
+    keep_permitted_capabilities,
+)
+from sensor.process.shared_mappings import unmap_all_but
+from sensor.process.syscall_filter import Calls, check_library, restrict_calls
+
+NEEDS = {
+    Role.WORKER: Calls.NONE,
+    Role.EXPORTER: Calls.ACCEPT | Calls.THREADS | Calls.READ_FILES | Calls.READ_NICS | Calls.READ_MAPS,
+    Role.EVENT_SENDER: Calls.CONNECT | Calls.THREADS | Calls.READ_FILES | Calls.CODE | Calls.MEMORY_FILES,
+    Role.EVENT_FILES: Calls.UNIX | Calls.READ_FILES | Calls.CHANGE_FILES,
+    Role.REINDEXER: Calls.READ_FILES | Calls.THREADS | Calls.CODE,
+    Role.API: Calls.ACCEPT | Calls.READ_FILES | Calls.THREADS | Calls.CODE,
+}
+"""System calls of each role."""
+
+LIBRARIES = tuple(
+    Path(path)
+    for path in dict.fromkeys(
+        (
+            *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
+            str(Path(__file__).parents[1]),
+            "/usr/lib",
+            "/usr/lib64",
+            "/usr/local/lib",
+            "/lib",
+            "/lib64",
+        )
+    )
+)
+"""Directories of code, which Python and the C library may load at the first use."""
+NAME_SERVICE = tuple(
+    map(Path, ("/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd"))
+)
+"""Files for looking up host names."""
+
+log = logging.getLogger(__name__)
+
+
+def prepare() -> None:
+    """Check that sandboxes can be entered; call this in the supervisor before any child is started.
+
+    Programs that it starts get only the capabilities with which they switch to their own user.
+
+    Raises:
+        PrivilegeError: A library is missing, or an account cannot be used.
+    """
+    check_library()
+    for role in (Role.WORKER, Role.EXPORTER, Role.EVENT_SENDER, Role.REINDEXER):
+        identity_of(role)
+    pass_on(*SWITCHING)
+    if not can_switch_users():
+        *others, last = SWITCHING
+        log.warning(
+            "the processes of this sensor share one user and can disturb each other; "
+            "start it as root, or also with %s and %s",
+            ", ".join(others),
+            last,
+        )
+
+
+def enter(
+    role: Role,
+    *,
+    descriptors: Collection[int] = (),
+    streams: Collection[int] = (2,),
+    shared: Collection[int] | None = None,
+    identity: Identity | None = None,
+    groups: Sequence[int] = (),
+    access: Access = NO_ACCESS,
+    capabilities: Sequence[str] = (),
+    supervisor: int | None = None,
+) -> None:
+    """Give up all rights but these, for good. Call this while the process has one thread.
+
+    Args:
+        role: Decides on the user and the system calls.
+        descriptors: Those that stay open, besides the standard streams.
+        streams: Standard streams that stay; the others become ``/dev/null``.
+        shared: An address in each shared mapping that stays. A fork inherits those of its parent. None: all
+            stay.
+        identity: User and group to switch to, if they are not those of the role. A process that may not
+            switch users keeps its own.
+        groups: Supplementary groups.
+        access: Files and ports that stay usable.
+        capabilities: Capabilities to keep.
+        supervisor: Process id of the parent, with which this process is to end.
+
+    Raises:
+        PrivilegeError: The kernel refuses a step.
+    """
+    try:
+        _close_all_but(descriptors, streams)
+        if shared is not None:
+            unmap_all_but(shared)
+        with suppress(PermissionError):  # a service manager may have emptied it
+            empty_bounding_set()
+        if os.geteuid() == 0 or can_switch_users():
+            keep_permitted_capabilities()
+            switch_to(identity or identity_of(role), groups)
+        pass_on()
+        keep_capabilities(*capabilities)
+        if supervisor is not None:
+            end_with_parent(supervisor)
+        forbid_inspection()
+        forbid_new_privileges()
+        restrict_self(access)
+        restrict_calls(NEEDS[role])
+    except OSError as error:
+        raise PrivilegeError(f"{role.value}: cannot enter the sandbox: {error.strerror}") from error
+
+
+def _close_all_but(descriptors: Collection[int], streams: Collection[int]) -> None:
+    """Close what was inherited: links would keep the program attached, pipes open and locks held."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for stream in {0, 1, 2} - set(streams):
+        os.dup2(null, stream)
+    first = 3  # after the standard streams; os.closerange(0, 0) would close everything
+    for descriptor in sorted(descriptors):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
