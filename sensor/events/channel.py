@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -110,9 +111,7 @@ class RuleNumbers:
 
     def numbered(self, block: EvidenceBlock) -> EvidenceBlock:
         """Return a block whose matches refer to the numbers; all of its rules must be defined."""
-        return EvidenceBlock(
-            block.items, self._numbers[block.rules].astype(np.uint32), block.records, block.rule_set
-        )
+        return replace(block, rules=self._numbers[block.rules].astype(np.uint32))
 
 
 class RuleTable:

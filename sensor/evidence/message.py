@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.block import ITEM, EvidenceBlock
 from sensor.evidence.block_codec import MalformedBlockError, block_bytes, block_columns, decode_block
+from sensor.evidence.pcap import RECORD_HEADER_BYTES
 from sensor.model import Rule
 
 VERSION = 1
@@ -100,6 +101,11 @@ class Message(NamedTuple):
     def text(self) -> bytes:
         """The text, as it was sent."""
         return bytes(self.body[len(self.body) - self.header.text_bytes :])
+
+    def frame_records_bytes(self) -> int:
+        """Return the size of the records that belong to the items; the items have not been checked yet."""
+        caplen = np.frombuffer(self.body, ITEM, self.header.items)["caplen"]
+        return int(caplen.sum(dtype=np.uint64)) + len(caplen) * RECORD_HEADER_BYTES
 
     def block(self, rule_set: Sequence[Rule], records: bytes | None = None) -> EvidenceBlock:
         """Return the block, whose matches refer to ``rule_set``.

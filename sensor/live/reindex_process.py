@@ -1,0 +1,65 @@
+"""The reindexing process: matches the stored packets of all gaps and sends what it finds to the supervisor.
+
+The supervisor executes it (`sensor.live.reindexer`), so that it shares no memory and no descriptors with the
+supervisor. It reads packets that may be hostile, and writes nothing but its pipe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterable
+
+from sensor.errors import SensorError
+from sensor.evidence.message import pack
+from sensor.evidence.rule_codec import encode_in_parts
+from sensor.live.reindex_task import RULES_BYTES, Kind, Task
+from sensor.log import log_to_stderr
+from sensor.process.prctl import end_with_parent, set_process_name
+from sensor.reindex import Rematcher
+
+log = logging.getLogger(__name__)
+
+
+def main(pipe: int, supervisor: int) -> int:
+    """Do the task on standard input; return the exit code."""
+    end_with_parent(supervisor)
+    set_process_name("sensor-reindex")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor handles ^C, and ends this process
+    log_to_stderr()
+    logging.getLogger().setLevel(logging.WARNING)
+    os.nice(19)
+    task = Task.of(sys.stdin.buffer.read())
+    try:
+        rematcher = Rematcher(task.settings)
+    except SensorError as error:
+        log.warning("the index is not complete: %s", error)
+        return 1
+    _write(pipe, pack(Kind.DIGEST, rematcher.rules.digest.encode("ascii")))
+    for _, rules in encode_in_parts(list(rematcher.rules), RULES_BYTES):
+        _write(pipe, pack(Kind.RULES, rules))
+    for part in rematcher.parts(task.directory, task.gaps):
+        if len(part.block):
+            _write(pipe, pack(Kind.ROWS, block=part.block, with_records=False))
+        else:
+            _write(pipe, pack(Kind.SKIP))
+    _write(pipe, pack(Kind.DONE))
+    return 0
+
+
+def _write(pipe: int, parts: Iterable[bytes | memoryview]) -> None:
+    """Write all parts; wait while the pipe is full."""
+    for part in parts:
+        rest = memoryview(part)
+        while rest:
+            rest = rest[os.write(pipe, rest) :]
+
+
+if __name__ == "__main__":
+    try:
+        code = main(*map(int, sys.argv[1:]))
+    except BrokenPipeError:  # the supervisor does not want to know any more
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,330 @@
+"""A reindexing process that was taken over: it loses its life, and the index gets no row without a record."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from processes import is_running
+
+from sensor.bench.traffic import mix
+from sensor.bench.traffic.frames import write_capture
+from sensor.config.settings import Settings
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.message import pack
+from sensor.evidence.pcap import RecordReader
+from sensor.evidence.rule_codec import encode_rules
+from sensor.evidence.search import EvidenceSearch, Query
+from sensor.evidence.verify import verify
+from sensor.evidence.writer import EvidenceWriter
+from sensor.files.capture_file import CaptureFile
+from sensor.live import reindexer
+from sensor.live.reindex_task import Kind, Task
+from sensor.live.reindexer import Reindexer
+from sensor.pipeline import Pipeline
+from sensor.reindex import Rematcher
+from sensor.rules.engine.matcher import Matcher
+from sensor.rules.files.load import load_rules
+
+DEVID = 3
+TIMEOUT_S = 60
+Change = Callable[[EvidenceBlock], EvidenceBlock | None]
+
+
+class Prepared(NamedTuple):
+    """What all tests start from."""
+
+    settings: Settings
+    rematcher: Rematcher
+
+
+@pytest.fixture(scope="module")
+def prepared(few_rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Provide evidence of the demo traffic that has no index, and what an honest process works with."""
+    directory = tmp_path_factory.mktemp("prepared")
+    settings = Settings(rules=few_rules, evidence=directory / "evidence", retain_free_percent=0)
+    write_capture(directory / "capture.pcap", mix.demo(seed=1).frames)
+    pipeline = Pipeline(Matcher(load_rules(few_rules)), "any", live=False)
+    with (
+        closing(EvidenceWriter(settings.evidence, DEVID)) as writer,
+        CaptureFile(directory / "capture.pcap") as capture,
+    ):
+        for batch in capture.batches():
+            writer.write(pipeline.process(batch))
+        writer.index.delete()
+    return Prepared(settings, Rematcher(settings))
+
+
+@pytest.fixture
+def settings(prepared: Prepared, tmp_path: Path) -> Settings:
+    """Return settings with a copy of the evidence."""
+    shutil.copytree(prepared.settings.evidence, tmp_path / "evidence")
+    return prepared.settings.model_copy(update={"evidence": tmp_path / "evidence"})
+
+
+@pytest.fixture
+def writer(settings: Settings) -> Iterator[EvidenceWriter]:
+    """Provide a writer for the evidence."""
+    with closing(EvidenceWriter(settings.evidence, DEVID)) as writer:
+        yield writer
+
+
+class Attacker:
+    """Stands for the reindexing process: sends prepared bytes, and then hangs."""
+
+    def __init__(self, rematcher: Rematcher, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._path = directory / "sent"
+        self._rematcher = rematcher
+        self.rules = joined(Kind.DIGEST, rematcher.rules.digest.encode())
+        self.rules += joined(Kind.RULES, encode_rules(list(rematcher.rules)))
+        self.pids: list[int] = []
+        self.hangs = True
+        monkeypatch.setattr(reindexer, "_execute", self._execute)
+
+    def _execute(self, task: Task, pipe: int) -> subprocess.Popen[bytes]:
+        self._path.write_bytes(self.messages(task))
+        program = f"cat {self._path} > /dev/fd/{pipe}" + ("; exec sleep 100" if self.hangs else "")
+        process = subprocess.Popen(["sh", "-c", program], pass_fds=[pipe])
+        self.pids.append(process.pid)
+        return process
+
+    def messages(self, task: Task) -> bytes:
+        """Return the bytes to send; replaced by tests."""
+        raise NotImplementedError
+
+    def first_block(self, task: Task) -> EvidenceBlock:
+        """Return what an honest process would send first."""
+        return next(self._rematcher.parts(task.directory, task.gaps)).block
+
+
+@pytest.fixture
+def attacker(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attacker:
+    """Provide an attacker in the place of the process."""
+    return Attacker(prepared.rematcher, tmp_path, monkeypatch)
+
+
+def joined(kind: Kind, text: bytes = b"") -> bytes:
+    """Return a message without a block."""
+    return b"".join(pack(kind, text))
+
+
+def rows(block: EvidenceBlock) -> bytes:
+    """Return a message with rows."""
+    return b"".join(pack(Kind.ROWS, block=block, with_records=False))
+
+
+def attack(settings: Settings, writer: EvidenceWriter) -> Reindexer:
+    """Let the reindexer run until it has lost patience with its child; it never waits for it."""
+    writer.index.is_behind = True
+    deadline_s = time.monotonic() + TIMEOUT_S
+    with closing(Reindexer(settings, writer)) as indexer:
+        indexer.tick()
+        while indexer.is_busy:
+            assert time.monotonic() < deadline_s
+            indexer.tick()
+            time.sleep(0.002)
+    return indexer
+
+
+def stored(settings: Settings) -> int:
+    """Return the number of items in the index."""
+    return len(list(EvidenceSearch(settings.evidence).iterate(Query())))
+
+
+def changed(field: str, position: int, value: int) -> Change:
+    """Return a function that sets a field of an item."""
+
+    def change(block: EvidenceBlock) -> EvidenceBlock:
+        items = block.items.copy()
+        items[field][position] = value
+        return replace(block, items=items)
+
+    return change
+
+
+def without_first(block: EvidenceBlock) -> EvidenceBlock:
+    """Leave out the first item: all others get the offset of another record."""
+    return block.part(1, len(block))
+
+
+def swapped(block: EvidenceBlock) -> EvidenceBlock:
+    """Exchange the first two items."""
+    return replace(block, items=block.items[[1, 0, *range(2, len(block))]])
+
+
+def with_unknown_rule(block: EvidenceBlock) -> EvidenceBlock:
+    """Let the last match refer to a rule that does not exist."""
+    return replace(block, rules=np.append(block.rules[:-1], np.uint32(1 << 20)).astype(np.uint32))
+
+
+def repeated(block: EvidenceBlock) -> EvidenceBlock:
+    """Return more items than the gap has records."""
+    return replace(block, items=np.tile(block.items, 40))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed("time_ns", 0, 1),
+        changed("time_ns", 3, 1_700_000_000_000_000_000),
+        changed("caplen", 0, 0),
+        changed("caplen", 2, (1 << 32) - 1),
+        changed("wirelen", 1, 7),
+        changed("record", 1, 0),
+        changed("linktype", 1, 101),
+        changed("interface", 1, 7),
+        changed("matches", 0, (1 << 32) - 1),
+        changed("first_match", 1, 5000),
+        changed("payload_end", 0, (1 << 32) - 1),
+        changed("vlan_count", 0, 255),
+        without_first,
+        swapped,
+        with_unknown_rule,
+        repeated,
+    ],
+)
+def test_false_rows(
+    settings: Settings,
+    writer: EvidenceWriter,
+    attacker: Attacker,
+    change: Change,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They differ from the records, so nothing of the message is written."""
+
+    def messages(task: Task) -> bytes:
+        block = change(attacker.first_block(task))
+        assert block is not None
+        return attacker.rules + rows(block)
+
+    attacker.messages = messages  # type: ignore[method-assign]
+    attack(settings, writer)
+    assert "the reindexing process sent a malformed message and is killed: " in caplog.text
+    assert not any(map(is_running, attacker.pids))
+    assert stored(settings) == 0
+    assert writer.reconcile()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x80\x04\x95garbage" * 100,
+        b"\xff" * 32,
+        bytes(32),
+        joined(Kind.DONE),
+        joined(Kind.SKIP)[:4] + b"\xff" * 28,
+        joined(Kind.RULES, b"[]"),
+        joined(Kind.DIGEST, b"../../etc/passwd"),
+        joined(Kind.DIGEST, b"0" * 64) * 2,
+        joined(Kind.DIGEST, b"0" * 64) + joined(Kind.RULES, b'[{"rule_id":1}]'),
+        joined(Kind.ROWS),
+    ],
+    ids=range(10),
+)
+def test_garbage(
+    settings: Settings,
+    writer: EvidenceWriter,
+    attacker: Attacker,
+    sent: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The process is killed, and the index is left as it was."""
+    attacker.messages = lambda _task: sent  # type: ignore[method-assign]
+    attack(settings, writer)
+    assert "the reindexing process sent a malformed message and is killed: " in caplog.text
+    assert not any(map(is_running, attacker.pids))
+    assert stored(settings) == 0
+
+
+def test_more_rows_than_asked_for(
+    settings: Settings, writer: EvidenceWriter, attacker: Attacker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once all gaps are done, only the end may follow."""
+    attacker.messages = lambda task: (len(task.gaps) + 1) * joined(Kind.SKIP)  # type: ignore[method-assign]
+    attack(settings, writer)
+    assert "malformed message" in caplog.text
+
+
+@pytest.mark.parametrize("size", [0, 10, 40])
+def test_a_process_that_stops_in_the_middle(
+    settings: Settings, writer: EvidenceWriter, attacker: Attacker, size: int
+) -> None:
+    """The supervisor does not wait for the rest, and can end."""
+    attacker.messages = lambda _task: attacker.rules[:size]  # type: ignore[method-assign]
+    writer.index.is_behind = True
+    with closing(Reindexer(settings, writer)) as indexer:
+        indexer.tick()
+        for _ in range(20):
+            started_s = time.monotonic()
+            indexer.tick()
+            assert time.monotonic() - started_s < 0.5
+            time.sleep(0.01)
+        assert indexer.is_busy
+    assert not any(map(is_running, attacker.pids))
+
+
+def test_random_damage(
+    writer: EvidenceWriter, attacker: Attacker, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the bytes are, the supervisor goes on, and all rows agree with the files."""
+    rng = random.Random(16)
+
+    def messages(task: Task) -> bytes:
+        data = bytearray(rows(attacker.first_block(task).part(0, 3)))
+        for _ in range(rng.randint(1, 3)):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        return attacker.rules + bytes(data) + joined(Kind.DONE)
+
+    attacker.messages = messages  # type: ignore[method-assign]
+    attacker.hangs = False
+    for _ in range(60):
+        attack(settings, writer)
+    assert caplog.text.count("trying again in 60 s") == 60
+    assert caplog.text.count("malformed message") > 40  # the others ended before their message did
+    assert not offsets_without_record(settings)
+
+
+def offsets_without_record(settings: Settings) -> set[tuple[Path, int]]:
+    """Return the places of all rows that have no record."""
+    found = {(one.path, one.offset) for one in EvidenceSearch(settings.evidence).iterate(Query())}
+    for path in (settings.evidence / str(DEVID)).glob("*.pcap"):
+        with path.open("rb") as file:
+            found -= {(path, record.offset) for record in RecordReader(file)}
+    return found
+
+
+def test_a_silent_process_is_replaced(
+    settings: Settings,
+    writer: EvidenceWriter,
+    attacker: Attacker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is killed after a while, and the log says so."""
+    monkeypatch.setattr(reindexer, "SILENCE_S", 0.2)
+    attacker.messages = lambda _task: b""  # type: ignore[method-assign]
+    attack(settings, writer)
+    assert "the reindexing process has sent nothing for 0 s and is killed" in caplog.text
+    assert not any(map(is_running, attacker.pids))
+
+
+def test_an_honest_process_completes_the_index_afterwards(
+    settings: Settings, writer: EvidenceWriter, attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attack leaves nothing behind that the next process would trip over."""
+    attacker.messages = lambda task: attacker.rules + rows(attacker.first_block(task)) * 2  # type: ignore[method-assign]
+    attack(settings, writer)
+    assert stored(settings) > 0
+    monkeypatch.undo()
+    attack(settings, writer)
+    assert not writer.reconcile()
+    assert not [verdict.fault for verdict in verify(writer.directory, DEVID) if verdict.fault]
