@@ -10,11 +10,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sensor.events.channel import MESSAGE_BYTES, Kind, RuleTable, SenderConfig
 from sensor.events.eve import Event, alerts, objects, packets
+from sensor.events.opener import RemoteFiles
+from sensor.events.receiver import Receiver
 from sensor.events.receiver_queue import ReceiverQueue
 from sensor.events.receiver_state import ReceiverBoard
 from sensor.events.sender import ABORT_S, END_S
@@ -22,7 +24,20 @@ from sensor.events.url import STDOUT, receiver_of
 from sensor.evidence.message import MalformedMessageError, Message
 from sensor.evidence.writer import Chunk
 from sensor.log import log_to_stderr
+from sensor.process import sandbox
+from sensor.process.accounts import Role
+from sensor.process.landlock import Access
+from sensor.process.prctl import set_process_name
 from sensor.rules.engine.profile import PROFILES
+
+_DNS = 53
+_READABLE = (
+    *sandbox.LIBRARIES,
+    *sandbox.NAME_SERVICE,
+    Path("/usr/share/ca-certificates"),
+    Path("/usr/local/share/ca-certificates"),
+    Path("/proc/self"),
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +69,10 @@ def _serve(channel: socket.socket, board: ReceiverBoard, queues: list[ReceiverQu
     config = SenderConfig.of(first.text)
     if config.profile not in PROFILES or len(config.urls) != board.receivers:
         raise MalformedMessageError("a configuration that does not fit this process")
-    for number, url in enumerate(config.urls):
-        queues.append(ReceiverQueue(url, receiver_of(url), board.row(number), config.queue_bytes))
+    receivers = [receiver_of(url) for url in config.urls]
+    _enter_sandbox(receivers, config, channel, board)
+    for number, (url, receiver) in enumerate(zip(config.urls, receivers, strict=True)):
+        queues.append(ReceiverQueue(url, receiver, board.row(number), config.queue_bytes))
         queues[-1].start()
     stdout = [queue for queue in queues if queue.name == STDOUT]
     eve = [queue for queue in queues if queue.name != STDOUT]
@@ -74,6 +91,25 @@ def _serve(channel: socket.socket, board: ReceiverBoard, queues: list[ReceiverQu
                 queue.reopen()
         else:
             raise MalformedMessageError(f"a message of kind {message.header.kind}")
+
+
+def _enter_sandbox(
+    receivers: Sequence[Receiver], config: SenderConfig, channel: socket.socket, board: ReceiverBoard
+) -> None:
+    """Give up all rights but to send: before evidence arrives, which may be hostile."""
+    set_process_name("sensor-events")
+    descriptors = [channel.fileno(), board.descriptor]
+    for receiver in receivers:
+        if grants := receiver.grants():
+            receiver.files = files = RemoteFiles(grants)
+            descriptors.append(files.descriptor)
+    ports = {_DNS, *(port for receiver in receivers for port in receiver.ports())}
+    sandbox.enter(
+        Role.EVENT_SENDER,
+        descriptors=descriptors,
+        streams=(1, 2) if STDOUT in config.urls else (2,),
+        access=Access(readable=_READABLE, ports=tuple(ports)),
+    )
 
 
 def _receive(channel: socket.socket) -> Message | None:

@@ -9,10 +9,10 @@ import contextlib
 import errno
 import os
 import stat
-from itertools import pairwise
 from pathlib import Path
 
 from sensor.events.eve import Event
+from sensor.events.files import Grant
 from sensor.events.receiver import Receiver
 
 
@@ -43,15 +43,16 @@ class FileReceiver(Receiver):
         if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
 
+    def grants(self) -> list[Grant]:
+        """Return what the receiver does with its file."""
+        return [
+            Grant("append", self._path),
+            Grant("rotate", self._path, self._keep, self._size // 2),
+        ]
+
     def open(self) -> None:
         """Create the file, readable by its group, or append to it."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        flags |= os.O_NONBLOCK  # open() fails on a FIFO instead of blocking
-        descriptor = os.open(self._path, flags, mode=0o640)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "not a regular file", str(self._path))
-        self._descriptor = descriptor
+        self._descriptor = self.files.append(self._path)
 
     def send(self, event: Event) -> None:
         """Append one line, or nothing."""
@@ -73,18 +74,11 @@ class FileReceiver(Receiver):
         assert self._descriptor is not None  # noqa: S101 - it is open
         end = os.fstat(self._descriptor).st_size
         if self._size and end and end + size > self._size:
-            self._rotate()
+            self.files.rotate(self._path, self._keep)
             self.close()
             self.open()
             end = os.fstat(self._descriptor).st_size
         return self._descriptor, end
-
-    def _rotate(self) -> None:
-        """Rename ``eve.json`` to ``eve.json.1`` and so on; the oldest file is overwritten."""
-        names = [self._path, *(Path(f"{self._path}.{number}") for number in range(1, self._keep + 1))]
-        for newer, older in reversed(list(pairwise(names))):
-            with contextlib.suppress(FileNotFoundError):
-                newer.replace(older)
 
     def close(self) -> None:
         """Close the file."""

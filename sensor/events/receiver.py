@@ -10,13 +10,25 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from sensor.events.eve import Event
+from sensor.events.files import Files, Grant
 
 
 class Receiver(ABC):
     """A place that events are sent to. After a failure it is closed, and may be opened again."""
 
+    files: Files = Files()
+    """Opens what the receiver needs by its path."""
+
     reopens: ClassVar[bool] = False
     """True if SIGHUP closes and opens it again, because its name may mean another file by then."""
+
+    def grants(self) -> list[Grant]:
+        """Return what the receiver does with paths."""
+        return []
+
+    def ports(self) -> list[int]:
+        """Return the TCP ports that the receiver connects to."""
+        return []
 
     def check(self) -> None:  # noqa: B027 - most have nothing to check
         """Find faults that can be seen before the start. Raises OSError or ValueError."""

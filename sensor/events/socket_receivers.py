@@ -12,9 +12,12 @@ import os
 import socket
 import ssl
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from sensor.events.eve import SEVERITY_THREAT, Event
+from sensor.events.files import Grant
 from sensor.events.receiver import Receiver
 from sensor.text import utc_text
 
@@ -112,6 +115,10 @@ class TcpSyslog(SocketReceiver):
         super().__init__()
         self._address = (host, port)
 
+    def ports(self) -> list[int]:
+        """Return the port of the server."""
+        return [self._address[1]]
+
     def _connect(self) -> socket.socket:
         connection = socket.create_connection(self._address, timeout=CONNECT_S)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -134,18 +141,35 @@ class TlsSyslog(TcpSyslog):
         if key and not cert:
             raise ValueError("key needs cert, the certificate that belongs to it")
 
+    def grants(self) -> list[Grant]:
+        """Return the files of the certificates."""
+        return [Grant("read", Path(path)) for path in (self._ca, self._cert, self._key) if path]
+
     def check(self) -> None:
         """Load the certificates once, to see that they are valid."""
         self._context()
 
     def _context(self) -> ssl.SSLContext:
         """Load the certificates; done for each connection, because they get renewed."""
-        for path in filter(None, (self._ca, self._cert, self._key)):
-            Path(path).open("rb").close()  # errors of the ssl module do not name the file
-        context = ssl.create_default_context(cafile=self._ca)
-        if self._cert:
-            context.load_cert_chain(self._cert, self._key)
-        return context
+        with ExitStack() as stack:
+            ca, cert, key = (
+                stack.enter_context(self._copy(Path(path))) if path else None
+                for path in (self._ca, self._cert, self._key)
+            )
+            context = ssl.create_default_context(cafile=ca)
+            if cert:
+                context.load_cert_chain(cert, key)
+            return context
+
+    @contextlib.contextmanager
+    def _copy(self, path: Path) -> Iterator[str]:
+        """Yield the path of a copy in memory: the ssl module opens only paths, and as this user."""
+        with os.fdopen(self.files.read(path), "rb") as file:
+            content = file.read()
+        with os.fdopen(os.memfd_create("sensor-certificate"), "wb") as copy:
+            copy.write(content)
+            copy.flush()
+            yield f"/proc/self/fd/{copy.fileno()}"
 
     def _connect(self) -> socket.socket:
         connection = super()._connect()
@@ -175,18 +199,13 @@ class UnixSocket(SocketReceiver):
         self._path = path
         self._ends_lines = True
 
+    def grants(self) -> list[Grant]:
+        """Return the socket to connect to."""
+        return [Grant("connect", self._path)]
+
     def _connect(self) -> socket.socket:
-        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-            connection = socket.socket(socket.AF_UNIX, kind)
-            try:
-                connection.connect(str(self._path))
-            except OSError as error:
-                connection.close()
-                if error.errno != errno.EPROTOTYPE or kind == socket.SOCK_DGRAM:
-                    raise
-            else:
-                self._ends_lines = kind == socket.SOCK_STREAM
-                break
+        connection = self.files.connect(self._path)
+        self._ends_lines = connection.type == socket.SOCK_STREAM
         return connection
 
     def _frame(self, event: Event) -> bytes:

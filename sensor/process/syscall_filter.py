@@ -33,7 +33,8 @@ _FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032, 1033, 1
 """Duplicates, flags, locks, pipe sizes and seals (linux/fcntl.h). The others could send signals."""
 _IOCTLS = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX (asm-generic/ioctls.h)."""
-_SIOCETHTOOL = 0x8946
+_SIOCGIFNAME, _SIOCGIFINDEX, _SIOCETHTOOL = 0x8910, 0x8933, 0x8946
+"""Requests of getaddrinfo(3), and of ethtool (linux/sockios.h)."""
 
 
 class Calls(Flag):
@@ -158,7 +159,12 @@ def _limit_arguments(rules: Any, needs: Calls) -> None:
         _add(rules, seccomp.ALLOW, name, argument(2, masked, _PROT_EXEC, 0))
     for command in _FCNTL_COMMANDS:
         _add(rules, seccomp.ALLOW, "fcntl", argument(1, equal, command))
-    for request in (*_IOCTLS, *([_SIOCETHTOOL] if Calls.READ_NICS in needs else [])):
+    requests = list(_IOCTLS)
+    if needs & (Calls.CONNECT | Calls.READ_NICS):
+        requests += [_SIOCGIFNAME, _SIOCGIFINDEX]
+    if Calls.READ_NICS in needs:
+        requests += [_SIOCETHTOOL]
+    for request in requests:
         _add(rules, seccomp.ALLOW, "ioctl", argument(1, equal, request))
     _limit_opening(rules, needs)
     if Calls.THREADS in needs:
