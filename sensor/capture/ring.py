@@ -84,21 +84,24 @@ class PerfRing:
             raise
         ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
 
-    def remap(self) -> PerfRing:
+    def remap(self, *, writable: bool = True) -> PerfRing:
         """Return this ring, mapped again in a child process.
+
+        A mapping that is not ``writable`` serves to see how full the ring is, not to release what was read.
 
         Raises:
             KernelError: The kernel refused.
         """
         ring = PerfRing.__new__(PerfRing)
-        ring._map_event(self.cpu, self.fd, self._size)
+        ring._map_event(self.cpu, self.fd, self._size, writable=writable)
         return ring
 
-    def _map_event(self, cpu: int, fd: int, size_bytes: int) -> None:
+    def _map_event(self, cpu: int, fd: int, size_bytes: int, *, writable: bool = True) -> None:
         self.cpu, self.fd, self._size = cpu, fd, size_bytes
         self._batch_bytes = min(BATCH_BYTES, size_bytes // BATCHES_PER_RING)
         try:
-            self._map = mmap.mmap(fd, mmap.PAGESIZE + size_bytes)
+            protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+            self._map = mmap.mmap(fd, mmap.PAGESIZE + size_bytes, prot=protection)
         except OSError as error:
             raise KernelError(
                 f"CPU {cpu}: a ring of {size_bytes >> 20} MiB cannot be mapped: {error.strerror}; "
@@ -111,6 +114,16 @@ class PerfRing:
         self._data_address = native.address(self._data)
         self.next_tail = self.tail
         """The tail once the last batch is released."""
+
+    @property
+    def address(self) -> int:
+        """Address of the mapping in this process."""
+        return self._head_address - _HEAD
+
+    @property
+    def head(self) -> int:
+        """Number of bytes that the kernel has written since the ring was opened."""
+        return native.load_acquire(self._head_address)
 
     @property
     def tail(self) -> int:

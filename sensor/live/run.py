@@ -32,7 +32,7 @@ from sensor.live.reload import Reloader
 from sensor.live.service_manager import Notifier
 from sensor.live.status_line import StatusLine
 from sensor.live.supervisor import Supervisor
-from sensor.process.prctl import clear_ambient_capabilities
+from sensor.process import sandbox
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.ready import make_ready
 
@@ -69,7 +69,7 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
     if not settings.interface:
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
     check_privileges()
-    clear_ambient_capabilities()
+    sandbox.prepare()
     names = tuple(dict.fromkeys(settings.interface))
     frags = any(needs_frags(name, settings.mode) for name in names)
     interfaces = [check_interface(name, settings.mode, frags=frags) for name in names]
