@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
 from itertools import product
 from typing import NamedTuple, TypeVar
 
@@ -21,10 +20,10 @@ from sensor import abi
 from sensor.events.receiver_state import ReceiverState
 from sensor.metrics import catalogue as c
 from sensor.metrics.figure_source import UNREADABLE, EvidenceFigures, FigureSource, InterfaceFigures, Softnet
-from sensor.metrics.histogram import TimeHistogram
+from sensor.metrics.histogram import HistogramFigures
 from sensor.metrics.snapshot import Snapshot
 from sensor.metrics.talkers import OTHER
-from sensor.metrics.tally import MATCH_CLASSES, Tally
+from sensor.metrics.tally import MATCH_CLASSES, TallyFigures
 from sensor.model import RULE_CLASSES
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class Sample(NamedTuple):
     """The value of one series of a metric."""
 
     metric: c.Metric
-    value: float | TimeHistogram
+    value: float | HistogramFigures
     labels: tuple[str, ...] = ()
 
 
@@ -146,13 +145,13 @@ def _flow_samples(counters: Counted) -> Iterator[Sample]:
         yield Sample(c.FLOWS_BEGUN, flows, (place,))
 
 
-def _ring_samples(counters: Counted, tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
+def _ring_samples(counters: Counted, tally: TallyFigures, cpus: Iterable[int]) -> Iterator[Sample]:
     """Yield the frames in each ring: submitted, less those read."""
     for cpu in cpus:
         submitted = sum(
             int(one["buckets"]["frames"][cpu, abi.Counter.SUBMITTED]) for one in counters.values()
         )
-        yield Sample(c.IN_RING, max(0, submitted - tally.read[cpu]), (str(cpu),))
+        yield Sample(c.IN_RING, max(0, submitted - tally.read.get(cpu, 0)), (str(cpu),))
 
 
 def _supervisor_samples(snapshot: Snapshot) -> Iterator[Sample]:
@@ -186,11 +185,11 @@ def _supervisor_samples(snapshot: Snapshot) -> Iterator[Sample]:
         yield Sample(c.MAP_MEMORY, size, (name,))
 
 
-def _worker_samples(tally: Tally, cpus: Iterable[int]) -> Iterator[Sample]:
+def _worker_samples(tally: TallyFigures, cpus: Iterable[int]) -> Iterator[Sample]:
     for cpu in cpus:
-        yield Sample(c.READ, tally.read[cpu], (str(cpu),))
-        yield Sample(c.UNDECODABLE, tally.undecodable[cpu], (str(cpu),))
-        yield Sample(c.UNMATCHED, tally.unmatched[cpu], (str(cpu),))
+        yield Sample(c.READ, tally.read.get(cpu, 0), (str(cpu),))
+        yield Sample(c.UNDECODABLE, tally.undecodable.get(cpu, 0), (str(cpu),))
+        yield Sample(c.UNMATCHED, tally.unmatched.get(cpu, 0), (str(cpu),))
 
 
 def _match_samples(snapshot: Snapshot) -> Iterator[Sample]:
@@ -199,16 +198,16 @@ def _match_samples(snapshot: Snapshot) -> Iterator[Sample]:
         yield Sample(c.MATCHED, frames, (name,))
         yield Sample(c.MATCHED_BYTES, size, (name,))
     for rule_class in MATCH_CLASSES:
-        yield Sample(c.MATCHES, tally.matches[rule_class], (rule_class,))
+        yield Sample(c.MATCHES, tally.matches.get(rule_class, 0), (rule_class,))
         for outcome in c.OUTCOMES:
             yield Sample(
                 c.EVIDENCE_MATCHES, snapshot.matches[outcome].get(rule_class, 0), (outcome, rule_class)
             )
-    for labels, count in tally.rules.items():
+    for labels, count in tally.rules:
         yield Sample(c.RULE_MATCHES, count, labels)
-    yield Sample(c.TALKERS, tally.talkers.other, (OTHER,))
-    for address, frames in tally.talkers.frames.items():
-        yield Sample(c.TALKERS, frames, (str(ip_address(address)),))
+    yield Sample(c.TALKERS, tally.other_talkers, (OTHER,))
+    for address, frames in tally.talkers.items():
+        yield Sample(c.TALKERS, frames, (address,))
 
 
 def _index_samples(snapshot: Snapshot) -> Iterator[Sample]:
@@ -264,12 +263,13 @@ def _family(metric: c.Metric, samples: Iterable[Sample]) -> Family:
     if metric.kind == "histogram":
         histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for sample in samples:
-            if isinstance(sample.value, TimeHistogram):
-                histogram.add_metric(sample.labels, sample.value.cumulative(), sample.value.sum)
+            if isinstance(sample.value, HistogramFigures):
+                buckets = [(bound, float(count)) for bound, count in sample.value.cumulative]
+                histogram.add_metric(sample.labels, buckets, sample.value.sum)
         return histogram
     kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     family = kind(metric.name, metric.help, labels=metric.labels)
     for sample in samples:
-        if not isinstance(sample.value, TimeHistogram):
+        if not isinstance(sample.value, HistogramFigures):
             family.add_metric(sample.labels, float(sample.value))
     return family

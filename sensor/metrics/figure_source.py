@@ -5,6 +5,7 @@ Runs in the exporter. Each method raises one of `UNREADABLE` if its source canno
 
 from __future__ import annotations
 
+import _strptime  # noqa: F401 - datetime imports it at the first use, when the exporter may not be able to
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from sensor.capture.nic import Received, nic_counters, received
 from sensor.capture.ring import PerfRing
 from sensor.errors import SensorError
-from sensor.metrics.snapshot import Snapshot, SnapshotBoard
+from sensor.metrics.snapshot import Snapshot, SnapshotReader
 
 UNREADABLE = (OSError, LookupError, ValueError, SensorError)
 EVIDENCE_S = 60.0
@@ -59,7 +60,7 @@ class FigureSource:
 
     def __init__(
         self,
-        board: SnapshotBoard,
+        board: SnapshotReader,
         counters_by_cpu: Callable[[], NDArray[np.void]],
         rings: Sequence[PerfRing],
         interfaces: Sequence[str],
@@ -75,9 +76,14 @@ class FigureSource:
         self._counters_by_cpu = counters_by_cpu
         self._rings = rings
         self._interfaces = interfaces
-        self._evidence = evidence
+        self.evidence_directory = evidence
         self._local_time = local_time
         self._listed: tuple[int, float, tuple[int, int, float | None]] | None = None
+
+    @property
+    def shared_addresses(self) -> list[int]:
+        """Addresses in the memory that this process shares with the supervisor and the kernel."""
+        return [self._board.address, *(ring.address for ring in self._rings)]
 
     def supervisor(self) -> Snapshot:
         """Return the supervisor's latest snapshot."""
@@ -102,11 +108,11 @@ class FigureSource:
 
     def evidence(self) -> EvidenceFigures:
         """Query the file system; list the directory only if it has changed or after `EVIDENCE_S`."""
-        disk = os.statvfs(self._evidence)
-        changed_ns, now_s = self._evidence.stat().st_mtime_ns, time.monotonic()
+        disk = os.statvfs(self.evidence_directory)
+        changed_ns, now_s = self.evidence_directory.stat().st_mtime_ns, time.monotonic()
         listed = self._listed  # read once: another thread may replace it
         if listed is None or listed[0] != changed_ns or now_s - listed[1] > EVIDENCE_S:
-            listed = changed_ns, now_s, _files(self._evidence, local_time=self._local_time)
+            listed = changed_ns, now_s, _files(self.evidence_directory, local_time=self._local_time)
             self._listed = listed
         return EvidenceFigures(*listed[2], disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
 

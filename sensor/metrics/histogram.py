@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate
+from typing import NamedTuple
+
+
+class HistogramFigures(NamedTuple):
+    """The figures of a histogram at one moment."""
+
+    sum: float
+    """Sum of all observations."""
+    cumulative: list[tuple[str, int]]
+    """Pairs of an upper bound, as text, and the number of observations up to it; the last is ``+Inf``."""
 
 
 class TimeHistogram:
@@ -20,7 +30,7 @@ class TimeHistogram:
         self._counts[bisect_left(self._bounds, value)] += count
         self.sum += value * count
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Return pairs of a bound, as text, and the number of observations up to it; the last is ``+Inf``."""
+    def figures(self) -> HistogramFigures:
+        """Return the figures of this moment."""
         bounds = [*map(str, self._bounds), "+Inf"]
-        return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self._counts), strict=True)]
+        return HistogramFigures(self.sum, list(zip(bounds, accumulate(self._counts), strict=True)))

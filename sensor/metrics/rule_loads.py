@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
-from sensor.metrics.histogram import TimeHistogram
+from sensor.metrics.histogram import HistogramFigures, TimeHistogram
+
+
+class LoadFigures(NamedTuple):
+    """The figures of `RuleLoads` at one moment."""
+
+    failed: int
+    is_stale: bool
+    seconds: HistogramFigures
+    last_success_s: float
 
 
 class RuleLoads:
@@ -24,3 +34,7 @@ class RuleLoads:
         self.seconds.observe(seconds)
         self.is_stale = False
         self.last_success_s = time.time()
+
+    def figures(self) -> LoadFigures:
+        """Return the figures of this moment."""
+        return LoadFigures(self.failed, self.is_stale, self.seconds.figures(), self.last_success_s)

@@ -6,24 +6,34 @@ whose checksum is wrong, because it read during a write, reads again.
 
 from __future__ import annotations
 
+import fcntl
+import json
+import logging
 import mmap
-import pickle
+import os
 import struct
 import time
 import zlib
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
+from sensor import native
 from sensor.counters import Counters
 from sensor.events.receiver_state import ReceiverState
 from sensor.evidence.index_writer import IndexFigures
 from sensor.evidence.retention import Deleted, Reason
-from sensor.metrics.rule_loads import RuleLoads
-from sensor.metrics.tally import Tally
+from sensor.metrics.rule_loads import LoadFigures
+from sensor.metrics.tally import TallyFigures
 
 SIZE = 1 << 20
 """Size of the shared memory; far more than a snapshot needs, since all its parts are bounded."""
 _TRIES = 100
 _HEAD = struct.Struct("=II")
+_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; Python has no name for it yet
+_SEALS = _SEAL_FUTURE_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +47,8 @@ class Snapshot:
     """One of `sensor.metrics.catalogue.STATES`."""
     counters: Counters
     """The law of the counters, the kernel's part as of the same moment."""
-    tally: Tally
-    loads: RuleLoads
+    tally: TallyFigures
+    loads: LoadFigures
     digest: str
     """SHA-256 of the rules in force."""
     rules: dict[str, int]
@@ -64,28 +74,62 @@ class Snapshot:
 
 
 class SnapshotBoard:
-    """Anonymous memory with one `Snapshot`, shared by the process that creates it and its forks."""
+    """Memory with one `Snapshot` as JSON. Only the process that creates it can write to it.
+
+    Forks of that process do not have the mapping, and the file behind it is sealed: a `SnapshotReader` can
+    map it for reading only.
+    """
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, SIZE)
+        self._descriptor = os.memfd_create("sensor-figures", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self._descriptor, SIZE)
+        self._memory = mmap.mmap(self._descriptor, SIZE)
+        self._memory.madvise(mmap.MADV_DONTFORK)
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        self._is_too_large = False
 
     def publish(self, snapshot: Snapshot) -> None:
         """Replace the snapshot."""
-        data = pickle.dumps(snapshot, pickle.HIGHEST_PROTOCOL)
+        data = json.dumps(_SNAPSHOT.dump_python(snapshot), separators=(",", ":")).encode("ascii")
+        if _HEAD.size + len(data) > SIZE:
+            if not self._is_too_large:
+                log.error("metrics: the figures need %d bytes and are not published", len(data))
+            self._is_too_large = True
+            return
         self._memory[: _HEAD.size] = _HEAD.pack(len(data), zlib.crc32(data))
         self._memory[_HEAD.size : _HEAD.size + len(data)] = data
+
+    def reader(self) -> SnapshotReader:
+        """Return a reader; call this in the process that reads, which may be a fork."""
+        return SnapshotReader(self._descriptor)
+
+
+class SnapshotReader:
+    """Reads the snapshots of a `SnapshotBoard`."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the memory; the descriptor is not needed afterwards."""
+        self._memory = mmap.mmap(descriptor, SIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+
+    @property
+    def address(self) -> int:
+        """Address of the memory in this process."""
+        return native.address(memoryview(self._memory))
 
     def read(self) -> Snapshot:
         """Return the latest snapshot.
 
         Raises:
             LookupError: there is none yet, or the supervisor ended while it wrote one.
+            ValueError: this is no snapshot.
         """
         for _ in range(_TRIES):
             size, checksum = _HEAD.unpack(self._memory[: _HEAD.size])
             data = self._memory[_HEAD.size : _HEAD.size + size]
             if size and len(data) == size and zlib.crc32(data) == checksum:
-                snapshot: Snapshot = pickle.loads(data)  # noqa: S301 - our own supervisor wrote it
-                return snapshot
+                return _SNAPSHOT.validate_python(json.loads(data))
             time.sleep(0.001)
         raise LookupError("the supervisor has published no figures")
+
+
+_SNAPSHOT = TypeAdapter(Snapshot)

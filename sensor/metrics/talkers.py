@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 MOST_TALKERS = 50
 """Addresses that are counted one by one."""
@@ -33,9 +33,9 @@ class Talkers:
         self._recent: Counter[bytes] = Counter()
         self._reselect_s = time.monotonic() + RESELECT_S
 
-    def add(self, sources: Iterable[bytes]) -> None:
-        """Count one frame per element of ``sources``, packed addresses."""
-        for source, frames in Counter(sources).items():
+    def add(self, sources: Mapping[bytes, int]) -> None:
+        """Count frames by packed address."""
+        for source, frames in sources.items():
             self._recent[source] += frames
             if source in self.frames:
                 self.frames[source] += frames

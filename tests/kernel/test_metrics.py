@@ -297,7 +297,12 @@ def test_unreadable_metrics_are_absent(tmp_path: Path) -> None:
     program = Program(PASS_ALL)
     registry = CollectorRegistry()
     source = FigureSource(
-        SnapshotBoard(), program.counters_by_cpu, [], ["nosuch0"], tmp_path / "none", local_time=False
+        SnapshotBoard().reader(),
+        program.counters_by_cpu,
+        [],
+        ["nosuch0"],
+        tmp_path / "none",
+        local_time=False,
     )
     SensorCollector(source, build_info(), {}, registry)
     name = "sensor_source_up"
