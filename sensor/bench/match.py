@@ -119,7 +119,7 @@ def _match_us(pipeline: Pipeline, batch: FrameBatch) -> float:
     is_http = pipeline.matcher.http.matches_each(octets, packets.payload_start, packets.payload_end)
     ports = packets.protocol, packets.sport, packets.dport
     payloads = Payloads(packets.payload_start, packets.payload_end, *ports, is_http)
-    return least_us(lambda: pipeline.matcher.match_each(batch.buffer, payloads))
+    return least_us(lambda: pipeline.matcher.matches(batch.buffer, payloads))
 
 
 def _pipeline_us(pipeline: Pipeline, profile: str, batch: FrameBatch) -> float:

@@ -187,11 +187,9 @@ def test_own_rules_are_found_in_all_their_witness_texts(own: Matcher) -> None:
         for payload in _payloads(one):
             ports = np.array([one.port], np.uint16)
             kind = np.array([one.protocol or TCP], np.uint8), ports, ports, np.array([one.is_http])
-            found = own.match_each(
-                memoryview(payload), Payloads(np.array([0]), np.array([len(payload)]), *kind)
-            )
-            assert found, payload
-            assert one in [match.rule for match in found[0][1]], payload
+            payloads = Payloads(np.array([0]), np.array([len(payload)]), *kind)
+            matches = own.matches(memoryview(payload), payloads)
+            assert one in [own.rules[rule] for rule in matches.rule.tolist()], payload
 
 
 def test_texts_are_few_and_short() -> None:
