@@ -24,6 +24,9 @@ class LinkType(IntEnum):
 
     NULL = 0
     ETHERNET = 1
+    RAW_BSD = 12
+    """Raw IP, in files written with the number of most BSDs instead of RAW."""
+    RAW_OPENBSD = 14
     RAW = 101
     LOOP = 108
     LINUX_SLL = 113

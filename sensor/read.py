@@ -16,6 +16,7 @@ from sensor.errors import EvidenceError
 from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
+from sensor.files.undecoded import batches_of
 from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.rules.engine.profile import PROFILES
@@ -76,7 +77,7 @@ def _read_file(
     progress: Progress,
 ) -> None:
     position = 0
-    for batch in file.batches():
+    for batch in batches_of(file, pipeline):
         items = suppressor.admit(pipeline.process(batch))
         if items and writer:
             writer.write(items)

@@ -77,7 +77,7 @@ def link(packet: Packet, kept: bytes, end: int, linktype: int) -> PacketStatus:
                 families.add(unpack("<I", kept, 0, end)[0])
             versions = [FAMILIES[family] for family in families if family in FAMILIES]
             return ip(packet, kept, 4, end, versions[0]) if versions else PacketStatus.UNKNOWN
-        case LinkType.RAW:
+        case LinkType.RAW | LinkType.RAW_BSD | LinkType.RAW_OPENBSD:
             version = unpack("!B", kept, 0, end)[0] >> 4
             if version not in (4, 6):
                 raise Malformed

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 import shutil
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from captures import (
+    MODIFIED_MAGIC,
     START_NS,
     Frame,
     as_frames,
@@ -43,6 +46,33 @@ def test_pcap(order: str, magic: int, linktype: int, tmp_path: Path) -> None:
     frames = some_frames(linktype=linktype)
     expected = [frame._replace(timestamp_ns=frame.timestamp_ns // unit_ns * unit_ns) for frame in frames]
     assert read_bytes(tmp_path, pcap(frames, order, magic, linktype)) == (expected, "")
+
+
+@pytest.mark.parametrize(("minor", "is_swapped"), [(0, True), (1, True), (2, True), (3, True), (3, False)])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_pcap_of_old_versions(order: str, minor: int, is_swapped: bool, tmp_path: Path) -> None:
+    """Before version 2.3 the lengths of a record are swapped; in 2.3 they may be, as libpcap reads them."""
+    frames = some_frames()
+    content = pcap(frames, order, minor=minor, is_swapped=is_swapped)
+    assert read_bytes(tmp_path, content) == (frames, "")
+    if shutil.which("tcpdump"):
+        command = ["tcpdump", "-nr", str(tmp_path / "capture"), "-w", str(tmp_path / "converted")]
+        subprocess.run([*command, "--time-stamp-precision=nano"], check=True, capture_output=True)
+        assert read(tmp_path / "converted") == (frames, "")
+    _, error = read_bytes(tmp_path, content[:-1])
+    assert "ends inside the record" in error
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_modified_pcap(order: str, tmp_path: Path) -> None:
+    """The variant whose record headers have 24 bytes is read, as by libpcap and Wireshark."""
+    frames = [
+        frame._replace(timestamp_ns=frame.timestamp_ns // 1000 * 1000, wirelen=len(frame.data))
+        for frame in some_frames()
+    ]
+    assert read_bytes(tmp_path, pcap(frames, order, MODIFIED_MAGIC)) == (frames, "")
+    if shutil.which("tshark"):
+        assert shark(tmp_path / "capture") == lengths_and_times(frames)
 
 
 def test_pcap_of_many_chunks(tmp_path: Path) -> None:
@@ -142,12 +172,17 @@ def test_pcap_damaged_in_a_length(claim: int, tmp_path: Path) -> None:
         (b"\xd4\xc3", "neither pcap nor pcapng"),
         (b'{"threat": {}}', "starts with 7b227468"),
         (b"\x7fELF\2\1\1\0", "starts with 7f454c46"),
-        (b"\x1f\x8b\x08\x00\x00", "gunzip it first"),
+        (b"\x1f\x8b\x08\x00\x00", "its gzip data is cut short"),
+        (b"\x1f\x8bno deflate", "its gzip data is damaged"),
+        (gzip.compress(b""), "is empty"),
+        (gzip.compress(gzip.compress(b"")), "gunzip it first"),
+        (gzip.compress(b"text"), "neither pcap nor pcapng (it starts with 74657874)"),
         (b"\x28\xb5\x2f\xfd\x00", "unzstd it first"),
         (b"\xfd7zXZ\x00", "unxz it first"),
         (b"BZh91AY", "bunzip2 it first"),
-        (b"\x34\xcd\xb2\xa1" + bytes(20), "editcap -F pcap"),
-        (struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 2, 0, 0, 65535, 1), "pcap version 2.2"),
+        (b"\xa1\xb2\x3c\x4e" + bytes(20), "editcap -F pcap"),
+        (struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 5, 0, 0, 65535, 1), "pcap version 2.5"),
+        (struct.pack("<IHHiIII", 0xA1B2C3D4, 1, 2, 0, 0, 65535, 1), "pcap version 1.2"),
     ],
 )
 def test_foreign_files(content: bytes, advice: str, tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def test_random_bytes() -> None:
         (LinkType.LOOP, b"\0\0\0\2"),
         *((LinkType.LOOP, bytes([0, 0, 0, family])) for family in (10, 24, 28, 30)),
         (LinkType.LOOP, b"\2\0\0\0"),
+        (LinkType.RAW_BSD, b""),
+        (LinkType.RAW_OPENBSD, b""),
         (LinkType.RAW, b""),
         (LinkType.IPV4, b""),
         (LinkType.IPV6, b""),

@@ -25,6 +25,8 @@ from sensor.read import read
 def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **flags: Any) -> None:
     """Match the packets of pcap and pcapng files, as if they came from the wire.
 
+    Files compressed with gzip are decompressed as they are read.
+
     Prints each match. Keeps evidence only if --evidence or the evidence setting names a directory.
     """
     settings = load_settings(flags, config)

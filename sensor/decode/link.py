@@ -113,6 +113,8 @@ FAMILIES = Switch(16, {ipv4: [AF_INET], ipv6: AF_INET6})
 LINK_LAYERS: dict[int, Layer] = {
     LinkType.NULL: null,
     LinkType.ETHERNET: ethernet,
+    LinkType.RAW_BSD: raw,
+    LinkType.RAW_OPENBSD: raw,
     LinkType.RAW: raw,
     LinkType.LOOP: loop,
     LinkType.LINUX_SLL: linux_sll,

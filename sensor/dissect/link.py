@@ -154,6 +154,8 @@ ETHERTYPES: dict[int, Step] = {
 LINKS: dict[int, Step] = {
     LinkType.NULL: null,
     LinkType.ETHERNET: ethernet,
+    LinkType.RAW_BSD: by_version,
+    LinkType.RAW_OPENBSD: by_version,
     LinkType.RAW: by_version,
     LinkType.LOOP: null,
     LinkType.LINUX_SLL: linux_sll,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 from sensor.errors import CaptureFileError
+from sensor.files.gunzip_stream import MAGIC, GunzipStream
 
 FRAME_SIZE_MAX = 262_144
 """The longest frame that libpcap writes or reads (MAXIMUM_SNAPLEN); a longer frame means damage."""
+SKIP_BYTES = 1 << 20
 
 
 class ByteSource:
-    """Reads a file or pipe once, from start to end, and counts the bytes read."""
+    """Reads a file or pipe once, from start to end, and counts the bytes read. Decompresses gzip."""
 
     def __init__(self, path: Path) -> None:
         """Open the file.
@@ -21,7 +24,8 @@ class ByteSource:
             CaptureFileError: the file cannot be opened.
         """
         self.path = path
-        self.position_bytes = 0
+        self._bytes_read = 0
+        self._gunzip: GunzipStream | None = None
         self.at_end = False
         """True after a read returned fewer bytes than requested."""
         try:
@@ -31,6 +35,14 @@ class ByteSource:
                 f"{path}: {error.strerror}; give a pcap or pcapng file that can be read"
             ) from error
         self.size_bytes = os.fstat(self._file.fileno()).st_size
+        if self.peek(len(MAGIC)) == MAGIC:
+            self._gunzip = GunzipStream(self._file)
+            self._file = io.BufferedReader(self._gunzip)
+
+    @property
+    def position_bytes(self) -> int:
+        """The number of bytes of the file read so far; compressed bytes if it is compressed."""
+        return self._gunzip.input_bytes if self._gunzip else self._bytes_read
 
     def close(self) -> None:
         """Close the file."""
@@ -75,8 +87,18 @@ class ByteSource:
         self._advance(count, size)
         return buffer[: len(rest) + count]
 
+    def skip(self, size: int) -> bool:
+        """Skip the next bytes; return False if the file ends before.
+
+        Raises:
+            CaptureFileError: the system cannot read the file.
+        """
+        while size and not self.at_end:
+            size -= len(self.read(min(size, SKIP_BYTES)))
+        return not self.at_end
+
     def _advance(self, count: int, size: int) -> None:
-        self.position_bytes += count
+        self._bytes_read += count
         self.at_end = count < size
 
     def _unreadable(self, error: OSError) -> CaptureFileError:
@@ -87,6 +109,17 @@ class ByteSource:
 
     def damage(self, what: str) -> CaptureFileError:
         """Return the error for damage in the file; the frames before it have been read."""
+        if self._gunzip and self._gunzip.fault:
+            what = f"its gzip data is {self._gunzip.fault}"
         return CaptureFileError(
             f"{self.path}: {what}; the frames before it were read; to get the others, copy the file again"
         )
+
+    def check_compression(self) -> None:
+        """Check, at the end of the file, that all of it could be decompressed.
+
+        Raises:
+            CaptureFileError: the compressed data is damaged or cut short.
+        """
+        if self._gunzip and self._gunzip.fault:
+            raise self.damage("")

@@ -21,11 +21,11 @@ DECOMPRESSORS = {
     b"\x28\xb5\x2f\xfd": "unzstd",
     b"\x04\x22\x4d\x18": "unlz4",
 }
-"""The program to decompress a file that starts with these bytes."""
+"""The program to decompress a file that starts with these bytes; gzip, if it is compressed twice."""
 
 
 class CaptureFile:
-    """A pcap or pcapng file whose frames can be read once.
+    """A pcap or pcapng file, possibly compressed with gzip, whose frames can be read once.
 
     Args:
         path: A file or a pipe.
@@ -35,9 +35,13 @@ class CaptureFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._source = ByteSource(path)
         try:
-            self._is_pcapng = _is_pcapng(path, self._source.peek(MAGIC_BYTES))
+            magic = self._source.peek(MAGIC_BYTES)
+            if not magic:
+                self._source.check_compression()
+            self._is_pcapng = _is_pcapng(path, magic)
         except CaptureFileError:
             self.close()
             raise
@@ -59,7 +63,8 @@ class CaptureFile:
             CaptureFileError: the file is damaged or cut short. The frames before that are yielded first.
         """
         read = read_pcapng if self._is_pcapng else read_pcap
-        return read(self._source, max_frames)
+        yield from read(self._source, max_frames)
+        self._source.check_compression()
 
     def close(self) -> None:
         """Close the file."""

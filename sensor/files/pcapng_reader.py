@@ -1,36 +1,35 @@
 """Reads pcapng: blocks that describe sections, interfaces and packets. Runs in ``sensor read``.
 
-Format: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-03.html. The library python-pcapng parses
-the blocks. Its timestamps are floats, which lose nanoseconds, so they are computed here from the fields. It
-trusts the lengths in the file, so they are checked before it reads that many bytes.
+Format: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-03.html. A loop in C walks the packet blocks
+and skips blocks of unknown types. Section headers and interfaces are read here. Only what frames need is
+read of them, so errors in comments, names and other options never cost a frame.
 """
 
 from __future__ import annotations
 
-import warnings
+import logging
+import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import count
-from typing import Any
-
-import numpy as np
-from pcapng import FileScanner
-from pcapng.blocks import (
-    EnhancedPacket,
-    InterfaceDescription,
-    ObsoletePacket,
-    SectionHeader,
-    SimplePacket,
-)
 
 from sensor.errors import CaptureFileError
-from sensor.files.byte_source import FRAME_SIZE_MAX, ByteSource
+from sensor.files.byte_source import ByteSource
+from sensor.files.pcapng_interface import interface_values
 from sensor.model import FrameBatch
+from sensor.native.blocks import BlockWalk, Stop
+
+log = logging.getLogger(__name__)
 
 MAGIC = b"\x0a\x0d\x0d\x0a"
 VERSION_MAJOR = 1
+BYTE_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
+NATIVE_ORDER = "<" if struct.pack("=H", 1) == b"\1\0" else ">"
+CHUNK_BYTES = 1 << 20
+BLOCK_BYTES_MIN = 12
+SECTION_BYTES_MIN = 28
 BLOCK_BYTES_MAX = 1 << 24
-BATCH_BYTES = 1 << 20
+"""The longest block that is read; blocks of unknown types are skipped at any length."""
+INTERFACES_MAX = 1 << 16
+"""The most interfaces in a section; a file with more is damaged, or made to use up memory."""
 
 
 def read_pcapng(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:
@@ -39,140 +38,145 @@ def read_pcapng(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:
     Raises:
         CaptureFileError: the file is damaged or cut short. The frames before that are yielded first.
     """
-    frames: list[_Frame] = []
-    size = 0
+    reader = _Reader(source, max_frames)
     try:
-        for frame in _frames(source):
-            full = len(frames) == max_frames or size >= BATCH_BYTES
-            if frames and (full or frame.interface.linktype != frames[0].interface.linktype):
-                yield _batch(frames)
-                frames, size = [], 0
-            frames.append(frame)
-            size += len(frame.data)
-    except CaptureFileError:
-        if frames:
-            yield _batch(frames)
-        raise
-    if frames:
-        yield _batch(frames)
+        yield from reader.batches()
+    finally:
+        if reader.walk.clamped:
+            log.warning(
+                "%s: times outside 1677 to 2262 do not fit 64 bits of nanoseconds; "
+                "frames read with the nearest time instead: %d",
+                source.path,
+                reader.walk.clamped,
+            )
 
 
-@dataclass(frozen=True, slots=True)
-class _Interface:
-    number: int
-    """Number of the interface, counted through all sections of the file."""
-    linktype: int
-    ticks_per_second: int
-    offset_ns: int
+class _Reader:
+    """Reads one file in chunks, and remembers the byte order of the current section."""
 
-    @classmethod
-    def from_block(cls, block: Any, number: int) -> _Interface:
-        """Read an Interface Description Block. Ticks are microseconds unless an option says otherwise."""
-        resolution = block.options.get("if_tsresol", b"\6")[0]
-        base = 2 if resolution & 0x80 else 10
-        offset_s = block.options.get("if_tsoffset", 0)
-        return cls(number, block.link_type, base ** (resolution & 0x7F), offset_s * 1_000_000_000)
-
-    def timestamp_ns(self, block: Any) -> int:
-        """Return the time of a packet block in nanoseconds; 0 for a Simple Packet Block."""
-        if isinstance(block, SimplePacket):
-            return 0
-        ticks = block.timestamp_high << 32 | block.timestamp_low
-        return int(ticks * 1_000_000_000 // self.ticks_per_second + self.offset_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    data: bytes
-    wirelen: int
-    timestamp_ns: int
-    interface: _Interface
-
-    @classmethod
-    def from_block(cls, block: Any, interface: _Interface) -> _Frame:
-        data, timestamp_ns = block.packet_data, interface.timestamp_ns(block)
-        if len(data) > FRAME_SIZE_MAX:
-            raise ValueError(f"it claims a frame of {len(data)} bytes")
-        if not -(1 << 63) <= timestamp_ns < 1 << 63:
-            raise ValueError("its time is out of range")
-        return cls(data, max(block.packet_len, len(data)), timestamp_ns, interface)
-
-
-class _Section:
-    """The interfaces of the current section, to which packet blocks refer by number."""
-
-    def __init__(self) -> None:
-        self._interfaces: list[_Interface] = []
-        self._numbers = count()
-
-    def frame_in(self, block: Any) -> _Frame | None:
-        """Return the frame of a packet block; remember interfaces and return None for other blocks."""
-        match block:
-            case SectionHeader():
-                if block.version_major != VERSION_MAJOR:
-                    raise ValueError(
-                        f"unsupported pcapng version {block.version_major}.{block.version_minor}"
-                    )
-                self._interfaces.clear()
-            case InterfaceDescription():
-                self._interfaces.append(_Interface.from_block(block, next(self._numbers)))
-            case EnhancedPacket() | SimplePacket() | ObsoletePacket():
-                return _Frame.from_block(block, self._interfaces[block.interface_id])
-        return None
-
-
-class _BlockStream:
-    """The stream the library reads from. It refuses to read more bytes than a block can have."""
-
-    def __init__(self, source: ByteSource) -> None:
+    def __init__(self, source: ByteSource, max_frames: int) -> None:
+        self.walk = BlockWalk(max_frames)
         self._source = source
+        self._order = NATIVE_ORDER
+        self._offset = 0
+        """Position of the walk's buffer in the file."""
 
-    def read(self, size: int) -> bytes:
-        """Return the next bytes; fewer at the end of the file."""
-        if not 0 <= size <= BLOCK_BYTES_MAX:
-            raise ValueError(f"it claims {size} bytes")
-        return self._source.read(size)
+    def batches(self) -> Iterator[FrameBatch]:
+        rest = memoryview(b"")
+        while not self._source.at_end:
+            self.walk.enter(self._source.read_after(rest, CHUNK_BYTES))
+            yield from self._batches_of_buffer()
+            rest = self.walk.buffer[self.walk.position :]
+            self._offset += self.walk.position
+            rest = self._skip_long_block(rest)
+        if rest:
+            raise self._source.damage(f"ends inside the block at byte {self._offset}")
 
-    def tell(self) -> int:
-        """Return the number of bytes read; the library uses it to align blocks."""
-        return self._source.position_bytes
+    def _batches_of_buffer(self) -> Iterator[FrameBatch]:
+        """Yield the frames of the whole blocks in the walk's buffer."""
+        stop = Stop.FULL
+        while stop != Stop.MORE:
+            damage = None
+            try:
+                stop = self._walk_on()
+            except CaptureFileError as error:
+                damage = error
+            if self.walk.count:
+                yield self._batch()
+            if damage:
+                raise damage
+
+    def _walk_on(self) -> Stop:
+        """Walk until a batch is complete or the next block is not whole.
+
+        Raises:
+            CaptureFileError: the next block is damaged.
+        """
+        while True:
+            match self.walk.run():
+                case Stop.MORE | Stop.FULL | Stop.LINKTYPE as stop:
+                    return stop
+                case Stop.SECTION:
+                    if not self._read_section():
+                        return Stop.MORE
+                case Stop.INTERFACE:
+                    self._read_interface()
+                case stop:
+                    raise self._damage(self._complaint(stop))
+
+    def _batch(self) -> FrameBatch:
+        linktype = self.walk.linktype
+        start, caplen, wirelen, timestamp_ns, interface = self.walk.pop_frames()
+        return FrameBatch(self.walk.buffer, start, caplen, wirelen, timestamp_ns, interface, linktype)
+
+    def _read_section(self) -> bool:
+        """Enter the section whose header is next; return False if the header is not whole."""
+        block = self.walk.buffer[self.walk.position :]
+        if len(block) < BLOCK_BYTES_MIN:
+            return False
+        order = BYTE_ORDERS.get(bytes(block[8:12]))
+        if order is None:
+            raise self._damage(f"{bytes(block[8:12]).hex()} is not a byte order")
+        (length,) = struct.unpack_from(f"{order}I", block, 4)
+        if not SECTION_BYTES_MIN <= length <= BLOCK_BYTES_MAX:
+            raise self._damage(_impossible(length))
+        size = _aligned(length)
+        if len(block) < size:
+            return False
+        if _aligned(*struct.unpack_from(f"{order}I", block, size - 4)) != size:
+            raise self._damage(self._complaint(Stop.BAD_END))
+        major, minor = struct.unpack_from(f"{order}HH", block, 12)
+        if major != VERSION_MAJOR:
+            raise self._damage(f"unsupported pcapng version {major}.{minor}")
+        self._order = order
+        self.walk.start_section(swapped=order != NATIVE_ORDER)
+        self.walk.skip(size)
+        return True
+
+    def _read_interface(self) -> None:
+        if self.walk.interface_count == INTERFACES_MAX:
+            raise self._damage(f"it is interface {INTERFACES_MAX + 1} of its section, which is too many")
+        start, size = self.walk.position, self.walk.claim
+        self.walk.add_interface(interface_values(self.walk.buffer[start + 8 : start + size - 4], self._order))
+        self.walk.skip(size)
+
+    def _skip_long_block(self, rest: memoryview) -> memoryview:
+        """Skip a block of an unknown type that is too long to be held; return what is left of ``rest``."""
+        if len(rest) < BLOCK_BYTES_MIN or bytes(rest[:4]) == MAGIC:
+            return rest
+        (length,) = struct.unpack_from(f"{self._order}I", rest, 4)
+        if length <= BLOCK_BYTES_MAX:
+            return rest
+        size = _aligned(length)
+        end = self._source.read(4) if self._source.skip(size - len(rest) - 4) else b""
+        if len(end) < 4:
+            return rest
+        if _aligned(*struct.unpack(f"{self._order}I", end)) != size:
+            raise self._source.damage(
+                f"the block at byte {self._offset} is damaged ({self._complaint(Stop.BAD_END)})"
+            )
+        self._offset += size
+        return memoryview(b"")
+
+    def _damage(self, complaint: str) -> CaptureFileError:
+        offset = self._offset + self.walk.position
+        return self._source.damage(f"the block at byte {offset} is damaged ({complaint})")
+
+    def _complaint(self, stop: Stop) -> str:
+        match stop:
+            case Stop.BAD_LENGTH:
+                return _impossible(self.walk.claim)
+            case Stop.BAD_END:
+                return "its length at the end differs from the one at its start"
+            case Stop.BAD_INTERFACE:
+                return f"it names interface {self.walk.claim}, the section has {self.walk.interface_count}"
+            case _:
+                return f"it claims a frame of {self.walk.claim} bytes"
 
 
-def _frames(source: ByteSource) -> Iterator[_Frame]:
-    section = _Section()
-    blocks = iter(FileScanner(_BlockStream(source)))
-    block_offset = 0
-    try:
-        while (block := _next(blocks)) is not None:
-            frame = section.frame_in(block)
-            if frame:
-                yield frame
-            block_offset = source.position_bytes
-    except CaptureFileError:
-        raise
-    except Exception as error:  # on damage the library raises errors of any type
-        if source.at_end:
-            raise source.damage(f"ends inside the block at byte {block_offset}") from error
-        raise source.damage(f"the block at byte {block_offset} is damaged ({error})") from error
-    if source.position_bytes != block_offset:  # the library treats that as a normal end
-        raise source.damage(f"ends inside the block at byte {block_offset}, or that block is damaged")
+def _impossible(length: int) -> str:
+    return f"a length of {length} bytes is impossible"
 
 
-def _next(blocks: Iterator[Any]) -> Any:
-    """Return the next block, or None, and silence the library's warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return next(blocks, None)
-
-
-def _batch(frames: list[_Frame]) -> FrameBatch:
-    caplen = np.array([len(frame.data) for frame in frames], np.int64)
-    return FrameBatch(
-        buffer=memoryview(b"".join([frame.data for frame in frames])),
-        start=np.cumsum(caplen) - caplen,
-        caplen=caplen,
-        wirelen=np.array([frame.wirelen for frame in frames], np.int64),
-        timestamp_ns=np.array([frame.timestamp_ns for frame in frames], np.int64),
-        interface=np.array([frame.interface.number for frame in frames], np.int64),
-        linktype=frames[0].interface.linktype,
-    )
+def _aligned(length: int) -> int:
+    return length + 3 & ~3
