@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import sys
+from pathlib import Path
 from types import FrameType
 
 import anyio.to_thread
@@ -72,15 +73,21 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
         app.state.backend.rules.load()
     _open_audit(settings)
     listener = _listen(settings)
-    drop_privileges(settings.api_user, settings.evidence)
     if until_eof:
         os.nice(NICE)
+    drop_privileges(settings.api_user, settings.evidence, _rules_directories(settings.rules))
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     scheme = "https" if settings.tls_cert else "http"
     log.info("evidence at %s://%s/", scheme, _address(listener))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)  # uvicorn raises the signal again when it stops
     asyncio.run(_serve(uvicorn.Server(config), listener, until_eof=until_eof))
+
+
+def _rules_directories(rules: Path) -> list[Path]:
+    """Return the directories that contain the rules now and after they are replaced by others."""
+    above = rules.absolute().parent
+    return [rules] if above == above.parent else [rules, above]
 
 
 def _check(settings: Settings) -> None:

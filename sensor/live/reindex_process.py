@@ -11,12 +11,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from sensor.errors import SensorError
 from sensor.evidence.message import pack
 from sensor.evidence.rule_codec import encode_in_parts
 from sensor.live.reindex_task import RULES_BYTES, Kind, Task
 from sensor.log import log_to_stderr
+from sensor.process import sandbox
+from sensor.process.accounts import Role
+from sensor.process.landlock import Access
 from sensor.process.prctl import end_with_parent, set_process_name
 from sensor.reindex import Rematcher
 
@@ -37,10 +41,18 @@ def main(pipe: int, supervisor: int) -> int:
     except SensorError as error:
         log.warning("the index is not complete: %s", error)
         return 1
+    os.chdir(task.directory)  # this process's user may not be able to enter a directory above it
+    sandbox.enter(  # from here on this process parses untrusted bytes
+        Role.REINDEXER,
+        descriptors=[pipe],
+        groups=[Path().stat().st_gid],
+        access=Access(readable=(Path(), *sandbox.LIBRARIES)),
+        supervisor=supervisor,
+    )
     _write(pipe, pack(Kind.DIGEST, rematcher.rules.digest.encode("ascii")))
     for _, rules in encode_in_parts(list(rematcher.rules), RULES_BYTES):
         _write(pipe, pack(Kind.RULES, rules))
-    for part in rematcher.parts(task.directory, task.gaps):
+    for part in rematcher.parts(Path(), task.gaps):
         if len(part.block):
             _write(pipe, pack(Kind.ROWS, block=part.block, with_records=False))
         else:

@@ -1,13 +1,18 @@
-"""Dropping root privileges: the API answers untrusted clients. Runs in `sensor serve`."""
+"""Dropping privileges: the API answers untrusted clients. Runs in `sensor serve`."""
 
 from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Collection
 from pathlib import Path
 
-from sensor.errors import EvidenceError, PrivilegeError, SettingsError
-from sensor.process.prctl import forbid_new_privileges
+from sensor.errors import EvidenceError, SettingsError
+from sensor.process import sandbox
+from sensor.process.accounts import Identity, Role, can_switch_users
+from sensor.process.landlock import Access
+
+_ZONES = (Path("/etc/localtime"), Path("/usr/share/zoneinfo"))
 
 
 def find_account(user: str) -> pwd.struct_passwd:
@@ -25,32 +30,31 @@ def find_account(user: str) -> pwd.struct_passwd:
     return account
 
 
-def drop_privileges(user: str, evidence: Path) -> None:
-    """Switch to a user for good, with no group but its own and that of the evidence directory.
+def drop_privileges(user: str, evidence: Path, readable: Collection[Path] = ()) -> None:
+    """Enter the sandbox of the API, as a user with no group but its own and that of the evidence directory.
 
-    Evidence is readable through the group of its directory (files are 0640). If this process is not
-    root, it keeps its user and only checks that it can read the directory.
+    Evidence is readable through the group of its directory (files are 0640). If this process may not switch
+    users, it keeps its user and only checks that it can read the directory. ``readable`` is what else it
+    may read.
 
     Raises:
         SettingsError: There is no such user, or it is root.
         EvidenceError: That user cannot read the evidence directory.
         PrivilegeError: The kernel refuses the switch.
     """
-    if os.geteuid() == 0:
-        _become(user, evidence)
+    identity = Identity(user, os.geteuid(), os.getegid())
+    if os.geteuid() == 0 or can_switch_users():
+        account = find_account(user)
+        identity = Identity(user, account.pw_uid, account.pw_gid)
+    sandbox.enter(
+        Role.API,
+        descriptors=None,  # it was executed, and has none but its own
+        identity=identity,
+        groups=[evidence.stat().st_gid],
+        access=Access(readable=(evidence, *readable, *sandbox.LIBRARIES, *_ZONES, Path("/proc/self"))),
+    )
     if not os.access(evidence, os.R_OK | os.X_OK):
         raise EvidenceError(
             f"{evidence}: {user} cannot read it, or cannot enter a directory above it;"
             " give its group access (chmod g+rxs), or start this as its owner"
         )
-
-
-def _become(user: str, evidence: Path) -> None:
-    account = find_account(user)
-    try:
-        os.setgroups([evidence.stat().st_gid])
-        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
-        forbid_new_privileges()
-    except OSError as error:
-        raise PrivilegeError(f"cannot switch to user {user}: {error.strerror}") from error

@@ -34,7 +34,7 @@ NEEDS = {
     Role.EVENT_SENDER: Calls.CONNECT | Calls.THREADS | Calls.READ_FILES | Calls.CODE | Calls.MEMORY_FILES,
     Role.EVENT_FILES: Calls.UNIX | Calls.READ_FILES | Calls.CHANGE_FILES,
     Role.REINDEXER: Calls.READ_FILES | Calls.THREADS | Calls.CODE,
-    Role.API: Calls.ACCEPT | Calls.READ_FILES | Calls.THREADS | Calls.CODE,
+    Role.API: Calls.ACCEPT | Calls.READ_FILES | Calls.TRY_WRITING | Calls.THREADS | Calls.CODE,
 }
 """System calls of each role."""
 
@@ -86,7 +86,7 @@ def prepare() -> None:
 def enter(
     role: Role,
     *,
-    descriptors: Collection[int] = (),
+    descriptors: Collection[int] | None = (),
     streams: Collection[int] = (2,),
     shared: Collection[int] | None = None,
     identity: Identity | None = None,
@@ -99,7 +99,7 @@ def enter(
 
     Args:
         role: Decides on the user and the system calls.
-        descriptors: Those that stay open, besides the standard streams.
+        descriptors: Those that stay open, besides the standard streams. None: all stay.
         streams: Standard streams that stay; the others become ``/dev/null``.
         shared: An address in each shared mapping that stays. A fork inherits those of its parent. None: all
             stay.
@@ -114,7 +114,8 @@ def enter(
         PrivilegeError: The kernel refuses a step.
     """
     try:
-        _close_all_but(descriptors, streams)
+        if descriptors is not None:
+            _close_all_but(descriptors, streams)
         if shared is not None:
             unmap_all_but(shared)
         with suppress(PermissionError):  # a service manager may have emptied it

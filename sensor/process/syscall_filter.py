@@ -43,6 +43,8 @@ class Calls(Flag):
     NONE = 0
     READ_FILES = auto()
     """Open files for reading, list directories, lock, and query file systems."""
+    TRY_WRITING = auto()
+    """Open files for writing, as SQLite tries first. Their permissions and Landlock forbid it."""
     CHANGE_FILES = auto()
     """Create, append to and rename files."""
     CODE = auto()
@@ -81,7 +83,7 @@ _LISTS: dict[Calls, str] = {
         fstatfs flock fadvise64 sendfile chdir umask
     """,
     Calls.CHANGE_FILES: "rename renameat renameat2 ftruncate fsync fdatasync",
-    Calls.ACCEPT: "accept4 accept setsockopt socketpair",
+    Calls.ACCEPT: "accept4 accept listen setsockopt socketpair",
     Calls.CONNECT: "connect bind setsockopt sendmmsg recvmmsg socketpair",
     Calls.UNIX: "connect setsockopt",
     Calls.READ_NICS: "bind connect setsockopt socketpair",
@@ -183,7 +185,7 @@ def _limit_opening(rules: Any, needs: Calls) -> None:
     argument, masked = seccomp.Arg, seccomp.MASKED_EQ
     if Calls.CODE in needs:  # memory is never writable and executable
         _add(rules, seccomp.ALLOW, "mmap", argument(2, masked, _PROT_WRITE | _PROT_EXEC, _PROT_EXEC))
-    if Calls.CHANGE_FILES in needs:
+    if needs & (Calls.CHANGE_FILES | Calls.TRY_WRITING):
         _add(rules, seccomp.ALLOW, "openat", argument(2, masked, _NOT_CREATING, 0))
     elif Calls.READ_FILES in needs:
         _add(rules, seccomp.ALLOW, "openat", argument(2, masked, _NOT_READING, 0))
