@@ -18,20 +18,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sensor.config.settings import Settings
 from sensor.decode import decode
 from sensor.errors import EvidenceError
-from sensor.evidence.day_writer import Gap, Located
+from sensor.evidence.block import EvidenceBlock, block_of_objects, block_of_packets
+from sensor.evidence.day_writer import Gap
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.index_schema import NO_INTERFACE, Day
 from sensor.evidence.pcap import Record, RecordReader
 from sensor.evidence.reconcile import fill
 from sensor.evidence.writer import EvidenceWriter
-from sensor.model import FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus
-from sensor.pipeline import evidence_items
-from sensor.rules.engine.flows import Flow
-from sensor.rules.engine.matcher import Matcher
+from sensor.model import FrameBatch, PacketBatch, PacketStatus
+from sensor.rules.engine.flows import FlowTable
+from sensor.rules.engine.matcher import Matcher, Matches, Payloads
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.load import load_and_log
 
@@ -46,7 +47,10 @@ class Part(NamedTuple):
 
     day: Day
     gap: Gap
-    located: Located
+    offsets: NDArray[np.int64]
+    """The offset of each record, shape (n,)."""
+    block: EvidenceBlock
+    """The evidence in the n records; the block itself has no records."""
     rest: int
     """Offset at which the rest of the gap starts."""
 
@@ -61,8 +65,12 @@ class Rematcher:
             RulesError: a rule is wrong.
         """
         self._profile = PROFILES[settings.profile]
-        rules = load_and_log(settings.rules, lenient=settings.lenient)
+        self.rules = rules = load_and_log(settings.rules, lenient=settings.lenient)
+        """The rules that matches refer to."""
+        self._digest = rules.digest
         self._matcher = Matcher(rules, self._profile.http)
+        self._flows = FlowTable(inf, inf)
+        self._packets = 0
 
     def parts(self, directory: Path, gaps: Sequence[tuple[Day, Gap]]) -> Iterator[Part]:
         """Match the records of all gaps, part by part.
@@ -75,46 +83,78 @@ class Rematcher:
                     reader = RecordReader(file)
                     reader.seek(gap.start)
                     for records, rest in _batches(reader, gap.end):
-                        yield Part(day, gap, self._located(records, reader.linktype or 0), rest)
+                        offsets = np.array([record.offset for record in records], np.int64)
+                        block = self._block(_frame_batch(records, reader.linktype or 0))
+                        yield Part(day, gap, offsets, block, rest)
                         gap = gap._replace(start=rest)
             except (EvidenceError, OSError) as error:
                 log.warning("%s from byte %d on cannot be indexed: %s", gap.name, gap.start, error)
             if gap.start < gap.end:
-                yield Part(day, gap, [], gap.end)
+                nothing = block_of_objects([], self._matcher.rules)
+                yield Part(day, gap, np.empty(0, np.int64), nothing, gap.end)
 
-    def _located(self, records: Sequence[Record], linktype: int) -> Located:
-        batch = _frame_batch(records, linktype)
+    def _block(self, batch: FrameBatch) -> EvidenceBlock:
+        """Match all frames of a batch; return a block with all of them, matched or not."""
         packets = decode(batch)
-        everything = np.arange(len(batch))
-        matches = [
-            (index, self._matches(batch, packets, index, five_tuple))
-            for index, five_tuple in enumerate(packets.five_tuples(batch.buffer, everything))
-        ]
-        offsets = (record.offset for record in records)
-        return list(zip(offsets, evidence_items(batch, packets, matches), strict=True))
-
-    def _matches(
-        self, batch: FrameBatch, packets: PacketBatch, index: int, five_tuple: FiveTuple
-    ) -> tuple[Match, ...]:
-        start, end = packets.payload_start.item(index), packets.payload_end.item(index)
-        longest = self._profile.longest
-        if packets.status.item(index) not in _MATCHED or (longest is not None and end - start > longest):
-            return ()
-        matches = self._matcher.match(
-            batch.buffer[start:end], five_tuple.protocol, five_tuple.sport, five_tuple.dport
+        matches = self._matches(batch, packets)
+        block = block_of_packets(
+            batch,
+            packets,
+            np.arange(len(batch)),
+            np.zeros(len(batch), np.uint64),
+            np.bincount(matches.payload, minlength=len(batch)),
+            matches.rule,
+            self._matcher.rules,
+            self._profile.http,
+            self._digest,
         )
-        return Flow(inf, inf).label(matches, five_tuple.source) if self._profile.once else matches
+        return block.without_records()
+
+    def _matches(self, batch: FrameBatch, packets: PacketBatch) -> Matches:
+        """Return the matches; ``payload`` is the position of the frame in the batch."""
+        length = packets.payload_end - packets.payload_start
+        longest = self._profile.longest
+        is_matched = np.isin(packets.status, _MATCHED) & (length > 0)
+        chosen = np.flatnonzero(is_matched if longest is None else is_matched & (length <= longest))
+        frames = np.frombuffer(batch.buffer, np.uint8)
+        start, end = packets.payload_start[chosen], packets.payload_end[chosen]
+        ports = packets.protocol[chosen], packets.sport[chosen], packets.dport[chosen]
+        is_http = self._profile.http.matches_each(frames, start, end)
+        found = self._matcher.matches(batch.buffer, Payloads(start, end, *ports, is_http))
+        if self._profile.once:
+            found = self._once(frames, packets, chosen, found)
+        return Matches(chosen[found.payload], found.rule)
+
+    def _once(
+        self, frames: NDArray[np.uint8], packets: PacketBatch, chosen: NDArray[np.intp], found: Matches
+    ) -> Matches:
+        """Return the matches that count if each packet is the first of its flow."""
+        serials = self._packets + 1 + np.arange(len(chosen), dtype=np.uint64)
+        self._packets += len(chosen)
+        counts = np.bincount(found.payload, minlength=len(chosen))
+        _, counting = self._flows.label(
+            serials,
+            frames,
+            packets,
+            chosen,
+            np.append(0, np.cumsum(counts)),
+            [self._matcher.rules[number] for number in found.rule.tolist()],
+            by_flow=False,
+            once=True,
+            only_threats=False,
+        )
+        return Matches(found.payload[counting], found.rule[counting])
 
 
 _MATCHED = (PacketStatus.PAYLOAD, PacketStatus.FRAGMENT)
 
 
 def _batches(reader: RecordReader, end: int) -> Iterator[tuple[list[Record], int]]:
-    """Yield the records before an offset in batches, each with the offset of the next record."""
+    """Yield the records that end before an offset in batches, each with the offset of the next record."""
     records: list[Record] = []
     size = 0
     for record in reader:
-        if record.offset >= end:
+        if record.end > end:
             break
         records.append(record)
         size += record.caplen
@@ -160,6 +200,6 @@ def reindex(settings: Settings, progress: Callable[[int, int], None]) -> int:
             if not fill(writer.index, *part):
                 raise EvidenceError(f"the index in {directory} cannot be written; see the log for the reason")
             done += part.rest - part.gap.start
-            items += len(part.located)
+            items += len(part.block)
             progress(done, total)
     return items

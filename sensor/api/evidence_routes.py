@@ -63,7 +63,8 @@ def search_evidence(
     except CursorError as error:
         raise HTTPException(422, f"cursor: {error}") from error
     record.items = len(page.items)
-    return ItemPage(items=[Item.of(stored) for stored in page.items], cursor=page.cursor)
+    matches = backend.index.matches(page.items)
+    return ItemPage(items=list(map(Item.of, page.items, matches)), cursor=page.cursor)
 
 
 @router.get("/api/v1/evidence/{key}", tags=["evidence"], responses=documented(404, 410))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 
 from pydantic import BaseModel, Field
@@ -10,7 +11,7 @@ from sensor import DISTRIBUTION
 from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.json_object import stored_object
 from sensor.evidence.pcap import Record, record_header
-from sensor.evidence.search import Stored
+from sensor.evidence.search import Stored, StoredMatch
 from sensor.model import LinkType
 from sensor.protocols import protocol_name
 from sensor.text import printable
@@ -76,8 +77,10 @@ class MatchItem(_Answer):
     version: str | None
     vendor: str | None
     os: str | None
-    start: int = Field(description="Offset of the match in the payload")
-    end: int
+    start: int | None = Field(
+        description="Offset of the match in the payload; null if the packet's file is gone"
+    )
+    end: int | None
 
 
 class Item(_Answer):
@@ -101,9 +104,9 @@ class Item(_Answer):
     matches: list[MatchItem] = Field(description="Rules that matched it; empty if it was kept for its flow")
 
     @classmethod
-    def of(cls, stored: Stored) -> Item:
-        """Return the answer for an item, from the index alone."""
-        return cls(**stored_object(stored))
+    def of(cls, stored: Stored, matches: Iterable[StoredMatch]) -> Item:
+        """Return the answer for an item and its matches."""
+        return cls(**stored_object(stored, matches))
 
 
 class LayerField(_Answer):
@@ -142,7 +145,7 @@ class Detail(Item):
     def with_frame(cls, stored: Stored, frame: bytes) -> Detail:
         """Return the answer for an item and its frame."""
         return cls(
-            **stored_object(stored),
+            **stored_object(stored, stored.matches(frame)),
             payload_start=stored.payload_start,
             payload_end=stored.payload_end,
             frame=frame.hex(),

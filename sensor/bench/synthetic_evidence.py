@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 
+from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.model import RULE_CLASSES, Evidence, FiveTuple, LinkType, Match, Rule
 from sensor.protocols import TCP
 
@@ -40,12 +41,20 @@ def time_ns(number: int, count: int) -> int:
     return DAY_S * _NS + number * (86_400 * _NS // count)
 
 
-def items(count: int, seed: int = 1) -> Iterator[Evidence]:
-    """Yield ``count`` evidence items in order of time."""
+def blocks(count: int, block_items: int) -> Iterator[EvidenceBlock]:
+    """Yield ``count`` evidence items in order of time, in blocks of this many."""
+    rule_set = rules()
+    made = items(count, rule_set)
+    while some := list(islice(made, block_items)):
+        yield block_of_objects(some, rule_set)
+
+
+def items(count: int, known: Sequence[Rule], seed: int = 1) -> Iterator[Evidence]:
+    """Yield ``count`` evidence items in order of time, which match some of the known `rules`."""
     seeded = random.Random(seed)  # noqa: S311 - synthetic, not secret
-    known = rules()
     weights = list(accumulate(1 / number for number in range(1, RULES)))
-    payload = seeded.randbytes(CAPLEN - _HEADER_BYTES)
+    text = b"a sample "
+    payload = text + seeded.randbytes(CAPLEN - _HEADER_BYTES - len(text))
     for number in range(count):
         client = CLIENT_NETWORK + seeded.randbytes(3)
         server = SERVER_NETWORK + bytes([int(seeded.paretovariate(1)) & 0xFF, number & 0xFF])
@@ -69,5 +78,5 @@ def items(count: int, seed: int = 1) -> Iterator[Evidence]:
             (),
             _HEADER_BYTES,
             CAPLEN,
-            (Match(rule, 0, 20, None),),
+            (Match(rule, 2, 8),),
         )

@@ -55,8 +55,9 @@ def list_command(query: Query, limit: int, evidence: Path | None, config: Path |
     cursor = None
     while limit:
         page = index.search(query, min(limit, _PAGE), cursor)
-        for stored in page.items:
-            click.echo(json.dumps(stored_object(stored)) if as_json else stored_line(stored))
+        for stored, matches in zip(page.items, index.matches(page.items), strict=True):
+            line = json.dumps(stored_object(stored, matches)) if as_json else stored_line(stored, matches)
+            click.echo(line)
         limit -= len(page.items)
         cursor = page.cursor
         if cursor is None:
@@ -83,7 +84,8 @@ def show_command(
         frame = index.record(stored).frame
         if as_json:
             layers = layer_objects(stored, frame)
-            click.echo(json.dumps({**stored_object(stored), "layers": layers, "frame": frame.hex()}))
+            shown = stored_object(stored, stored.matches(frame))
+            click.echo(json.dumps({**shown, "layers": layers, "frame": frame.hex()}))
         else:
             click.echo("\n" * bool(number) + "\n".join(stored_lines(stored, frame)))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from textwrap import wrap
 from typing import Any
 
 from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.export import label
-from sensor.evidence.search import Stored
+from sensor.evidence.search import Stored, StoredMatch
 from sensor.protocols import protocol_name
 from sensor.text import endpoint, printable, utc_text
 
@@ -17,9 +17,9 @@ _WIDTH = 16
 _LINE = 100
 
 
-def stored_line(stored: Stored) -> str:
-    """Return an item as one line of text."""
-    labels = "; ".join(map(label, stored.matches)) or "flow"
+def stored_line(stored: Stored, matches: Iterable[StoredMatch]) -> str:
+    """Return an item and its matches as one line of text."""
+    labels = "; ".join(map(label, matches)) or "flow"
     return f"{utc_text(stored.time_us, ' ')}  {labels:<40}  {_ends(stored)}  {stored.caplen} bytes"
 
 
@@ -35,8 +35,8 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
     yield f"    {stored.caplen} bytes{cut}{interface}; {payload}"
     yield f"    {stored.path}, byte {stored.offset}; key {stored.key}"
     marked: set[int] = set()
-    for match in stored.matches:
-        start, end = stored.payload_start + match.start, stored.payload_start + match.end
+    for match in stored.matches(frame):
+        start, end = (stored.payload_start + (offset or 0) for offset in (match.start, match.end))
         marked.update(range(start, end))
         yield f"    match: {label(match)}, bytes {start} to {end}: {printable(frame[start:end])}"
     yield ""

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import reading
 from sensor.evidence.index_connection import connect_readonly
 from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, TALLY_US, Day
 from sensor.evidence.query import Condition, Query, conditions
+from sensor.evidence.row_builder import parse_list
+from sensor.evidence.rule_text import parse_http, parse_rule
 from sensor.evidence.selection import Row, Selection, straddling_steps, tally_histogram
-from sensor.evidence.stored import Stored, StoredMatch, StoredRecords
-from sensor.model import FiveTuple
+from sensor.evidence.stored import Stored, StoredRecords
+from sensor.model import FiveTuple, Rule
+from sensor.rules.engine.http_payload import RFC9110, HttpReading
 
 TEXT_STEP = 1000
 """Number of payloads without the text after which a search reports how far it has come."""
 
 T = TypeVar("T")
+_MatchedRule = tuple[Rule, HttpReading, str]
+"""A rule, the definition of HTTP that it was matched with, and the digest of its files."""
+_NO_RULE = None, RFC9110, ""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class DayReader:
         self._directory = path.parent
         self._devid = devid
         self._connection = connect_readonly(path)
-        self._rules: dict[int, tuple[Any, ...]] = {}
+        self._rules: dict[int, _MatchedRule] = {}
 
     def close(self) -> None:
         """Close the database."""
@@ -152,8 +157,10 @@ class DayReader:
     def _stored(self, row: Row) -> Stored:
         (
             id_, name, linktype, offset, caplen, wirelen, interface, protocol, source, sport,
-            destination, dport, vlan, payload_start, payload_end, matches,
+            destination, dport, vlan, payload_start, payload_end, rules,
         ) = row  # fmt: skip
+        matched = [self._rule(number) for number in parse_list(rules)]
+        _, http, digest = matched[0] if matched else _NO_RULE
         return Stored(
             f"{self._devid}-{self.day}-{id_}",
             self._devid,
@@ -168,16 +175,22 @@ class DayReader:
             tuple(int.from_bytes(vlan[at : at + 2], "big") for at in range(0, len(vlan), 2)) if vlan else (),
             payload_start,
             payload_end,
-            tuple(self._match(*match) for match in json.loads(matches)) if matches else (),
+            tuple(rule for rule, _, _ in matched),
+            http,
+            digest,
         )
 
-    def _match(self, number: int, start: int, end: int, version: str | None) -> StoredMatch:
+    def _rule(self, number: int) -> _MatchedRule:
         if number not in self._rules:
-            self._rules[number] = self._connection.execute(
-                "SELECT class, rule_id, type, name, vendor, os FROM rule WHERE rule = ?", [number]
+            row = self._connection.execute(
+                "SELECT text, http, digest FROM rule JOIN rule_set USING (rule_set) WHERE rule = ?", [number]
             ).fetchone()
-        rule_class, rule_id, type_, name, vendor, os = self._rules[number]
-        return StoredMatch(rule_class, rule_id, type_, name, version, vendor, os, start, end)
+            try:
+                text, http, digest = row
+                self._rules[number] = parse_rule(text), parse_http(http), digest
+            except (TypeError, ValueError) as error:
+                raise sqlite3.DatabaseError(f"rule {number} is missing or damaged") from error
+        return self._rules[number]
 
 
 def _payload(stored: Stored, records: StoredRecords) -> bytes:

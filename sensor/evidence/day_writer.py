@@ -10,22 +10,27 @@ import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sensor.evidence.block import EvidenceBlock, joined
 from sensor.evidence.index_connection import prepare_for_writing
-from sensor.evidence.index_schema import TALLY_IDS, Day
-from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES, record_offsets
-from sensor.evidence.row_builder import CLASSES, MATCHES, RowBuilder, inserted_number, rule_numbers
+from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, Day
+from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
+from sensor.evidence.row_builder import RowBuilder, Rows, inserted_number, parse_list
 from sensor.evidence.segments import Segments
-from sensor.model import Evidence, LinkType
-
-Located = Sequence[tuple[int, Evidence]]
-"""Items of evidence, each with the offset of its record."""
+from sensor.model import LinkType
 
 _INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 17)})"
-_SELECT = "SELECT id, segment, classes, matches FROM evidence"
+_INSERT_MATCH = "INSERT INTO hit VALUES (?, ?)"
+_SELECT = "SELECT id, segment, classes, rules FROM evidence"
+
+_CLASS_MASK = (1 << len(CLASS_BITS)) - 1
 
 
 class UnusableError(Exception):
@@ -91,20 +96,23 @@ class DayWriter:
         """Close the database after a failure, without marking it as clean."""
         self._connection.close()
 
-    def add(self, name: str, linktype: int, offset: int, items: Sequence[Evidence]) -> bool:
+    def add(self, name: str, offset: int, blocks: Sequence[EvidenceBlock]) -> bool:
         """Add rows for consecutive records of a file, the first of which is at ``offset``.
 
         Returns True if the file now has a gap before them.
         """
-        offsets = record_offsets(items, offset)
-        file, end = self._files.get(name) or self._new_file(name, linktype)
+        file, end = self._files.get(name) or self._new_file(name, blocks[0].linktype)
         if offset < end:  # the file was deleted, and started again
             self.forget(name)
-            file, end = self._new_file(name, linktype)
+            file, end = self._new_file(name, blocks[0].linktype)
         if offset > end:
             self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, end, offset])
-        self._insert(file, offsets, items)
-        self._set_end(name, file, offsets[-1])
+        start = offset
+        for block in _with_equal_rules(blocks):
+            offsets = block.record_offsets(start)
+            self._insert(file, offsets[:-1], block)
+            start = int(offsets[-1])
+        self._set_end(name, file, start)
         return offset > end
 
     def add_gap(self, name: str, size: int, linktype: int = LinkType.ETHERNET) -> None:
@@ -116,22 +124,21 @@ class DayWriter:
         self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, end, size])
         self._set_end(name, file, size)
 
-    def fill(self, gap: Gap, located: Located, rest: int) -> None:
+    def fill(self, gap: Gap, offsets: NDArray[np.int64], block: EvidenceBlock, rest: int) -> None:
         """Add rows for the first records of a gap, which then starts at offset ``rest``."""
         if gap.name not in self._files:  # deleted in the meantime
             return
         file, _ = self._files[gap.name]
-        self._insert(file, *_unzip(located))
+        self._insert(file, offsets, block)
         self._execute("DELETE FROM gap WHERE file = ? AND start = ?", [file, gap.start])
         if rest < gap.end:
             self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, rest, gap.end])
 
-    def add_strays(self, name: str, located: Located) -> None:
+    def add_strays(self, name: str, offsets: NDArray[np.int64], block: EvidenceBlock) -> None:
         """Add rows for records that belong to this day, in a gap that another day's database has."""
-        offsets, items = _unzip(located)
-        file, end = self._files.get(name) or self._new_file(name, items[0].linktype)
-        self._insert(file, offsets, items)
-        self._set_end(name, file, max(end, record_offsets(items[-1:], offsets[-1])[-1]))
+        file, end = self._files.get(name) or self._new_file(name, block.linktype)
+        self._insert(file, offsets, block)
+        self._set_end(name, file, max(end, int(offsets[-1] + block.record_bytes[-1])))
 
     def gaps(self) -> list[Gap]:
         """Return the gaps, the newest file first."""
@@ -157,22 +164,28 @@ class DayWriter:
         self._execute("UPDATE file SET end = ? WHERE file = ?", [end, file])
         self._files[name] = file, end
 
-    def _insert(self, file: int, offsets: Sequence[int], items: Sequence[Evidence]) -> None:
-        rows, matches = self._builder.rows(file, offsets, items)
+    def _insert(self, file: int, offsets: NDArray[np.int64], block: EvidenceBlock) -> None:
+        if not len(block):
+            return
+        rows = self._builder.rows(file, offsets, block)
         self._execute("SAVEPOINT rows")
         try:
-            self._connection.executemany(_INSERT, rows)
-            self._connection.executemany("INSERT INTO hit VALUES (?, ?)", matches)
+            self._connection.executemany(_INSERT, rows.evidence())
+            self._connection.executemany(_INSERT_MATCH, rows.matches())
         except sqlite3.IntegrityError:
             self._execute("ROLLBACK TO rows")
             rows = self._insert_each(rows)
         self._execute("RELEASE rows")
-        if rows:
-            self._count(Counter((row[0] // TALLY_IDS, row[CLASSES]) for row in rows))
+        if len(rows.ids):
+            keys, counts = np.unique(
+                rows.ids // TALLY_IDS << len(CLASS_BITS) | rows.classes, return_counts=True
+            )
+            steps = zip((keys >> len(CLASS_BITS)).tolist(), (keys & _CLASS_MASK).tolist(), strict=True)
+            self._count(dict(zip(steps, counts.tolist(), strict=True)))
             self._execute(
                 "UPDATE file SET pieces = pieces + ?, oldest = min(oldest, ?), newest = max(newest, ?)"
                 " WHERE file = ?",
-                [len(rows), min(rows)[0], max(rows)[0], file],
+                [len(rows.ids), int(rows.ids.min()), int(rows.ids.max()), file],
             )
 
     def _count(self, tally: Mapping[tuple[int, int], int]) -> None:
@@ -181,25 +194,30 @@ class DayWriter:
             [(*key, items) for key, items in tally.items()],
         )
 
-    def _insert_each(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Insert rows one by one, because some of their ids are in use; return those inserted.
+    def _insert_each(self, rows: Rows) -> Rows:
+        """Insert rows one by one, because some of their ids are in use; return the rows inserted.
 
         A row that is already there is skipped; a row whose id another record has gets the next free id.
         """
-        inserted = []
-        for id_, *columns in rows:
+        ids = rows.ids.copy()
+        inserted = np.ones(len(ids), np.bool_)
+        for number, (id_, *columns) in enumerate(rows.evidence()):
             file, offset, segment = columns[0], columns[1], columns[-1]
             while found := self._execute("SELECT file, offset FROM evidence WHERE id = ?", [id_]).fetchone():
                 if found == (file, offset):
                     self._segments.remove(segment, 1)
+                    inserted[number] = False
                     break
                 id_ += 1
             else:
                 self._execute(_INSERT, [id_, *columns])
-                matches = [(rule, id_) for rule in rule_numbers(columns[MATCHES - 1])]
-                self._connection.executemany("INSERT INTO hit VALUES (?, ?)", matches)
-                inserted.append((id_, *columns))
-        return inserted
+                ids[number] = id_
+        chosen = inserted[rows.item_of_match]
+        self._connection.executemany(
+            _INSERT_MATCH,
+            zip(rows.rules[chosen].tolist(), ids[rows.item_of_match[chosen]].tolist(), strict=True),
+        )
+        return rows._replace(ids=ids[inserted], classes=rows.classes[inserted])
 
     def forget(self, *names: str) -> None:
         """Hide the rows of files that no longer exist; `purge` deletes them."""
@@ -242,13 +260,18 @@ class DayWriter:
 
     def _delete(self, rows: list[tuple[int, int, int, str | None]], file: int) -> None:
         self._count({key: -n for key, n in Counter((row[0] // TALLY_IDS, row[2]) for row in rows).items()})
-        for id_, segment, _, matches in rows:
-            self._execute("DELETE FROM evidence WHERE id = ?", [id_])
-            for number in rule_numbers(matches):
-                self._execute("DELETE FROM hit WHERE rule = ? AND id = ?", [number, id_])
-            self._segments.remove(segment, 1)
+        execute_many = self._connection.executemany
+        execute_many("DELETE FROM evidence WHERE id = ?", ((row[0],) for row in rows))
+        execute_many(
+            "DELETE FROM hit WHERE rule = ? AND id = ?",
+            ((number, id_) for id_, _, _, rules in rows for number in parse_list(rules)),
+        )
+        for segment, items in Counter(row[1] for row in rows).items():
+            self._segments.remove(segment, items)
         self._execute("UPDATE file SET pieces = pieces - ? WHERE file = ?", [len(rows), file])
 
 
-def _unzip(located: Located) -> tuple[list[int], list[Evidence]]:
-    return [offset for offset, _ in located], [item for _, item in located]
+def _with_equal_rules(blocks: Sequence[EvidenceBlock]) -> list[EvidenceBlock]:
+    """Join blocks that follow each other and have the same rules."""
+    edges = [0, *(n for n in range(1, len(blocks)) if not blocks[n].has_rules_of(blocks[n - 1])), len(blocks)]
+    return [joined(blocks[first:end]) for first, end in pairwise(edges)]

@@ -14,16 +14,18 @@ import logging
 import os
 import re
 import stat
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from sensor.errors import EvidenceError
-from sensor.evidence.pcap import RecordReader, encode, file_header, record_offsets
-from sensor.model import Evidence, LinkType
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.pcap import RecordReader, file_header
+from sensor.model import LinkType
 
 WINDOW_S = 300
 """Packet time that one file covers, in seconds."""
@@ -158,32 +160,33 @@ class EvidenceFile:
         """True if the open file was deleted, so that further records would be lost."""
         return os.fstat(self._descriptor).st_nlink == 0
 
-    def append(self, items: Sequence[Evidence]) -> None:
-        """Append a record for each item.
+    def append(self, block: EvidenceBlock) -> None:
+        """Append the records of a block, in one write if the kernel accepts it whole.
 
         Raises:
             OSError: not all records could be written. ``records`` has grown by those that were; a partly
                 written record is cut off, and the next call continues there. The error names the file.
         """
         header = b"" if self.end else file_header(self._linktype)
-        records, ends = encode(items), record_offsets(items)[1:]
-        data = memoryview(header + records if header else records)
+        ends = block.record_offsets(len(header))[1:]
+        size = int(ends[-1])
         done = 0
         try:
             if self._torn:
                 self._cut_back()
             self._torn = True
-            while done < len(data):
+            while done < size:
                 # Written at an explicit position, to overwrite what a failed write has left there.
-                done += os.pwrite(self._descriptor, data[done:], self.end + done)
+                rest = header[done:], block.records[max(done - len(header), 0) :].data
+                done += os.pwritev(self._descriptor, rest, self.end + done)
             self._torn = False
         except OSError as error:
             error.filename = str(self.temp)
             raise
         finally:
-            whole = bisect_right(ends, done - len(header))
+            whole = int(np.searchsorted(ends, done, side="right"))
             if whole:
-                self.end += len(header) + ends[whole - 1]
+                self.end += int(ends[whole - 1])
                 self.records += whole
             if self._torn:
                 with contextlib.suppress(OSError):

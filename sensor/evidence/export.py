@@ -56,7 +56,7 @@ def _as_pcapng(items: Iterable[Stored]) -> Iterator[bytes]:
         if interface not in interfaces:
             interfaces[interface] = len(interfaces)
             described = interface_description(*interface)
-        comment = "; ".join(map(label, stored.matches))
+        comment = "; ".join(map(label, stored.matches(record.frame)))
         yield described + enhanced_packet(
             interfaces[interface], record.time_us, record.wirelen, record.frame, comment
         )

@@ -19,8 +19,11 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def _check_version(connection: sqlite3.Connection) -> None:
     """Raise `sqlite3.DatabaseError` unless the database is an index of this version."""
     sql = "SELECT application_id, user_version FROM pragma_application_id, pragma_user_version"
-    if connection.execute(sql).fetchone() != (APPLICATION_ID, VERSION):
+    application_id, version = connection.execute(sql).fetchone()
+    if application_id != APPLICATION_ID:
         raise sqlite3.DatabaseError("not an index of this version")
+    if version != VERSION:
+        raise sqlite3.DatabaseError(f"not an index of this version: its format is {version}, not {VERSION}")
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:

@@ -34,7 +34,8 @@ NO_INTERFACE = -1
 """Interface of rows that are built from a file, which does not record the interface."""
 APPLICATION_ID = 0x53454E53
 """Identifies the databases (https://www.sqlite.org/pragma.html#pragma_application_id)."""
-VERSION = 1
+VERSION = 2
+"""Version of the tables; a database of another version is moved aside and rebuilt."""
 CLASS_BITS: dict[RuleClass, int] = {rule_class: 1 << bit for bit, rule_class in enumerate(RULE_CLASSES)}
 
 _NAME = re.compile(r"\d{8}\.sqlite", re.ASCII)
@@ -65,14 +66,18 @@ CREATE TABLE interface (
     name TEXT NOT NULL UNIQUE
 );
 
-CREATE TABLE rule (
+CREATE TABLE rule_set (
+    rule_set INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL,        -- of the rule files; empty: unknown
+    http TEXT NOT NULL           -- JSON: how the payloads begin that count as HTTP
+);
+
+CREATE TABLE rule (              -- rules that matched, as they were then
     rule INTEGER PRIMARY KEY,
+    rule_set INTEGER NOT NULL,
     class TEXT NOT NULL,
     rule_id INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    name TEXT NOT NULL,
-    vendor TEXT,
-    os TEXT
+    text TEXT NOT NULL           -- JSON: all fields of sensor.model.Rule
 );
 
 CREATE TABLE evidence (
@@ -91,7 +96,7 @@ CREATE TABLE evidence (
     payload_start INTEGER NOT NULL,
     payload_end INTEGER NOT NULL,
     classes INTEGER NOT NULL,    -- one bit per class of the rules that matched
-    matches TEXT,                -- JSON: [[rule, start, end, version], ...]; NULL: none
+    rules TEXT,                  -- numbers of the rules that matched, separated by commas; NULL: none
     segment INTEGER NOT NULL
 );
 CREATE INDEX evidence_source ON evidence (segment, source);

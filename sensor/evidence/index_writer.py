@@ -16,22 +16,23 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from sensor.errors import EvidenceError
+from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.day_writer import DayWriter, UnusableError
 from sensor.evidence.index_schema import Day, databases, day_of
-from sensor.model import Evidence
 
 COMMIT_S = 0.5
-COMMIT_ITEMS = 16_384
-COMMIT_BYTES = 16 << 20
-"""Rows are committed after this time, number of items or number of bytes, or by `IndexWriter.commit`."""
-KEPT_ITEMS = 65_536
-KEPT_BYTES = 64 << 20
-"""Maximum that waits while a database cannot be written; beyond it, rows are dropped and leave a gap."""
+COMMIT_ROWS = 32_768
+"""Rows are committed after this time, this number of items and matches, or by `IndexWriter.commit`."""
+KEPT_ROWS = 262_144
+"""Items and matches that wait while a database cannot be written; beyond it, rows are dropped.
+
+The dropped rows leave a gap. A waiting row takes at most some 100 bytes.
+"""
 OPEN_DAYS = 4
 """Maximum number of databases that are open at the same time."""
 PURGED_ROWS = 1000
@@ -53,10 +54,20 @@ class _Chunk:
 
     day: Day
     name: str
-    linktype: int
     offset: int
     end: int
-    items: list[Evidence]
+    blocks: list[EvidenceBlock] = field(default_factory=list)
+    """The items, without their records."""
+    items: int = 0
+    rows: int = 0
+    """Number of items and matches."""
+
+    def add(self, block: EvidenceBlock) -> None:
+        """Add items whose records follow at the end."""
+        self.blocks.append(block.without_records())
+        self.end = int(block.record_offsets(self.end)[-1])
+        self.items += len(block)
+        self.rows += len(block) + len(block.rules)
 
 
 class IndexFigures(NamedTuple):
@@ -97,25 +108,22 @@ class IndexWriter:
         self._committed_s = time.monotonic()
         self._failed_s: float | None = None
 
-    def add(self, name: str, linktype: int, offset: int, end: int, items: Sequence[Evidence]) -> None:
+    def add(self, name: str, offset: int, block: EvidenceBlock) -> None:
         """Add rows for consecutive records that were written to a file.
 
         Args:
             name: Final name of the file.
-            linktype: Link type of the file.
             offset: Offset of the first record.
-            end: Offset of the byte after the last record.
-            items: The evidence in the records, all of the same UTC day.
+            block: The evidence in the records, all of the same UTC day.
         """
-        day = day_of(items[0].timestamp_ns // 1000)
+        day = day_of(int(block.items["time_ns"][0]) // 1000)
         last = self._waiting[-1] if self._waiting else None
-        if last and (last.day, last.name, last.end) == (day, name, offset):
-            last.items.extend(items)
-            last.end = end
-        else:
-            self._waiting.append(_Chunk(day, name, linktype, offset, end, list(items)))
+        if last is None or (last.day, last.name, last.end) != (day, name, offset):
+            last = _Chunk(day, name, offset, offset)
+            self._waiting.append(last)
+        last.add(block)
         if time.monotonic() - self._committed_s >= COMMIT_S or (
-            self._failed_s is None and self._has_waiting(COMMIT_ITEMS, COMMIT_BYTES)
+            self._failed_s is None and self._waiting_rows() >= COMMIT_ROWS
         ):
             self.commit()
 
@@ -130,9 +138,9 @@ class IndexWriter:
         for day, chunks in days.items():
             for is_behind in self.change(day, _add_all, chunks):
                 self.is_behind |= is_behind
-                self.rows += sum(len(chunk.items) for chunk in chunks)
+                self.rows += sum(chunk.items for chunk in chunks)
                 self._waiting = [chunk for chunk in self._waiting if chunk.day != day]
-        if self._has_waiting(KEPT_ITEMS, KEPT_BYTES):
+        if self._waiting_rows() >= KEPT_ROWS:
             self._waiting, self.is_behind = [], True
         if self._failed_s and not self._waiting and self._committed_s - self._failed_s >= QUIET_S:
             log.warning("the index is written again")
@@ -157,7 +165,7 @@ class IndexWriter:
 
     def figures(self) -> IndexFigures:
         """Return the state of the index."""
-        waiting = sum(len(chunk.items) for chunk in self._waiting)
+        waiting = sum(chunk.items for chunk in self._waiting)
         return IndexFigures(self.rows, waiting, self._failures, self._changed_s, self.is_behind)
 
     def days(self) -> list[Day]:
@@ -204,12 +212,8 @@ class IndexWriter:
             database.close()
         self._databases.clear()
 
-    def _has_waiting(self, items: int, size: int) -> bool:
-        waiting = self._waiting
-        return (
-            sum(len(chunk.items) for chunk in waiting) >= items
-            or sum(chunk.end - chunk.offset for chunk in waiting) >= size
-        )
+    def _waiting_rows(self) -> int:
+        return sum(chunk.rows for chunk in self._waiting)
 
     def _open(self, day: Day) -> DayWriter:
         """Return the database of a day, created if missing; a damaged or foreign one is moved aside."""
@@ -248,5 +252,5 @@ class IndexWriter:
 
 def _add_all(database: DayWriter, chunks: Sequence[_Chunk]) -> bool:
     """Add rows for all chunks; return True if this left a gap before one of them."""
-    gaps = [database.add(one.name, one.linktype, one.offset, one.items) for one in chunks]
+    gaps = [database.add(one.name, one.offset, one.blocks) for one in chunks]
     return any(gaps)

@@ -5,15 +5,16 @@ Runs in the API process and in ``sensor evidence``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from sensor.evidence.stored import Stored
+from sensor.evidence.stored import Stored, StoredMatch
 from sensor.protocols import protocol_name
 from sensor.text import utc_text
 
 
-def stored_object(stored: Stored) -> dict[str, Any]:
-    """Return an item as an object for JSON."""
+def stored_object(stored: Stored, matches: Iterable[StoredMatch]) -> dict[str, Any]:
+    """Return an item and its matches as an object for JSON."""
     five_tuple = stored.five_tuple
     return {
         "key": stored.key,
@@ -43,6 +44,6 @@ def stored_object(stored: Stored) -> dict[str, Any]:
                 "start": match.start,
                 "end": match.end,
             }
-            for match in stored.matches
+            for match in matches
         ],
     }

@@ -1,20 +1,18 @@
-"""The pcap format of evidence files: encoding, and a strict reader. Runs where evidence is written or read.
+"""The pcap format of evidence files: headers, and a strict reader. Runs where evidence is written or read.
 
 Evidence files are classic pcap: little endian, microseconds, version 2.4
 (https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-06.html). The reader rejects every other variant;
-`sensor.files` reads the capture files of other programs.
+`sensor.files` reads the capture files of other programs, and `sensor.native.records` makes the records.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from sensor.errors import EvidenceError
-from sensor.model import Evidence
 
 SNAPLEN = 262_144
 """Maximum bytes kept of a frame, which is the maximum that libpcap accepts.
@@ -42,28 +40,6 @@ def record_header(time_us: int, caplen: int, wirelen: int) -> bytes:
 
 
 _COMMON_HEADER = file_header(0)[:-4]  # without the link type
-
-
-def encode(items: Sequence[Evidence]) -> bytes:
-    """Return the records of these items, one after the other.
-
-    Times are cut from nanoseconds to microseconds, and frames to `SNAPLEN`; ``wirelen`` is kept as it is.
-    A record can only hold times from 1970 to 2106.
-    """
-    pack = _RECORD_HEADER.pack
-    chunks: list[bytes] = []
-    for item in items:
-        frame = item.frame[:SNAPLEN]
-        seconds, nanoseconds = divmod(item.timestamp_ns, 1_000_000_000)
-        chunks.append(pack(seconds, nanoseconds // 1000, len(frame), item.wirelen))
-        chunks.append(frame)
-    return b"".join(chunks)
-
-
-def record_offsets(items: Sequence[Evidence], start: int = 0) -> list[int]:
-    """Return the offset of each item's record, and the end of the last one, if the first is at ``start``."""
-    sizes = (RECORD_HEADER_BYTES + min(len(item.frame), SNAPLEN) for item in items)
-    return list(accumulate(sizes, initial=start))
 
 
 class Record(NamedTuple):

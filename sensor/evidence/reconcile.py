@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sensor.errors import EvidenceError
-from sensor.evidence.day_writer import DayWriter, Gap, Located
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.day_writer import DayWriter, Gap
 from sensor.evidence.evidence_file import evidence_sizes
-from sensor.evidence.index_schema import Day, day_of
+from sensor.evidence.index_schema import DAY_US, Day, day_of
 from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.pcap import first_record
-from sensor.model import Evidence
 
 log = logging.getLogger(__name__)
 
@@ -70,18 +73,28 @@ def _add_unknown_file(index: IndexWriter, name: str, size: int) -> None:
     index.change(day_of(time_us), DayWriter.add_gap, name, size, linktype)
 
 
-def fill(index: IndexWriter, day: Day, gap: Gap, located: Located, rest: int) -> bool:
+def fill(
+    index: IndexWriter, day: Day, gap: Gap, offsets: NDArray[np.int64], block: EvidenceBlock, rest: int
+) -> bool:
     """Add rows for the first records of a gap, which then starts at offset ``rest``.
 
-    Returns False if the rows cannot be written now. The gap is then unchanged and can be filled later.
+    ``offsets`` are the offsets of the block's records in the file. Returns False if the rows cannot be
+    written now. The gap is then unchanged and can be filled later.
     """
-    days: dict[Day, list[tuple[int, Evidence]]] = {}
-    for offset, item in located:
-        days.setdefault(day_of(item.timestamp_ns // 1000), []).append((offset, item))
-    own = days.pop(day, [])
+    days = block.items["time_ns"] // (DAY_US * 1000)
+    own = days == day.start_us // DAY_US
+    strays: list[object] = []
     # If files are named in local time, a file at the end of summer time can have records of two days.
-    strays = [index.change(other, DayWriter.add_strays, gap.name, some) for other, some in days.items()]
-    is_filled = all(strays) and bool(index.change(day, DayWriter.fill, gap, own, rest))
+    for number in np.unique(days[~own]).tolist():
+        chosen = days == number
+        strays.append(
+            index.change(
+                day_of(number * DAY_US), DayWriter.add_strays, gap.name, offsets[chosen], block.select(chosen)
+            )
+        )
+    is_filled = all(strays) and bool(
+        index.change(day, DayWriter.fill, gap, offsets[own], block.select(own), rest)
+    )
     if is_filled:
-        index.rows += len(located)
+        index.rows += len(block)
     return is_filled

@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
-from sensor.evidence.index_schema import CLASS_BITS, NO_INTERFACE, OFFSET_BITS, OFFSET_MASK
-from sensor.evidence.pcap import SNAPLEN
-from sensor.evidence.segments import Segments
-from sensor.model import Evidence, Match, Rule
+import numpy as np
+from numpy.typing import NDArray
 
-CLASSES, MATCHES = 14, 15
-"""Positions of these columns in a row of ``evidence``."""
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.index_schema import CLASS_BITS, NO_INTERFACE, OFFSET_BITS, OFFSET_MASK
+from sensor.evidence.rule_text import http_text, rule_text
+from sensor.evidence.segments import Segments
+from sensor.model import RULE_CLASSES, Rule
+from sensor.rules.engine.http_payload import HttpReading
+
+_CLASS_BITS = np.array([CLASS_BITS[rule_class] for rule_class in RULE_CLASSES], np.int64)
 
 
 class Rows(NamedTuple):
-    """Rows for the tables ``evidence`` and ``hit``."""
+    """Rows for the tables ``evidence`` and ``hit``, in columns."""
 
-    evidence: list[tuple[Any, ...]]
-    matches: list[tuple[int, int]]
-    """Rule number and evidence id of each match."""
+    ids: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    columns: tuple[Iterable[Any], ...]
+    """The columns of ``evidence`` after the id; a column may be endless."""
+    rules: NDArray[np.int64]
+    """The rule number of each match."""
+    item_of_match: NDArray[np.intp]
+
+    def evidence(self) -> Iterator[tuple[Any, ...]]:
+        """Return the rows of ``evidence``."""
+        return zip(self.ids.tolist(), *self.columns, strict=False)
+
+    def matches(self) -> Iterator[tuple[int, int]]:
+        """Return the rows of ``hit``, in the order of that table, which is the quickest to insert."""
+        order = np.argsort(self.rules, kind="stable")
+        ids = self.ids[self.item_of_match[order]]
+        return zip(self.rules[order].tolist(), ids.tolist(), strict=True)
+
+
+class _KnownRules:
+    """The numbers of the rules of a block."""
+
+    def __init__(self, block: EvidenceBlock) -> None:
+        self._block = block.part(0, 0)
+        self.numbers = np.zeros(len(block.rule_set), np.int64)
+        """The number of each rule; 0 if it has not matched yet."""
+
+    def fit(self, block: EvidenceBlock) -> bool:
+        """Return True if another block has the same rules."""
+        return block.has_rules_of(self._block)
 
 
 class RowBuilder:
@@ -40,56 +71,76 @@ class RowBuilder:
         self._interface_name = interface_name
         self._start_us = start_us
         self._interfaces: dict[str, int] = dict(self._execute("SELECT name, interface FROM interface"))
-        self._rules: dict[tuple[Any, ...], int] = {
-            tuple(row): number
-            for number, *row in self._execute("SELECT rule, class, rule_id, type, name, vendor, os FROM rule")
+        self._rule_sets: dict[tuple[str, str], int] = {
+            (digest, http): number
+            for number, digest, http in self._execute("SELECT rule_set, digest, http FROM rule_set")
         }
-        self._numbers: dict[int, tuple[Rule, int, int]] = {}
+        self._rules: dict[tuple[int, str], int] = {
+            (rule_set, text): number
+            for number, rule_set, text in self._execute("SELECT rule, rule_set, text FROM rule")
+        }
+        self._known: _KnownRules | None = None
 
-    def rows(self, file: int, offsets: Sequence[int], items: Sequence[Evidence]) -> Rows:
-        """Return the rows of items whose records are at these offsets; further offsets are ignored."""
-        # The loop runs once per item of evidence, so it is kept short.
-        rows = Rows([], [])
-        interfaces: dict[int, int] = {}
-        assign_segment, start_us = self._segments.assign, self._start_us
-        for offset, item in zip(offsets, items, strict=False):
-            frame, timestamp_ns, wirelen, _, index, five_tuple, vlan, start, end, matches = item
-            id_ = (timestamp_ns // 1000 - start_us) << OFFSET_BITS | offset & OFFSET_MASK
-            interface = interfaces.get(index)
-            if interface is None:
-                interface = interfaces[index] = self._interface(index)
-            classes, stored = self._add_matches(matches, id_, rows.matches) if matches else (0, None)
-            caplen = min(len(frame), SNAPLEN)
-            tags = b"".join(tci.to_bytes(2, "big") for tci in vlan) if vlan else None
-            place = id_, file, offset, caplen, wirelen, interface
-            rows.evidence.append(
-                (*place, *five_tuple, tags, start, end, classes, stored, assign_segment(id_))
+    def rows(self, file: int, offsets: NDArray[np.int64], block: EvidenceBlock) -> Rows:
+        """Return the rows of a block's items, whose records are at these offsets; assign their segments."""
+        items = block.items
+        ids = (items["time_ns"] // 1000 - self._start_us) << OFFSET_BITS | offsets & OFFSET_MASK
+        classes = np.zeros(len(items), np.int64)
+        np.bitwise_or.at(classes, block.item_of_match, _CLASS_BITS[block.classes])
+        rules = self._rule_numbers(block)
+        columns = (
+            repeat(file),
+            offsets.tolist(),
+            items["caplen"].tolist(),
+            items["wirelen"].tolist(),
+            self._interface_numbers(items["interface"]),
+            items["protocol"].tolist(),
+            _addresses(items, "source"),
+            items["sport"].tolist(),
+            _addresses(items, "destination"),
+            items["dport"].tolist(),
+            _tags(items),
+            items["payload_start"].tolist(),
+            items["payload_end"].tolist(),
+            classes.tolist(),
+            _lists(items["matches"], rules),
+            self._segments.assign(ids).tolist(),
+        )
+        return Rows(ids, classes, columns, rules, block.item_of_match)
+
+    def _rule_numbers(self, block: EvidenceBlock) -> NDArray[np.int64]:
+        """Return the rule number of each match."""
+        known = self._known
+        if known is None or not known.fit(block):
+            known = self._known = _KnownRules(block)
+        numbers = known.numbers[block.rules]
+        if not numbers.all():
+            rule_set = self._rule_set(block.digest, block.http)
+            for position in np.unique(block.rules[numbers == 0]).tolist():
+                known.numbers[position] = self._rule(rule_set, block.rule_set[position])
+            numbers = known.numbers[block.rules]
+        return numbers
+
+    def _rule_set(self, digest: str, http: HttpReading) -> int:
+        key = digest, http_text(http)
+        if key not in self._rule_sets:
+            cursor = self._execute("INSERT INTO rule_set VALUES (NULL, ?, ?)", key)
+            self._rule_sets[key] = inserted_number(cursor)
+        return self._rule_sets[key]
+
+    def _rule(self, rule_set: int, rule: Rule) -> int:
+        key = rule_set, rule_text(rule)
+        if key not in self._rules:
+            values = rule_set, rule.rule_class, rule.rule_id, key[1]
+            self._rules[key] = inserted_number(
+                self._execute("INSERT INTO rule VALUES (NULL, ?, ?, ?, ?)", values)
             )
-        return rows
+        return self._rules[key]
 
-    def _add_matches(
-        self, matches: Sequence[Match], id_: int, rows: list[tuple[int, int]]
-    ) -> tuple[int, str]:
-        """Append the rows of the matches; return the bits of their classes, and the matches as JSON."""
-        classes = 0
-        stored = ""
-        for rule, start, end, version in matches:
-            known = self._numbers.get(rule.rule_id)
-            if known is None or (known[0] is not rule and known[0] != rule):
-                known = self._numbers[rule.rule_id] = rule, self._rule(rule), CLASS_BITS[rule.rule_class]
-            _, number, bit = known
-            classes |= bit
-            rows.append((number, id_))
-            text = "null" if version is None else json.dumps(version)
-            stored += f"{',' if stored else '['}[{number},{start},{end},{text}]"
-        return classes, f"{stored}]"
-
-    def _rule(self, rule: Rule) -> int:
-        row = (rule.rule_class, rule.rule_id, rule.type, rule.name, rule.vendor, rule.os)
-        if row not in self._rules:
-            cursor = self._execute("INSERT INTO rule VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
-            self._rules[row] = inserted_number(cursor)
-        return self._rules[row]
+    def _interface_numbers(self, indices: NDArray[np.int32]) -> Iterable[int]:
+        different, which = np.unique(indices, return_inverse=True)
+        numbers = [self._interface(index) for index in different.tolist()]
+        return repeat(numbers[0]) if len(numbers) == 1 else np.array(numbers, np.int64)[which].tolist()
 
     def _interface(self, index: int) -> int:
         name = "" if index == NO_INTERFACE else self._interface_name(index)
@@ -99,9 +150,46 @@ class RowBuilder:
         return self._interfaces[name]
 
 
-def rule_numbers(matches: str | None) -> list[int]:
-    """Return the rule numbers in the stored matches of a row."""
-    return [number for number, *_ in json.loads(matches or "[]")]
+def _addresses(items: NDArray[np.void], name: str) -> list[bytes]:
+    """Return the addresses of a column, 4 or 16 bytes each."""
+    is_long = items["ip_version"] == 6
+    column = items[name]
+    if not is_long.any():
+        return _bytes(column[:, :4])
+    addresses = np.empty(len(items), object)
+    addresses[is_long] = _bytes(column[is_long])
+    addresses[~is_long] = _bytes(column[~is_long, :4])
+    return addresses.tolist()
+
+
+def _bytes(rows: NDArray[np.uint8]) -> list[bytes]:
+    """Return each row as bytes."""
+    found: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}")[:, 0].tolist()
+    return found
+
+
+def _tags(items: NDArray[np.void]) -> Iterable[bytes | None]:
+    """Return the VLAN tags of each item in network byte order; None for an item without tags."""
+    counts = items["vlan_count"]
+    if not counts.any():
+        return repeat(None)
+    tags = _bytes(items["vlan_tci"].astype(">u2").view(np.uint8))
+    return [both[: 2 * count] or None for both, count in zip(tags, counts.tolist(), strict=True)]
+
+
+def _lists(counts: NDArray[np.uint32], rules: NDArray[np.int64]) -> Iterable[str | None]:
+    """Return the rule numbers of each item as text, separated by commas; None for an item without rules."""
+    if (counts == 1).all():
+        return map(str, rules.tolist())
+    ends = np.cumsum(counts, dtype=np.int64)
+    numbers = list(map(str, rules.tolist()))
+    stretches = zip((ends - counts).tolist(), ends.tolist(), strict=True)
+    return [",".join(numbers[first:end]) or None for first, end in stretches]
+
+
+def parse_list(rules: str | None) -> list[int]:
+    """Return the rule numbers in the column ``rules`` of a row."""
+    return [int(number) for number in rules.split(",")] if rules else []
 
 
 def inserted_number(cursor: sqlite3.Cursor) -> int:

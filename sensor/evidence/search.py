@@ -124,6 +124,11 @@ class EvidenceSearch:
         with closing(StoredRecords()) as records:
             return records.read(stored)
 
+    def matches(self, items: Sequence[Stored]) -> list[list[StoredMatch]]:
+        """Return where the rules of each item matched; without places if its packet cannot be read."""
+        with closing(StoredRecords()) as records:
+            return [records.matches(stored) for stored in items]
+
     def flow(self, stored: Stored) -> Iterator[Stored]:
         """Yield the evidence of the same flow in both directions, within an hour, the oldest first."""
         query = Query(

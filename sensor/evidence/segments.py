@@ -5,7 +5,12 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_right
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sensor.evidence import index_schema
+
+_LAST = (1 << 63) - 1
 
 
 class _Segment:
@@ -30,25 +35,43 @@ class Segments:
         rows = connection.execute("SELECT segment, start, newest, pieces FROM segment ORDER BY start")
         self._segments = [_Segment(*row) for row in rows]
         self._starts = [segment.start for segment in self._segments]
+        self._numbers = {segment.number: segment for segment in self._segments}
         self._touched: dict[int, _Segment] = {}
-        self._current: _Segment | None = None
-        self._until = 0
 
-    def assign(self, id_: int) -> int:
-        """Count a row and return the number of its segment."""
-        current = self._current
-        if current is None or not current.start <= id_ < self._until:
-            current = self._enter(bisect_right(self._starts, id_) - 1)
-        if id_ > current.newest:
-            if current.items >= index_schema.SEGMENT_ITEMS:
-                current = self._begin(id_)
-            current.newest = id_
-        current.items += 1
-        return current.number
+    def assign(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count rows, in their order, and return the number of each row's segment."""
+        assigned = np.empty(len(ids), np.int64)
+        done = 0
+        while done < len(ids):
+            segment, until = self._find(int(ids[done]))
+            # Most rows follow each other in one segment, so it is tried on all, then on fewer and fewer.
+            end = len(ids)
+            while not _all_between(ids[done:end], segment.start, until):
+                end = done + max(1, (end - done) // 8)
+            end = done + self._fill(segment, ids[done:end])
+            assigned[done:end] = segment.number
+            if end == done:
+                self._begin(int(ids[done]))
+            done = end
+        return assigned
+
+    def _fill(self, segment: _Segment, ids: NDArray[np.int64]) -> int:
+        """Count rows in a segment up to the one that must begin a new segment; return their number."""
+        room = max(0, index_schema.SEGMENT_ITEMS - segment.items)
+        count = min(room, len(ids))
+        newest = max(segment.newest, int(ids[:count].max(initial=-1)))
+        if count < len(ids):
+            later = np.flatnonzero(ids[count:] > newest)
+            count = count + int(later[0]) if len(later) else len(ids)
+        if count:
+            segment.newest = newest
+            segment.items += count
+            self._touched[segment.number] = segment
+        return count
 
     def remove(self, number: int, items: int) -> None:
         """Subtract deleted rows from the count of a segment."""
-        segment = next(segment for segment in self._segments if segment.number == number)
+        segment = self._numbers[number]
         segment.items -= items
         self._touched[number] = segment
 
@@ -59,20 +82,24 @@ class Segments:
             [(one.number, one.start, one.newest, one.items) for one in self._touched.values()],
         )
         self._touched.clear()
-        self._current = None
 
-    def _enter(self, position: int) -> _Segment:
+    def _find(self, id_: int) -> tuple[_Segment, int]:
+        """Return the segment of an id, and the id at which the next segment starts."""
+        position = bisect_right(self._starts, id_) - 1
         if position < 0:
-            return self._begin(0)
-        self._current = current = self._segments[position]
+            self._begin(0)
+            position = 0
         later = self._starts[position + 1 : position + 2]
-        self._until = later[0] if later else 1 << 63
-        self._touched[current.number] = current
-        return current
+        return self._segments[position], later[0] if later else _LAST
 
-    def _begin(self, start: int) -> _Segment:
+    def _begin(self, start: int) -> None:
         position = bisect_right(self._starts, start)
-        number = 1 + max((segment.number for segment in self._segments), default=0)
-        self._segments.insert(position, _Segment(number, start, -1, 0))
+        number = 1 + max(self._numbers, default=0)
+        segment = _Segment(number, start, -1, 0)
+        self._segments.insert(position, segment)
         self._starts.insert(position, start)
-        return self._enter(position)
+        self._numbers[number] = self._touched[number] = segment
+
+
+def _all_between(ids: NDArray[np.int64], start: int, until: int) -> bool:
+    return bool(ids.min() >= start and ids.max() < until)

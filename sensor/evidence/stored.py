@@ -8,11 +8,13 @@ from typing import BinaryIO, NamedTuple
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.pcap import Record, read_record
-from sensor.model import FiveTuple, vlan_ids
+from sensor.model import FiveTuple, Rule, vlan_ids
+from sensor.rules.engine.http_payload import HttpReading
+from sensor.rules.engine.locate import locate_each
 
 
 class StoredMatch(NamedTuple):
-    """A rule as it was when it matched, and the byte range of the match in the payload."""
+    """A rule as it was when it matched, and where in the payload it matched."""
 
     rule_class: str
     rule_id: int
@@ -21,8 +23,9 @@ class StoredMatch(NamedTuple):
     version: str | None
     vendor: str | None
     os: str | None
-    start: int
-    end: int
+    start: int | None
+    end: int | None
+    """Byte offsets in the payload; None if the packet can no longer be read."""
 
 
 class Stored(NamedTuple):
@@ -45,12 +48,31 @@ class Stored(NamedTuple):
     """Tag control information of each VLAN tag, outer tag first."""
     payload_start: int
     payload_end: int
-    matches: tuple[StoredMatch, ...]
+    rules: tuple[Rule, ...]
+    """The rules that matched, as they were then."""
+    http: HttpReading
+    """The definition of HTTP that they were matched with."""
+    digest: str
+    """Digest of their files; empty if unknown."""
 
     @property
     def vlan_ids(self) -> list[int]:
         """The VLAN id of each tag, outer tag first."""
         return vlan_ids(self.vlan)
+
+    def matches(self, frame: bytes | None) -> list[StoredMatch]:
+        """Return where each rule matched, given the frame; None if the frame cannot be read any more."""
+        if frame is None:
+            return [_stored_match(rule, rule.version, None, None) for rule in self.rules]
+        payload = frame[self.payload_start : self.payload_end]
+        located = locate_each(self.rules, payload, self.http)
+        return [_stored_match(match.rule, match.version, match.start, match.end) for match in located]
+
+
+def _stored_match(rule: Rule, version: str | None, start: int | None, end: int | None) -> StoredMatch:
+    return StoredMatch(
+        rule.rule_class, rule.rule_id, rule.type, rule.name, version, rule.vendor, rule.os, start, end
+    )
 
 
 class StoredRecords:
@@ -81,6 +103,16 @@ class StoredRecords:
                 " to find out more: sensor evidence verify"
             )
         return record
+
+    def matches(self, stored: Stored) -> list[StoredMatch]:
+        """Return where each rule matched; without places if the packet can no longer be read."""
+        if not stored.rules:
+            return []
+        try:
+            frame = self.read(stored).frame
+        except EvidenceError:
+            frame = None
+        return stored.matches(frame)
 
     def close(self) -> None:
         """Close the file."""

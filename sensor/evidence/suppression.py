@@ -5,18 +5,24 @@ Runs in the process that writes evidence, before the writer. Suppressed items ar
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter
 
-from sensor.model import Evidence, rule_classes
+import numpy as np
+
+from sensor.evidence.block import EvidenceBlock
+from sensor.native.suppress import SuppressionTable
 
 _NS = 1_000_000_000
-_SECONDS_KEPT = 4
-"""Seconds of packet time counted in parallel, because the rings of different CPUs are not in order."""
+_LIMIT_MAX = (1 << 32) - 1
 
 
 class Suppressor:
-    """Counts items of evidence per rule, flow and second of packet time."""
+    """Counts items of evidence per rule, flow and second of packet time.
+
+    Four seconds are counted at the same time, because the rings of different CPUs are not in order. Memory is
+    bounded: beyond some 250,000 rules and flows in these seconds, those with the fewest items are forgotten,
+    so more of their items are kept.
+    """
 
     def __init__(self, limit: int) -> None:
         """Admit ``limit`` items per rule, flow and second; 0 admits all."""
@@ -24,45 +30,24 @@ class Suppressor:
         """Frames suppressed."""
         self.matches: Counter[str] = Counter()
         """Matches in suppressed frames, by rule class."""
-        self._limit = limit
-        self._counts: dict[int, defaultdict[tuple[object, ...], int]] = {}
+        self._limit = min(limit, _LIMIT_MAX)
+        self._table = SuppressionTable()
 
-    def admit(self, items: Sequence[Evidence]) -> list[Evidence]:
+    def admit(self, block: EvidenceBlock) -> EvidenceBlock:
         """Return the items to write: those with at least one match below the limit.
 
         An item without matches, which is kept because of its flow, is always admitted.
         """
-        if not self._limit:
-            return list(items)
-        admitted: list[Evidence] = []
-        suppressed: list[Evidence] = []
-        for item in items:
-            (admitted if self._is_admitted(item) else suppressed).append(item)
-        self.suppressed += len(suppressed)
-        self.matches.update(rule_classes(suppressed))
-        return admitted
-
-    def _is_admitted(self, item: Evidence) -> bool:
-        counts = self._second(item.timestamp_ns // _NS)
-        flow = _flow(item)
-        below = not item.matches
-        for match in item.matches:
-            key = (match.rule.rule_id, flow)
-            if counts[key] < self._limit:
-                below = True
-                counts[key] += 1
-        return below
-
-    def _second(self, second: int) -> defaultdict[tuple[object, ...], int]:
-        if second not in self._counts:
-            while len(self._counts) >= _SECONDS_KEPT:
-                del self._counts[next(iter(self._counts))]
-            self._counts[second] = defaultdict(int)
-        return self._counts[second]
-
-
-def _flow(item: Evidence) -> tuple[object, ...]:
-    """Return a key for both directions of a five-tuple and VLAN."""
-    protocol, source, sport, destination, dport = item.five_tuple
-    ends = sorted(((source, sport), (destination, dport)))
-    return (protocol, *ends, tuple(item.vlan_ids))
+        if not self._limit or not len(block):
+            return block
+        items = block.items
+        admitted = self._table.admit(
+            self._limit, items["time_ns"] // _NS, items["flow"], items["matches"], block.rule_ids
+        )
+        suppressed = len(block) - int(np.count_nonzero(admitted))
+        if not suppressed:
+            return block
+        chosen = block.select(admitted)
+        self.suppressed += suppressed
+        self.matches += Counter(block.class_counts()) - Counter(chosen.class_counts())
+        return chosen

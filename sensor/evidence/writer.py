@@ -15,20 +15,23 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sensor.errors import EvidenceError
+from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.day_writer import Gap
 from sensor.evidence.directory_lock import lock_directory
 from sensor.evidence.evidence_file import WINDOW_S, EvidenceFile, file_stem, open_file
 from sensor.evidence.index_schema import Day
 from sensor.evidence.index_writer import IndexWriter
-from sensor.evidence.pcap import FILE_HEADER_BYTES, record_offsets
+from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.evidence.reconcile import reconcile
 from sensor.evidence.recovery import Recovery, recover
-from sensor.model import Evidence, rule_classes
 
 MAX_OPEN_FILES = 16
 """Maximum number of open files; beyond it the least recently written one is finished.
@@ -58,11 +61,11 @@ class Chunk(NamedTuple):
     """The final name of the file; None for items that could not be written."""
     offset: int
     """Offset of the first record."""
-    items: Sequence[Evidence]
+    block: EvidenceBlock
 
-    def offsets(self) -> list[int]:
+    def offsets(self) -> NDArray[np.int64]:
         """Return the offset of each record, and the end of the last one."""
-        return record_offsets(self.items, self.offset)
+        return self.block.record_offsets(self.offset)
 
 
 class EvidenceWriter:
@@ -120,7 +123,7 @@ class EvidenceWriter:
         self.index.commit()
         return reconcile(self.index, {file.path.name for file in self._open.values()})
 
-    def write(self, items: Sequence[Evidence]) -> list[Chunk]:
+    def write(self, block: EvidenceBlock) -> list[Chunk]:
         """Append items in order, each to the file of its time and link type; return their places.
 
         Each item is counted as ``written`` or ``write_failed``. A full or broken disk raises no error: it is
@@ -128,40 +131,38 @@ class EvidenceWriter:
         """
         failed_before = self.write_failed
         chunks: list[Chunk] = []
-        groups: dict[tuple[int, int], list[Evidence]] = {}
-        for item in items:
-            groups.setdefault((item.timestamp_ns // _WINDOW_NS, item.linktype), []).append(item)
-        for (window, linktype), group in groups.items():
+        for window, group in _by_file(block):
             written_before = self.written
             try:
-                self._append(window, linktype, group, chunks)
+                self._append(window, group, chunks)
             except OSError as error:
                 self._report_failure(error)
             written = self.written - written_before
             self.write_failed += len(group) - written
             if written < len(group):
-                self.matches_failed.update(rule_classes(group[written:]))
-                chunks.append(Chunk(None, 0, group[written:]))
+                rest = group.part(written, len(group))
+                self.matches_failed.update(rest.class_counts())
+                chunks.append(Chunk(None, 0, rest))
         if self._failed_at is not None and self.write_failed == failed_before:
             self._report_success(self._failed_at)
         return chunks
 
-    def _append(self, window: int, linktype: int, group: Sequence[Evidence], chunks: list[Chunk]) -> None:
+    def _append(self, window: int, group: EvidenceBlock, chunks: list[Chunk]) -> None:
         if window not in _WINDOWS:
             raise OSError(0, "the time of a packet is outside 1970 to 2106, the range of a pcap file")
-        window_s = window * WINDOW_S
+        window_s, linktype = window * WINDOW_S, group.linktype
         file = self._file(file_stem(window_s, linktype, local_time=self._local_time), linktype)
         file.until_s = max(file.until_s, window_s + WINDOW_S)
         offset, records_before = file.end or FILE_HEADER_BYTES, file.records
         try:
             file.append(group)
         finally:
-            written = file.records - records_before
-            self.written += written
-            self.matches_written.update(rule_classes(group[:written]))
+            written = group.part(0, file.records - records_before)
             if written:
-                self.index.add(file.path.name, linktype, offset, file.end, group[:written])
-                chunks.append(Chunk(file.path, offset, group[:written]))
+                self.written += len(written)
+                self.matches_written.update(written.class_counts())
+                self.index.add(file.path.name, offset, written)
+                chunks.append(Chunk(file.path, offset, written))
 
     def _file(self, stem: str, linktype: int) -> EvidenceFile:
         """Return the file with this stem, open, and mark it as the most recently used."""
@@ -219,3 +220,17 @@ class EvidenceWriter:
         if time.monotonic() - failed_at >= QUIET_S:
             log.warning("evidence is written again; %d frames were not written", self.write_failed)
             self._failed_at = None
+
+
+def _by_file(block: EvidenceBlock) -> Iterator[tuple[int, EvidenceBlock]]:
+    """Divide a block by window and link type; yield each window, in the order in which they first occur."""
+    if not len(block):
+        return
+    windows = block.items["time_ns"] // _WINDOW_NS
+    groups = windows << 16 | block.items["linktype"]
+    if (groups == groups[0]).all():  # the common case
+        yield int(windows[0]), block
+        return
+    _, firsts, numbers = np.unique(groups, return_index=True, return_inverse=True)
+    for group in np.argsort(firsts).tolist():
+        yield int(windows[firsts[group]]), block.select(numbers == group)

@@ -20,6 +20,7 @@ import httpx
 import pytest
 from processes import wait_until
 
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, FiveTuple, LinkType, Match, Rule
 from tests.frames import IPV4, TCP, ethernet, ipv4, tcp
@@ -28,8 +29,8 @@ DEVID = 3
 NOON_US = 1_687_089_600_000_000
 """2023-06-18 12:00:00 UTC."""
 EXAMPLE = Path(__file__).parents[3] / "shared" / "reference" / "evidence_example.json"
-RULE = Rule(50001, "threat", "web", "SQL injection", "x", version="2")
-OTHER_RULE = Rule(10002, "service", "http", "Apache", "y")
+RULE = Rule(50001, "threat", "web", "SQL injection", "GET", version="2")
+OTHER_RULE = Rule(10002, "service", "http", "Apache", "get")
 CLIENT, HOST = "192.0.2.10", "198.51.100.20"
 SEGMENT_START = 54
 
@@ -94,7 +95,7 @@ REPLY = evidence_item(
 def keep(directory: Path, items: Sequence[Evidence], devid: int = DEVID) -> Path:
     """Write and index evidence; return the evidence directory."""
     with closing(EvidenceWriter(directory, devid)) as writer:
-        writer.write(items)
+        writer.write(block_of_objects(items))
     return directory
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from api_samples import DEVID, NOON_US, environment, evidence_item, keep, serving
 
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.writer import EvidenceWriter
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root privileges to drop")
@@ -52,7 +53,7 @@ def test_evidence_is_found_while_it_is_written(directory: Path) -> None:
         for start in (1, 11):
             with closing(EvidenceWriter(evidence, DEVID)) as writer:
                 for number in range(start, start + 10):
-                    writer.write([evidence_item(number)])
+                    writer.write(block_of_objects([evidence_item(number)]))
                     writer.index.commit()
                     assert count() == number + 1
             assert count() == start + 10

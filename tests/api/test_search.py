@@ -73,7 +73,7 @@ def test_fields_of_an_item(server: Server) -> None:
                 "rule": rule.rule_id,
                 "type": rule.type,
                 "name": rule.name,
-                "version": None,
+                "version": rule.version,
                 "vendor": None,
                 "os": None,
                 "start": 0,
@@ -184,7 +184,10 @@ def test_an_index_of_another_version_is_not_counted(directory: Path) -> None:
     with serving(evidence) as running:
         response = running.get("/api/v1/histogram?since_us=0")
         assert response.status_code == 503
-        assert f"{path} cannot be read (not an index of this version)" in response.json()["detail"]
+        assert (
+            f"{path} cannot be read (not an index of this version: its format is 99, not"
+            in response.json()["detail"]
+        )
 
 
 def test_rules_are_those_of_the_files(server: Server) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from evidence_samples import DEVID, NOON_S, NS, item
 
 from sensor.evidence import writer as evidence_writer
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
 
 evidence_writer.QUIET_S = 0.0  # writes do not fail and succeed alternately on this disk
@@ -35,7 +36,7 @@ def write(time_s: int = NOON_S) -> None:
     global given
     batch = range(given, given + 10)
     before = writer.written
-    writer.write([item(number, time_s * NS, caplen=450) for number in batch])
+    writer.write(block_of_objects([item(number, time_s * NS, caplen=450) for number in batch]))
     kept.extend(batch[: writer.written - before])
     given += 10
     assert writer.written + writer.write_failed == given

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from evidence_samples import DEVID, NOON_S, NS, item
 
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.writer import EvidenceWriter
 
 BATCH = 100
@@ -20,7 +21,7 @@ CAPLEN = 20_000  # long writes, so that the kill interrupts one
 writer = EvidenceWriter(Path(sys.argv[1]), DEVID)
 ticks = len(sys.argv) > 2
 for first in count(0, BATCH):
-    writer.write([item(number, caplen=CAPLEN) for number in range(first, first + BATCH)])
+    writer.write(block_of_objects([item(number, caplen=CAPLEN) for number in range(first, first + BATCH)]))
     if ticks:
         writer.tick(NOON_S * NS)
     sys.stdout.write(f"{first + BATCH}\n")

@@ -18,6 +18,7 @@ RULES = [
         "Sample",
         f"Sample {number}",
         "x",
+        version=(None, "1.0", 'quo"te', "\\xff", "ünï")[number % 5],
         vendor="Vendor" if number % 3 else None,
         os="OS" if number % 2 else None,
     )
@@ -40,7 +41,6 @@ def random_items(count: int, seed: int) -> list[Evidence]:
         text = seeded.choice(TEXTS)
         frame = item(number).frame + text
         chosen = sorted(seeded.sample(range(12), seeded.choice([0, 1, 1, 1, 2, 3])))
-        version = seeded.choice([None, "1.0", 'quo"te', "\\xff", "ünï"])
         items.append(
             Evidence(
                 frame,
@@ -58,7 +58,7 @@ def random_items(count: int, seed: int) -> list[Evidence]:
                 seeded.choice([(), (), (0x2064,), (100, 0xE00A)]),
                 len(frame) - len(text),
                 len(frame),
-                tuple(Match(RULES[rule], 1, 3 + rule, version) for rule in chosen),
+                tuple(Match(RULES[rule], 1, 3) for rule in chosen),
             )
         )
     return items
@@ -116,16 +116,11 @@ def _in(network: IPv4Network | IPv6Network, address: bytes) -> bool:
 
 def same(stored: Stored, one: Evidence) -> bool:
     """Return True if the index has all properties of an item."""
-    matches = [
-        (m.rule.rule_class, m.rule.rule_id, m.rule.type, m.rule.name, m.version, m.rule.vendor, m.rule.os)
-        + (m.start, m.end)
-        for m in one.matches
-    ]
     return (
         stored.time_us == one.timestamp_ns // 1000
         and (stored.caplen, stored.wirelen, stored.linktype) == (one.caplen, one.wirelen, one.linktype)
         and (stored.interface, stored.five_tuple, stored.vlan)
         == (f"eth{one.interface}", one.five_tuple, one.vlan)
         and (stored.payload_start, stored.payload_end) == (one.payload_start, one.payload_end)
-        and [tuple(match) for match in stored.matches] == matches
+        and stored.rules == tuple(match.rule for match in one.matches)
     )

@@ -14,6 +14,7 @@ from evidence_samples import DEVID, NOON_S, NS, item
 
 from sensor.config.settings import Settings
 from sensor.evidence import writer as evidence_writer
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
@@ -30,7 +31,9 @@ least_free = 100.0
 for number in range(windows):
     time_s = NOON_S + number * WINDOW_S
     for first in range(0, window_items, 100):
-        writer.write([item(first + one, time_s * NS + one, caplen=450) for one in range(100)])
+        writer.write(
+            block_of_objects([item(first + one, time_s * NS + one, caplen=450) for one in range(100)])
+        )
         chores.tick((time_s + first // 2) * NS)
     disk = os.statvfs(small_disk)
     least_free = min(least_free, 100 * disk.f_bavail / disk.f_blocks)

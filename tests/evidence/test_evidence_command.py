@@ -20,6 +20,7 @@ from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.cli import main
 from sensor.cli.evidence import evidence_group
+from sensor.evidence.block import block_of_objects
 from sensor.model import Match, Rule
 
 SENSOR = [sys.executable, "-m", "sensor"]
@@ -113,11 +114,11 @@ def test_list_by_every_filter(kept: Kept) -> None:
 
 def test_show_marks_the_matched_bytes(tmp_path: Path) -> None:
     """The dump has every byte of the frame, and marks exactly the bytes of the match."""
-    rule = Rule(50001, "threat", "Sample", "SQL injection", "x")
+    rule = Rule(50001, "threat", "Sample", "SQL injection", r"\x00ab", version="7.1")
     one = item(0x6162, NOON_S * NS + 123_456_000)
-    one = one._replace(matches=(Match(rule, 5, 8, "7.1"),), vlan=(0x2064,))
+    one = one._replace(matches=(Match(rule, 5, 8),), vlan=(0x2064,))
     with writing(tmp_path) as writer:
-        writer.write([one])
+        writer.write(block_of_objects([one]))
     done = sensor("evidence", "show", "2023-06-18T12:00:00.123456", "--evidence", tmp_path)
     head, layers, dump = done.stdout.split("\n\n")
     assert head.splitlines() == [
@@ -175,7 +176,9 @@ def test_verify_finds_differences(tmp_path: Path) -> None:
     """Verify finds a packet without a row, a row without a packet, a changed packet and a foreign file."""
     with writing(tmp_path) as writer:
         for window in range(4):
-            writer.write([item(number, (NOON_S + 300 * window) * NS) for number in range(5)])
+            writer.write(
+                block_of_objects([item(number, (NOON_S + 300 * window) * NS) for number in range(5)])
+            )
     names = [f"2023061812{minute:02}.pcap" for minute in (0, 5, 10, 15)]
     flags = ("--evidence", tmp_path)
     done = sensor("evidence", "verify", *flags)

@@ -10,6 +10,7 @@ import pytest
 from evidence_queries import random_items
 from evidence_samples import DEVID, NOON_S, NS, capinfos_counts, item, tcpdump_count, writing
 
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.export import Container, encoded
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.writer import EvidenceWriter
@@ -33,10 +34,13 @@ def exported(directory: Path, container: Container) -> Path:
 
 def test_pcapng_has_everything(tmp_path: Path) -> None:
     """Pcapng has all link types, interfaces, times in microseconds, both lengths, and the matched rules."""
-    rules = [Rule(number, "threat", "Sample", f"Söme {number}; more", "x") for number in (50001, 50002)]
+    rules = [
+        Rule(number, "threat", "Sample", f"Söme {number}; more", "x", version=version)
+        for number, version in ((50001, None), (50002, "2.4"))
+    ]
     comments = [f"threat {rule.rule_id} {rule.name}" for rule in rules]
     kinds = [
-        item(1)._replace(interface=1, matches=(Match(rules[0], 0, 1), Match(rules[1], 0, 1, "2.4"))),
+        item(1)._replace(interface=1, matches=(Match(rules[0], 0, 1), Match(rules[1], 0, 1))),
         item(2, NOON_S * NS + 123_456_789, caplen=61, wirelen=900)._replace(interface=2),
         item(3, (NOON_S + 1) * NS, caplen=64, linktype=113)._replace(
             interface=1, matches=(Match(rules[0], 0, 1),)
@@ -44,7 +48,7 @@ def test_pcapng_has_everything(tmp_path: Path) -> None:
         item(4, (NOON_S + 2) * NS, caplen=63)._replace(interface=1),
     ]
     writer = EvidenceWriter(tmp_path, DEVID, interface_name=lambda index: f"eth{index}")
-    writer.write(kinds)
+    writer.write(block_of_objects(kinds))
     writer.close()
     path = exported(tmp_path, "pcapng")
     fields = "frame.time_epoch", "frame.cap_len", "frame.len", "frame.interface_name", "frame.encap_type"
@@ -63,7 +67,7 @@ def test_frames_are_the_same_in_both(tmp_path: Path) -> None:
     """Both formats have the same frames in the order of time, and other programs read them."""
     items = random_items(300, seed=5)
     with writing(tmp_path) as writer:
-        writer.write(items)
+        writer.write(block_of_objects(items))
     paths = [exported(tmp_path, "pcap"), exported(tmp_path, "pcapng")]
     assert tcpdump_count(paths[0]) == 300
     assert capinfos_counts(paths) == [300, 300]
@@ -80,7 +84,9 @@ def test_comment_of_any_length(tmp_path: Path) -> None:
     """A comment longer than 65,535 bytes is cut between letters; the packet is kept."""
     rules = [Rule(number, "threat", "Sample", "ü" * 250, "x") for number in range(200)]
     with writing(tmp_path) as writer:
-        writer.write([item(1)._replace(matches=tuple(Match(rule, 0, 1) for rule in rules)), item(2)])
+        writer.write(
+            block_of_objects([item(1)._replace(matches=tuple(Match(rule, 0, 1) for rule in rules)), item(2)])
+        )
     path = exported(tmp_path, "pcapng")
     assert capinfos_counts([path]) == [2]
     [[comment], _] = tshark(path, "frame.comment")
@@ -100,7 +106,7 @@ def test_omitted_packets_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
     """Packets of another link type, and packets whose file is gone, are left out with a line in the log."""
     caplog.set_level(logging.WARNING)
     with writing(tmp_path) as writer:
-        writer.write([item(1), item(2, linktype=101), item(3, (NOON_S + 300) * NS)])
+        writer.write(block_of_objects([item(1), item(2, linktype=101), item(3, (NOON_S + 300) * NS)]))
     (writer.directory / "202306181205.pcap").unlink()
     assert capinfos_counts([exported(tmp_path, "pcap")]) == [1]
     assert "1 packets of another link type are left out" in caplog.text

@@ -29,6 +29,7 @@ from evidence_samples import (
 )
 
 from sensor.evidence import writer as evidence_writer
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
 
 FULL_DISK = Path(__file__).with_name("evidence_full_disk.py")
@@ -88,10 +89,10 @@ def test_room_ends_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with writing(directory) as writer:
             temp = writer.directory / "202306181200.pcap.temp"
             with room_for(size):
-                writer.write([item(number) for number in range(3)])
+                writer.write(block_of_objects([item(number) for number in range(3)]))
             assert (writer.written, writer.write_failed) == (kept, 3 - kept)
             assert temp.stat().st_size == (FILE_HEADER_BYTES + kept * RECORD_BYTES if kept else 0)
-            writer.write([item(3), item(4)])
+            writer.write(block_of_objects([item(3), item(4)]))
         assert numbers_in(writer.paths[0]) == [*range(kept), 3, 4]
 
 
@@ -99,7 +100,7 @@ def test_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
     """A file without records is removed when its window is over."""
     with writing(tmp_path) as writer:
         with room_for(10):
-            writer.write([item()])
+            writer.write(block_of_objects([item()]))
         assert names_in(tmp_path) == ["202306181200.pcap.temp"]
         writer.tick((NOON_S + 2 * WINDOW_S) * NS)
         assert (names_in(tmp_path), writer.paths, writer.write_failed) == ([], [], 1)
@@ -108,9 +109,9 @@ def test_full_disk_leaves_no_empty_file(tmp_path: Path) -> None:
 def test_one_full_file_does_not_affect_others(tmp_path: Path) -> None:
     """Within a batch, a file that cannot grow does not prevent writes to other files."""
     with writing(tmp_path) as writer:
-        writer.write([item(number) for number in range(5)])
+        writer.write(block_of_objects([item(number) for number in range(5)]))
         with room_for(FILE_HEADER_BYTES + 3 * RECORD_BYTES):
-            writer.write([item(5), item(6, (NOON_S + WINDOW_S) * NS), item(7)])
+            writer.write(block_of_objects([item(5), item(6, (NOON_S + WINDOW_S) * NS), item(7)]))
     assert [numbers_in(path) for path in writer.paths] == [[0, 1, 2, 3, 4], [6]]
     assert (writer.written, writer.write_failed) == (6, 2)
 
@@ -121,9 +122,9 @@ def test_disk_that_alternates_does_not_flood_the_log(
     """On a nearly full disk, where writes fail and succeed alternately, there is one log line in total."""
     with writing(tmp_path) as writer:
         for number in range(50):
-            writer.write([item(number)])
+            writer.write(block_of_objects([item(number)]))
             with room_for(FILE_HEADER_BYTES):
-                writer.write([item(number)])
+                writer.write(block_of_objects([item(number)]))
     assert (writer.written, writer.write_failed) == (50, 50)
     assert len(caplog.records) == 1
 
@@ -134,12 +135,12 @@ def test_directory_removed_while_writing(
     """Without its directory evidence is counted as write_failed; it resumes when the directory is back."""
     monkeypatch.setattr(evidence_writer, "QUIET_S", 0.0)
     with writing(tmp_path) as writer:
-        writer.write([item(0)])
+        writer.write(block_of_objects([item(0)]))
         shutil.rmtree(writer.directory)
-        writer.write([item(1)])
+        writer.write(block_of_objects([item(1)]))
         assert (writer.written, writer.write_failed) == (1, 1)
         writer.directory.mkdir()
-        writer.write([item(2)])
+        writer.write(block_of_objects([item(2)]))
     assert numbers_in(writer.paths[0]) == [2]
     assert "evidence cannot be written" in caplog.text
     assert "evidence is written again; 1 frames were not written" in caplog.text
@@ -154,17 +155,17 @@ def test_tail_that_cannot_be_cut_is_overwritten_or_recovered(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with writing(tmp_path) as writer:
-        writer.write([item(0)])
+        writer.write(block_of_objects([item(0)]))
         with monkeypatch.context() as context:
             context.setattr(os, "ftruncate", broken)
             with room_for(FILE_HEADER_BYTES + RECORD_BYTES + 50):
-                writer.write([item(1)])
-            writer.write([item(2)])
-        writer.write([item(3)])
+                writer.write(block_of_objects([item(1)]))
+            writer.write(block_of_objects([item(2)]))
+        writer.write(block_of_objects([item(3)]))
         with monkeypatch.context() as context:
             context.setattr(os, "ftruncate", broken)
             with room_for(FILE_HEADER_BYTES + 2 * RECORD_BYTES + 50):
-                writer.write([item(4)])
+                writer.write(block_of_objects([item(4)]))
             writer.tick((NOON_S + 2 * WINDOW_S) * NS)
         assert names_in(tmp_path) == ["202306181200.pcap.temp"]
     assert (writer.written, writer.write_failed) == (2, 3)

@@ -17,7 +17,8 @@ from evidence_queries import random_items
 from evidence_samples import DEVID, NOON_S, NS, PROGRAM_ENVIRONMENT, item, number_of, writing
 
 from sensor.config.settings import Settings
-from sensor.evidence import day_writer, index_connection, index_writer
+from sensor.evidence import day_writer, index_connection, index_schema, index_writer
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.index_schema import day_of
 from sensor.evidence.reconcile import fill
@@ -43,7 +44,7 @@ def complete(writer: EvidenceWriter, rematcher: Rematcher) -> int:
     parts = list(rematcher.parts(writer.directory, writer.reconcile()))
     assert all(fill(writer.index, *part) for part in parts)
     assert writer.reconcile() == []
-    return sum(len(part.located) for part in parts)
+    return sum(len(part.block) for part in parts)
 
 
 def faults(directory: Path) -> list[str]:
@@ -78,7 +79,7 @@ def kill_and_restart(directory: Path, kill_at_bytes: int, rematcher: Rematcher) 
     with writing(directory) as writer:
         missing = complete(writer, rematcher)
         [recovery] = writer.recovered
-        writer.write([item(recovery.records, NOON_S * NS)])
+        writer.write(block_of_objects([item(recovery.records, NOON_S * NS)]))
         writer.tick(NOON_S * NS)
         assert faults(directory) == []
     return acknowledged, recovery.records, missing
@@ -103,9 +104,9 @@ def test_index_and_files_agree_after_a_kill(tmp_path: Path, rematcher: Rematcher
 def test_lost_index_is_rebuilt(tmp_path: Path, rematcher: Rematcher) -> None:
     """The index is rebuilt from the files of all windows and link types, with the same keys."""
     with writing(tmp_path) as writer:
-        writer.write(matching_items(30))
-        writer.write(matching_items(5, 30, (NOON_S + WINDOW_S) * NS))
-        writer.write([item(35, linktype=101), item(36, (NOON_S + 86_400) * NS)])
+        writer.write(block_of_objects(matching_items(30)))
+        writer.write(block_of_objects(matching_items(5, 30, (NOON_S + WINDOW_S) * NS)))
+        writer.write(block_of_objects([item(35, linktype=101), item(36, (NOON_S + 86_400) * NS)]))
     keys = [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())]
     for path in writer.directory.glob("*.sqlite"):
         path.unlink()
@@ -117,13 +118,13 @@ def test_lost_index_is_rebuilt(tmp_path: Path, rematcher: Rematcher) -> None:
     assert EvidenceSearch(tmp_path).status()["index"]["state"] == "ok"
 
 
-@pytest.mark.parametrize("kind", ["noise", "text", "foreign", "torn", "other version"])
+@pytest.mark.parametrize("kind", ["noise", "text", "foreign", "torn", "older version"])
 def test_index_that_cannot_be_used_is_moved_aside(
     tmp_path: Path, rematcher: Rematcher, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     """A damaged or foreign index is moved aside and rebuilt, while evidence is written."""
     with writing(tmp_path) as writer:
-        writer.write(matching_items(3000))
+        writer.write(block_of_objects(matching_items(3000)))
     path = writer.directory / DATABASE
     content = path.read_bytes()
     if kind in ("noise", "text"):
@@ -134,11 +135,12 @@ def test_index_that_cannot_be_used_is_moved_aside(
         path.unlink(missing_ok=kind == "foreign")
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE evidence (id)")
-            if kind == "other version":
-                connection.execute("PRAGMA user_version = 99")
+            if kind == "older version":
+                connection.execute(f"PRAGMA application_id = {index_schema.APPLICATION_ID}")
+                connection.execute("PRAGMA user_version = 1")
     damaged = path.read_bytes()
     with writing(tmp_path) as writer:
-        writer.write(matching_items(10, 3000))
+        writer.write(block_of_objects(matching_items(10, 3000)))
         writer.tick(NOON_S * NS)
         complete(writer, rematcher)
     assert faults(tmp_path) == []
@@ -146,6 +148,7 @@ def test_index_that_cannot_be_used_is_moved_aside(
     aside = path.with_name(f"{DATABASE}.bad")
     assert aside.stat().st_size == len(damaged)
     assert f"{path} cannot be used" in caplog.text
+    assert ("its format is 1, not 2" in caplog.text) == (kind == "older version")
 
 
 def test_index_that_was_in_use_when_the_machine_went_down(
@@ -153,13 +156,13 @@ def test_index_that_was_in_use_when_the_machine_went_down(
 ) -> None:
     """An index that was open during a power cut is not trusted; one that was closed before is."""
     with writing(tmp_path) as writer:
-        writer.write(matching_items(10))
+        writer.write(block_of_objects(matching_items(10)))
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another-boot\n")
     monkeypatch.setattr(index_connection, "_BOOT_ID", boot_id)
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 0
-        writer.write(matching_items(10, 10))
+        writer.write(block_of_objects(matching_items(10, 10)))
         writer.tick(NOON_S * NS)
         boot_id.write_text("the-boot-after\n")
         with pytest.raises(day_writer.UnusableError, match="the machine went down"):
@@ -182,12 +185,12 @@ def test_locked_index_neither_stops_nor_slows_evidence(
     """Rows wait until the lock is released; one log line reports it, and no row is missing."""
     monkeypatch.setattr(index_writer, "QUIET_S", 0.0)
     with writing(tmp_path) as writer:
-        writer.write(matching_items(10))
+        writer.write(block_of_objects(matching_items(10)))
         writer.tick(NOON_S * NS)
         with locked(writer.directory / DATABASE):
             started_s = time.monotonic()
             for first in range(10, 200, 10):
-                writer.write(matching_items(10, first))
+                writer.write(block_of_objects(matching_items(10, first)))
                 writer.tick(NOON_S * NS)
             assert time.monotonic() - started_s < 5  # by default SQLite waits 5 s for a lock
             assert writer.written == 200
@@ -206,21 +209,21 @@ def test_dropped_rows_are_restored_from_the_files(
     tmp_path: Path, rematcher: Rematcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long lock costs rows, not evidence; they become a gap, which is filled while evidence is written."""
-    monkeypatch.setattr(index_writer, "KEPT_ITEMS", 50)
+    monkeypatch.setattr(index_writer, "KEPT_ROWS", 100)
     with writing(tmp_path) as writer:
-        writer.write(matching_items(10))
+        writer.write(block_of_objects(matching_items(10)))
         writer.tick(NOON_S * NS)
         with locked(writer.directory / DATABASE):
             for first in range(10, 100, 10):
-                writer.write(matching_items(10, first))
+                writer.write(block_of_objects(matching_items(10, first)))
                 writer.tick(NOON_S * NS)
-        writer.write(matching_items(10, 100))
+        writer.write(block_of_objects(matching_items(10, 100)))
         writer.tick(NOON_S * NS)
         assert writer.index.is_behind
         assert len(items_found(tmp_path)) < 110
         assert EvidenceSearch(tmp_path).status()["index"]["state"] == "rebuilding"
         assert 0 < complete(writer, rematcher) < 100
-        writer.write(matching_items(10, 110))
+        writer.write(block_of_objects(matching_items(10, 110)))
     assert items_found(tmp_path) == list(range(120))
     assert faults(tmp_path) == []
 
@@ -228,8 +231,8 @@ def test_dropped_rows_are_restored_from_the_files(
 def test_file_deleted_between_runs(tmp_path: Path, rematcher: Rematcher) -> None:
     """The rows of a deleted file are not found or counted after the start, and are deleted gradually."""
     with writing(tmp_path) as writer:
-        writer.write(matching_items(3000))
-        writer.write(matching_items(20, 3000, (NOON_S + WINDOW_S) * NS))
+        writer.write(block_of_objects(matching_items(3000)))
+        writer.write(block_of_objects(matching_items(20, 3000, (NOON_S + WINDOW_S) * NS)))
     (writer.directory / "202306181200.pcap").unlink()
     with writing(tmp_path) as writer:
         assert complete(writer, rematcher) == 0
@@ -257,7 +260,7 @@ def test_directory_that_cannot_be_read_costs_no_rows(
 ) -> None:
     """If the files cannot be listed, the index is left as it is, and is compared again later."""
     with writing(tmp_path) as writer:
-        writer.write(matching_items(10))
+        writer.write(block_of_objects(matching_items(10)))
         writer.tick((NOON_S + 2 * WINDOW_S) * NS)
         elsewhere = writer.directory.rename(tmp_path / "elsewhere")
         writer.directory.write_text("no directory")
@@ -274,8 +277,8 @@ def test_directory_that_cannot_be_read_costs_no_rows(
 def test_file_cut_or_grown_between_runs(tmp_path: Path, rematcher: Rematcher) -> None:
     """Rows of packets that were cut off are deleted, and packets that were added get rows."""
     with writing(tmp_path) as writer:
-        writer.write(matching_items(20))
-        writer.write(matching_items(20, 20, (NOON_S + WINDOW_S) * NS))
+        writer.write(block_of_objects(matching_items(20)))
+        writer.write(block_of_objects(matching_items(20, 20, (NOON_S + WINDOW_S) * NS)))
     cut, grown = (writer.directory / name for name in ("202306181200.pcap", "202306181205.pcap"))
     more = cut.read_bytes()[-5 * 78 :]
     os.truncate(cut, 24 + 12 * 78 + 30)
@@ -292,8 +295,8 @@ def test_file_replaced_by_garbage(
 ) -> None:
     """The start and `verify` report a file replaced by garbage; other evidence is not affected."""
     with writing(tmp_path) as writer:
-        writer.write(matching_items(20))
-        writer.write(matching_items(20, 20, (NOON_S + WINDOW_S) * NS))
+        writer.write(block_of_objects(matching_items(20)))
+        writer.write(block_of_objects(matching_items(20, 20, (NOON_S + WINDOW_S) * NS)))
     (writer.directory / "202306181200.pcap").write_bytes(os.urandom(5000))
     (writer.directory / "202306181210.pcap").write_bytes(os.urandom(5000))
     with writing(tmp_path) as writer:
@@ -307,10 +310,10 @@ def test_file_replaced_by_garbage(
 def test_open_file_removed_and_started_again(tmp_path: Path, rematcher: Rematcher) -> None:
     """The evidence of a removed file is not found, even if a new file has the same name."""
     with writing(tmp_path) as writer:
-        writer.write(matching_items(20))
+        writer.write(block_of_objects(matching_items(20)))
         writer.tick(NOON_S * NS)
         (writer.directory / "202306181200.pcap.temp").unlink()
-        writer.write(matching_items(5, 20))
+        writer.write(block_of_objects(matching_items(5, 20)))
         writer.tick(NOON_S * NS)
         assert items_found(tmp_path) == list(range(20, 25))
         assert complete(writer, rematcher) == 0
@@ -323,7 +326,7 @@ def test_open_file_removed_and_started_again(tmp_path: Path, rematcher: Rematche
 def test_equal_ids(tmp_path: Path) -> None:
     """Packets of one microsecond, at the same offset in different files, each have a row."""
     with writing(tmp_path) as writer:
-        writer.write([item(1), item(2, linktype=101), item(3, linktype=228)])
+        writer.write(block_of_objects([item(1), item(2, linktype=101), item(3, linktype=228)]))
     index_ = EvidenceSearch(tmp_path)
     assert len({stored.key for stored in index_.lookup(NOON_S * 1_000_000)}) == 3
     assert faults(tmp_path) == []
@@ -340,7 +343,7 @@ def test_local_time_at_the_end_of_summer_time(
         times = [midnight_s - 3600, midnight_s, midnight_s - 3590, midnight_s + 10]
         with writing(tmp_path, local_time=True) as writer:
             for number, time_s in enumerate(times):
-                writer.write([item(number, time_s * NS)])
+                writer.write(block_of_objects([item(number, time_s * NS)]))
                 writer.tick(0)
             complete(writer, rematcher)
         assert [path.name for path in writer.directory.glob("*.pcap")] == ["202310290200.pcap"]
@@ -359,23 +362,23 @@ def test_local_time_at_the_end_of_summer_time(
 
 
 def test_rows_are_committed_without_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a timer, as in ``sensor read``, rows are committed by number, by size, and by time."""
-    for name, value in (("COMMIT_ITEMS", 10), ("COMMIT_BYTES", 500), ("COMMIT_S", 0.0)):
+    """Without a timer, as in ``sensor read``, rows are committed by number and by time."""
+    for name, value in (("COMMIT_ROWS", 20), ("COMMIT_S", 0.0)):
         with monkeypatch.context() as patch:
             patch.setattr(index_writer, "COMMIT_S", 1e9)
             directory = tmp_path / name
             with writing(directory) as writer:
-                writer.write(matching_items(3))
+                writer.write(block_of_objects(matching_items(3)))
                 assert not list(writer.directory.glob("*.sqlite"))
                 patch.setattr(index_writer, name, value)
-                writer.write(matching_items(10, 3))
+                writer.write(block_of_objects(matching_items(10, 3)))
                 assert items_found(directory) == list(range(13))
 
 
 def test_many_kinds_of_evidence_are_verified(tmp_path: Path, rematcher: Rematcher) -> None:
     """With repeated and decreasing times, tags and IPv6, rows made from the files have the same keys."""
     with writing(tmp_path) as writer:
-        writer.write(random_items(500, seed=3))
+        writer.write(block_of_objects(random_items(500, seed=3)))
     keys = [stored.key for stored in EvidenceSearch(tmp_path).iterate(Query())]
     with writing(tmp_path) as writer:
         writer.index.delete()

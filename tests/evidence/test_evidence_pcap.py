@@ -11,8 +11,9 @@ import pytest
 from evidence_samples import FILE_HEADER_BYTES, NOON_S, NS, RECORD_HEADER_BYTES, item, number_of
 
 from sensor.errors import EvidenceError
-from sensor.evidence.pcap import SNAPLEN, Record, RecordReader, encode, file_header, record_offsets
-from sensor.model import LinkType
+from sensor.evidence.block import block_of_objects
+from sensor.evidence.pcap import SNAPLEN, Record, RecordReader, file_header
+from sensor.model import Evidence, LinkType
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "evidence_example.json"
 
@@ -28,6 +29,11 @@ def read(content: bytes) -> tuple[list[Record], int]:
     """Return the whole records of a file, and the end of the last one."""
     reader = RecordReader(named(content))
     return list(reader), reader.end
+
+
+def encode(items: list[Evidence]) -> bytes:
+    """Return the records of these items, one after the other."""
+    return block_of_objects(items).records.tobytes()
 
 
 def sample(count: int = 3) -> bytes:
@@ -48,8 +54,9 @@ def test_round_trip() -> None:
     decoded, end = read(content)
     assert [record.frame for record in decoded] == [each.frame for each in items]
     assert [record.time_us for record in decoded] == [NOON_S * 1_000_000 + number for number in range(3)]
-    assert [*(record.offset for record in decoded), end] == record_offsets(items, FILE_HEADER_BYTES)
-    assert [record.end for record in decoded] == record_offsets(items, FILE_HEADER_BYTES)[1:]
+    offsets = block_of_objects(items).record_offsets(FILE_HEADER_BYTES).tolist()
+    assert [*(record.offset for record in decoded), end] == offsets
+    assert [record.end for record in decoded] == offsets[1:]
     assert end == len(content)
 
 

@@ -21,11 +21,12 @@ from evidence_samples import (
     writing,
 )
 
-from sensor.evidence.pcap import encode, file_header
+from sensor.evidence.block import block_of_objects
+from sensor.evidence.pcap import file_header
 from sensor.model import LinkType
 
 KILLED_WRITER = Path(__file__).with_name("evidence_killed_writer.py")
-WHOLE = file_header(LinkType.ETHERNET) + encode([item(number) for number in range(3)])
+WHOLE = file_header(LinkType.ETHERNET) + block_of_objects(list(map(item, range(3)))).records.tobytes()
 RECORD_BYTES = (len(WHOLE) - FILE_HEADER_BYTES) // 3
 
 
@@ -47,7 +48,7 @@ def test_torn_at_every_byte_of_the_last_record(tmp_path: Path) -> None:
             assert writer.recovered == [(path, kept, cut)]
             assert names_in(tmp_path) == [path.name]
             assert path.read_bytes() == WHOLE[: size - cut]
-            writer.write([item(9)])
+            writer.write(block_of_objects([item(9)]))
         assert numbers_in(path) == [*range(kept), 9]
         path.unlink()
 
@@ -60,7 +61,7 @@ def test_torn_at_every_byte_of_the_file_header(tmp_path: Path) -> None:
         with writing(tmp_path) as writer:
             assert writer.recovered == [(path, 0, size % FILE_HEADER_BYTES)]
             assert names_in(tmp_path) == []
-            writer.write([item(9)])
+            writer.write(block_of_objects([item(9)]))
         assert numbers_in(path) == [9]
         path.unlink()
 
@@ -118,7 +119,7 @@ def test_file_open_and_finished_at_once_is_left_alone(tmp_path: Path) -> None:
     left_open(tmp_path, WHOLE[:-1], "202306181200.pcap")
     left_open(tmp_path, WHOLE[:-2])
     with writing(tmp_path) as writer:
-        writer.write([item(9)])
+        writer.write(block_of_objects([item(9)]))
     sizes = {path.name: path.stat().st_size for path in (tmp_path / str(DEVID)).glob("*.pcap*")}
     assert sizes == {
         "202306181200.pcap": len(WHOLE) - 1,
@@ -148,7 +149,7 @@ def test_kill_loses_only_a_torn_record(tmp_path: Path) -> None:
             assert recovery.records >= acknowledged
             assert recovery.path.stat().st_size == torn_bytes - recovery.cut
             assert recovery.cut < RECORD_HEADER_BYTES + 20_000
-            writer.write([item(recovery.records)])
+            writer.write(block_of_objects([item(recovery.records)]))
         assert numbers_in(recovery.path) == list(range(recovery.records + 1))
         paths.append(recovery.path)
         counts.append(recovery.records + 1)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from evidence_samples import NOON_S, NS, PROGRAM_ENVIRONMENT, item, names_in, writing
 
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.retention import DELETED_AT_ONCE, Limits, Retention
 from sensor.evidence.search import EvidenceSearch, Query
@@ -64,7 +65,7 @@ def test_full_disk_without_retention(tmp_path: Path) -> None:
 def windows(writer: EvidenceWriter, count: int, step_s: int = WINDOW_S) -> list[str]:
     """Write ``count`` files, the last of which stays open; return their final names."""
     for number in range(count):
-        writer.write([item(number, (NOON_S + number * step_s) * NS, caplen=1000)])
+        writer.write(block_of_objects([item(number, (NOON_S + number * step_s) * NS, caplen=1000)]))
         if number < count - 1:
             writer.tick((NOON_S + number * step_s + 2 * WINDOW_S) * NS)
     return [path.name for path in writer.paths]

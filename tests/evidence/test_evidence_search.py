@@ -19,9 +19,11 @@ from evidence_samples import DEVID, NOON_S, NS, item, writing
 
 from sensor.errors import EvidenceError
 from sensor.evidence import index_schema, search, selection
-from sensor.evidence.search import EvidenceSearch, Page, Query, Stored
+from sensor.evidence.block import block_of_objects
+from sensor.evidence.search import EvidenceSearch, Page, Query, Stored, StoredMatch
 from sensor.evidence.writer import EvidenceWriter
-from sensor.model import Evidence, FiveTuple
+from sensor.model import Evidence, FiveTuple, Match, Rule
+from sensor.rules.engine.http_payload import HttpReading
 
 COUNT = 600
 
@@ -48,7 +50,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evidence]
         with closing(writer):
             for start in range(0, COUNT, 50):
                 writer.write(
-                    [one for one in items[start : start + 50] if (one.interface == 1) == (devid == 3)]
+                    block_of_objects(
+                        [one for one in items[start : start + 50] if (one.interface == 1) == (devid == 3)]
+                    )
                 )
                 writer.tick(0)
     return directory, items
@@ -160,7 +164,7 @@ def test_flow_is_both_directions_with_its_vlan(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         for number, (five_tuple, vlan) in enumerate(kinds * 2):
             one = item(number, NOON_S * NS - 3_000_000_000 + number * NS)
-            writer.write([one._replace(five_tuple=five_tuple, vlan=vlan)])
+            writer.write(block_of_objects([one._replace(five_tuple=five_tuple, vlan=vlan)]))
     index = EvidenceSearch(tmp_path)
     first = index.lookup((NOON_S - 3) * 1_000_000)[0]
     flow = list(index.flow(first))
@@ -175,11 +179,15 @@ def test_flow_is_both_directions_with_its_vlan(tmp_path: Path) -> None:
 def test_cursor_is_stable_while_evidence_arrives(tmp_path: Path) -> None:
     """Pages are complete and without duplicates while new evidence arrives."""
     with writing(tmp_path) as writer:
-        writer.write([item(number, NOON_S * NS + number * 1_000_000) for number in range(100)])
+        writer.write(
+            block_of_objects([item(number, NOON_S * NS + number * 1_000_000) for number in range(100)])
+        )
         writer.tick(0)
         index = EvidenceSearch(tmp_path)
         first = index.search(Query(), 30)
-        writer.write([item(number, NOON_S * NS + number * 1_000_000) for number in range(100, 150)])
+        writer.write(
+            block_of_objects([item(number, NOON_S * NS + number * 1_000_000) for number in range(100, 150)])
+        )
         writer.tick(0)
         rest = []
         cursor = first.cursor
@@ -287,6 +295,36 @@ def test_file_that_is_gone_or_foreign(kept: tuple[Path, list[Evidence]], tmp_pat
     assert index.search(Query(text=b"index"), 5).items
 
 
+def test_matches_are_located_in_the_stored_packets(tmp_path: Path) -> None:
+    """A match has the place and version that the rule of that time finds; no place if the file is gone."""
+    http = HttpReading((b"BREW ",))
+    rules = [
+        Rule(1, "service", "Sample", "Pot", r"pot/([\d.]+)", is_http=True, part="head"),
+        Rule(2, "threat", "Sample", "Union", r"union\s", is_http=True, decode="url", version="9"),
+    ]
+    payload = b"BREW /pot/1.2 ?a=%75nion+select HTCPCP/1.0\r\n\r\n"
+    one = item(1)
+    one = one._replace(frame=one.frame + payload, payload_start=62, payload_end=62 + len(payload))
+    one = one._replace(matches=tuple(Match(rule, 0, 1) for rule in rules))
+    with writing(tmp_path) as writer:
+        writer.write(replace(block_of_objects([one, item(2)], rules), http=http, digest="abc"))
+    index = EvidenceSearch(tmp_path)
+    [stored, other] = index.lookup(NOON_S * 1_000_000)
+    assert (stored.rules, stored.http, stored.digest) == (tuple(rules), http, "abc")
+    assert index.matches([stored, other]) == [
+        [
+            StoredMatch("service", 1, "Sample", "Pot", "1.2", None, None, 10, 13),
+            StoredMatch("threat", 2, "Sample", "Union", "9", None, None, 17, 25),
+        ],
+        [],
+    ]
+    stored.path.unlink()
+    assert [match[4:] for match in index.matches([stored])[0]] == [
+        (None, None, None, None, None),
+        ("9", None, None, None, None),
+    ]
+
+
 @pytest.mark.parametrize("content", [b"", b"Dear diary", os.urandom(9000)], ids=["empty", "text", "noise"])
 def test_damaged_database(
     kept: tuple[Path, list[Evidence]], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
@@ -335,7 +373,7 @@ def test_reader_without_the_right_to_write() -> None:
     with TemporaryDirectory() as name:  # other users cannot read pytest's directories
         directory = Path(name)
         with writing(directory) as writer:
-            writer.write([item(1)])
+            writer.write(block_of_objects([item(1)]))
             writer.tick(0)
             _open_to_all(directory)
             assert _as_nobody(lambda: _items(directory)) == 1
@@ -353,7 +391,7 @@ def test_directory_that_cannot_be_read(which: str) -> None:
     with TemporaryDirectory() as name:
         directory = Path(name)
         with writing(directory) as writer:
-            writer.write([item(1)])
+            writer.write(block_of_objects([item(1)]))
         _open_to_all(directory)
         index, day = EvidenceSearch(directory), Query(devid=3)
         [stored] = index.search(Query(), 1).items

@@ -26,10 +26,13 @@ from evidence_samples import (
 )
 
 from sensor.errors import EvidenceError
+from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.explain_block import explained
 from sensor.evidence.pcap import RecordReader, file_header
 from sensor.evidence.writer import GRACE_S, MAX_OPEN_FILES, EvidenceWriter
 from sensor.model import LinkType
+from sensor.rules.engine.http_payload import RFC9110
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_file_is_named_by_the_time_of_the_packet(tmp_path: Path, time_ns: int, name: str) -> None:
     """The name is the packet's time in UTC, exact to the nanosecond, with the minute rounded down to five."""
     with writing(tmp_path) as writer:
-        writer.write([item(time_ns=time_ns)])
+        writer.write(block_of_objects([item(time_ns=time_ns)]))
     assert names_in(tmp_path) == [name]
     assert writer.paths == [tmp_path / str(DEVID) / name]
 
@@ -67,7 +70,7 @@ def test_file_is_named_by_the_time_of_the_packet(tmp_path: Path, time_ns: int, n
 def test_names_in_local_time(tmp_path: Path) -> None:
     """Files can be named in local time; times inside the file are in UTC."""
     with writing(tmp_path, local_time=True) as writer:
-        writer.write([item()])
+        writer.write(block_of_objects([item()]))
     assert names_in(tmp_path) == ["202306181400.pcap"]
     assert records_of(writer.paths[0])[0].time_us == NOON_S * 1_000_000
 
@@ -77,8 +80,10 @@ def test_repeated_hour_shares_files(tmp_path: Path) -> None:
     """At the end of summer time two windows have the same local name and share one file."""
     twenty_past_two_s = 1_698_538_800
     with writing(tmp_path, local_time=True) as writer:
-        writer.write([item(0, twenty_past_two_s * NS), item(1, (twenty_past_two_s + 3600) * NS)])
-        writer.write([item(2, twenty_past_two_s * NS)])
+        writer.write(
+            block_of_objects([item(0, twenty_past_two_s * NS), item(1, (twenty_past_two_s + 3600) * NS)])
+        )
+        writer.write(block_of_objects([item(2, twenty_past_two_s * NS)]))
     assert names_in(tmp_path) == ["202310290220.pcap"]
     assert numbers_in(writer.paths[0]) == [0, 1, 2]
 
@@ -86,7 +91,7 @@ def test_repeated_hour_shares_files(tmp_path: Path) -> None:
 def test_open_file_has_the_suffix_temp(tmp_path: Path) -> None:
     """An open file is recognisable by its name, and is readable."""
     with writing(tmp_path) as writer:
-        writer.write([item(0), item(1)])
+        writer.write(block_of_objects([item(0), item(1)]))
         assert names_in(tmp_path) == ["202306181200.pcap.temp"]
         assert numbers_in(tmp_path / str(DEVID) / "202306181200.pcap.temp") == [0, 1]
     assert names_in(tmp_path) == ["202306181200.pcap"]
@@ -95,7 +100,7 @@ def test_open_file_has_the_suffix_temp(tmp_path: Path) -> None:
 def test_tick_finishes_files_without_a_packet(tmp_path: Path) -> None:
     """A file is finished after its five minutes and a grace period, even without traffic."""
     with writing(tmp_path) as writer:
-        writer.write([item(0), item(1, (NOON_S + WINDOW_S) * NS)])
+        writer.write(block_of_objects([item(0), item(1, (NOON_S + WINDOW_S) * NS)]))
         writer.tick((NOON_S + WINDOW_S + GRACE_S) * NS - 1)
         assert names_in(tmp_path) == ["202306181200.pcap.temp", "202306181205.pcap.temp"]
         writer.tick((NOON_S + WINDOW_S + GRACE_S) * NS)
@@ -108,7 +113,7 @@ def test_late_packet_is_appended_to_its_finished_file(tmp_path: Path) -> None:
     """A packet of a past window is appended to the file of that window."""
     with writing(tmp_path) as writer:
         for number in range(3):
-            writer.write([item(number)])
+            writer.write(block_of_objects([item(number)]))
             writer.tick((NOON_S + 2 * WINDOW_S) * NS)
             assert names_in(tmp_path) == ["202306181200.pcap"]
     assert numbers_in(writer.paths[0]) == [0, 1, 2]
@@ -121,10 +126,10 @@ def test_late_packet_does_not_cost_a_scan(tmp_path: Path) -> None:
         return int(Path("/proc/self/io").read_text().split()[1])
 
     with writing(tmp_path) as writer:
-        writer.write([item(number, caplen=60_000) for number in range(50)])
+        writer.write(block_of_objects([item(number, caplen=60_000) for number in range(50)]))
         writer.tick((NOON_S + 2 * WINDOW_S) * NS)
         before = bytes_read()
-        writer.write([item(50)])
+        writer.write(block_of_objects([item(50)]))
         assert bytes_read() - before < 1_000_000
     assert numbers_in(writer.paths[0]) == list(range(51))
 
@@ -133,7 +138,7 @@ def test_restart_within_the_window_appends(tmp_path: Path) -> None:
     """A restart in the same five minutes loses and overwrites nothing."""
     for number in range(3):
         with writing(tmp_path) as writer:
-            writer.write([item(number)])
+            writer.write(block_of_objects([item(number)]))
             assert names_in(tmp_path) == ["202306181200.pcap.temp"]
     assert names_in(tmp_path) == ["202306181200.pcap"]
     assert numbers_in(writer.paths[0]) == [0, 1, 2]
@@ -148,7 +153,7 @@ def test_windows_and_link_types_mixed_in_one_batch(tmp_path: Path) -> None:
         for number in range(60)
     ]
     with writing(tmp_path) as writer:
-        writer.write(items)
+        writer.write(block_of_objects(items))
     assert names_in(tmp_path) == [
         "202306181200-linktype101.pcap",
         "202306181200-linktype113.pcap",
@@ -169,7 +174,7 @@ def test_any_number_of_windows_in_any_order(tmp_path: Path) -> None:
     order = [round_ * windows + n * 37 % windows for round_ in range(3) for n in range(windows)]
     with writing(tmp_path) as writer:
         for number in order:
-            writer.write([item(number, (NOON_S + number % windows * WINDOW_S) * NS)])
+            writer.write(block_of_objects([item(number, (NOON_S + number % windows * WINDOW_S) * NS)]))
             assert len([name for name in names_in(tmp_path) if name.endswith(".temp")]) <= MAX_OPEN_FILES
     assert [numbers_in(path) for path in writer.paths] == [
         [window, windows + window, 2 * windows + window] for window in range(windows)
@@ -180,7 +185,7 @@ def test_any_number_of_windows_in_any_order(tmp_path: Path) -> None:
 def test_longest_frames_are_read_whole_by_tcpdump(tmp_path: Path) -> None:
     """Tcpdump reads frames longer than 65535 bytes, as on a loopback interface, unchanged."""
     with writing(tmp_path) as writer:
-        writer.write([item(0, caplen=65_549), item(1, caplen=262_144), item(2)])
+        writer.write(block_of_objects([item(0, caplen=65_549), item(1, caplen=262_144), item(2)]))
     copy = tmp_path / "copy.pcap"
     command = ["tcpdump", "-Z", "root", "-r", writer.paths[0], "-w", copy]
     subprocess.run(command, check=True, capture_output=True)
@@ -193,7 +198,7 @@ def test_time_that_pcap_cannot_hold_is_counted(
 ) -> None:
     """A frame with an impossible time, from a foreign capture file, is counted; the others are written."""
     with writing(tmp_path) as writer:
-        writer.write([item(0), item(1, time_ns), item(2)])
+        writer.write(block_of_objects([item(0), item(1, time_ns), item(2)]))
     assert (writer.written, writer.write_failed) == (2, 1)
     assert numbers_in(writer.paths[0]) == [0, 2]
     assert "time of a packet is outside 1970 to 2106" in caplog.text
@@ -225,7 +230,7 @@ def test_modes_of_files_and_directories(tmp_path: Path) -> None:
     """Directories have mode 0750 and files 0640, because packets are confidential."""
     evidence = tmp_path / "cap"
     with writing(evidence) as writer:
-        writer.write([item()])
+        writer.write(block_of_objects([item()]))
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (evidence, evidence / str(DEVID), writer.paths[0])]
     assert [oct(mode) for mode in modes] == ["0o750", "0o750", "0o640"]
 
@@ -250,9 +255,9 @@ def test_foreign_file_is_never_touched(
     foreign.write_bytes(content)
     for number in range(2):
         with writing(tmp_path) as writer:
-            writer.write([item(10 * number)])
+            writer.write(block_of_objects([item(10 * number)]))
             writer.tick((NOON_S + 2 * WINDOW_S) * NS)
-            writer.write([item(10 * number + 1)])
+            writer.write(block_of_objects([item(10 * number + 1)]))
     assert foreign.read_bytes() == content
     assert names_in(tmp_path) == ["202306181200-2.pcap", foreign.name]
     assert numbers_in(tmp_path / str(DEVID) / "202306181200-2.pcap") == [0, 1, 10, 11]
@@ -268,7 +273,7 @@ def test_name_that_is_not_a_regular_file(tmp_path: Path, make: object) -> None:
     make(in_the_way)
     before = in_the_way.lstat()
     with writing(tmp_path) as writer:
-        writer.write([item()])
+        writer.write(block_of_objects([item()]))
     assert names_in(tmp_path) == ["202306181200-2.pcap", "202306181200.pcap"]
     assert in_the_way.lstat() == before
 
@@ -276,7 +281,7 @@ def test_name_that_is_not_a_regular_file(tmp_path: Path, make: object) -> None:
 def test_final_name_used_while_writing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that appears under the final name is not replaced; the evidence file stays ``.temp``."""
     with writing(tmp_path) as writer:
-        writer.write([item(0)])
+        writer.write(block_of_objects([item(0)]))
         in_the_way = tmp_path / str(DEVID) / "202306181200.pcap"
         in_the_way.write_bytes(b"Dear diary")
     assert in_the_way.read_bytes() == b"Dear diary"
@@ -287,9 +292,9 @@ def test_final_name_used_while_writing(tmp_path: Path, caplog: pytest.LogCapture
 def test_removed_file_is_created_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """If the open file is removed, the following frames go to a new file."""
     with writing(tmp_path) as writer:
-        writer.write([item(0)])
+        writer.write(block_of_objects([item(0)]))
         (tmp_path / str(DEVID) / "202306181200.pcap.temp").unlink()
-        writer.write([item(1)])
+        writer.write(block_of_objects([item(1)]))
     assert numbers_in(writer.paths[0]) == [1]
     assert (writer.written, writer.write_failed) == (2, 0)
     assert "202306181200.pcap.temp was removed" in caplog.text
@@ -298,11 +303,11 @@ def test_removed_file_is_created_again(tmp_path: Path, caplog: pytest.LogCapture
 def test_changed_file_is_checked_before_appending(tmp_path: Path) -> None:
     """A late packet is appended after the last whole record, even if the finished file was cut."""
     with writing(tmp_path) as writer:
-        writer.write([item(0), item(1)])
+        writer.write(block_of_objects([item(0), item(1)]))
         writer.tick((NOON_S + 2 * WINDOW_S) * NS)
         path = writer.paths[0]
         os.truncate(path, path.stat().st_size - 1)
-        writer.write([item(2)])
+        writer.write(block_of_objects([item(2)]))
     assert numbers_in(path) == [0, 2]
 
 
@@ -311,8 +316,8 @@ def test_normal_operation_logs_nothing(tmp_path: Path, caplog: pytest.LogCapture
     caplog.set_level(logging.DEBUG)
     for _ in range(2):
         with writing(tmp_path) as writer:
-            writer.write([item()])
-            writer.write([])
+            writer.write(block_of_objects([item()]))
+            writer.write(block_of_objects([]))
             writer.tick((NOON_S + 2 * WINDOW_S) * NS)
     assert caplog.records == []
 
@@ -326,14 +331,14 @@ def test_write_returns_the_places_of_items(tmp_path: Path) -> None:
     chunks = []
     for part in (items[:5], items[5:]):
         with writing(tmp_path) as writer:
-            chunks += writer.write(part)
+            chunks += writer.write(block_of_objects(part))
     found = {}
     for chunk in chunks:
         assert chunk.path
         with chunk.path.open("rb") as file:
             by_offset = {record.offset: record for record in RecordReader(file)}
-        for one, offset in zip(chunk.items, chunk.offsets(), strict=False):
-            found[by_offset[offset].frame] = one.frame
+        for position, offset in enumerate(chunk.offsets()[:-1].tolist()):
+            found[by_offset[offset].frame] = bytes(chunk.block.frame(position))
     assert found == {one.frame: one.frame for one in items}
 
 
@@ -341,8 +346,8 @@ def test_write_returns_unwritten_items(tmp_path: Path) -> None:
     """`write` returns items that could not be written, without a path."""
     late = item(1, (1 << 32) * NS)
     with writing(tmp_path) as writer:
-        [first, second] = writer.write([item(0), late])
+        [first, second] = writer.write(block_of_objects([item(0), late]))
     assert first.path
-    assert list(first.items) == [item(0)]
-    assert (second.path, list(second.items)) == (None, [late])
+    assert list(explained(first.block, RFC9110)) == [item(0)]
+    assert (second.path, list(explained(second.block, RFC9110))) == (None, [late])
     assert (writer.matches_written, writer.matches_failed) == ({"flow": 1}, {"flow": 1})
