@@ -12,8 +12,9 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from importlib.metadata import version
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -27,14 +28,19 @@ from sensor.errors import SensorError
 from sensor.metrics.catalogue import Metric
 from sensor.metrics.collector import SensorCollector
 from sensor.metrics.figure_source import FigureSource
-from sensor.process.capabilities import keep_capabilities
+from sensor.process import sandbox
+from sensor.process.accounts import Role
+from sensor.process.capabilities import without_capabilities
 from sensor.process.child import ChildProcess, FunctionProcess
+from sensor.process.landlock import Access
 from sensor.process.prctl import end_with_parent, set_process_name
 
 CLIENT_S = 10
 """Timeout for a client's request, and for its reading of the response."""
 RESTART_S = 5.0
 """Shortest time from one start to the next."""
+READABLE = (Path("/proc/net"), Path("/proc/self"), Path("/sys/class/net"), Path("/sys/devices"))
+"""Files of the kernel with the figures of this process, of the NICs and of their backlogs."""
 
 
 def listen(address: str) -> socket.socket:
@@ -61,7 +67,7 @@ class Exporter(ChildProcess):
         self,
         listener: socket.socket,
         make_source: Callable[[], FigureSource],
-        kept_fds: Iterable[int],
+        kept_fds: Collection[int],
         constants: dict[Metric, float],
     ) -> None:
         """Fork it; ``make_source`` is called in the new process, and what it returns reads ``kept_fds``."""
@@ -76,7 +82,7 @@ class Exporter(ChildProcess):
 def _serve(
     listener: socket.socket,
     make_source: Callable[[], FigureSource],
-    kept_fds: Iterable[int],
+    kept_fds: Collection[int],
     constants: dict[Metric, float],
     supervisor: int,
 ) -> None:
@@ -84,26 +90,35 @@ def _serve(
     end_with_parent(supervisor)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor handles them, even Ctrl-C
-    source = make_source()
-    _close_all_but(kept_fds)
-    # for the kernel's counters; if root, for evidence
-    keep_capabilities("CAP_BPF", "CAP_DAC_READ_SEARCH")
     set_process_name("sensor-metrics")
     gc.freeze()  # a collection would unshare inherited memory
+    source = make_source()
     registry = CollectorRegistry()
     SensorCollector(source, build_info(), constants, registry)
     server = _Server(listener)
     server.set_app(make_wsgi_app(registry))
+    os.chdir(source.evidence_directory)  # this user may not be able to enter a directory above it
+    source.evidence_directory = Path()
+    sandbox.enter(
+        Role.EXPORTER,
+        descriptors=kept_fds,
+        shared=source.shared_addresses,
+        groups=[Path().stat().st_gid],
+        access=Access(listable=(Path(),), readable=(*READABLE, *sandbox.LIBRARIES)),
+        capabilities=_capabilities(source),
+        supervisor=supervisor,
+    )
     server.serve_forever()
 
 
-def _close_all_but(kept_fds: Iterable[int]) -> None:
-    """Close what was inherited: links would keep the program attached, pipes open and locks held."""
-    first = 3  # after the standard streams; os.closerange(0, 0) would close everything
-    for fd in sorted(kept_fds):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+def _capabilities(source: FigureSource) -> tuple[str, ...]:
+    """Return the capabilities without which the kernel's counters cannot be read: none since Linux 5.19."""
+    with without_capabilities():
+        try:
+            source.kernel()
+        except PermissionError:
+            return ("CAP_BPF",)
+    return ()
 
 
 def build_info() -> dict[str, str]:
