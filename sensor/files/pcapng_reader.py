@@ -62,6 +62,7 @@ class _Reader:
         """Position of the walk's buffer in the file."""
 
     def batches(self) -> Iterator[FrameBatch]:
+        """Yield the frames of the file."""
         rest = memoryview(b"")
         while not self._source.at_end:
             self.walk.enter(self._source.read_after(rest, CHUNK_BYTES))
