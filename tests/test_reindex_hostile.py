@@ -28,7 +28,7 @@ from sensor.evidence.verify import verify
 from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
 from sensor.live import reindexer
-from sensor.live.reindex_task import Kind, Task
+from sensor.live.reindex_task import ReindexKind, Task
 from sensor.live.reindexer import Reindexer
 from sensor.pipeline import Pipeline
 from sensor.reindex import Rematcher
@@ -41,7 +41,7 @@ Change = Callable[[EvidenceBlock], EvidenceBlock | None]
 
 
 class Prepared(NamedTuple):
-    """What all tests start from."""
+    """The start of all tests."""
 
     settings: Settings
     rematcher: Rematcher
@@ -84,8 +84,8 @@ class Attacker:
     def __init__(self, rematcher: Rematcher, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._path = directory / "sent"
         self._rematcher = rematcher
-        self.rules = joined(Kind.DIGEST, rematcher.rules.digest.encode())
-        self.rules += joined(Kind.RULES, encode_rules(list(rematcher.rules)))
+        self.rules = joined(ReindexKind.DIGEST, rematcher.rules.digest.encode())
+        self.rules += joined(ReindexKind.RULES, encode_rules(list(rematcher.rules)))
         self.pids: list[int] = []
         self.hangs = True
         monkeypatch.setattr(reindexer, "_execute", self._execute)
@@ -112,14 +112,14 @@ def attacker(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Attacker(prepared.rematcher, tmp_path, monkeypatch)
 
 
-def joined(kind: Kind, text: bytes = b"") -> bytes:
+def joined(kind: ReindexKind, text: bytes = b"") -> bytes:
     """Return a message without a block."""
     return b"".join(pack(kind, text))
 
 
 def rows(block: EvidenceBlock) -> bytes:
     """Return a message with rows."""
-    return b"".join(pack(Kind.ROWS, block=block, with_records=False))
+    return b"".join(pack(ReindexKind.ROWS, block=block, with_records=False))
 
 
 def attack(settings: Settings, writer: EvidenceWriter) -> Reindexer:
@@ -220,13 +220,13 @@ def test_false_rows(
         b"\x80\x04\x95garbage" * 100,
         b"\xff" * 32,
         bytes(32),
-        joined(Kind.DONE),
-        joined(Kind.SKIP)[:4] + b"\xff" * 28,
-        joined(Kind.RULES, b"[]"),
-        joined(Kind.DIGEST, b"../../etc/passwd"),
-        joined(Kind.DIGEST, b"0" * 64) * 2,
-        joined(Kind.DIGEST, b"0" * 64) + joined(Kind.RULES, b'[{"rule_id":1}]'),
-        joined(Kind.ROWS),
+        joined(ReindexKind.DONE),
+        joined(ReindexKind.SKIP)[:4] + b"\xff" * 28,
+        joined(ReindexKind.RULES, b"[]"),
+        joined(ReindexKind.DIGEST, b"../../etc/passwd"),
+        joined(ReindexKind.DIGEST, b"0" * 64) * 2,
+        joined(ReindexKind.DIGEST, b"0" * 64) + joined(ReindexKind.RULES, b'[{"rule_id":1}]'),
+        joined(ReindexKind.ROWS),
     ],
     ids=range(10),
 )
@@ -249,7 +249,7 @@ def test_more_rows_than_asked_for(
     settings: Settings, writer: EvidenceWriter, attacker: Attacker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once all gaps are done, only the end may follow."""
-    attacker.messages = lambda task: (len(task.gaps) + 1) * joined(Kind.SKIP)  # type: ignore[method-assign]
+    attacker.messages = lambda task: (len(task.gaps) + 1) * joined(ReindexKind.SKIP)  # type: ignore[method-assign]
     attack(settings, writer)
     assert "malformed message" in caplog.text
 
@@ -282,7 +282,7 @@ def test_random_damage(
         data = bytearray(rows(attacker.first_block(task).part(0, 3)))
         for _ in range(rng.randint(1, 3)):
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        return attacker.rules + bytes(data) + joined(Kind.DONE)
+        return attacker.rules + bytes(data) + joined(ReindexKind.DONE)
 
     attacker.messages = messages  # type: ignore[method-assign]
     attacker.hangs = False

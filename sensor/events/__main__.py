@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sensor.events.channel import MESSAGE_BYTES, Kind, RuleTable, SenderConfig
+from sensor.events.channel import MESSAGE_BYTES, EventKind, RuleTable, SenderConfig
 from sensor.events.eve import Event, alerts, objects, packets
 from sensor.events.opener import RemoteFiles
 from sensor.events.receiver import Receiver
@@ -21,7 +21,7 @@ from sensor.events.receiver_queue import ReceiverQueue
 from sensor.events.receiver_state import ReceiverBoard
 from sensor.events.sender import ABORT_S, END_S
 from sensor.events.url import STDOUT, receiver_of
-from sensor.evidence.message import MalformedMessageError, Message
+from sensor.evidence.message import MalformedMessageError, ReceivedMessage
 from sensor.evidence.writer import Chunk
 from sensor.log import log_to_stderr
 from sensor.process import sandbox
@@ -64,7 +64,7 @@ def _serve(channel: socket.socket, board: ReceiverBoard, queues: list[ReceiverQu
     first = _receive(channel)
     if first is None:
         return
-    if first.header.kind != Kind.CONFIG:
+    if first.header.kind != EventKind.CONFIG:
         raise MalformedMessageError(f"a message of kind {first.header.kind} before the configuration")
     config = SenderConfig.of(first.text)
     if config.profile not in PROFILES or len(config.urls) != board.receivers:
@@ -79,14 +79,14 @@ def _serve(channel: socket.socket, board: ReceiverBoard, queues: list[ReceiverQu
     rules = RuleTable()
     http = PROFILES[config.profile].http
     while message := _receive(channel):
-        if message.header.kind == Kind.RULES:
+        if message.header.kind == EventKind.RULES:
             rules.define(message)
-        elif message.header.kind == Kind.BLOCK:
+        elif message.header.kind == EventKind.BLOCK:
             path = Path(os.fsdecode(message.text)) if message.text else None
             found = packets(Chunk(path, message.header.number, message.block(rules.rules)), http)
             _offer(eve, alerts(found, config.options))
             _offer(stdout, objects(found))
-        elif message.header.kind == Kind.REOPEN:
+        elif message.header.kind == EventKind.REOPEN:
             for queue in queues:
                 queue.reopen()
         else:
@@ -112,10 +112,10 @@ def _enter_sandbox(
     )
 
 
-def _receive(channel: socket.socket) -> Message | None:
+def _receive(channel: socket.socket) -> ReceivedMessage | None:
     """Return the next message, or None at the end."""
     data = channel.recv(MESSAGE_BYTES + 1)
-    return Message.of(data, MESSAGE_BYTES) if data else None
+    return ReceivedMessage.of(data, MESSAGE_BYTES) if data else None
 
 
 def _offer(queues: list[ReceiverQueue], events: Iterator[Event]) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sensor.events.eve import EventOptions
 from sensor.evidence.block import ITEM, EvidenceBlock
 from sensor.evidence.block_codec import RULE
-from sensor.evidence.message import MalformedMessageError, Message
+from sensor.evidence.message import MalformedMessageError, ReceivedMessage
 from sensor.evidence.rule_codec import decode_rules, encode_in_parts
 from sensor.evidence.writer import Chunk
 from sensor.model import Rule
@@ -29,7 +29,7 @@ MESSAGE_BYTES = 1 << 20
 _PART_BYTES, _PART_ITEMS = 60_000, 256
 
 
-class Kind(IntEnum):
+class EventKind(IntEnum):
     """The meaning of a message."""
 
     CONFIG = 1
@@ -120,8 +120,8 @@ class RuleTable:
     def __init__(self) -> None:
         self.rules: list[Rule] = []
 
-    def define(self, message: Message) -> None:
-        """Add the rules in a message of kind `Kind.RULES`.
+    def define(self, message: ReceivedMessage) -> None:
+        """Add the rules in a message of kind `EventKind.RULES`.
 
         Raises:
             MalformedMessageError: they are not rules, or not those that come next.

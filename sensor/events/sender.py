@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from sensor.config.settings import Settings
-from sensor.events.channel import MESSAGE_BYTES, Kind, RuleNumbers, SenderConfig, parts_of
+from sensor.events.channel import MESSAGE_BYTES, EventKind, RuleNumbers, SenderConfig, parts_of
 from sensor.events.eve import EventOptions, count
 from sensor.events.receiver_state import Column, ReceiverBoard, ReceiverState
 from sensor.events.url import STDOUT, receiver_of
@@ -75,7 +75,7 @@ class EventSender:
             with suppress(PermissionError):  # without CAP_NET_ADMIN the buffer stays small
                 self._channel.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, CHANNEL_BYTES)
             self._numbers = RuleNumbers()
-            self._send(Kind.CONFIG, self._config.as_json())
+            self._send(EventKind.CONFIG, self._config.as_json())
             passed = (theirs.fileno(), self._board.descriptor)
             rows = len(self._config.urls)
             command = [sys.executable, "-m", "sensor.events", *map(str, passed), str(rows)]
@@ -100,12 +100,12 @@ class EventSender:
     def _send_part(self, part: Chunk) -> None:
         """Send a chunk that fits into a message, and first the rules in it that the sender does not know."""
         for first, rules in self._numbers.definitions(part.block):
-            self._send(Kind.RULES, rules, number=first)
+            self._send(EventKind.RULES, rules, number=first)
         path = os.fsencode(part.path) if part.path else b""
-        self._send(Kind.BLOCK, path, self._numbers.numbered(part.block), part.offset)
+        self._send(EventKind.BLOCK, path, self._numbers.numbered(part.block), part.offset)
 
     def _send(
-        self, kind: Kind, text: bytes = b"", block: EvidenceBlock | None = None, number: int = 0
+        self, kind: EventKind, text: bytes = b"", block: EvidenceBlock | None = None, number: int = 0
     ) -> None:
         """Send a message at once.
 
@@ -128,7 +128,7 @@ class EventSender:
         self._process.tick()
         if self._must_reopen:
             with suppress(OSError):
-                self._send(Kind.REOPEN)
+                self._send(EventKind.REOPEN)
                 self._must_reopen = False
 
     def states(self) -> list[ReceiverState]:

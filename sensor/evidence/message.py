@@ -77,15 +77,15 @@ def unpack_header(data: bytes | bytearray | memoryview, most_bytes: int) -> Head
     return header
 
 
-class Message(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A received message."""
 
     header: Header
     body: memoryview
-    """What followed the header; nobody else can change it."""
+    """All bytes after the header; nobody else can change them."""
 
     @classmethod
-    def of(cls, data: bytes, most_bytes: int) -> Message:
+    def of(cls, data: bytes, most_bytes: int) -> ReceivedMessage:
         """Return the message in ``data``.
 
         Raises:

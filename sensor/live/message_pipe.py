@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sensor.evidence.message import HEADER_BYTES, Message, unpack_header
+from sensor.evidence.message import HEADER_BYTES, ReceivedMessage, unpack_header
 
 _READ_BYTES = 1 << 20
 
@@ -19,7 +19,7 @@ class MessagePipe:
         self._most_bytes = most_bytes
         self._waiting = bytearray()
 
-    def read(self) -> Message | None:
+    def read(self) -> ReceivedMessage | None:
         """Return the next message; None if it is not complete yet.
 
         Raises:
@@ -33,7 +33,7 @@ class MessagePipe:
             missing = needed - len(self._waiting)
             if not missing and needed:
                 data, self._waiting = bytes(self._waiting), bytearray()
-                return Message.of(data, self._most_bytes)
+                return ReceivedMessage.of(data, self._most_bytes)
             try:
                 data = os.read(self._descriptor, min(missing, _READ_BYTES))
             except BlockingIOError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from sensor.errors import SensorError
 from sensor.evidence.message import pack
 from sensor.evidence.rule_codec import encode_in_parts
-from sensor.live.reindex_task import RULES_BYTES, Kind, Task
+from sensor.live.reindex_task import RULES_BYTES, ReindexKind, Task
 from sensor.log import log_to_stderr
 from sensor.process import sandbox
 from sensor.process.accounts import Role
@@ -49,15 +49,15 @@ def main(pipe: int, supervisor: int) -> int:
         access=Access(readable=(Path(), *sandbox.LIBRARIES)),
         supervisor=supervisor,
     )
-    _write(pipe, pack(Kind.DIGEST, rematcher.rules.digest.encode("ascii")))
+    _write(pipe, pack(ReindexKind.DIGEST, rematcher.rules.digest.encode("ascii")))
     for _, rules in encode_in_parts(list(rematcher.rules), RULES_BYTES):
-        _write(pipe, pack(Kind.RULES, rules))
+        _write(pipe, pack(ReindexKind.RULES, rules))
     for part in rematcher.parts(Path(), task.gaps):
         if len(part.block):
-            _write(pipe, pack(Kind.ROWS, block=part.block, with_records=False))
+            _write(pipe, pack(ReindexKind.ROWS, block=part.block, with_records=False))
         else:
-            _write(pipe, pack(Kind.SKIP))
-    _write(pipe, pack(Kind.DONE))
+            _write(pipe, pack(ReindexKind.SKIP))
+    _write(pipe, pack(ReindexKind.DONE))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the supervisor and the reindexing process tell each other: the task, and the kinds of messages.
+"""The task of a reindexing process, and the kinds of its answers. Used by that process and the supervisor.
 
 The task is JSON, which the process reads from standard input. Its answers are messages
 (`sensor.evidence.message`) in a pipe, in the order of the gaps.
@@ -25,7 +25,7 @@ RULES_BYTES = 1 << 20
 """Maximum size of the rules in one message, unless one rule alone is larger."""
 
 
-class Kind(IntEnum):
+class ReindexKind(IntEnum):
     """The meaning of a message."""
 
     DIGEST = 1

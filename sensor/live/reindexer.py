@@ -27,13 +27,13 @@ from sensor.evidence.block_codec import MalformedBlockError, check_origin
 from sensor.evidence.day_writer import Gap
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.index_schema import NO_INTERFACE, Day
-from sensor.evidence.message import MalformedMessageError, Message
+from sensor.evidence.message import MalformedMessageError, ReceivedMessage
 from sensor.evidence.pcap import RECORD_HEADER_BYTES, SNAPLEN, RecordReader
 from sensor.evidence.reconcile import fill
 from sensor.evidence.rule_codec import decode_rules
 from sensor.evidence.writer import EvidenceWriter
 from sensor.live.message_pipe import MessagePipe
-from sensor.live.reindex_task import MESSAGE_BYTES, PIPE_BYTES, Kind, Task
+from sensor.live.reindex_task import MESSAGE_BYTES, PIPE_BYTES, ReindexKind, Task
 from sensor.model import Rule
 from sensor.process.child import finish
 from sensor.reindex import BATCH_BYTES, BATCH_ITEMS
@@ -114,7 +114,7 @@ class Reindexer:
                     self._check_silence(child)
                     return
                 child.heard_s = time.monotonic()
-                if message.header.kind == Kind.DONE and not child.gaps:
+                if message.header.kind == ReindexKind.DONE and not child.gaps:
                     log.info("the index is complete")
                     self.remaining_bytes = 0
                     self.close()
@@ -128,7 +128,7 @@ class Reindexer:
         except (EOFError, OSError):
             self._retry_later()
 
-    def _handle(self, child: _Child, message: Message) -> bool:
+    def _handle(self, child: _Child, message: ReceivedMessage) -> bool:
         """Handle a message; return False if the index cannot be written now.
 
         Raises:
@@ -137,12 +137,12 @@ class Reindexer:
         """
         if child.learn(message):
             return True
-        if not child.gaps or message.header.kind not in (Kind.ROWS, Kind.SKIP):
+        if not child.gaps or message.header.kind not in (ReindexKind.ROWS, ReindexKind.SKIP):
             raise MalformedMessageError(f"a message of kind {message.header.kind}")
         day, gap = child.gaps[0]
         block = block_of_objects([])
         offsets, rest = np.empty(0, np.int64), gap.end
-        if message.header.kind == Kind.ROWS:
+        if message.header.kind == ReindexKind.ROWS:
             block, rest = self._block(child, message, gap)
             offsets = block.record_offsets(gap.start)[:-1] if len(block) else offsets
         if not fill(self._writer.index, day, gap, offsets, block, rest):
@@ -152,7 +152,7 @@ class Reindexer:
         child.gaps[:1] = [(day, gap._replace(start=rest))] if rest < gap.end else []
         return True
 
-    def _block(self, child: _Child, message: Message, gap: Gap) -> tuple[EvidenceBlock, int]:
+    def _block(self, child: _Child, message: ReceivedMessage, gap: Gap) -> tuple[EvidenceBlock, int]:
         """Return the items of a message, compared with the file, and the end of the last record.
 
         There are none if the file has been deleted.
@@ -217,16 +217,16 @@ class _Child:
             os.close(theirs)
         self.pipe = MessagePipe(ours, MESSAGE_BYTES)
 
-    def learn(self, message: Message) -> bool:
+    def learn(self, message: ReceivedMessage) -> bool:
         """Keep what a message says about the rules; return False if it is about something else.
 
         Raises:
             MalformedMessageError: the message is malformed.
         """
-        if message.header.kind == Kind.DIGEST and not self.digest and _DIGEST.fullmatch(message.text):
+        if message.header.kind == ReindexKind.DIGEST and not self.digest and _DIGEST.fullmatch(message.text):
             self.digest = message.text.decode("ascii")
             return True
-        if message.header.kind == Kind.RULES and self.digest:
+        if message.header.kind == ReindexKind.RULES and self.digest:
             self.rules = [*self.rules, *decode_rules(message.text)]
             if len(self.rules) > MOST_RULES:
                 raise MalformedMessageError(f"{len(self.rules)} rules")

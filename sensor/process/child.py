@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkContext, SpawnContext
 from subprocess import Popen, TimeoutExpired
 from typing import Any
 
@@ -23,19 +22,13 @@ log = logging.getLogger(__name__)
 class FunctionProcess:
     """A process that runs a Python function, with those methods of `subprocess.Popen` that are used here."""
 
-    def __init__(
-        self,
-        function: Callable[..., None],
-        arguments: tuple[Any, ...],
-        name: str,
-        context: ForkContext | SpawnContext = FORK,
-    ) -> None:
-        """Start it.
+    def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...], name: str) -> None:
+        """Fork it.
 
         Raises:
             OSError: The kernel starts no more processes.
         """
-        self._process = context.Process(target=function, args=arguments, name=name, daemon=True)
+        self._process = FORK.Process(target=function, args=arguments, name=name, daemon=True)
         self._process.start()
         assert self._process.pid is not None  # noqa: S101 - it was started
         self.pid = self._process.pid

@@ -11,10 +11,10 @@ import pytest
 from event_samples import THREAT, chunk, item, sending
 from processes import wait_until
 
-from sensor.events.channel import Kind, RuleNumbers, RuleTable, SenderConfig, parts_of
+from sensor.events.channel import EventKind, RuleNumbers, RuleTable, SenderConfig, parts_of
 from sensor.events.eve import EventOptions
 from sensor.evidence.block import EvidenceBlock, block_of_objects
-from sensor.evidence.message import HEADER_BYTES, MalformedMessageError, Message, pack
+from sensor.evidence.message import HEADER_BYTES, MalformedMessageError, ReceivedMessage, pack
 from sensor.evidence.rule_codec import decode_rules, encode_rules
 from sensor.evidence.writer import Chunk
 from sensor.model import Match, Rule
@@ -83,14 +83,14 @@ def test_a_rule_set_is_defined_once() -> None:
     few = EvidenceBlock(block.items, block.rules[100:], block.records, block.rule_set)
     sent = list(numbers.definitions(few))
     for first, text in sent:
-        table.define(Message.of(b"".join(pack(Kind.RULES, text, number=first)), MIB))
+        table.define(ReceivedMessage.of(b"".join(pack(EventKind.RULES, text, number=first)), MIB))
     assert len(sent) > 1
     assert list(numbers.definitions(few)) == []
     rest = numbers.definitions(block)
     next(rest)
     rest.close()  # the channel was full
     for first, text in numbers.definitions(block):
-        table.define(Message.of(b"".join(pack(Kind.RULES, text, number=first)), MIB))
+        table.define(ReceivedMessage.of(b"".join(pack(EventKind.RULES, text, number=first)), MIB))
     assert [table.rules[number] for number in numbers.numbered(block).rules] == list(rules)
 
 
@@ -106,7 +106,7 @@ def test_parts_of_a_chunk() -> None:
     for part in parts:
         assert part.offset == offset
         offset += len(part.block.records)
-        assert sum(map(len, pack(Kind.BLOCK, b"", part.block))) < 300_000
+        assert sum(map(len, pack(EventKind.BLOCK, b"", part.block))) < 300_000
     assert len(parts) > 10
 
 
@@ -114,13 +114,13 @@ GARBAGE = {
     "empty": b"\0",
     "zeros": bytes(HEADER_BYTES),
     "kind": b"".join(pack(9)),
-    "short": b"".join(pack(Kind.REOPEN))[:-1],
-    "long": b"".join(pack(Kind.REOPEN)) + b"x",
-    "second configuration": b"".join(pack(Kind.CONFIG, CONFIG.as_json())),
-    "no rules": b"".join(pack(Kind.RULES, b"[}")),
-    "a gap in the rules": b"".join(pack(Kind.RULES, encode_rules([THREAT]), number=7)),
-    "block": b"".join(pack(Kind.BLOCK, b"/x", chunk(0, 3).block))[:-40],
-    "huge": b"".join(pack(Kind.BLOCK))[:4] + b"\xff" * 28,
+    "short": b"".join(pack(EventKind.REOPEN))[:-1],
+    "long": b"".join(pack(EventKind.REOPEN)) + b"x",
+    "second configuration": b"".join(pack(EventKind.CONFIG, CONFIG.as_json())),
+    "no rules": b"".join(pack(EventKind.RULES, b"[}")),
+    "a gap in the rules": b"".join(pack(EventKind.RULES, encode_rules([THREAT]), number=7)),
+    "block": b"".join(pack(EventKind.BLOCK, b"/x", chunk(0, 3).block))[:-40],
+    "huge": b"".join(pack(EventKind.BLOCK))[:4] + b"\xff" * 28,
 }
 
 
@@ -128,7 +128,7 @@ GARBAGE = {
 def test_garbage_ends_the_sender(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What came before it is sent, the log says why the sender ended, and another one is started."""
+    """All events before it are sent, the log says why the sender ended, and another one is started."""
     with sending(f"file:{tmp_path / 'eve.json'}") as sender:
         sender.offer([chunk(0, 10)])
         sender._channel.send(GARBAGE[name])
@@ -146,7 +146,7 @@ def test_a_block_with_a_rule_that_is_not_defined(
 ) -> None:
     """The sender ends, as it must not guess."""
     with sending(f"file:{tmp_path / 'eve.json'}") as sender:
-        sender._channel.sendmsg(pack(Kind.BLOCK, b"", chunk(0, 1).block))
+        sender._channel.sendmsg(pack(EventKind.BLOCK, b"", chunk(0, 1).block))
         wait_until(lambda: sender.tick() or "the event sender died (exit code 1)" in caplog.text)
     assert "a rule is unknown" in capfd.readouterr().err
 
@@ -155,9 +155,9 @@ def test_random_messages() -> None:
     """Whatever the bytes are, only the named error is raised."""
     rng = random.Random(15)
     sound = [
-        b"".join(pack(Kind.BLOCK, b"/e/x", chunk(0, 3).block, 24)),
-        b"".join(pack(Kind.RULES, encode_rules([THREAT]))),
-        b"".join(pack(Kind.CONFIG, CONFIG.as_json())),
+        b"".join(pack(EventKind.BLOCK, b"/e/x", chunk(0, 3).block, 24)),
+        b"".join(pack(EventKind.RULES, encode_rules([THREAT]))),
+        b"".join(pack(EventKind.CONFIG, CONFIG.as_json())),
     ]
     refused = 0
     for _ in range(6000):
@@ -166,7 +166,7 @@ def test_random_messages() -> None:
             data[rng.randrange(rng.choice([HEADER_BYTES, len(data)]))] = rng.randrange(256)
         data = data[: rng.choice([len(data)] * 9 + [rng.randrange(len(data))])]
         try:
-            message = Message.of(bytes(data), MIB)
+            message = ReceivedMessage.of(bytes(data), MIB)
             message.block([THREAT])
             RuleTable().define(message)
             SenderConfig.of(message.text)
