@@ -77,6 +77,7 @@ def snapshot(**fields: Any) -> Snapshot:
         "workers": 2,
         "workers_alive": 1,
         "clock_jumps": 0,
+        "ring_fill": {0: 0.5},
         "map_bytes": {"flows": 1},
         "index": IndexFigures(1, 2, 3, None, True),
         "is_reindexing": False,

@@ -84,24 +84,21 @@ class PerfRing:
             raise
         ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
 
-    def remap(self, *, writable: bool = True) -> PerfRing:
+    def remap(self) -> PerfRing:
         """Return this ring, mapped again in a child process.
-
-        A mapping that is not ``writable`` serves to see how full the ring is, not to release what was read.
 
         Raises:
             KernelError: The kernel refused.
         """
         ring = PerfRing.__new__(PerfRing)
-        ring._map_event(self.cpu, self.fd, self._size, writable=writable)
+        ring._map_event(self.cpu, self.fd, self._size)
         return ring
 
-    def _map_event(self, cpu: int, fd: int, size_bytes: int, *, writable: bool = True) -> None:
+    def _map_event(self, cpu: int, fd: int, size_bytes: int) -> None:
         self.cpu, self.fd, self._size = cpu, fd, size_bytes
         self._batch_bytes = min(BATCH_BYTES, size_bytes // BATCHES_PER_RING)
         try:
-            protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-            self._map = mmap.mmap(fd, mmap.PAGESIZE + size_bytes, prot=protection)
+            self._map = mmap.mmap(fd, mmap.PAGESIZE + size_bytes)
         except OSError as error:
             raise KernelError(
                 f"CPU {cpu}: a ring of {size_bytes >> 20} MiB cannot be mapped: {error.strerror}; "

@@ -112,12 +112,11 @@ class Supervisor:
                 read=before.read + report.read,
                 undecodable=before.undecodable + report.undecodable,
                 unmatched=before.unmatched + report.unmatched,
-                matched=before.matched + len(report.items),
+                matched=before.matched + (0 if report.block is None else len(report.block)),
                 cut=before.cut + report.cut,
             )
-            if report.items:
-                items = self.suppressor.admit(report.items)
-                self.events.offer(self.writer.write(items))
+            if report.block:
+                self.events.offer(self.writer.write(self.suppressor.admit(report.block)))
 
     def reload(self) -> None:
         """Put new rules in force if a load has finished: first in the kernel, then in the workers."""
@@ -158,8 +157,8 @@ class Supervisor:
             started_s=self._started_s,
             state=state,
             counters=self.counters(),
-            tally=self.tally,
-            loads=self.reloader.loads,
+            tally=self.tally.figures(),
+            loads=self.reloader.loads.figures(),
             digest=self._rules.digest,
             rules=Counter(rule.rule_class for rule in self._rules),
             matches={
@@ -171,6 +170,7 @@ class Supervisor:
             workers=len(self.workers),
             workers_alive=self.workers.alive,
             clock_jumps=self.clock_jumps,
+            ring_fill={ring.cpu: ring.fill() for ring in self.rings.rings},
             map_bytes=self._map_bytes,
             index=self.writer.index.figures(),
             is_reindexing=upkeep.reindexer.is_busy,
@@ -186,9 +186,8 @@ class Supervisor:
         def make() -> FigureSource:
             """Return the source of all metrics; called in the exporter."""
             return FigureSource(
-                self._board,
+                self._board.reader(),
                 self.program.counters_by_cpu,
-                [ring.remap() for ring in self.rings.rings],
                 interfaces,
                 self.writer.directory,
                 local_time=self._settings.local_time,

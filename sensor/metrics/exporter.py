@@ -1,7 +1,7 @@
 """The exporter: a separate process that answers ``GET /metrics`` as long as the supervisor lives.
 
 The supervisor forks it before it attaches anything and before it has threads. The two share the kernel's
-maps, the rings and the snapshot, but no lock: a slow or hostile client costs capture nothing, and the
+maps and the snapshot, but no lock: a slow or hostile client costs capture nothing, and the
 figures are available while the supervisor reloads, drains or hangs.
 """
 

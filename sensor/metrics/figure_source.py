@@ -1,4 +1,4 @@
-"""Reads the figures at each request: the supervisor's snapshot, the kernel's maps, the rings, the host.
+"""Reads the figures at each request: the supervisor's snapshot, the kernel's maps, the host.
 
 Runs in the exporter. Each method raises one of `UNREADABLE` if its source cannot be read.
 """
@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.capture.nic import Received, nic_counters, received
-from sensor.capture.ring import PerfRing
 from sensor.errors import SensorError
 from sensor.metrics.snapshot import Snapshot, SnapshotReader
 
@@ -62,19 +61,17 @@ class FigureSource:
         self,
         board: SnapshotReader,
         counters_by_cpu: Callable[[], NDArray[np.void]],
-        rings: Sequence[PerfRing],
         interfaces: Sequence[str],
         evidence: Path,
         *,
         local_time: bool,
     ) -> None:
-        """``evidence`` is the directory of the evidence files; the rings must be mapped in this process.
+        """``evidence`` is the directory of the evidence files.
 
         ``counters_by_cpu`` returns `abi.COUNTERS` of shape (interfaces, CPUs), ordered as ``interfaces``.
         """
         self._board = board
         self._counters_by_cpu = counters_by_cpu
-        self._rings = rings
         self._interfaces = interfaces
         self.evidence_directory = evidence
         self._local_time = local_time
@@ -82,8 +79,8 @@ class FigureSource:
 
     @property
     def shared_addresses(self) -> list[int]:
-        """Addresses in the memory that this process shares with the supervisor and the kernel."""
-        return [self._board.address, *(ring.address for ring in self._rings)]
+        """Addresses in the memory that this process shares with the supervisor."""
+        return [self._board.address]
 
     def supervisor(self) -> Snapshot:
         """Return the supervisor's latest snapshot."""
@@ -94,8 +91,8 @@ class FigureSource:
         return dict(zip(self._interfaces, self._counters_by_cpu(), strict=True))
 
     def rings(self) -> dict[int, float]:
-        """Return the fill of each CPU's ring, 0 to 1."""
-        return {ring.cpu: ring.fill() for ring in self._rings}
+        """Return the fill of each CPU's ring, 0 to 1, as the supervisor saw it last."""
+        return self.supervisor().ring_fill
 
     def interfaces(self) -> list[InterfaceFigures]:
         """Return what the drivers and the kernel count."""

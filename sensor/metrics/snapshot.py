@@ -59,6 +59,8 @@ class Snapshot:
     workers: int
     workers_alive: int
     clock_jumps: int
+    ring_fill: dict[int, float]
+    """Used share of each CPU's ring, 0 to 1. The exporter has no ring itself: it could read the frames."""
     map_bytes: dict[str, int]
     """Bytes of memory by name of the BPF map."""
     index: IndexFigures

@@ -299,7 +299,6 @@ def test_unreadable_metrics_are_absent(tmp_path: Path) -> None:
     source = FigureSource(
         SnapshotBoard().reader(),
         program.counters_by_cpu,
-        [],
         ["nosuch0"],
         tmp_path / "none",
         local_time=False,
@@ -308,7 +307,7 @@ def test_unreadable_metrics_are_absent(tmp_path: Path) -> None:
     name = "sensor_source_up"
     assert registry.get_sample_value(name, {"source": "kernel"}) == 1
     program.close()
-    for gone in ("kernel", "supervisor", "interfaces", "evidence"):
+    for gone in ("kernel", "supervisor", "rings", "interfaces", "evidence"):
         assert registry.get_sample_value(name, {"source": gone}) == 0
     assert registry.get_sample_value(name, {"source": "softnet"}) == 1
     assert {family.name for family in registry.collect() if family.samples} == {
