@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.evidence.search import EvidenceSearch, Query
+from sensor.evidence.stored import StoredRecords
 from sensor.evidence.verify import verify
 from sensor.metrics import catalogue as c
 
@@ -43,7 +45,12 @@ def test_evidence_is_found_with_its_interface(network: tuple[str, str], tmp_path
     assert len(stored) == run.counters["written"] > 100
     assert {one.interface for one in stored} == {mirror}
     printed = sorted((match["time_us"], match["rule"], match["start"], match["end"]) for match in run.matches)
-    found = sorted((one.time_us, m.rule_id, m.start, m.end) for one in stored for m in one.matches)
+    with closing(StoredRecords()) as records:
+        found = sorted(
+            (one.time_us, match.rule_id, match.start, match.end)
+            for one in stored
+            for match in records.matches(one)
+        )
     assert found == printed
     assert not [verdict.fault for verdict in verify(evidence / "3", 3) if verdict.fault]
 
@@ -58,7 +65,7 @@ def test_lost_index_comes_back_while_capturing(network: tuple[str, str], tmp_pat
     with running(mirror, evidence) as run:
         send(source, mirror, tmp_path / "traffic.pcap", len(frames))
         assert run.stop() == 0
-    before = [(one.key, one.matches) for one in index.iterate(Query())]
+    before = [(one.key, one.rules) for one in index.iterate(Query())]
     for path in (evidence / "3").glob("*.sqlite"):
         path.unlink()
     with running(mirror, evidence) as run:
@@ -71,5 +78,5 @@ def test_lost_index_comes_back_while_capturing(network: tuple[str, str], tmp_pat
     file_bytes = sum(path.stat().st_size - FILE_HEADER_BYTES for path in run.files)
     assert (figures.total(c.REINDEX_DONE), figures.total(c.REINDEX_REMAINING)) == (file_bytes, 0)
     assert figures.total(c.INDEX_ROWS) == len(before)
-    assert [(one.key, one.matches) for one in index.iterate(Query())] == before
+    assert [(one.key, one.rules) for one in index.iterate(Query())] == before
     assert any("rebuilding the index" in line for line in run.log)
