@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from sensor.api.tokens import TokenFile
 from sensor.errors import EvidenceError
 from sensor.evidence.pcap import Record
 from sensor.evidence.search import EvidenceSearch, Stored
+from sensor.evidence.stored import StoredRecords
 
 STATUS_S = 1.0
 """Time a status is reused, seconds: computing it opens every database."""
@@ -60,11 +62,12 @@ class Backend:
         """Return the items whose packets are still in their files; raise 410 if all are gone."""
         found = []
         reason = ""
-        for stored in items:
-            try:
-                found.append((stored, self.index.record(stored)))
-            except EvidenceError as error:
-                reason = str(error)
+        with closing(StoredRecords()) as records:
+            for stored in items:
+                try:
+                    found.append((stored, records.read(stored)))
+                except EvidenceError as error:
+                    reason = str(error)
         if items and not found:
             raise HTTPException(410, reason)
         return found

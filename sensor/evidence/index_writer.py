@@ -26,7 +26,7 @@ from sensor.evidence.day_writer import DayWriter, UnusableError
 from sensor.evidence.index_schema import Day, databases, day_of
 
 COMMIT_S = 0.5
-COMMIT_ROWS = 32_768
+COMMIT_ROWS = 16_384
 """Rows are committed after this time, this number of items and matches, or by `IndexWriter.commit`."""
 KEPT_ROWS = 262_144
 """Items and matches that wait while a database cannot be written; beyond it, rows are dropped.
