@@ -236,9 +236,3 @@ class Evidence(NamedTuple):
 def vlan_ids(tags: Sequence[int]) -> list[int]:
     """Return the VLAN id of each tag, given as tag control information."""
     return [tci & 0x0FFF for tci in tags]
-
-
-def rule_classes(items: Sequence[Evidence]) -> list[str]:
-    """Return the class of each match, and ``flow`` for each item without a match."""
-    flows = sum(not item.matches for item in items)
-    return [match.rule.rule_class for item in items for match in item.matches] + ["flow"] * flows
