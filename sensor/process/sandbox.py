@@ -123,7 +123,6 @@ def enter(
         if os.geteuid() == 0 or can_switch_users():
             keep_permitted_capabilities()
             switch_to(identity or identity_of(role), groups)
-        pass_on()
         keep_capabilities(*capabilities)
         if supervisor is not None:
             end_with_parent(supervisor)
