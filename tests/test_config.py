@@ -27,6 +27,21 @@ def test_a_list_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings({}).interface == ("eth1", "eth2")
 
 
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path stays the same file when a thread changes the working directory later."""
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "sensor.toml"
+    config.write_text('audit = "audit.jsonl"\n')
+    monkeypatch.setenv("SENSOR_RULES", "rules")
+    settings = load_settings({"evidence": Path("evidence")}, config)
+    for path, name in (
+        (settings.audit, "audit.jsonl"),
+        (settings.rules, "rules"),
+        (settings.evidence, "evidence"),
+    ):
+        assert path == tmp_path / name
+
+
 def test_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks are a table in the file, a list with commas in the variable, and repeated flags."""
     config = tmp_path / "sensor.toml"

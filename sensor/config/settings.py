@@ -214,6 +214,12 @@ class Settings(BaseModel):
     ] = 100
     """Requests per second that the API answers for each client. 0: unlimited."""
 
+    @field_validator("*")
+    @classmethod
+    def _absolute(cls, value: object) -> object:
+        """Make paths absolute, because BCC changes the working directory while it compiles in a thread."""
+        return value.absolute() if isinstance(value, Path) else value
+
     @field_validator("ring_mib")
     @classmethod
     def _power_of_two(cls, value: int) -> int:

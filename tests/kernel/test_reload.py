@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from live import SENSOR, Run, replay, running, wait_until_received
+from processes import wait_until
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import Frame, write_capture
@@ -75,6 +76,23 @@ def test_new_rules_apply_in_the_kernel_and_in_workers(network: Network, tmp_path
         assert run.stop() == 0
     assert [(match["name"], match["dport"]) for match in run.matches] == [("hello", 7), ("world", 9)]
     assert run.counters["ignored"]["port"] == 2
+
+
+def test_evidence_in_a_relative_directory(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evidence is written during a reload, although the compiler changes the working directory meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    write_rules(tmp_path / "rules", HELLO)
+    frames = [udp_frame(7, b"hello")]
+    with running(network[0], Path("evidence"), "--rules", "rules", "--profile", "thorough") as run:
+        directory = Path(f"/proc/{run.process.pid}/cwd")
+        run.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: directory.readlink() != tmp_path, every_s=0)
+        send(network, tmp_path, frames, 0)
+        wait_for_log(run, "rules in force")
+        assert run.stop() == 0
+    assert (run.counters["written"], run.counters["write_failed"]) == (1, 0)
 
 
 def test_a_faulty_set_leaves_the_old_one_running(network: Network, tmp_path: Path) -> None:
