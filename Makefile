@@ -1,8 +1,8 @@
 # Run as root on Debian 12. Each target installs what it needs.
-#   make demo         demonstration: a mirror port in a namespace, traffic with attacks, and the evidence
+#   make demo         demonstration: a mirror port in a namespace, traffic with attacks, and the evidence, in /tmp/sensor-demo-*
 #   make test         everything: lint, types, import directions, and all tests including the kernel's
 #   make test-deploy  the units on a Debian host in a container; the first run downloads it, which takes minutes
-#   make setup        only the installation
+#   make setup        only the installation: the Debian packages of packages.txt, and .venv; masks prometheus.service
 #   make dashboards   writes the JSON of the Grafana dashboards from ansible/dashboards
 #   make settings     writes docs/settings.md and the role's argument_specs.yml from sensor/config/settings.py
 #   make bundle       builds dist/sensor-VERSION-ARCH-bundle.tar.gz: the sensor and its Python packages, for ansible/
