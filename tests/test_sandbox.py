@@ -1,4 +1,4 @@
-"""What an attacker in control of a process can do: each attempt, and each protection alone."""
+"""Attempts of an attacker in control of a process, and each protection alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sensor.capture.maps import create_array, element, update
 from sensor.capture.syscalls import perf_event_open, unshare, xdp_load
 from sensor.errors import PrivilegeError
 from sensor.process import accounts, sandbox, syscall_filter
-from sensor.process.accounts import FIRST_ID, Identity, Role
+from sensor.process.accounts import FIRST_ID, ProcessUser, Role
 from sensor.process.landlock import Access, landlock_version
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root privileges to drop")
@@ -246,7 +246,7 @@ class TestLandlockAlone:
         tmp_path.chmod(0o755)
         file = tmp_path / "file"
         file.write_text("text")
-        as_root = {"identity": Identity("root", 0, 0), "capabilities": ["CAP_DAC_OVERRIDE"]}
+        as_root = {"identity": ProcessUser("root", 0, 0), "capabilities": ["CAP_DAC_OVERRIDE"]}
 
         def outcome(action: Callable[[], object], **access: tuple[Path, ...]) -> str:
             return attempt(Role.WORKER, action, access=Access(**access), **as_root)

@@ -12,6 +12,7 @@ from sensor.capture.cpus import online_cpus
 from sensor.capture.syscalls import clock_is_synchronised
 from sensor.config.settings import Settings
 from sensor.finding import Finding
+from sensor.process.accounts import SWITCHING, can_switch_users
 from sensor.process.capabilities import held_capabilities, missing_capabilities
 
 OLDEST = (5, 15)
@@ -94,6 +95,15 @@ def _privileges() -> Finding:
             what=f"this process lacks {', '.join(missing)}",
             why="it cannot capture",
             advice="run sensor as root, or in a service with these capabilities",
+        )
+    if not can_switch_users():
+        *others, last = SWITCHING
+        return Finding(
+            level="warning",
+            check="privileges",
+            what=f"this process lacks {', '.join(others)} or {last}",
+            why="the processes of the sensor would share its user, and could disturb each other",
+            advice="run sensor as root, or in a service with these capabilities as well",
         )
     return Finding(
         level="ok", check="privileges", what="this process has all capabilities that capturing needs"

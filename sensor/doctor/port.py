@@ -15,6 +15,7 @@ from sensor.config.settings import Settings
 from sensor.doctor.running import has_attached
 from sensor.errors import InterfaceError
 from sensor.finding import Finding
+from sensor.text import count_of
 
 RING_FRAMES = 2048
 """Frames that a receive queue should hold: enough for 2 ms at a million frames per second."""
@@ -81,7 +82,7 @@ def _interface_findings(
 
 def _device(interface: Interface) -> Finding:
     nic = interface.nic
-    queues = "1 receive queue" if nic.receive_queues == 1 else f"{nic.receive_queues} receive queues"
+    queues = count_of(nic.receive_queues, "receive queue")
     xdp = {
         True: "native XDP",
         False: "generic XDP only",

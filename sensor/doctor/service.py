@@ -17,10 +17,11 @@ from sensor.finding import Finding, Level
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.rule_fault import FaultyRulesError
 from sensor.rules.ready import make_ready
+from sensor.text import count_of
 
 
 def rules_findings(settings: Settings) -> Iterator[Finding]:
-    """Load and compile the rules and load their program, as at a start, which finds the result cached."""
+    """Compile the rules and load their program, as at a start; the start itself finds them cached."""
     subject = str(settings.rules)
     try:
         ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
@@ -33,7 +34,7 @@ def rules_findings(settings: Settings) -> Iterator[Finding]:
     if ready.rules.faults:
         yield _faulty(subject, len(ready.rules.faults), "warning")
     else:
-        yield Finding(level="ok", check="rules", subject=subject, what=f"{len(ready.rules)} rules")
+        yield Finding(level="ok", check="rules", subject=subject, what=count_of(len(ready.rules), "rule"))
     yield from program_findings(settings, ready)
 
 
@@ -42,7 +43,7 @@ def _faulty(directory: str, faults: int, level: Level) -> Finding:
         level=level,
         check="rules",
         subject=directory,
-        what="1 fault" if faults == 1 else f"{faults} faults",
+        what=count_of(faults, "fault"),
         why="sensor run does not start with these rules" if level == "error" else "some rules are skipped",
         advice="list the faults",
         command=f"sensor rules check {directory}",

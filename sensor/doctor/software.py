@@ -1,4 +1,4 @@
-"""Checks of BCC, which comes from the distribution, and of the version of Hyperscan."""
+"""Checks of BCC and libseccomp, which come from the distribution, and of the version of Hyperscan."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from importlib.metadata import requires, version
 
 from sensor import DISTRIBUTION
 from sensor.capture.compiler import bcc_version
-from sensor.errors import KernelError
+from sensor.errors import KernelError, PrivilegeError
 from sensor.finding import Finding
+from sensor.process.syscall_filter import check_library
 
 
 def software_findings() -> Iterator[Finding]:
-    """Check that BCC can be imported, and that Hyperscan has the tested version."""
+    """Check that BCC and seccomp can be imported, and that Hyperscan has the tested version."""
     try:
         yield Finding(level="ok", check="bcc", what=f"BCC {bcc_version()}")
     except KernelError:
@@ -24,6 +25,18 @@ def software_findings() -> Iterator[Finding]:
             why="the XDP program cannot be compiled",
             advice="create the environment with /usr/bin/python3 -m venv --system-site-packages, and",
             command="apt install python3-bpfcc",
+        )
+    try:
+        check_library()
+        yield Finding(level="ok", check="seccomp", what="system call filters can be made")
+    except PrivilegeError:
+        yield Finding(
+            level="error",
+            check="seccomp",
+            what="the Python module seccomp is missing",
+            why="the processes of the sensor cannot be confined",
+            advice="create the environment with /usr/bin/python3 -m venv --system-site-packages, and",
+            command="apt install python3-seccomp",
         )
     yield hyperscan_finding(version("hyperscan"))
 

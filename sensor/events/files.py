@@ -1,4 +1,4 @@
-"""What receivers open by a path: files of events, certificates, unix sockets.
+"""Opening what receivers name by a path: files of events, certificates, unix sockets.
 
 Runs in the event sender, in the supervisor when it checks the receivers, and in the process that opens files
 for the sender (`sensor.events.opener`).

@@ -20,7 +20,7 @@ from pathlib import Path
 from sensor.errors import SensorError
 from sensor.events.files import Files, Grant
 from sensor.process import sandbox
-from sensor.process.accounts import Identity, Role
+from sensor.process.accounts import ProcessUser, Role
 from sensor.process.landlock import Access
 from sensor.process.prctl import set_process_name
 
@@ -87,8 +87,7 @@ def _run(connection: socket.socket, grants: dict[tuple[str, Path], Grant]) -> No
         sandbox.enter(
             Role.EVENT_FILES,
             descriptors=[connection.fileno()],
-            identity=Identity("", os.geteuid(), os.getegid()),
-            groups=os.getgroups(),
+            identity=ProcessUser("", os.geteuid(), os.getegid()),
             access=Access(readable=directories, changeable=changes),
             capabilities=["CAP_DAC_OVERRIDE"],  # if this is root: the directories may be anybody's
         )

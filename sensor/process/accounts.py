@@ -39,7 +39,7 @@ class Role(Enum):
     """Opens files for the event sender; keeps the user of the supervisor."""
 
 
-class Identity(NamedTuple):
+class ProcessUser(NamedTuple):
     """A user and a group."""
 
     name: str
@@ -48,7 +48,7 @@ class Identity(NamedTuple):
 
 
 @cache  # a forked child must not look up accounts: a thread of its parent may have held the lock of that
-def identity_of(role: Role) -> Identity:
+def identity_of(role: Role) -> ProcessUser:
     """Return the user and the group of a role.
 
     Raises:
@@ -60,7 +60,7 @@ def identity_of(role: Role) -> Identity:
         return _numeric_identity(role)
     if account.pw_uid == 0:
         raise PrivilegeError(f"the account {role.value} has the user id 0; give it another one")
-    return Identity(role.value, account.pw_uid, account.pw_gid)
+    return ProcessUser(role.value, account.pw_uid, account.pw_gid)
 
 
 def can_switch_users() -> bool:
@@ -68,7 +68,7 @@ def can_switch_users() -> bool:
     return set(SWITCHING) <= held_capabilities()
 
 
-def switch_to(identity: Identity, groups: Sequence[int] = ()) -> None:
+def switch_to(identity: ProcessUser, groups: Sequence[int] = ()) -> None:
     """Switch this process to a user and its group for good; ``groups`` become its supplementary groups.
 
     Raises:
@@ -79,12 +79,12 @@ def switch_to(identity: Identity, groups: Sequence[int] = ()) -> None:
     os.setresuid(identity.uid, identity.uid, identity.uid)
 
 
-def _numeric_identity(role: Role) -> Identity:
+def _numeric_identity(role: Role) -> ProcessUser:
     number = FIRST_ID + list(Role).index(role)
     try:
         owner = pwd.getpwuid(number).pw_name
     except KeyError:
-        return Identity(role.value, number, number)
+        return ProcessUser(role.value, number, number)
     raise PrivilegeError(
         f"user id {number} belongs to {owner}; create an account for the sensor: "
         f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {role.value}"

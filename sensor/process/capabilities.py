@@ -58,7 +58,8 @@ def keep_capabilities(*names: str) -> None:
         OSError: A system call filter (seccomp) refuses capset(2); the kernel itself never does.
     """
     kept = _field("CapPrm") & sum(1 << _BITS[name] for name in names)
-    _set(effective=kept, permitted=kept)
+    if _field("CapPrm") or _field("CapInh"):  # a service without capabilities need not allow the call
+        _set(effective=kept, permitted=kept)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class _NetPortAttr(ctypes.Structure):
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What remains allowed; by default nothing."""
+    """Files and ports that remain usable; by default none."""
 
     readable: tuple[Path, ...] = ()
     """Files, and directories with all that is in them, that may be read."""

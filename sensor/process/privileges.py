@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sensor.errors import EvidenceError, SettingsError
 from sensor.process import sandbox
-from sensor.process.accounts import Identity, Role, can_switch_users
+from sensor.process.accounts import ProcessUser, Role, can_switch_users
 from sensor.process.landlock import Access
 
 _ZONES = (Path("/etc/localtime"), Path("/usr/share/zoneinfo"))
@@ -42,10 +42,10 @@ def drop_privileges(user: str, evidence: Path, readable: Collection[Path] = ()) 
         EvidenceError: That user cannot read the evidence directory.
         PrivilegeError: The kernel refuses the switch.
     """
-    identity = Identity(user, os.geteuid(), os.getegid())
+    identity = ProcessUser(user, os.geteuid(), os.getegid())
     if os.geteuid() == 0 or can_switch_users():
         account = find_account(user)
-        identity = Identity(user, account.pw_uid, account.pw_gid)
+        identity = ProcessUser(user, account.pw_uid, account.pw_gid)
     sandbox.enter(
         Role.API,
         descriptors=None,  # it was executed, and has none but its own

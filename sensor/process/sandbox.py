@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sensor.errors import PrivilegeError
-from sensor.process.accounts import SWITCHING, Identity, Role, can_switch_users, identity_of, switch_to
+from sensor.process.accounts import SWITCHING, ProcessUser, Role, can_switch_users, identity_of, switch_to
 from sensor.process.capabilities import empty_bounding_set, keep_capabilities, pass_on
 from sensor.process.landlock import NO_ACCESS, Access, restrict_self
 from sensor.process.prctl import (
@@ -67,9 +67,11 @@ def prepare() -> None:
     Programs that it starts get only the capabilities with which they switch to their own user.
 
     Raises:
-        PrivilegeError: A library is missing, or an account cannot be used.
+        PrivilegeError: A library is missing, an account cannot be used, or the kernel or the service
+            manager refuses a step.
     """
     check_library()
+    _try_sandbox()
     for role in (Role.WORKER, Role.EXPORTER, Role.EVENT_SENDER, Role.REINDEXER):
         identity_of(role)
     pass_on(*SWITCHING)
@@ -83,13 +85,34 @@ def prepare() -> None:
         )
 
 
+def _try_sandbox() -> None:
+    """Let a child enter a sandbox: a refusal is then an error at the start, not the death of every worker."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            enter(Role.WORKER, descriptors=[theirs])
+        except PrivilegeError as error:
+            os.write(theirs, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as answer:
+        refusal = answer.read().decode()
+    os.waitpid(pid, 0)
+    if refusal:
+        raise PrivilegeError(
+            f"{refusal}; a service or container must allow the system calls that sensor@.service names"
+        )
+
+
 def enter(
     role: Role,
     *,
     descriptors: Collection[int] | None = (),
     streams: Collection[int] = (2,),
     shared: Collection[int] | None = None,
-    identity: Identity | None = None,
+    identity: ProcessUser | None = None,
     groups: Sequence[int] = (),
     access: Access = NO_ACCESS,
     capabilities: Sequence[str] = (),
@@ -103,8 +126,8 @@ def enter(
         streams: Standard streams that stay; the others become ``/dev/null``.
         shared: An address in each shared mapping that stays. A fork inherits those of its parent. None: all
             stay.
-        identity: User and group to switch to, if they are not those of the role. A process that may not
-            switch users keeps its own.
+        identity: User and group to switch to. None: those of the role, unless this process may not switch
+            users.
         groups: Supplementary groups.
         access: Files and ports that stay usable.
         capabilities: Capabilities to keep.
@@ -120,9 +143,11 @@ def enter(
             unmap_all_but(shared)
         with suppress(PermissionError):  # a service manager may have emptied it
             empty_bounding_set()
-        if os.geteuid() == 0 or can_switch_users():
+        if identity is None and can_switch_users():
+            identity = identity_of(role)
+        if identity is not None and identity.uid != os.geteuid():
             keep_permitted_capabilities()
-            switch_to(identity or identity_of(role), groups)
+            switch_to(identity, groups)
         keep_capabilities(*capabilities)
         if supervisor is not None:
             end_with_parent(supervisor)

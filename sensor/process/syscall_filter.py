@@ -38,7 +38,7 @@ _SIOCGIFNAME, _SIOCGIFINDEX, _SIOCETHTOOL = 0x8910, 0x8933, 0x8946
 
 
 class Calls(Flag):
-    """What a process needs beyond memory, time, and the descriptors it has."""
+    """Needs of a process beyond memory, time, and the descriptors it has."""
 
     NONE = 0
     READ_FILES = auto()
@@ -75,7 +75,7 @@ _ALWAYS = """
     getpid getppid gettid getuid geteuid getgid getegid getgroups getpgrp getsid getresuid getresgid uname
     exit exit_group restart_syscall pause
 """
-"""What CPython, numpy, the allocator and waiting need."""
+"""Calls of CPython, numpy and the allocator, and those for waiting."""
 
 _LISTS: dict[Calls, str] = {
     Calls.READ_FILES: """

@@ -43,6 +43,7 @@ _PACKAGES = (
     "python3",
     "python3-apt",
     "python3-bpfcc",
+    "python3-seccomp",
     "python3-venv",
     "sudo",
     "systemd",

@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "ansible" / "roles" / "sensor" / "files"
 SET_UP, START = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "service.md").read_text(), re.DOTALL)
 UNIT = "sensor@eth1"
-BPF, PERFMON, NET_ADMIN, NET_RAW = (1 << bit for bit in (39, 38, 12, 13))
+CAPTURE = 1 << 39 | 1 << 38 | 1 << 12 | 1 << 13  # CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_NET_RAW
+SWITCH = 1 << 7 | 1 << 6 | 1 << 8 | 1 << 5  # CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL
 """Capabilities as bits (linux/capability.h)."""
 HELLO = {"1": {"type": "T", "name": "hello", "protocol": "udp", "port": 7, "regex": "^hello"}}
 WORLD = {"2": {"type": "T", "name": "world", "protocol": "udp", "port": 9, "regex": "world"}}
@@ -167,18 +168,22 @@ def test_evidence_comes_in_and_the_api_shows_it(service: Container, tmp_path: Pa
 
 
 def test_no_process_has_more_capabilities_than_it_needs(service: Container) -> None:
-    """Processes that parse traffic have none; none is root; all have a seccomp filter."""
+    """Only the supervisor has some; each process has another user, none is root, all have a filter."""
     needs = {
-        "sensor": BPF | PERFMON | NET_ADMIN | NET_RAW,
-        "sensor-metrics": BPF,
+        "sensor": CAPTURE | SWITCH,
+        "sensor-metrics": 0,
         "sensor-worker0": 0,
-        "python3": 0,  # the event sender
+        "sensor-events": 0,
+        "sensor-files": 0,
     }
     found = processes(service)
     assert {one["Name"]: int(one["CapPrm"], 16) for one in found} == needs
+    users = {one["Name"]: one["Uid"] for one in found}
+    assert users.pop("sensor-files") == users["sensor"]
+    assert len(set(users.values())) == len(users)
     for one in found:
         assert one["CapEff"] == one["CapPrm"]
-        assert int(one["CapBnd"], 16) == needs["sensor"]
+        assert int(one["CapBnd"], 16) == needs[one["Name"]]
         assert "0" not in one["Uid"].split()
         assert (one["NoNewPrivs"], one["Seccomp"]) == ("1", "2")
 
@@ -188,7 +193,7 @@ def test_a_reload(service: Container) -> None:
     main = state(service, "MainPID")
     write_rules(service, WORLD)
     service.run("systemctl", "reload", UNIT)
-    until(lambda: "1 rules in force" in log(service))
+    until(lambda: "1 rule in force" in log(service))
     until(lambda: state(service, "ActiveState") == "active")
     write_rules(service, {"1": HELLO["1"] | {"regex": "^(hello"}})
     assert service.run("systemctl", "reload", UNIT, check=False).returncode != 0
