@@ -10,13 +10,14 @@ import os
 import time
 
 from sensor.cli import main
-from sensor.model import Evidence, FrameBatch
+from sensor.evidence.block import EvidenceBlock
+from sensor.model import FrameBatch
 from sensor.pipeline import Pipeline
 
 _process = Pipeline.process
 
 
-def _slowly(self: Pipeline, batch: FrameBatch) -> list[Evidence]:
+def _slowly(self: Pipeline, batch: FrameBatch) -> EvidenceBlock:
     end_s = time.process_time() + len(batch) * float(os.environ["SENSOR_BENCH_SLOW_US"]) / 1e6
     while time.process_time() < end_s:
         pass

@@ -15,7 +15,8 @@ from sensor.decode import decode
 from sensor.files.capture_file import CaptureFile
 from sensor.model import FiveTuple, FrameBatch, Match, PacketBatch, PacketStatus, Rule
 from sensor.pipeline import Pipeline
-from sensor.rules.engine.matcher import Matcher, Payloads
+from sensor.rules.engine.locate import locate_each
+from sensor.rules.engine.matcher import Matcher, Matches, Payloads
 from sensor.rules.engine.profile import PROFILES, Profile
 from sensor.rules.obstacles import Obstacle, Specimen, obstacle
 
@@ -79,13 +80,14 @@ def explain(path: Path, rules: Iterable[Rule], profile_name: str) -> Iterator[Ex
 class _ObservedMatcher(Matcher):
     """A matcher that remembers its last result."""
 
-    found: tuple[Match, ...] | None = None
-    """None if it was given no payload."""
+    found: tuple[Rule, ...] | None = None
+    """The rules that match; None if it was given no payload."""
 
-    def match_each(self, buffer: memoryview, payloads: Payloads) -> list[tuple[int, tuple[Match, ...]]]:
-        results = super().match_each(buffer, payloads)
+    def matches(self, buffer: memoryview, payloads: Payloads) -> Matches:
+        """Match the payload of the one packet, and remember the rules."""
+        results = super().matches(buffer, payloads)
         if len(payloads.start):
-            self.found = results[0][1] if results else ()
+            self.found = tuple(self.rules[number] for number in results.rule.tolist())
         return results
 
 
@@ -94,7 +96,8 @@ def _explain(
 ) -> Explanation:
     packet = decode(frame)
     matcher.found, cut_before = None, matcher.cut
-    evidence = pipeline.process(frame)
+    block = pipeline.process(frame)
+    counted = block.rules_of(0) if block else []
     payload = bytes(frame.buffer[packet.payload_start.item() : packet.payload_end.item()])
     return Explanation(
         number,
@@ -104,8 +107,8 @@ def _explain(
         profile.http.matches(payload),
         _why_untried(packet, payload, profile) if matcher.found is None else None,
         matcher.cut > cut_before,
-        matcher.found or (),
-        evidence[0].matches if evidence else (),
+        tuple(locate_each(matcher.found or (), payload, profile.http)),
+        tuple(locate_each(counted, payload, profile.http)),
         matcher.rules,
         profile,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.errors import EvidenceError
+from sensor.evidence.explain_block import explained
 from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
@@ -25,7 +26,7 @@ from sensor.rules.ready import make_ready
 
 log = logging.getLogger(__name__)
 
-Emit = Callable[[list[Evidence]], None]
+Emit = Callable[[Iterable[Evidence]], None]
 Progress = Callable[[int], None]
 """Called with the number of bytes read since the last call."""
 
@@ -48,7 +49,14 @@ def read(
             CaptureFile(path).close()
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     networks = Networks(settings.networks_include, settings.networks_exclude)
-    pipeline = Pipeline(ready.matcher, settings.keep, settings.profile, live=False, networks=networks)
+    pipeline = Pipeline(
+        ready.matcher,
+        settings.keep,
+        settings.profile,
+        live=False,
+        networks=networks,
+        digest=ready.rules.digest,
+    )
     suppressor = Suppressor(settings.suppress_above)
     writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     for recovery in writer.recovered if writer else ():
@@ -78,10 +86,10 @@ def _read_file(
 ) -> None:
     position = 0
     for batch in batches_of(file, pipeline):
-        items = suppressor.admit(pipeline.process(batch))
-        if items and writer:
-            writer.write(items)
-        emit(items)
+        block = suppressor.admit(pipeline.process(batch))
+        if block and writer:
+            writer.write(block)
+        emit(explained(block, pipeline.matcher.http))
         progress(file.position_bytes - position)
         position = file.position_bytes
 
@@ -99,5 +107,5 @@ def _log_counters(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWr
     )
     for path in writer.paths if writer else ():
         log.info("evidence: %s", path)
-    log.info("counters: %s", counters.as_json())
+    log.info("counters: %s", counters.as_json_of_files(kept=writer is not None))
     return counters

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
+from evidence_of import evidence_of
 from frames import (
     AH_HEADER,
     DESTINATION_HEADER,
@@ -93,7 +94,7 @@ class Bench:
         while (batch := self._ring.read(self._clock)) is not None:
             if not counted:
                 batch = replace(batch, flow_packets=None, flow_born_jiffies=None)
-            for item in pipeline.process(batch):
+            for item in evidence_of(pipeline, batch):
                 yield item._replace(timestamp_ns=0)
             self._ring.release()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evidence_of import evidence_of
 
 from sensor.decode import decode
 from sensor.files.capture_file import CaptureFile
@@ -59,7 +60,8 @@ def kept(
     """Return the numbers of the packets that are kept, each with the rules that match it."""
     packets = list(packets)
     one = batch(packets, seconds)
-    found = Pipeline(Matcher(rules, PROFILES[profile].http), keep, profile, **options).process(one)
+    pipeline = Pipeline(Matcher(rules, PROFILES[profile].http), keep, profile, **options)
+    found = evidence_of(pipeline, one)
     times = one.timestamp_ns.tolist()
     return [
         (times.index(item.timestamp_ns), [match.rule.rule_id for match in item.matches]) for item in found
@@ -189,7 +191,7 @@ def test_evidence_describes_the_frame() -> None:
         frames.IPV4, frames.ipv4(frames.TCP, frames.tcp(b"an attack", sport=1000, dport=80)), (0x88A8, 0x8100)
     )
     one = replace(batch([frame], [5]), wirelen=np.array([9000]), interface=np.array([7]))
-    [item] = Pipeline(Matcher(RULES), "any").process(one)
+    [item] = evidence_of(Pipeline(Matcher(RULES), "any"), one)
     assert (item.frame, item.payload, item.wirelen, item.timestamp_ns) == (
         frame,
         b"an attack",
@@ -221,7 +223,7 @@ def test_the_counters_add_up() -> None:
     """Every frame of a corpus of header combinations, cut at every byte, is counted in exactly one bucket."""
     corpus = [frame for _, frame in frames.truncations(frames.corpus())]
     pipeline = Pipeline(Matcher([Rule(1, "service", "T", "N", "GET /")]), "any")
-    evidence = pipeline.process(frames.batch_of(corpus))
+    evidence = evidence_of(pipeline, frames.batch_of(corpus))
     assert pipeline.read == len(corpus)
     assert pipeline.read == pipeline.undecodable + pipeline.unmatched + pipeline.matched
     assert pipeline.matched == len(evidence) > 0
@@ -237,7 +239,9 @@ def test_batches_may_be_cut_anywhere() -> None:
     def evidence(size: int) -> list[Evidence]:
         pipeline = Pipeline(Matcher(RULES, PROFILES["ly_probe"].http), "flow", "ly_probe")
         parts = [range(start, min(start + size, 100)) for start in range(0, 100, size)]
-        return [item for part in parts for item in pipeline.process(batch([packets[n] for n in part], part))]
+        return [
+            item for part in parts for item in evidence_of(pipeline, batch([packets[n] for n in part], part))
+        ]
 
     assert evidence(1) == evidence(7) == evidence(100)
 
@@ -259,7 +263,7 @@ def read(name: str, keep: Keep, profile: str) -> list[Evidence]:
     """Return the evidence of one of ly_probe's captures with ly_probe's rules."""
     pipeline = Pipeline(ly_probes_rules(profile), keep, profile, live=False)
     with CaptureFile(REFERENCE / "pcap" / name) as file:
-        return [item for one in file.batches() for item in pipeline.process(one)]
+        return [item for one in file.batches() for item in evidence_of(pipeline, one)]
 
 
 def label(item: Evidence) -> list[Any]:

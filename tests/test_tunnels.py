@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from captures import Frame, pcap
+from evidence_of import evidence_of
 from frames import IPV4, MORE_FRAGMENTS, PAYLOAD, TCP, UDP, batch_of, ethernet, ipv4, tcp, udp
 from tunnels import (
     CONTROLLED_LABEL,
@@ -43,7 +44,7 @@ TUNNELLED = [[name] for name in TUNNELS] + [
 
 def evidence(frames: Iterable[bytes], *rules: Rule) -> list[Evidence]:
     """Return the evidence the pipeline makes of frames."""
-    return Pipeline(Matcher(rules), "any").process(batch_of(frames, gap=b"\xff"))
+    return evidence_of(Pipeline(Matcher(rules), "any"), batch_of(frames, gap=b"\xff"))
 
 
 @pytest.mark.parametrize("names", TUNNELLED, ids=", ".join)
@@ -66,7 +67,7 @@ def test_a_third_tunnel_is_not_entered() -> None:
     """A third tunnel counts as undecodable; in a datagram it is that datagram's payload."""
     pipeline = Pipeline(Matcher([ANY]), "any")
     frames = [ethernet(*tunnelled(["gre", "ip in ipv4", name], *TCP_INSIDE[1:])) for name in TUNNELS]
-    kept = pipeline.process(batch_of(frames))
+    kept = evidence_of(pipeline, batch_of(frames))
     assert len(kept) == len(IN_DATAGRAMS)
     assert all(item.five_tuple.dport in (VXLAN_PORT, GENEVE_PORT) for item in kept)
     assert pipeline.undecodable == len(TUNNELS) - len(IN_DATAGRAMS)
@@ -77,7 +78,7 @@ def test_invalid_inner_packet_is_undecodable() -> None:
     pipeline = Pipeline(Matcher([ANY]), "any")
     names = TUNNELS.keys() - IN_DATAGRAMS - {"mpls"}
     frames = [ethernet(*tunnelled([name], IPV4, b"\xff" * 20 + PAYLOAD)) for name in names]
-    assert pipeline.process(batch_of(frames)) == []
+    assert evidence_of(pipeline, batch_of(frames)) == []
     assert pipeline.undecodable == len(frames)
 
 
@@ -132,7 +133,7 @@ def test_flows_are_those_of_inner_packets() -> None:
         *(ethernet(*tunnelled(["vxlan"], IPV4, packet)) for packet in (there, back, there, other)),
         ethernet(*tunnelled(["vxlan"], IPV4, there), (0x8100,)),
     ]
-    kept = Pipeline(Matcher([ANY]), "flow").process(batch_of(frames))
+    kept = evidence_of(Pipeline(Matcher([ANY]), "flow"), batch_of(frames))
     assert [item.frame for item in kept] == [frames[0], frames[1], frames[3], frames[4]]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sensor.cli.setting_options import setting_options
 from sensor.config.loading import load_settings
 from sensor.match_objects import match_line, match_objects
 from sensor.model import Evidence
-from sensor.read import read
+from sensor.read import Emit, read
 
 
 @click.command("read")
@@ -23,7 +23,7 @@ from sensor.read import read
 @setting_options("read")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per match.")
 def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **flags: Any) -> None:
-    """Match the packets of pcap and pcapng files, as if they came from the wire.
+    """Match the packets of pcap and pcapng files.
 
     Files compressed with gzip are decompressed as they are read.
 
@@ -38,10 +38,11 @@ def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **
         read(files, settings, evidence, _printer(as_json), lambda size: progress.advance(task, size))
 
 
-def _printer(as_json: bool) -> Callable[[list[Evidence]], None]:
-    def emit(items: list[Evidence]) -> None:
-        for item in items:
-            for found in match_objects(item, str(item.interface)):
-                click.echo(json.dumps(found) if as_json else match_line(found))
+def _printer(as_json: bool) -> Emit:
+    def emit(items: Iterable[Evidence]) -> None:
+        found = (one for item in items for one in match_objects(item, str(item.interface)))
+        lines = [json.dumps(one) if as_json else match_line(one) for one in found]
+        if lines:
+            click.echo("\n".join(lines))
 
     return emit

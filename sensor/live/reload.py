@@ -18,6 +18,7 @@ from sensor.errors import KernelError, RulesError
 from sensor.metrics.rule_loads import RuleLoads
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.ready import Ready, make_ready
+from sensor.text import count_of
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Reloader:
         except (RulesError, KernelError) as error:
             self.loads.failed += 1
             self.loads.is_stale = True
-            log.error("rules not reloaded, the old ones stay: %s", error)  # noqa: TRY400 - no traceback for a user's fault
+            log.error("rules not reloaded, the old ones stay in force: %s", error)  # noqa: TRY400 - no traceback for a user's fault
         else:
             self.loads.succeeded(loaded_s)
-            log.info("%d rules ready in %.1f s", len(ready.rules), time.monotonic() - started_s)
+            log.info("%s ready in %.1f s", count_of(len(ready.rules), "rule"), time.monotonic() - started_s)

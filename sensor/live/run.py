@@ -35,6 +35,7 @@ from sensor.live.supervisor import Supervisor
 from sensor.process import sandbox
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.ready import make_ready
+from sensor.text import count_of
 
 WAIT_S = 0.05
 """Longest wait for reports; it bounds the delay of timers and signals."""
@@ -88,11 +89,11 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
                 link_fd = attachments.enter_context(attached(supervisor.program.fd, interface, settings.mode))
                 supervisor.link_fds.append(link_fd)
             log.info(
-                "capturing on %s (%s mode, %s) with %d rules",
+                "capturing on %s (%s mode, %s) with %s",
                 ", ".join(names),
                 settings.mode,
-                "1 worker" if len(supervisor.workers) == 1 else f"{len(supervisor.workers)} workers",
-                len(ready.rules),
+                count_of(len(supervisor.workers), "worker"),
+                count_of(len(ready.rules), "rule"),
             )
             notifier.ready()
             gone = _loop(supervisor, interfaces, stop, notifier, show_status)
@@ -108,7 +109,8 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
         raise gone
     if counters.write_failed:
         raise EvidenceError(
-            f"{counters.write_failed} matched frames could not be written to {settings.evidence}; see the log"
+            f"{count_of(counters.write_failed, 'matched frame')} could not be written to "
+            f"{settings.evidence}; see the log"
         )
 
 
@@ -171,11 +173,11 @@ def _loop(
 
 
 def _watch_clock(clock: WallClock) -> bool:
-    """Return True if the wall clock was set since the last call; evidence has the new time from then on."""
+    """Return True if the wall clock was set since the last call; new evidence uses the new time."""
     moved_ns = clock.remeasure()
     if abs(moved_ns) <= CLOCK_JUMP_NS:
         return False
-    log.warning("the wall clock jumped by %+.3f s; evidence has the new time from now on", moved_ns / 1e9)
+    log.warning("the wall clock jumped by %+.3f s; new evidence uses the new time", moved_ns / 1e9)
     return True
 
 

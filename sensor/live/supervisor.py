@@ -38,7 +38,7 @@ from sensor.pipeline import BatchReport, Pipeline
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.prefilter.networks import Networks
 from sensor.rules.ready import Ready
-from sensor.text import interface_name
+from sensor.text import count_of, interface_name
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +96,15 @@ class Supervisor:
             self.exporter = Exporter(listener, make_source, (program.counters_fd,), constants)
             stack.enter_context(closing(self.exporter))
         networks = Networks(settings.networks_include, settings.networks_exclude)
-        self._pipeline = Pipeline(ready.matcher, settings.keep, settings.profile, networks=networks)
-        self.workers = WorkerPool(self._pipeline, self.rings.rings, _worker_count(settings, interfaces))
+        self._pipeline = Pipeline(
+            ready.matcher, settings.keep, settings.profile, networks=networks, digest=ready.rules.digest
+        )
+        self.workers = WorkerPool(
+            self._pipeline,
+            self.rings.rings,
+            _worker_count(settings, interfaces),
+            {interface.index for interface in interfaces},
+        )
         stack.callback(self.workers.kill)
         self.publish("starting")
         self.api = stack.enter_context(closing(ApiProcess(settings))) if settings.api else None
@@ -126,10 +133,10 @@ class Supervisor:
         for link_fd in self.link_fds:
             link_update(link_fd, compiled.program.fd)
         self.program.use(compiled.program)
-        self._pipeline = self._pipeline.with_matcher(compiled.ready.matcher)
+        self._pipeline = self._pipeline.with_matcher(compiled.ready.matcher, compiled.ready.rules.digest)
         self.handle(self.workers.hand_over(self._pipeline))
         self._rules = rules = compiled.ready.rules
-        log.info("%d rules in force (%s)", len(rules), rules.digest[:12])
+        log.info("%s in force (%s)", count_of(len(rules), "rule"), rules.digest[:12])
 
     def counters(self) -> Counters:
         """Return the counters of this moment; ``in_ring`` is inferred, since frames keep arriving."""

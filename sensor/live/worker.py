@@ -7,18 +7,19 @@ has been reported: whenever a worker dies, no frame is lost and none counts twic
 from __future__ import annotations
 
 import gc
-import pickle
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
 from types import FrameType
-from typing import NamedTuple
+
+import numpy.ma  # noqa: F401 - numpy imports it at the first use, when a worker can no longer open files
 
 from sensor.capture.ring import PerfRing, RingSet
+from sensor.live.report_channel import Kind, ReportChannel
 from sensor.pipeline import BatchReport, Pipeline
-from sensor.process.capabilities import keep_capabilities
+from sensor.process import sandbox
+from sensor.process.accounts import Role
 from sensor.process.prctl import end_with_parent, set_process_name
 from sensor.rules.engine.flows import FlowTable
 
@@ -38,16 +39,6 @@ ENOUGH_BYTES = 1 << 20
 CLOCK_S = 1.0
 
 
-class Started(NamedTuple):
-    """The first message of a worker: it has mapped its rings and reads them from now on."""
-
-
-class Stopped(NamedTuple):
-    """The last message of a worker that was asked to stop: what its successor has to know."""
-
-    flows: FlowTable
-
-
 @contextmanager
 def signals_blocked() -> Iterator[None]:
     """Block signals while a worker is forked; it unblocks them once its handlers are installed."""
@@ -63,22 +54,35 @@ def work(
     pipeline: Pipeline,
     flows: FlowTable,
     rings: Sequence[PerfRing],
-    connection: Connection,
+    channel: ReportChannel,
     supervisor: int,
+    skip_cpu: int | None,
 ) -> None:
-    """Read rings until asked to stop, or until the supervisor, a process id, has ended."""
+    """Read rings until asked to stop, or until the supervisor, a process id, has ended.
+
+    The first batch of ``skip_cpu`` is reported as undecodable, unread: workers have died of it.
+    """
     end_with_parent(supervisor)
     set_process_name(f"sensor-worker{number}")
     gc.freeze()  # memory inherited from the supervisor stays shared as long as it is not written
     stop_signals = _handle_signals()
     own = RingSet([ring.remap() for ring in rings])
-    keep_capabilities()  # from here on this process parses untrusted bytes
+    channel.enter_worker()
+    sandbox.enter(  # from here on this process parses untrusted bytes
+        Role.WORKER,
+        descriptors=[channel.worker_fd, *(ring.fd for ring in own.rings)],
+        shared=[channel.shared_address, *(ring.address for ring in own.rings)],
+        supervisor=supervisor,
+    )
     pipeline.flows = flows
     clock_due_s = time.monotonic() + CLOCK_S
-    with suppress(BrokenPipeError):
-        _send(connection, Started())
+    with suppress(BrokenPipeError, ConnectionResetError):
+        channel.send(Kind.STARTED)
+        for ring in own.rings:
+            if ring.cpu == skip_cpu:
+                _skip_batch(ring, own, channel)
         while HAND_OVER not in stop_signals:
-            had_frames = [_process_batch(ring, own, pipeline, connection) for ring in own.rings]
+            had_frames = [_process_batch(ring, own, pipeline, channel) for ring in own.rings]
             if DRAIN in stop_signals and not any(had_frames):
                 break
             if not stop_signals and all(ring.waiting_bytes < ENOUGH_BYTES for ring in own.rings):
@@ -86,29 +90,33 @@ def work(
             if time.monotonic() > clock_due_s:
                 own.clock.remeasure()
                 clock_due_s = time.monotonic() + CLOCK_S
-        _send(connection, Stopped(pipeline.flows))
+        channel.send(Kind.STOPPED)
 
 
-def _process_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, connection: Connection) -> bool:
+def _process_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, channel: ReportChannel) -> bool:
     """Match and report one batch of a ring, then release it; return False if the ring was empty."""
     started_ns, fill = time.perf_counter_ns(), ring.fill()
     batch = ring.read(rings.clock)
     if batch is None:
         return False
     before = pipeline.counts()
-    items = pipeline.process(batch)
+    block = pipeline.process(batch)
     read, undecodable, unmatched, cut, match_ns = (
         now - then for now, then in zip(pipeline.counts(), before, strict=True)
     )
     frames = (read, undecodable, unmatched, cut)
     batch_ns = time.perf_counter_ns() - started_ns
-    _send(connection, BatchReport(ring.cpu, ring.next_tail, *frames, items, batch_ns, match_ns, fill))
+    channel.report(BatchReport(ring.cpu, ring.next_tail, *frames, block, batch_ns, match_ns, fill))
     ring.release()
     return True
 
 
-def _send(connection: Connection, message: Started | BatchReport | Stopped) -> None:
-    connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+def _skip_batch(ring: PerfRing, rings: RingSet, channel: ReportChannel) -> None:
+    """Release a ring's next batch without looking into its frames; report them as undecodable."""
+    batch = ring.read(rings.clock)
+    if batch is not None:
+        channel.report(BatchReport(ring.cpu, ring.next_tail, len(batch), len(batch), 0, 0, None))
+        ring.release()
 
 
 def _handle_signals() -> set[int]:

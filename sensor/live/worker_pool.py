@@ -6,17 +6,17 @@ Runs in the supervisor, in one thread.
 from __future__ import annotations
 
 import logging
-import pickle
+import select
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import wait
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from sensor.capture.clock import WallClock
 from sensor.capture.ring import PerfRing
 from sensor.errors import SensorError
-from sensor.live.worker import DRAIN, HAND_OVER, Started, Stopped
+from sensor.live.report_channel import MalformedReportError
+from sensor.live.report_check import checked_report
+from sensor.live.worker import DRAIN, HAND_OVER
 from sensor.live.worker_process import WorkerProcess
 from sensor.pipeline import BatchReport, Pipeline
 
@@ -26,6 +26,9 @@ MOST_DEATHS_AT_START = 10
 """Workers that may die in a row at their start, until the sensor ends."""
 CHECK_S = 1.0
 """Seconds between two checks of the workers' progress."""
+_REAP_S = 0.2
+"""Time that a killed worker usually needs to end; capture goes on without it if it takes longer."""
+_KILLED_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,12 @@ class _Deaths(NamedTuple):
 class WorkerPool:
     """All workers; with n of them, each has the rings of every nth CPU."""
 
-    def __init__(self, pipeline: Pipeline, rings: Sequence[PerfRing], workers: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, rings: Sequence[PerfRing], workers: int, interfaces: Collection[int]
+    ) -> None:
         """Start up to ``workers`` workers, and no more than there are rings.
+
+        ``interfaces`` are the indexes of the interfaces that are captured on.
 
         Raises:
             SensorError: The kernel starts no more processes.
@@ -49,16 +56,18 @@ class WorkerPool:
         self.restarts = 0
         """Workers that died and were replaced."""
         self._pipeline = pipeline
-        self._reported_tails: dict[int, int] = {}  # by CPU: tail of its ring after the last reported batch
+        self._interfaces = interfaces
+        self._unreaped: list[WorkerProcess] = []
+        """Killed workers whose end has not been seen yet, as when the kernel holds them in a system call."""
         self._deaths: dict[int, _Deaths] = {}  # by CPU
         self._deaths_at_start: Counter[int] = Counter()  # by worker number, in a row
         self._next_check_s = time.monotonic()
-        self._clock = WallClock()
         count = max(1, min(workers, len(rings)))
         self._workers: list[WorkerProcess] = []
         try:
             for number in range(count):
-                self._workers.append(WorkerProcess(number, rings[number::count], pipeline, pipeline.flows))
+                flows = pipeline.flows if count == 1 else pipeline.flows.empty_copy()
+                self._workers.append(WorkerProcess(number, rings[number::count], pipeline, flows))
         except BaseException:
             self.kill()
             raise
@@ -86,9 +95,12 @@ class WorkerPool:
         Raises:
             SensorError: Workers die as soon as they are started.
         """
-        connections: dict[object, WorkerProcess] = {worker.connection: worker for worker in self._workers}
-        for connection in wait([worker.connection for worker in self._workers], timeout_s):
-            yield from self._receive_from(connections[connection])
+        poll = select.poll()
+        by_fd = {worker.channel.fileno(): worker for worker in self._workers}
+        for fd in by_fd:
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(timeout_s * 1000):
+            yield from self._receive_from(by_fd[fd])
         self._kill_stalled()
 
     def hand_over(self, pipeline: Pipeline) -> Iterator[BatchReport]:
@@ -109,42 +121,51 @@ class WorkerPool:
     def kill(self) -> None:
         """Kill all workers."""
         for worker in self._workers:
-            worker.process.kill()
-            worker.join()
+            worker.condemn()
+        for worker in (*self._workers, *self._unreaped):
+            worker.reap(_KILLED_S)
         self._workers = []
 
     def _receive_from(self, worker: WorkerProcess) -> Iterator[BatchReport]:
-        """Handle one message of a worker, or its end."""
+        """Handle one message of a worker, or its end. A worker that sends a malformed one is killed."""
+        report = None
         try:
-            message = pickle.loads(worker.connection.recv_bytes())  # noqa: S301 - our own child wrote it
-        except (EOFError, OSError):
-            yield from self._handle_end(worker)
+            if worker.is_condemned:
+                has_ended = not worker.channel.discard()
+            else:
+                message = worker.channel.receive(worker.pipeline)
+                has_ended = message is None
+                if message is not None:
+                    report = checked_report(worker, message, self._interfaces)
+        except BlockingIOError:
             return
-        if isinstance(message, Started):
-            worker.has_started = True
-        elif isinstance(message, Stopped):
-            worker.stopped = message
-        else:
-            worker.has_reported = True
-            self._reported_tails[message.cpu] = message.tail
-            yield message
+        except MalformedReportError as error:
+            log.error("worker %d sent a malformed report and is killed: %s", worker.number, error)  # noqa: TRY400
+            worker.condemn()
+            return
+        if has_ended:
+            worker.condemn()  # it may have closed its channel and still be running
+            self._handle_end(worker)
+        if report is not None:
+            yield report
 
-    def _handle_end(self, worker: WorkerProcess) -> Iterator[BatchReport]:
+    def _handle_end(self, worker: WorkerProcess) -> None:
         """Start a successor for a worker that has ended, unless it has drained its rings."""
         place = self._workers.index(worker)
         del self._workers[place]
-        worker.join()
-        if worker.stopped is None:
+        if not worker.reap(_REAP_S):
+            self._unreaped.append(worker)
+        skip_cpu = None
+        if not worker.has_stopped:
             self.restarts += 1
             log.error("worker %d died (exit code %s); starting another", worker.number, worker.exit_code)
             self._count_death_at_start(worker)
-            yield from self._recover_rings(worker)
+            skip_cpu = self._recover_rings(worker)
         elif worker.stop_signal == DRAIN:
             return
         else:
             del self._deaths_at_start[worker.number]
-        flows = worker.stopped.flows if worker.stopped else worker.flows
-        successor = WorkerProcess(worker.number, worker.rings, self._pipeline, flows)
+        successor = WorkerProcess(worker.number, worker.rings, self._pipeline, worker.flows, skip_cpu)
         self._workers.insert(place, successor)
         if worker.stop_signal == DRAIN:
             successor.stop(DRAIN)
@@ -158,10 +179,13 @@ class WorkerPool:
                 "see the log lines before this one, and the kernel's: dmesg | tail"
             )
 
-    def _recover_rings(self, dead: WorkerProcess) -> Iterator[BatchReport]:
-        """Release what a dead worker reported but did not release; skip a batch that killed several."""
+    def _recover_rings(self, dead: WorkerProcess) -> int | None:
+        """Release what a dead worker reported but did not release.
+
+        Returns the CPU whose next batch the successor has to skip, because workers died of it.
+        """
         for ring in dead.rings:
-            ring.release_up_to(self._reported_tails.get(ring.cpu, 0))
+            ring.release_up_to(dead.reported_tails[ring.cpu])
             before = self._deaths.get(ring.cpu)
             workers = before.workers + 1 if before and before.tail == ring.tail else 1
             self._deaths[ring.cpu] = _Deaths(ring.tail, workers if ring.fill() else 0)
@@ -169,24 +193,17 @@ class WorkerPool:
             if self._deaths[ring.cpu].workers >= MOST_DEATHS:
                 for one in dead.rings:
                     del self._deaths[one.cpu]  # the batches of the other rings may be harmless
-                yield from self._skip_batch(ring)
-                return
-
-    def _skip_batch(self, ring: PerfRing) -> Iterator[BatchReport]:
-        """Release a ring's next batch unread; report its frames as undecodable."""
-        batch = ring.read(self._clock)
-        if batch is None:
-            return
-        log.error("skipping %d frames of CPU %d: workers die of them", len(batch), ring.cpu)
-        ring.release()
-        self._deaths_at_start.clear()
-        yield BatchReport(ring.cpu, ring.tail, len(batch), len(batch), 0, 0, [])
+                log.error("skipping a batch of CPU %d: workers die of it", ring.cpu)
+                self._deaths_at_start.clear()
+                return ring.cpu
+        return None
 
     def _kill_stalled(self) -> None:
         if time.monotonic() < self._next_check_s:
             return
         self._next_check_s = time.monotonic() + CHECK_S
+        self._unreaped = [worker for worker in self._unreaped if not worker.reap(0)]
         for worker in self._workers:
             if worker.has_stalled():
                 log.error("worker %d hangs and is killed", worker.number)
-                worker.process.kill()
+                worker.condemn()

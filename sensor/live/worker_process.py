@@ -6,26 +6,37 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from subprocess import TimeoutExpired
 
 from sensor.capture.ring import PerfRing
 from sensor.errors import SensorError
-from sensor.live.worker import Stopped, signals_blocked, work
+from sensor.evidence.block import EvidenceBlock
+from sensor.live.report_channel import ReportChannel
+from sensor.live.worker import signals_blocked, work
 from sensor.pipeline import Pipeline
-from sensor.process.child import FORK, FunctionProcess, finish
+from sensor.process.child import FunctionProcess
 from sensor.rules.engine.flows import FlowTable
 
 EARLY_S = 1.0
 """A worker that dies sooner than this, without a report, died at its start."""
 MOST_STALLED_CHECKS = 20
 """Checks in a row that find no progress, until the worker is killed."""
-_JOIN_S = 5.0
 
 
 class WorkerProcess:
     """A worker process and its share of the rings."""
 
-    def __init__(self, number: int, rings: Sequence[PerfRing], pipeline: Pipeline, flows: FlowTable) -> None:
+    def __init__(
+        self,
+        number: int,
+        rings: Sequence[PerfRing],
+        pipeline: Pipeline,
+        flows: FlowTable,
+        skip_cpu: int | None = None,
+    ) -> None:
         """Start the process with the rules of ``pipeline`` and what is known about flows.
+
+        It reports the next batch of ``skip_cpu`` as undecodable.
 
         Raises:
             SensorError: The kernel starts no more processes.
@@ -37,12 +48,20 @@ class WorkerProcess:
         """`DRAIN` or `HAND_OVER` once the worker was asked to stop."""
         self.has_started = False
         self.has_reported = False
-        self.stopped: Stopped | None = None
-        """Its last message; None if it died."""
+        self.has_stopped = False
+        """True if it has stopped because it was asked to; False if it died."""
+        self.pipeline = pipeline
+        """Its rules are those that the worker's reports refer to."""
+        self.is_condemned = False
+        """True if it was killed, and its messages do not count any more."""
+        self.parts: list[EvidenceBlock] = []
+        """Evidence of a batch that it has not reported to the end."""
+        self.reported_tails = {ring.cpu: ring.tail for ring in rings}
+        """By CPU: tail of its ring after the last batch that was reported."""
         self.exit_code: int | None = None
-        """Set by `join`."""
-        self.connection, far_end = FORK.Pipe(duplex=False)
-        arguments = (number, pipeline, flows, rings, far_end, os.getpid())
+        """Set by `reap`."""
+        self.channel = ReportChannel()
+        arguments = (number, pipeline, flows, rings, self.channel, os.getpid(), skip_cpu)
         try:
             with signals_blocked():
                 self.process = FunctionProcess(work, arguments, f"worker {number}")
@@ -53,7 +72,7 @@ class WorkerProcess:
         self._started_s = time.monotonic()
         self._tails: list[int] = []
         self._stalled_checks = 0
-        far_end.close()  # so that reading from `connection` ends when the worker does
+        self.channel.enter_supervisor()
 
     @property
     def is_alive(self) -> bool:
@@ -82,7 +101,16 @@ class WorkerProcess:
         self._tails = tails
         return self._stalled_checks >= MOST_STALLED_CHECKS
 
-    def join(self) -> None:
-        """Wait for the process, which is about to end, and release what belongs to it."""
-        self.exit_code = finish(self.process, _JOIN_S)
-        self.connection.close()
+    def condemn(self) -> None:
+        """Kill the worker. Its end is seen when its channel ends: the supervisor does not wait for it."""
+        self.is_condemned = True
+        self.process.kill()
+
+    def reap(self, patience_s: float) -> bool:
+        """Release what belongs to a killed worker once it has ended; return False if it has not."""
+        try:
+            self.exit_code = self.process.wait(patience_s)
+        except TimeoutExpired:
+            return False
+        self.channel.close()
+        return True

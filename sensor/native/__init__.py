@@ -1,4 +1,4 @@
-"""The two loops that run once per candidate, in C: over ring records, and over payloads.
+"""The loops that run once per candidate, in C; here the one over ring records.
 
 Runs in the capture workers and in ``sensor read``. Everything around these loops is numpy over whole
 batches. ``*.c`` is compiled when the package is built (``hatch_build.py``). Calls release the
@@ -18,11 +18,6 @@ from sensor.errors import SensorError
 
 _LIBRARY = Path(__file__).with_name("batch.so")
 
-SCAN_MATCH = np.dtype([("payload", "=i8"), ("id", "=u4"), ("end", "=u4")])
-"""``struct match`` in ``batch.c``: the payload's position, the id that matches, and where the match ends."""
-
-_MOST_MATCHES = 1 << 16
-"""Matches that one call can return."""
 _HS_SUCCESS = 0
 
 
@@ -39,11 +34,9 @@ library = _load()
 """The library of this package's C files."""
 library.load_acquire.restype = ctypes.c_uint64
 library.walk_records.restype = ctypes.c_int64
-library.scan_each.restype = ctypes.c_int64
 
 # Hyperscan's own C functions (hs.h), from the library in its Python package.
 hyperscan_library = ctypes.CDLL(hyperscan._hs_ext.__file__)
-_SCAN = ctypes.cast(hyperscan_library.hs_scan, ctypes.c_void_p)
 
 
 def address(buffer: memoryview) -> int:
@@ -84,65 +77,6 @@ def walk_records(
         ctypes.c_int64(capacity),
     )
     return raw[:count], found[:count], end.value
-
-
-class BatchScan:
-    """A Hyperscan database in block mode that scans many payloads in one call. It belongs to one thread."""
-
-    def __init__(self, database: hyperscan.Database) -> None:
-        """Copy the database, because its Python object does not expose its pointer.
-
-        Raises:
-            SensorError: Hyperscan has too little memory.
-        """
-        self._database, self._scratch = ctypes.c_void_p(), ctypes.c_void_p()
-        serial = hyperscan.dumpb(database)
-        check_hyperscan(
-            hyperscan_library.hs_deserialize_database(
-                serial, ctypes.c_size_t(len(serial)), ctypes.byref(self._database)
-            )
-        )
-        check_hyperscan(hyperscan_library.hs_alloc_scratch(self._database, ctypes.byref(self._scratch)))
-        self._matches = np.empty(_MOST_MATCHES, SCAN_MATCH)
-
-    def __del__(self) -> None:
-        hyperscan_library.hs_free_scratch(self._scratch)
-        hyperscan_library.hs_free_database(self._database)
-
-    def scan_each(
-        self,
-        data_address: int,
-        start: NDArray[np.int64],
-        end: NDArray[np.int64],
-        chosen: NDArray[np.int64],
-    ) -> NDArray[np.void]:
-        """Scan the ``chosen`` payloads, each from ``start`` up to ``end`` in the data.
-
-        Returns the matches in the order of ``chosen``, of dtype `SCAN_MATCH`.
-
-        Raises:
-            SensorError: A scan failed.
-        """
-        done = ctypes.c_int64(0)
-        parts = []
-        while done.value < len(chosen):
-            count = library.scan_each(
-                _SCAN,
-                self._database,
-                self._scratch,
-                ctypes.c_void_p(data_address),
-                ctypes.c_void_p(start.ctypes.data),
-                ctypes.c_void_p(end.ctypes.data),
-                ctypes.c_void_p(chosen.ctypes.data),
-                ctypes.c_int64(len(chosen)),
-                ctypes.byref(done),
-                ctypes.c_void_p(self._matches.ctypes.data),
-                ctypes.c_int64(len(self._matches)),
-            )
-            if count < 0:
-                raise SensorError("Hyperscan failed to scan a payload")
-            parts.append(self._matches[:count].copy())
-        return np.concatenate(parts) if parts else np.empty(0, SCAN_MATCH)
 
 
 def check_hyperscan(code: int) -> None:

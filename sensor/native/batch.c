@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The two loops that run once per candidate: over the records of a perf ring, and over the
- * payloads of a batch. sensor/native/__init__.py calls them and describes the arguments.
- * Nothing here allocates memory or keeps state between calls.
+ * The loop over the records of a perf ring. sensor/native/__init__.py calls it and describes the
+ * arguments. Nothing here allocates memory or keeps state between calls.
  */
 #include <stdint.h>
 #include <string.h>
@@ -50,65 +49,4 @@ int64_t walk_records(const uint8_t *data, uint64_t *position, uint64_t limit, ui
 	}
 	*position = at;
 	return samples;
-}
-
-/* hs.h: match_event_handler and hs_scan. */
-typedef int (*on_match)(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
-			void *context);
-typedef int (*scan_function)(const void *database, const char *data, unsigned length, unsigned flags,
-			     void *scratch, on_match handler, void *context);
-
-struct match {
-	int64_t payload;
-	uint32_t id;
-	uint32_t end;
-};
-
-struct matches {
-	struct match *list;
-	int64_t count;
-	int64_t capacity;
-	int64_t payload;
-};
-
-static int add_match(unsigned id, unsigned long long from, unsigned long long to, unsigned flags,
-		     void *context)
-{
-	struct matches *matches = context;
-
-	(void)from;
-	(void)flags;
-	if (matches->count == matches->capacity)
-		return 1;	/* stops the scan */
-	matches->list[matches->count++] = (struct match){matches->payload, id, (uint32_t)to};
-	return 0;
-}
-
-/*
- * Scans the payloads CHOSEN[*NEXT] to CHOSEN[COUNT - 1], each from START up to END in DATA,
- * as long as their matches fit into LIST, which holds CAPACITY; *NEXT is then the first
- * payload that was not scanned. Returns the number of matches, or -1 if a scan failed.
- */
-int64_t scan_each(scan_function scan, const void *database, void *scratch, const char *data,
-		  const int64_t *start, const int64_t *end, const int64_t *chosen, int64_t count,
-		  int64_t *next, struct match *list, int64_t capacity)
-{
-	struct matches matches = {list, 0, capacity, 0};
-
-	for (; *next < count; ++*next) {
-		int64_t before = matches.count;
-		int64_t payload = chosen[*next];
-		int error;
-
-		matches.payload = payload;
-		error = scan(database, data + start[payload], (unsigned)(end[payload] - start[payload]), 0,
-			     scratch, add_match, &matches);
-		if (error) {
-			int full = matches.count == capacity;
-
-			matches.count = before;
-			return full && before ? before : -1;
-		}
-	}
-	return matches.count;
 }

@@ -26,7 +26,7 @@ def write_records(
     Each frame starts at ``start`` in ``data``. Times are cut to microseconds.
     """
     records = np.empty(int(caplen.sum()) + HEADER_BYTES * len(caplen), np.uint8)
-    columns = [np.ascontiguousarray(column) for column in (start, caplen, wirelen, time_ns)]  # held until the end
+    columns = [np.ascontiguousarray(column) for column in (start, caplen, wirelen, time_ns)]
     library.write_records(
         ctypes.c_void_p(data.ctypes.data),
         *(ctypes.c_void_p(column.ctypes.data) for column in columns),

@@ -47,7 +47,7 @@ def measure(rules: Iterable[Rule], specimens: Sequence[Specimen], http: HttpRead
 def measure_each(
     rules: Iterable[Rule], specimens: Sequence[Specimen], http: HttpReading
 ) -> Iterator[tuple[Rule, Cost]]:
-    """Measure each rule alone: what it costs more than matching without rules."""
+    """Measure each rule alone; the cost of matching without rules is subtracted."""
     idle = measure((), specimens, http)
     for rule in rules:
         cost = measure((rule,), specimens, http)

@@ -34,6 +34,7 @@ from sensor.rules.files.rule_fault import Fault
 from sensor.rules.files.rule_set import RuleSet, digest_of
 from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import PORTS, Plan, demands
+from sensor.text import count_of
 
 KEPT = 8
 """Number of rule sets that are kept; the latest ones."""
@@ -68,7 +69,7 @@ def make_ready(directory: Path, http: HttpReading, *, lenient: bool) -> Ready:
     ready = _read_cached(path, http)
     if ready is None:
         rules = load_rules(directory, lenient=lenient)
-        log.info("compiling %d rules", len(rules))
+        log.info("compiling %s", count_of(len(rules), "rule"))
         ready = Ready(rules, Matcher(rules, http), kernel_plan(Plan.of(demands(rules, http)), http))
         if rules.digest == digest:  # otherwise a file has changed meanwhile
             _write_cached(path, ready)

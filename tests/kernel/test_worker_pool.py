@@ -6,11 +6,14 @@ BPF_PROG_TEST_RUN on a CPU puts frames into its ring, so no interface is needed.
 from __future__ import annotations
 
 import os
+import random
 import signal
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from frames import IPV4, UDP, ethernet, ipv4, udp
 from live import PASS_ALL
@@ -21,10 +24,14 @@ from sensor.capture.program import Program
 from sensor.capture.ring import RingSet
 from sensor.capture.syscalls import prog_test_run
 from sensor.errors import SensorError
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.explain_block import explained
+from sensor.live.report_channel import MESSAGE, SLOT_BYTES, Kind, ReportChannel
 from sensor.live.worker_pool import MOST_DEATHS, MOST_DEATHS_AT_START, WorkerPool
 from sensor.live.worker_process import MOST_STALLED_CHECKS
-from sensor.model import Evidence, FrameBatch, Rule
+from sensor.model import FrameBatch, Rule
 from sensor.pipeline import BatchReport, Pipeline
+from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.engine.matcher import Matcher
 
 pytestmark = pytest.mark.kernel
@@ -36,7 +43,7 @@ TIMES = 25
 class Deadly(Pipeline):
     """A pipeline that kills the process at certain frames, as a bug in a library might."""
 
-    def process(self, batch: FrameBatch) -> list[Evidence]:
+    def process(self, batch: FrameBatch) -> EvidenceBlock:
         """Match the batch, or kill the process."""
         ends = (batch.start + batch.caplen).tolist()
         if any(batch.buffer[end - 6 : end] == b"deadly" for end in ends):
@@ -57,7 +64,7 @@ class Site:
 
     def start_workers(self, pipeline: Pipeline, workers: int) -> WorkerPool:
         """Start workers that are killed at the end of the test."""
-        pool = WorkerPool(pipeline, self.rings.rings, workers)
+        pool = WorkerPool(pipeline, self.rings.rings, workers, {socket.if_nametoindex("lo")})
         self._stack.callback(pool.kill)
         return pool
 
@@ -77,7 +84,8 @@ class Site:
         for report in reports:
             self.read += report.read
             self.undecodable += report.undecodable
-            self.found += [item.payload for item in report.items]
+            if report.block:
+                self.found += [item.payload for item in explained(report.block, RFC9110)]
 
     def kill_worker(self, number: int = 0) -> None:
         """Kill a worker, as the kernel does when memory is short."""
@@ -206,10 +214,119 @@ def test_generations_are_freed(site: Site) -> None:
     assert open_files() == before
 
 
+LIES: dict[str, dict[str, int | float]] = {
+    "a kind that is none": {"kind": 77},
+    "the ring of another worker": {"cpu": 4095},
+    "a tail beyond the kernel's head": {"tail": 1 << 62},
+    "a tail that goes back": {"tail": 0},
+    "more frames than fit": {"read": 1 << 31, "unmatched": (1 << 31) - 1},
+    "frames that do not add up": {"unmatched": 5},
+    "no end of scans cut": {"cut": 1 << 31},
+    "a slot that is none": {"slot": 7},
+    "a block beyond the slot": {"records_bytes": SLOT_BYTES},
+    "more items than were written": {"items": 1000},
+    "more matches than were written": {"rules": 300},
+    "a fill that is no number": {"fill": float("nan")},
+    "a time that is none": {"match_ns": (1 << 64) - 1},
+    "to have stopped": {"kind": Kind.STOPPED},
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES.keys())
+def test_a_worker_that_lies_is_replaced(
+    site: Site, lie: dict[str, int | float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A field out of its bounds costs that worker its life, and nothing else: the others go on."""
+    liar, honest = online_cpus()[0], online_cpus()[-1]
+    send = socket.socket.send
+
+    def lying(self: socket.socket, data: bytes, flags: int = 0) -> int:
+        message = np.frombuffer(data, MESSAGE).copy() if len(data) == MESSAGE.itemsize else None
+        if message is not None and message["kind"][0] == Kind.REPORT and message["cpu"][0] == liar:
+            for name, value in lie.items():
+                message[name] = value
+            data = message.tobytes()
+        return send(self, data, flags)
+
+    class LyingSocket(socket.socket):
+        send = lying  # type: ignore[assignment]
+
+    connect = ReportChannel.enter_worker
+
+    def enter_worker(channel: ReportChannel) -> None:
+        connect(channel)
+        channel._worker = LyingSocket(fileno=channel._worker.detach())
+
+    monkeypatch.setattr(ReportChannel, "enter_worker", enter_worker)
+    pool = site.start_workers(pipeline(), workers=2)
+    site.add(pool.until_started())
+    site.feed(liar, 3)
+    site.feed(honest, 50)
+    while pool.restarts < 1 or len(site.found) < 50:
+        site.add(pool.receive(0.01))
+    assert "sent a malformed report and is killed" in caplog.text
+    monkeypatch.undo()
+    before = pool.restarts
+    for worker in site.workers:
+        os.kill(worker, signal.SIGKILL)
+    while pool.restarts < before + 2:
+        site.add(pool.receive(0.01))
+    site.feed(liar, 10)
+    while len(site.found) < 60:
+        site.add(pool.receive(0.01))
+    site.add(pool.drain())
+    assert len(site.found) == len(set(site.found)) >= 60
+
+
+@pytest.mark.parametrize("size", [0, 1, MESSAGE.itemsize - 1, MESSAGE.itemsize + 1, 100_000])
+def test_garbage_on_the_channel(site: Site, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datagrams of other sizes, and blocks of random bytes, cost the worker its life."""
+    original = ReportChannel.send
+
+    def talk(channel: ReportChannel, kind: Kind) -> None:
+        original(channel, kind)
+        if kind is Kind.STARTED:
+            channel._slots[:] = np.frombuffer(random.Random(size).randbytes(1 << 20), np.uint8)[0]
+            channel._worker.send(random.Random(size).randbytes(size))
+
+    monkeypatch.setattr(ReportChannel, "send", talk)
+    pool = site.start_workers(pipeline(), workers=1)
+    while pool.restarts < 1:
+        site.add(pool.receive(0.01))
+    monkeypatch.undo()
+    before = pool.restarts
+    site.kill_worker()
+    while pool.restarts == before:
+        site.add(pool.receive(0.01))
+    site.feed(0, 10)
+    while site.read < site.fed:
+        site.add(pool.receive(0.01))
+    site.add(pool.drain())
+    assert_each_once(site)
+
+
+def test_a_worker_that_floods_the_channel(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a batch that never ends are not collected for ever."""
+    original = ReportChannel.send
+
+    def talk(channel: ReportChannel, kind: Kind) -> None:
+        original(channel, kind)
+        message = np.zeros(1, MESSAGE)
+        message["kind"] = Kind.PART
+        with suppress(OSError):
+            while kind is Kind.STARTED:
+                channel._worker.send(message.tobytes())
+
+    monkeypatch.setattr(ReportChannel, "send", talk)
+    pool = site.start_workers(pipeline(), workers=1)
+    while pool.restarts < 1:
+        site.add(pool.receive(0.01))
+
+
 class Hanging(Pipeline):
     """A pipeline that hangs at certain frames."""
 
-    def process(self, batch: FrameBatch) -> list[Evidence]:
+    def process(self, batch: FrameBatch) -> EvidenceBlock:
         """Match the batch, or wait for ever."""
         if b"hanging" in bytes(batch.buffer[batch.start[0] : batch.start[-1] + batch.caplen[-1]]):
             signal.pause()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
+from collections.abc import Iterable
 from math import inf
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sensor.decode import decode
 from sensor.rules.engine.flows import FlowHash, FlowTable
@@ -94,36 +98,84 @@ def test_type_of_service() -> None:
     assert len(set(keys(there, there, tos=True))) == 1
 
 
+def numbers(table: FlowTable, seconds: Iterable[int]) -> list[int]:
+    """Count a packet of one flow at each of these times, and return the packets' numbers in the flow."""
+    now_ns = np.array([second * S for second in seconds], np.int64)
+    counted = np.zeros(len(now_ns), np.int64)
+    table.count(np.full(len(now_ns), 7, np.uint64), counted, np.zeros_like(counted), now_ns)
+    found: list[int] = counted.tolist()
+    return found
+
+
 def test_a_flow_ends_when_it_is_idle() -> None:
     """A flow ends after half a minute without a packet; each packet starts the time again."""
-    table = FlowTable(30, 120)
-    assert [table.count(1, second * S).packets for second in (0, 30, 60, 91)] == [1, 2, 3, 1]
+    assert numbers(FlowTable(30, 120), (0, 30, 60, 91)) == [1, 2, 3, 1]
 
 
 def test_a_flow_ends_after_its_life() -> None:
     """However busy, a flow ends after two minutes, and counting starts again."""
-    table = FlowTable(30, 120)
-    assert [table.count(1, second * S).packets for second in range(0, 151, 10)] == [*range(1, 14), 1, 2, 3]
+    assert numbers(FlowTable(30, 120), range(0, 151, 10)) == [*range(1, 14), 1, 2, 3]
 
 
 def test_flows_without_end() -> None:
     """With infinite times a flow never ends."""
-    table = FlowTable(inf, inf)
-    assert [table.count(1, second * S).packets for second in (0, 10_000, 10**9)] == [1, 2, 3]
+    assert numbers(FlowTable(inf, inf), (0, 10_000, 10**9)) == [1, 2, 3]
 
 
 def test_time_may_go_back() -> None:
     """The rings of several CPUs have no common order: an earlier packet still belongs to the flow."""
+    assert numbers(FlowTable(30, 120), (100, 95, 128, 99, 129)) == [1, 2, 3, 4, 5]
+
+
+def test_the_kernels_numbers_are_kept() -> None:
+    """A packet that the kernel has numbered keeps its number; a flow that began anew has a new serial."""
     table = FlowTable(30, 120)
-    assert [table.count(1, second * S).packets for second in (100, 95, 128, 99, 129)] == [1, 2, 3, 4, 5]
+    kernels, born = np.array([5, 6, 1], np.int64), np.array([100, 100, 900], np.int64)
+    serials = table.count(np.full(3, 7, np.uint64), kernels, born, np.zeros(3, np.int64))
+    assert kernels.tolist() == [5, 6, 1]
+    assert serials[0] == serials[1] != serials[2]
 
 
 def test_the_least_recently_used_flows_are_dropped() -> None:
-    """The table holds two generations; a flow seen in either of them is kept."""
-    table = FlowTable(inf, inf, capacity=10)
-    for key in range(1, 100):
-        table.count(key, 0)
-        table.count(0, 0)
-    assert len(table) <= 20
-    assert table.count(0, 0).packets == 100
-    assert table.count(50, 0).packets == 1
+    """The table holds two generations of half a million flows; a flow seen in either of them is kept."""
+    table = FlowTable(inf, inf)
+    busy = np.array([1 << 40], np.uint64)
+
+    def count(keys: NDArray[np.uint64]) -> list[int]:
+        counted = np.zeros(len(keys), np.int64)
+        table.count(keys, counted, np.zeros_like(counted), np.zeros_like(counted))
+        found: list[int] = counted.tolist()
+        return found
+
+    rng = np.random.default_rng(1)
+    scans = rng.integers(1, 1 << 63, (20, 100_000), np.uint64)
+    for number, scan in enumerate(scans, 1):
+        assert count(busy) == [number]
+        assert set(count(scan)) == {1}
+    assert set(count(scans[-1])) == {2}
+    assert set(count(scans[0])) == {1}
+
+
+def test_a_table_survives_garbage_in_its_memory() -> None:
+    """Whatever a worker left in the memory that it shares with its successor, nothing else is touched."""
+    rng = random.Random(1)
+    table = FlowTable(30, 120)
+    memory = table._memory._map
+    for _ in range(50):
+        for _ in range(2000):
+            at = rng.randrange(len(memory) - 64)
+            memory[at : at + 64] = rng.randbytes(64)
+        memory[:16] = rng.randbytes(16)
+        numbers(table, range(100))
+
+
+def test_generations_are_shared_with_a_forked_process() -> None:
+    """The worker that replaces another one continues with its flows."""
+    table = FlowTable(30, 120)
+    child = os.fork()
+    if child == 0:
+        numbers(table, [0, 1])
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert numbers(table, [2]) == [3]
+    assert numbers(table.empty_copy(), [2]) == [1]

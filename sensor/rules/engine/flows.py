@@ -7,114 +7,105 @@ several CPUs have no common order, so time may go back a little from batch to ba
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from copy import copy
 from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.model import RULE_CLASSES, Match, PacketBatch, RuleClass
-
-CAPACITY = 1 << 19
-"""Flows per generation of the table; two generations are kept."""
+from sensor.model import RULE_CLASSES, PacketBatch, Rule
+from sensor.native.flow_memory import FlowMemory
 
 _NS = 1_000_000_000
-
-
-class Flow:
-    """The state of one flow."""
-
-    __slots__ = ("answered", "born_jiffies", "expires_ns", "idle_end_ns", "labelled", "packets", "source")
-
-    def __init__(self, idle_end_ns: float, expires_ns: float) -> None:
-        self.idle_end_ns = idle_end_ns
-        """Time at which it ends unless another packet arrives."""
-        self.expires_ns = expires_ns
-        """Time at which it ends in any case."""
-        self.born_jiffies = 0
-        """Time at which it began, if the kernel counts its packets and ends it; 0 otherwise."""
-        self.packets = 1
-        """Packets counted."""
-        self.labelled: set[RuleClass] = set()
-        """Classes that have a match in this flow."""
-        self.source: bytes | None = None
-        """Sender of the packet whose answer is awaited."""
-        self.answered = False
-
-    @property
-    def is_fully_labelled(self) -> bool:
-        """True if every class has a match in it: nothing more in it is matched."""
-        return len(self.labelled) == len(RULE_CLASSES)
-
-    def opens(self, source: bytes, destination: bytes) -> bool:
-        """Return True if a packet is the first of its flow, or the first answer to that packet."""
-        if self.source is None:
-            self.source = source
-            return True
-        if self.answered or destination != self.source:
-            return False
-        self.answered = True
-        return True
-
-    def label(self, matches: tuple[Match, ...], source: bytes) -> tuple[Match, ...]:
-        """Return the matches that count: the first match of each class that had none in this flow.
-
-        As in ly_probe, a rule with an ``os`` counts for the class ``os`` too. An answer is now
-        awaited to this packet's sender; after a threat, one more answer is kept.
-        """
-        labels = []
-        for match in matches:
-            if match.rule.rule_class not in self.labelled:
-                labels.append(match)
-                self.labelled.add(match.rule.rule_class)
-                if match.rule.os:
-                    self.labelled.add("os")
-                self.source = source
-                self.answered &= match.rule.rule_class != "threat"
-        return tuple(labels)
+_FOREVER_NS = (1 << 63) - 1
+_CLASS_BITS = {rule_class: 1 << number for number, rule_class in enumerate(RULE_CLASSES)}
+_ALL_CLASSES = (1 << len(RULE_CLASSES)) - 1
 
 
 class FlowTable:
-    """The flows seen recently, by key. The least recently used flows are dropped first."""
+    """The flows seen recently, by key. The least recently used flows are dropped first.
 
-    def __init__(self, idle_s: float, life_s: float, capacity: int = CAPACITY) -> None:
+    Its memory is shared with the processes that are forked while it is there: the worker that replaces
+    another one continues with the same flows.
+    """
+
+    def __init__(self, idle_s: float, life_s: float) -> None:
         """Flows end after ``idle_s`` seconds without a packet, and ``life_s`` seconds after their first."""
-        self._idle_ns = idle_s * _NS
-        self._life_ns = life_s * _NS
-        self._capacity = capacity
-        self._young: dict[int, Flow] = {}
-        self._old: dict[int, Flow] = {}
+        self._idle_ns = _FOREVER_NS if idle_s == inf else int(idle_s * _NS)
+        self._life_ns = _FOREVER_NS if life_s == inf else int(life_s * _NS)
+        self._memory = FlowMemory()
 
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+    def empty_copy(self) -> FlowTable:
+        """Return a table without flows, whose flows end after the same times."""
+        other = copy(self)
+        other._memory = FlowMemory()
+        return other
 
-    def count(self, key: int, now_ns: int) -> Flow:
-        """Count a packet, and return its flow; a new flow if the last one has ended."""
-        flow = self._young.get(key) or self._admitted(key)
-        if flow is None or now_ns > flow.idle_end_ns or now_ns > flow.expires_ns:
-            self._young[key] = flow = Flow(now_ns + self._idle_ns, now_ns + self._life_ns)
-            return flow
-        idle_end_ns = now_ns + self._idle_ns
-        if idle_end_ns > flow.idle_end_ns:
-            flow.idle_end_ns = idle_end_ns
-        flow.packets += 1
-        return flow
+    def count(
+        self,
+        keys: NDArray[np.uint64],
+        numbers: NDArray[np.int64],
+        born_jiffies: NDArray[np.int64],
+        now_ns: NDArray[np.int64],
+    ) -> NDArray[np.uint64]:
+        """Count packets in their flows; return the serial number of each packet's flow, for `label`.
 
-    def find(self, key: int, born_jiffies: int) -> Flow:
-        """Return the flow of a packet counted by the kernel; a new flow if the kernel ended the last one."""
-        flow = self._young.get(key) or self._admitted(key)
-        if flow is None or flow.born_jiffies not in (0, born_jiffies):
-            self._young[key] = flow = Flow(inf, inf)
-        flow.born_jiffies = born_jiffies  # also for a flow seen only inside a tunnel so far
-        return flow
+        Args:
+            keys: The flow of each packet, from `FlowHash.keys`.
+            numbers: The kernel's number of each packet in its flow. A 0 is replaced by ours.
+            born_jiffies: Start of the kernel's flow, for packets that the kernel has numbered.
+            now_ns: Time of each packet.
+        """
+        return self._memory.count(self._idle_ns, self._life_ns, keys, numbers, born_jiffies, now_ns)
 
-    def _admitted(self, key: int) -> Flow | None:
-        """Move a flow to the young generation if it is in the old one; make room for it in any case."""
-        if len(self._young) >= self._capacity:
-            self._old, self._young = self._young, {}
-        flow = self._old.pop(key, None)
-        if flow is not None:
-            self._young[key] = flow
-        return flow
+    def label(
+        self,
+        serials: NDArray[np.uint64],
+        frames: NDArray[np.uint8],
+        packets: PacketBatch,
+        chosen: NDArray[np.intp],
+        first: NDArray[np.int64],
+        rules: Sequence[Rule],
+        *,
+        by_flow: bool,
+        once: bool,
+        only_threats: bool,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Decide which packets are kept, and which of their matches count; label their flows.
+
+        With ``once``, a match counts if its class had none in the flow. As in ly_probe, a rule with an ``os``
+        counts for the class ``os`` too. An answer is then awaited to the packet's sender; after a threat, one
+        more answer is kept. In a flow in which every class has a match, nothing more is kept.
+
+        Args:
+            serials: From `count`, for each of the n packets.
+            frames: The buffer of the frames.
+            packets: All packets of the batch.
+            chosen: Positions of the n packets in the batch.
+            first: First match of each packet, shape (n + 1,).
+            rules: The rule of each match.
+            by_flow: Keep the first packet of each flow and the first answer to it, matched or not.
+            once: Each class counts once per flow.
+            only_threats: Otherwise, keep packets with a match of a threat rule only.
+
+        Returns:
+            For each packet whether it is kept, and for each match whether it counts.
+        """
+        return self._memory.select(
+            serials,
+            frames,
+            packets.source_offset[chosen],
+            np.where(packets.ip_version[chosen] == 6, 16, 4).astype(np.uint8),
+            first,
+            np.array([_CLASS_BITS[rule.rule_class] for rule in rules], np.uint8),
+            np.array([_CLASS_BITS["os"] if rule.os else 0 for rule in rules], np.uint8),
+            by_flow=by_flow,
+            once=once,
+            all_classes=_ALL_CLASSES,
+            threat=_CLASS_BITS["threat"],
+            wanted=_CLASS_BITS["threat"] if only_threats else _ALL_CLASSES,
+        )
 
 
 class FlowHash:

@@ -5,7 +5,7 @@ Runs in the capture workers and in ``sensor read``. A matcher belongs to one thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, reduce
 from operator import itemgetter, or_
 from typing import NamedTuple
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.model import Match, Rule
-from sensor.native import address
 from sensor.native.batch_matcher import BatchMatcher
 from sensor.protocols import TCP, UDP
 from sensor.rules.engine import scan
@@ -50,6 +49,10 @@ class Payloads(NamedTuple):
     dport: NDArray[np.uint16]
     is_http: NDArray[np.bool_]
     """True for payloads that look like HTTP, by the matcher's `HttpReading`."""
+
+    def select(self, chosen: NDArray[np.bool_]) -> Payloads:
+        """Return the payloads for which ``chosen`` is True."""
+        return Payloads._make(column[chosen] for column in self)
 
 
 class Matches(NamedTuple):
@@ -188,48 +191,6 @@ class Matcher:
         if len(text) <= SLICE:
             transport.first[is_http].scan(text, note_match, 0, ends)
         return self._matches(transport, text, sport, dport, is_http, ends)
-
-    def match_each(self, buffer: memoryview, payloads: Payloads) -> list[tuple[int, tuple[Match, ...]]]:
-        """Match the payloads of many packets, which are in ``buffer``.
-
-        Returns, in order, the position of each payload that matches, with its matches in rule order.
-        """
-        kinds = 2 * _TRANSPORT_OF[payloads.protocol] + payloads.is_http
-        found: list[tuple[int, tuple[Match, ...]]] = []
-        for kind in np.unique(kinds).tolist():
-            of_kind = np.flatnonzero(kinds == kind)
-            found += self._match_kind(self.transports[kind >> 1], bool(kind & 1), buffer, payloads, of_kind)
-        found.sort(key=itemgetter(0))
-        return found
-
-    def _match_kind(
-        self,
-        transport: Transport,
-        is_http: bool,
-        buffer: memoryview,
-        payloads: Payloads,
-        chosen: NDArray[np.intp],
-    ) -> Iterator[tuple[int, tuple[Match, ...]]]:
-        """Match payloads that share their databases: scan all at once, then go on with those that match."""
-        is_long = payloads.end[chosen] - payloads.start[chosen] > SLICE
-        more = chosen if transport.searches_more[is_http] else chosen[is_long]
-        ends: dict[int, MatchEnds] = {position: {} for position in more.tolist()}
-        scan = transport.first[is_http].batch_scan
-        if scan:
-            found = scan.scan_each(address(buffer), payloads.start, payloads.end, chosen[~is_long])
-            for position, index, end in found.tolist():
-                if position in ends:
-                    ends[position][index] = end
-                else:
-                    ends[position] = {index: end}
-        positions = list(ends)
-        columns = (payloads.start, payloads.end, payloads.sport, payloads.dport)
-        rows = zip(ends.items(), *(column[positions].tolist() for column in columns), strict=True)
-        for (position, text_ends), start, end, sport, dport in rows:
-            text = buffer[start:end].tobytes()
-            matches = self._matches(transport, text, sport, dport, is_http, text_ends)
-            if matches:
-                yield position, matches
 
     def _matches(
         self, transport: Transport, text: bytes, sport: int, dport: int, is_http: bool, ends: MatchEnds

@@ -1,9 +1,9 @@
 """Decide with Hyperscan which of many rules match a text, in bounded time.
 
-Runs in the capture workers and in ``sensor read``. Two databases do the work. The *screen* holds, for
-each rule, literals of which every match contains one. It scans every payload, and nearly always
-nothing more is needed. The *decider* holds the rules themselves, and scans only if the screen calls
-for it. Texts longer than `SLICE` are scanned slice by slice, until the packet's `Budget` is spent.
+Runs in the capture workers and in ``sensor read``. Two databases do the work. The *screen* holds literals
+of each rule: every match contains one. It scans every payload, and nearly always nothing more is needed.
+The *decider* holds the rules themselves, and scans only if the screen calls for it. Texts longer than
+`SLICE` are scanned slice by slice, until the packet's `Budget` is spent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import hyperscan
 
 from sensor.errors import RulesError
-from sensor.native import BatchScan
 from sensor.native.batch_matcher import Databases
 from sensor.rules.regex.literals import Literal, is_ordinary, required
 from sensor.rules.regex.render import Renderer
@@ -40,7 +39,7 @@ Scan = Callable[[bytes, Callable[..., None], int, MatchEnds], None]
 
 
 class Budget:
-    """The CPU time left for the current packet; the clock starts when it is first asked for."""
+    """The CPU time left for the current packet; the clock starts at the first call of `is_spent`."""
 
     __slots__ = ("_end_ns", "_limit_ns", "cut")
 
@@ -124,11 +123,6 @@ class Decider:
         """Scans a text of up to `SLICE` bytes: Hyperscan's own method."""
         return self._whole.scan if self._whole else _scan_nothing
 
-    @cached_property
-    def batch_scan(self) -> BatchScan | None:
-        """The scanner for many texts of up to `SLICE` bytes at once; None if there are no rules."""
-        return BatchScan(self._whole) if self._whole else None
-
     def add_matches(self, text: bytes, ends: MatchEnds, budget: Budget) -> None:
         """Add the rules that match to ``ends``; a text above `SLICE` is scanned until the budget is spent."""
         if len(text) <= SLICE:
@@ -179,7 +173,7 @@ class Screen:
 
 
 def _fast_patterns(tree: Node, common: Counter[Literal]) -> list[Node]:
-    """Return nodes of which every matching text contains one: rare literals, or the tree itself."""
+    """Return rare literals, or the tree itself: every matching text contains at least one of these nodes."""
     rare = [literals for literals in required(tree) if not any(map(is_ordinary, literals))]
     if not rare:
         return [tree]

@@ -56,7 +56,7 @@ class Transport:
 
     @classmethod
     def of(cls, rules: Mapping[int, Rule], http: HttpReading, deciders: Deciders) -> Transport:
-        """Return the transport for these rules, by index; ``deciders`` compiles its databases."""
+        """Return a transport for rules by their index; ``deciders`` compiles its databases."""
 
         def parts_of(rules: Mapping[int, Rule]) -> list[tuple[Part, list[int]]]:
             return [

@@ -17,7 +17,7 @@ from sensor.rules.regex.tree import Bytes, Choice, Group, Node, Repeat, Sequence
 LONGEST = 512
 """Greatest length of a text in bytes; it is exceeded only if the rule matches nothing shorter."""
 MOST = 64
-"""Most texts per rule. Up to that many branches, every branch is in one of them."""
+"""Maximum number of texts per rule. With up to that many branches, every branch is in one of them."""
 OFFSETS = 65
 """Texts are preceded by 0 to `OFFSETS` - 1 bytes: vector instructions see as far at once."""
 _PLACEMENTS = 4
@@ -93,7 +93,7 @@ def _members(values: frozenset[int]) -> list[bytes]:
 
 
 def _concatenated(parts: list[list[bytes]]) -> list[bytes]:
-    """Join one text of each part, until every text was used, and a few more times out of step."""
+    """Join one text of each part until every text has been used; then repeat some with shifted pairings."""
     many = max(map(len, parts), default=1)
     steps = [(number, 0) for number in range(many)] + [(number, 1) for number in range(min(many - 1, _MIXED))]
     found = [b"".join(part[(at + out * i) % len(part)] for i, part in enumerate(parts)) for at, out in steps]
@@ -101,7 +101,7 @@ def _concatenated(parts: list[list[bytes]]) -> list[bytes]:
 
 
 def _repeated(inner: list[bytes], least: int, most: int | None) -> list[bytes]:
-    """Repeat each text the least number of times and a few more; and once all texts in turn."""
+    """Repeat each text: the least number of times, a few more times, and once alternating with the others."""
     counts = [
         count for count in (least, least + 1, least + 3, least + _MANY) if most is None or count <= most
     ]

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The table of flows: counts the packets of each flow, and remembers what matched in it.
+ * sensor/native/flow_memory.py calls these functions and allocates the memory, which may be
+ * shared with the worker that comes after this one. Nothing in that memory is trusted to be an
+ * address or an index: whatever it holds, all accesses stay inside it.
+ *
+ * Two generations of an open-addressing hash table hold the flows. When the young one has
+ * FLOWS entries, it becomes the old one. A flow that is found in the old one moves back.
+ * Keys are seeded 64-bit hashes, so their low bits are the slot.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#define SLOTS (1u << 20)
+#define FLOWS (SLOTS / 2)
+#define LABELS (1u << 20)
+#define PROBES 4096
+
+enum slot_state { EMPTY, USED, MOVED };
+
+struct flow {
+	uint64_t key;
+	int64_t idle_end_ns;
+	int64_t expires_ns;
+	int64_t born_jiffies;
+	uint64_t serial;	/* of the flow, not of the slot: names its labels */
+	uint32_t packets;
+	uint32_t state;		/* enum slot_state */
+};
+
+struct labels {
+	uint64_t serial;	/* of the flow that they belong to */
+	uint8_t classes;	/* a bit per class that has a match in the flow */
+	uint8_t answered;
+	uint8_t source_size;	/* 0: no packet yet */
+	uint8_t source[16];	/* sender of the packet whose answer is awaited */
+};
+
+struct flow_table {
+	uint32_t young;		/* generation, 0 or 1 */
+	uint32_t count;		/* flows in the young generation */
+	uint64_t next_serial;
+	struct flow flows[2][SLOTS];
+	struct labels labels[LABELS];
+};
+
+uint64_t flow_table_bytes(void)
+{
+	return sizeof(struct flow_table);
+}
+
+static int64_t add_saturated(int64_t a, int64_t b)
+{
+	int64_t sum;
+
+	return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
+/* Returns the flow's slot, or the slot for a new flow (its state is not USED). */
+static struct flow *find_slot(struct flow *flows, uint64_t key)
+{
+	struct flow *free_slot = NULL;
+
+	for (uint32_t probe = 0; probe < PROBES; probe++) {
+		struct flow *slot = &flows[(key + probe) % SLOTS];
+
+		if (slot->state == USED && slot->key == key)
+			return slot;
+		if (slot->state != USED && !free_slot)
+			free_slot = slot;
+		if (slot->state == EMPTY)
+			break;
+	}
+	if (!free_slot) {	/* not with half of the slots in use: forget the flow that is there */
+		free_slot = &flows[key % SLOTS];
+		free_slot->state = MOVED;
+	}
+	return free_slot;
+}
+
+/* Returns the flow's slot in the young generation; its state is USED if the flow is known. */
+static struct flow *admit(struct flow_table *table, uint64_t key)
+{
+	struct flow *slot = find_slot(table->flows[table->young & 1], key);
+	struct flow *old;
+
+	if (slot->state == USED)
+		return slot;
+	if (table->count >= FLOWS) {
+		table->young ^= 1;
+		table->count = 0;
+		memset(table->flows[table->young & 1], 0, sizeof(table->flows[0]));
+		slot = find_slot(table->flows[table->young & 1], key);
+	}
+	old = find_slot(table->flows[~table->young & 1], key);
+	if (old->state == USED) {
+		*slot = *old;
+		old->state = MOVED;
+		table->count++;
+	}
+	return slot;
+}
+
+static void start_flow(struct flow_table *table, struct flow *slot, uint64_t key, int64_t idle_end_ns,
+		       int64_t expires_ns)
+{
+	if (slot->state != USED)
+		table->count++;
+	*slot = (struct flow){.key = key, .idle_end_ns = idle_end_ns, .expires_ns = expires_ns,
+			      .serial = ++table->next_serial, .packets = 1, .state = USED};
+}
+
+/*
+ * Counts COUNT packets in their flows. Where NUMBERS is 0 the packet's number in its flow
+ * replaces it; a flow has ended if it was idle for IDLE_NS or lived for LIFE_NS. Other packets
+ * were numbered by the kernel, which also says when the flow began. SERIALS, unless null,
+ * gets the serial number of each packet's flow.
+ */
+void count_flows(struct flow_table *table, int64_t idle_ns, int64_t life_ns, const uint64_t *keys,
+		 int64_t *numbers, const int64_t *born_jiffies, const int64_t *now_ns, uint64_t *serials,
+		 int64_t count)
+{
+	for (int64_t i = 0; i < count; i++) {
+		struct flow *flow = admit(table, keys[i]);
+		int64_t now = now_ns[i];
+
+		if (numbers[i]) {
+			if (flow->state != USED || (flow->born_jiffies && flow->born_jiffies != born_jiffies[i]))
+				start_flow(table, flow, keys[i], INT64_MAX, INT64_MAX);
+			flow->born_jiffies = born_jiffies[i];
+		} else if (flow->state != USED || now > flow->idle_end_ns || now > flow->expires_ns) {
+			start_flow(table, flow, keys[i], add_saturated(now, idle_ns), add_saturated(now, life_ns));
+			numbers[i] = 1;
+		} else {
+			int64_t idle_end_ns = add_saturated(now, idle_ns);
+
+			if (idle_end_ns > flow->idle_end_ns)
+				flow->idle_end_ns = idle_end_ns;
+			numbers[i] = ++flow->packets;
+		}
+		if (serials)
+			serials[i] = flow->serial;
+	}
+}
+
+static struct labels *labels_of(struct flow_table *table, uint64_t serial)
+{
+	struct labels *labels = &table->labels[serial % LABELS];
+
+	if (labels->serial != serial)
+		*labels = (struct labels){.serial = serial};
+	return labels;
+}
+
+static int is_source(const struct labels *labels, const uint8_t *address, uint8_t size)
+{
+	return labels->source_size == size && !memcmp(labels->source, address, size);
+}
+
+static void set_source(struct labels *labels, const uint8_t *address, uint8_t size)
+{
+	labels->source_size = size;
+	memcpy(labels->source, address, size);
+}
+
+/* Returns whether a packet is the first of its flow, or the first answer to that packet. */
+static int opens(struct labels *labels, const uint8_t *source, uint8_t size)
+{
+	if (!labels->source_size) {
+		set_source(labels, source, size);
+		return 1;
+	}
+	if (labels->answered || !is_source(labels, source + size, size))
+		return 0;
+	labels->answered = 1;
+	return 1;
+}
+
+/*
+ * Decides which of COUNT packets, and which of their matches, are kept. Packet I has the matches
+ * FIRST[I] to FIRST[I + 1] - 1; a match is the bit of its rule's class (CLASS) and the bits that
+ * it labels the flow with besides (ALSO). The source address of packet I starts at ADDRESS[I]
+ * in DATA, has SIZE[I] bytes (4 or 16), and is followed by the destination.
+ *
+ * BY_FLOW: a packet is kept if it opens its flow or answers the opening one. Otherwise it is kept
+ * if a match that counts is of a class in WANTED. ONCE: a class counts once per flow.
+ */
+void select_packets(struct flow_table *table, const uint64_t *serials, const uint8_t *data,
+		    const int64_t *address, const uint8_t *size, const int64_t *first,
+		    const uint8_t *class, const uint8_t *also, int64_t count, int by_flow, int once,
+		    uint8_t all_classes, uint8_t threat, uint8_t wanted, uint8_t *keep_packet,
+		    uint8_t *keep_match)
+{
+	for (int64_t i = 0; i < count; i++) {
+		struct labels *labels = labels_of(table, serials[i]);
+		const uint8_t *source = data + address[i];
+		uint8_t width = size[i] == 16 ? 16 : 4;
+		int is_wanted = 0, is_opening;
+
+		keep_packet[i] = 0;
+		if (!by_flow && first[i] == first[i + 1])
+			continue;
+		if (labels->classes == all_classes) {
+			memset(keep_match + first[i], 0, first[i + 1] - first[i]);
+			continue;
+		}
+		is_opening = by_flow && opens(labels, source, width);
+		for (int64_t m = first[i]; m < first[i + 1]; m++) {
+			keep_match[m] = 1;
+			if (once) {
+				keep_match[m] = !(labels->classes & class[m]);
+				if (keep_match[m]) {
+					labels->classes |= class[m] | also[m];
+					set_source(labels, source, width);
+					if (class[m] == threat)
+						labels->answered = 0;
+				}
+			}
+			is_wanted |= keep_match[m] && (class[m] & wanted);
+		}
+		keep_packet[i] = by_flow ? is_opening : is_wanted;
+	}
+}
