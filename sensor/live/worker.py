@@ -71,7 +71,7 @@ def work(
     sandbox.enter(  # from here on this process parses untrusted bytes
         Role.WORKER,
         descriptors=[channel.worker_fd, *(ring.fd for ring in own.rings)],
-        shared=[channel.shared_address, *(ring.address for ring in own.rings)],
+        shared=[channel.shared_address, flows.shared_address, *(ring.address for ring in own.rings)],
         supervisor=supervisor,
     )
     pipeline.flows = flows

@@ -23,6 +23,11 @@ class FlowMemory:
         self._map = mmap.mmap(-1, library.flow_table_bytes())  # zeroed; pages are allocated when written
         self._address = ctypes.c_void_p(np.frombuffer(self._map, np.uint8).ctypes.data)
 
+    @property
+    def address(self) -> int:
+        """Address of the memory."""
+        return self._address.value or 0
+
     def count(
         self,
         idle_ns: int,

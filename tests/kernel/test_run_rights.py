@@ -130,7 +130,7 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
         assert [link for link in maps if link.startswith("anon_inode")] == ["anon_inode:bpf-map"]
         shared = shared_mappings(found["sensor-worker0"].pid)
         assert len([name for name in shared if "perf_event" in name]) <= -(-cpus // min(cpus, 2))
-        assert len([name for name in shared if "perf_event" not in name]) == 1, shared  # its reports
+        assert len([name for name in shared if "perf_event" not in name]) == 2, shared  # reports, flows
         assert len(shared_mappings(found["sensor-metrics"].pid)) == 1  # the figures
 
         figures = ask(METRICS)

@@ -36,6 +36,11 @@ class FlowTable:
         self._life_ns = _FOREVER_NS if life_s == inf else int(life_s * _NS)
         self._memory = FlowMemory()
 
+    @property
+    def shared_address(self) -> int:
+        """Address of the shared memory."""
+        return self._memory.address
+
     def empty_copy(self) -> FlowTable:
         """Return a table without flows, whose flows end after the same times."""
         other = copy(self)
