@@ -12,17 +12,21 @@ from sensor.text import endpoint, printable, utc_text
 
 def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:
     """Yield one object per match, ready for JSON; one without a rule if the frame was kept for its flow."""
+    five_tuple = item.five_tuple
+    packet = {
+        "protocol": protocol_name(five_tuple.protocol),
+        "sip": five_tuple.source_text,
+        "sport": five_tuple.sport,
+        "dip": five_tuple.destination_text,
+        "dport": five_tuple.dport,
+        "vlan": item.vlan_ids,
+        "interface": interface,
+    }
     for match in item.matches or (None,):
         yield {
             "time_us": item.timestamp_ns // 1000,
             **_match_fields(match),
-            "protocol": protocol_name(item.five_tuple.protocol),
-            "sip": item.five_tuple.source_text,
-            "sport": item.five_tuple.sport,
-            "dip": item.five_tuple.destination_text,
-            "dport": item.five_tuple.dport,
-            "vlan": item.vlan_ids,
-            "interface": interface,
+            **packet,
             "start": match.start if match else None,
             "end": match.end if match else None,
             "text": printable(item.payload[match.start : match.end]) if match else None,

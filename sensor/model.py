@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -143,6 +144,11 @@ class PacketBatch:
         return map(FiveTuple._make, zip(protocol, source, sport, destination, dport, strict=True))
 
 
+@lru_cache(maxsize=1 << 14)  # most packets are to or from an address that was shown before
+def _address_text(address: bytes) -> str:
+    return str(ipaddress.ip_address(address))
+
+
 class FiveTuple(NamedTuple):
     """The protocol number and both endpoints of a packet; addresses are 4 or 16 packed bytes."""
 
@@ -155,12 +161,12 @@ class FiveTuple(NamedTuple):
     @property
     def source_text(self) -> str:
         """The source address as text (RFC 5952 for IPv6)."""
-        return str(ipaddress.ip_address(self.source))
+        return _address_text(self.source)
 
     @property
     def destination_text(self) -> str:
         """The destination address as text (RFC 5952 for IPv6)."""
-        return str(ipaddress.ip_address(self.destination))
+        return _address_text(self.destination)
 
 
 @dataclass(frozen=True, slots=True)

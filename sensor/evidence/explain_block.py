@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.pcap import RECORD_HEADER_BYTES
 from sensor.model import Evidence
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.locate import locate_each
@@ -15,8 +16,13 @@ def explained(block: EvidenceBlock, http: HttpReading) -> Iterator[Evidence]:
     items = block.items
     names = ("time_ns", "wirelen", "linktype", "interface", "payload_start", "payload_end")
     columns = (items[name].tolist() for name in names)
-    rows = zip(*columns, block.five_tuples(), block.vlans(), strict=True)
-    for position, (time_ns, wirelen, linktype, interface, start, end, five_tuple, vlan) in enumerate(rows):
-        frame = bytes(block.frame(position))
-        matches = tuple(locate_each(block.rules_of(position), frame[start:end], http))
+    records = block.records.tobytes()
+    offsets = block.record_offsets().tolist()
+    first = items["first_match"].tolist()
+    rules = [block.rule_set[number] for number in block.rules.tolist()]
+    places = zip(offsets, offsets[1:], first, [*first[1:], len(rules)], strict=False)
+    rows = zip(*columns, block.five_tuples(), block.vlans(), places, strict=True)
+    for time_ns, wirelen, linktype, interface, start, end, five_tuple, vlan, place in rows:
+        frame = records[place[0] + RECORD_HEADER_BYTES : place[1]]
+        matches = tuple(locate_each(rules[place[2] : place[3]], frame[start:end], http))
         yield Evidence(frame, time_ns, wirelen, linktype, interface, five_tuple, vlan, start, end, matches)

@@ -81,6 +81,11 @@ class SpanFinder:
         may then be missed.
         """
         longest = max(1, COLD_WORK // self._size)
+        if len(text) <= longest:
+            found: list[Span] = self._search(_ANYWHERE, text, 0, len(text))
+            if found[0] == NOWHERE:
+                return None
+            return self._with_marks(found) if self._is_marked else found
         most = MOST_COLD_WORK // self._size
         for start, end in _windows(len(text), longest):
             spans: list[Span] = self._search(_ANYWHERE, text, start, end)
