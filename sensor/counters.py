@@ -71,3 +71,13 @@ class Counters:
     def as_json(self) -> str:
         """Return all counters as one JSON object."""
         return json.dumps(self.as_dict())
+
+    def as_json_of_files(self, *, kept: bool) -> str:
+        """Return the counters that apply to capture files as one JSON object.
+
+        The kernel, the rings and restarts have no part in them. Without ``kept``, nothing is written either.
+        """
+        names = ["read", "undecodable", "unmatched", "matched", "suppressed"]
+        names += ["written", "write_failed", "cut"] if kept else ["cut"]
+        counters = self.as_dict()
+        return json.dumps({name: counters[name] for name in names})

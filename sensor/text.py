@@ -1,8 +1,9 @@
-"""Times, addresses, interfaces and bytes as text. Runs in every process."""
+"""Times, addresses, interfaces, counts and bytes as text. Runs in every process."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from socket import if_indextoname
 
 _PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(256))
@@ -11,6 +12,13 @@ _PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(
 def printable(data: bytes) -> str:
     """Return text of the same length, with a dot for every byte outside 0x20-0x7e."""
     return data.translate(_PRINTABLE).decode("ascii")
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 file``, ``2 files``, ``2 matches``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
 def interface_name(index: int) -> str:
@@ -33,5 +41,11 @@ def utc_text(time_us: int, separator: str = "T") -> str:
 
     ``separator`` stands between date and time. The text has no time zone; formats that need one append it.
     """
-    moment = datetime.fromtimestamp(time_us // 1_000_000, UTC)
-    return f"{moment:%Y-%m-%d}{separator}{moment:%H:%M:%S}.{time_us % 1_000_000:06}"
+    seconds, microseconds = divmod(time_us, 1_000_000)
+    return f"{_second_text(seconds, separator)}.{microseconds:06}"
+
+
+@lru_cache(maxsize=1024)  # many packets share a second
+def _second_text(time_s: int, separator: str) -> str:
+    moment = datetime.fromtimestamp(time_s, UTC)
+    return f"{moment:%Y-%m-%d}{separator}{moment:%H:%M:%S}"

@@ -186,7 +186,7 @@ def test_pcapng_unknown_blocks(tmp_path: Path) -> None:
             frames,
             f"{tmp_path}/capture: the block at byte {len(content)} is damaged "
             "(its length at the end differs from the one at its start); "
-            "the frames before it were read; to get the others, copy the file again",
+            "frames before it were read; copy the file again to get the rest",
         )
 
 

@@ -103,6 +103,15 @@ def test_help_shows_no_internal_names(name: str) -> None:
             assert isinstance(option.type, click.Choice) or option.metavar, option.name
 
 
+@pytest.mark.parametrize(
+    "group", [cli, *(one for one in cli.commands.values() if isinstance(one, click.Group))]
+)
+def test_summaries_in_help_are_whole(group: click.Group) -> None:
+    """The list of commands shows the first sentence of each, which fits on a line."""
+    text = group.get_help(click.Context(group, info_name="sensor", terminal_width=80))
+    assert "..." not in text.split("Commands:")[1]
+
+
 @pytest.mark.parametrize("name", ["run", "read", "serve"])
 def test_a_flag_that_is_not_given_hides_nothing(name: str) -> None:
     """A flag has no default of its own."""

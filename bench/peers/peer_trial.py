@@ -149,7 +149,7 @@ def _cpu_s_of_a_while(pid: int) -> float:
 
 
 def _wait_for_rest(pid: int, rest_s: float) -> None:
-    """Wait until a process spends hardly more CPU time than before the first frame, so no frame waits."""
+    """Wait until a process is nearly as idle as before the first frame: then no frame waits any more."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while _cpu_s_of_a_while(pid) > rest_s + QUIET_S * QUIET_SHARE:
         if time.monotonic() > deadline_s:

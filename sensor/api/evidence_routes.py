@@ -17,7 +17,7 @@ from sensor.api.schemas import Bin, Detail, Histogram, Item, ItemPage, SeedEvide
 from sensor.evidence.search import CursorError
 
 LOOKUP_MAX = 10_000
-"""Most packets of one microsecond in an answer: capture files may have coarse times."""
+"""Maximum number of packets of one microsecond in an answer: capture files may have coarse times."""
 
 router = APIRouter()
 

@@ -107,7 +107,7 @@ class Guard:
 
 
 def is_data(scope: Scope) -> bool:
-    """Return True if the path is one of evidence, not of a page."""
+    """Return True if the path returns data, not a page."""
     return str(scope["path"]).startswith(_DATA)
 
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 DETAIL_MAX = 1000
-"""Longest detail, characters: of ten thousand faults the first ones are enough."""
+"""Maximum number of characters in a detail: if there are ten thousand faults, the first ones are enough."""
 
 
 class Problem(BaseModel):

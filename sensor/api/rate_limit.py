@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 
 CLIENTS_MAX = 4096
-"""Most clients tracked at a time; the one that has been quiet longest is forgotten."""
+"""Maximum number of clients tracked at a time; beyond it, the quietest one is forgotten."""
 BURST_S = 2
 """A quiet client may send this many seconds' worth of requests at once."""
 

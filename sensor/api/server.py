@@ -25,7 +25,7 @@ from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
 from sensor.process.privileges import drop_privileges
 
 CONNECTIONS_MAX = 256
-"""Most connections at a time; more are answered 503."""
+"""Maximum number of connections at a time; further ones get 503."""
 BACKLOG = 128
 NICE = 10
 """Niceness beside `sensor run`: capture comes first."""
@@ -78,7 +78,7 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
     drop_privileges(settings.api_user, settings.evidence, _rules_directories(settings.rules))
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     scheme = "https" if settings.tls_cert else "http"
-    log.info("evidence at %s://%s/", scheme, _address(listener))
+    log.info("serving evidence at %s://%s/", scheme, _address(listener))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)  # uvicorn raises the signal again when it stops
     asyncio.run(_serve(uvicorn.Server(config), listener, until_eof=until_eof))

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from sensor.text import count_of
+
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 260, 70, 40, 20
 _COLOURS = {"kernel": "#4c78a8", "workers": "#f58518", "supervisor": "#54a24b", "other": "#bbbbbb"}
 _STYLE = """
@@ -40,7 +42,7 @@ def report_page(found: dict[str, Any]) -> str:
 
 
 def _section(row: dict[str, Any]) -> Iterator[str]:
-    workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
+    workers = count_of(row["workers"], "worker")
     yield f"<h2>{escape(row['traffic'])}, {workers}</h2><table>"
     for name, value in _facts(row):
         yield f'<tr><th>{escape(name)}</th><td class="n">{escape(value)}</td></tr>'

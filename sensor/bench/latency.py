@@ -12,7 +12,7 @@ from statistics import quantiles
 from sensor.evidence.pcap import RecordReader
 
 POLL_S = 0.0005
-"""Pause between two looks at the files."""
+"""Seconds between two reads of the files."""
 
 
 class LatencyWatcher:
@@ -25,7 +25,7 @@ class LatencyWatcher:
 
     @contextmanager
     def watching(self, evidence: Path) -> Iterator[None]:
-        """Note the delay of every record that appears under ``evidence`` meanwhile."""
+        """Note the delay of every record that appears under ``evidence`` during the block."""
         thread = threading.Thread(target=self._watch, args=(evidence,), daemon=True)
         thread.start()
         try:

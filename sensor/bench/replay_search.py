@@ -136,7 +136,7 @@ class ReplaySearch:
         return trial
 
     def _limit(self, pace: float | None) -> str:
-        """Return the stage that kept the rate from being higher."""
+        """Return the stage that limited the rate."""
         if pace is None:
             return "generator"
         failed = [trial for trial in self._trials if not trial.is_without_loss]

@@ -30,7 +30,7 @@ from sensor.log import log_to_stderr, print_error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name=DISTRIBUTION)
+@click.version_option(package_name=DISTRIBUTION, message="%(package)s %(version)s")
 def cli() -> None:
     """Watch a mirror port and keep exactly the packets that match a rule."""
 

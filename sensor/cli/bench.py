@@ -40,7 +40,10 @@ def bench_group() -> None:
 @_QUICK
 @_AS_JSON
 def kernel_command(rules: Path | None, capture: Path | None, quick: bool, as_json: bool) -> None:
-    """Measure the kernel's time per ignored frame, beside xdp-filter on the same frame."""
+    """Measure the kernel's time per ignored frame.
+
+    Measures xdp-filter on the same frame, too.
+    """
     from sensor.bench.kernel import measure
     from sensor.bench.prefilter_decisions import count_decisions
 
@@ -56,9 +59,9 @@ def kernel_command(rules: Path | None, capture: Path | None, quick: bool, as_jso
 @_QUICK
 @_AS_JSON
 def ring_command(rules: Path | None, quick: bool, as_json: bool) -> None:
-    """Measure how fast candidates are read from the rings, beside BCC's reader, and matched.
+    """Measure how fast candidates are read from the rings and matched.
 
-    Sends frames inside the kernel, in a private network namespace.
+    Measures BCC's reader, too. Sends frames inside the kernel, in a private network namespace.
     """
     from sensor.bench.ring import measure
 
@@ -70,7 +73,10 @@ def ring_command(rules: Path | None, quick: bool, as_json: bool) -> None:
 @_QUICK
 @_AS_JSON
 def match_command(rules: Path | None, quick: bool, as_json: bool) -> None:
-    """Measure the cost of matching per candidate, also with ten times as many rules unless --quick."""
+    """Measure the cost of matching per candidate.
+
+    Without --quick, also measures it with ten times as many rules.
+    """
     from sensor.bench.match import measure
 
     _show(measure(_rules_directory(rules), quick=quick, step=_show_step), as_json, match_lines)

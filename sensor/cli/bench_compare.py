@@ -15,7 +15,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("after", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare_command(before: Path, after: Path, as_json: bool) -> None:
-    """Compare two results written with --json, and show which figures changed beyond noise."""
+    """Compare two results: show which figures changed beyond noise.
+
+    BEFORE and AFTER are files written with --json.
+    """
     from sensor.bench.compare import compare, differences, load
 
     results = load(before), load(after)

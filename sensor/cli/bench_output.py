@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sensor.text import count_of
+
 Found = dict[str, Any]
 
 _MATCHED_RATE_COUNTS = {
@@ -99,7 +101,7 @@ def ring_lines(found: Found) -> Iterator[str]:
 
 
 def _matched_rate_lines(row: Found) -> Iterator[str]:
-    workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
+    workers = count_of(row["workers"], "worker")
     rate = "highest rate without loss" if row["is_without_loss"] else "frames were lost at every rate"
     yield f"matching with {workers}, {rate}:"
     yield f"    {'frames/s sent':<34}{_figure(row['offered_per_second'], ',.0f')}"

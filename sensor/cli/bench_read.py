@@ -15,7 +15,10 @@ from sensor.config.loading import load_settings
 @click.option("--quick", is_flag=True, help="Measure roughly and quickly.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def read_file_command(file: Path, quick: bool, as_json: bool) -> None:
-    """Measure what `sensor read` costs per frame of FILE, without its start, with your settings."""
+    """Measure what `sensor read` costs per frame of FILE.
+
+    Uses your settings. The start, which loads the rules, is not included.
+    """
     from sensor.bench.file_reading import measure
 
     found = measure(file, load_settings({}), quick=quick)

@@ -99,7 +99,7 @@ def replay_command(
     frames: int | None,
     **options: Any,
 ) -> None:
-    """Find the highest rate at which no frame is lost, and what capturing costs at that rate.
+    """Find the highest rate without loss, and its cost.
 
     Measures each FILE (pcap or pcapng) and each generated profile separately. This host sends and captures,
     over a private veth pair, or over the cable between --interface and --peer.

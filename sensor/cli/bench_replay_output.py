@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sensor.text import count_of
+
 
 def replay_lines(found: dict[str, Any]) -> Iterator[str]:
     """Yield a paragraph for each kind of traffic and number of workers."""
@@ -18,7 +20,7 @@ def replay_lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _row(row: dict[str, Any]) -> Iterator[str]:
-    workers = "1 worker" if row["workers"] == 1 else f"{row['workers']} workers"
+    workers = count_of(row["workers"], "worker")
     yield f"{row['traffic']}, {workers}: {row['frames']:,} frames of {row['bytes_per_frame']:g} bytes"
     spread = row.get("zero_loss_pps_spread")
     rate = f"{row['zero_loss_pps']:,} frames/s, {row['zero_loss_gbps']:g} Gb/s"

@@ -25,9 +25,9 @@ def config_group() -> None:
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show_command(config: Path | None, as_json: bool) -> None:
-    """Show the value of every setting and where it comes from: default, file or variable.
+    """Show the value of every setting and where it comes from.
 
-    The flags of the other commands override all three.
+    That is a default, the file or a variable. The flags of the other commands override all three.
     """
     settings = load_settings({}, config)
     given = read_given(config)
@@ -58,9 +58,9 @@ def check_command(config: Path | None) -> None:
 @config_group.command("init")
 @click.argument("path", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
 def init_command(path: Path | None) -> None:
-    """Create a settings file with every setting explained and commented out.
+    """Create a settings file that explains every setting.
 
-    Never overwrites a file. Without FILE, print the settings instead.
+    Every setting is commented out. Never overwrites a file. Without FILE, print the settings instead.
     """
     if path is None:
         click.echo(template(), nl=False)

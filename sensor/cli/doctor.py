@@ -38,11 +38,12 @@ def doctor_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Check whether this host is ready for `sensor run`, with the same settings.
+    """Check whether this host is ready for `sensor run`.
 
-    Checks kernel, interfaces, disk, memory, rules and addresses. For each problem it prints what is wrong,
-    why it matters, and the command that fixes it. Exits with 1 if there is an error, that is, if nothing
-    could be captured or kept. It captures nothing, and works without root, but then it sees less.
+    Uses the same settings. Checks kernel, interfaces, disk, memory, rules and addresses. For each problem it
+    prints what is wrong, why it matters, and the command that fixes it. Exits with 1 if there is an error,
+    that is, if nothing could be captured or kept. It captures nothing, and works without root, but then it
+    sees less.
     """
     from sensor.doctor.examination import apply_safe_fixes, examine  # slow to load
 

@@ -22,9 +22,10 @@ from sensor.evidence.json_object import stored_object
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
 from sensor.reindex import reindex
+from sensor.text import count_of, utc_text
 
 _PATH = click.Path(path_type=Path)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 _devid = click.option(
     "--devid", type=click.IntRange(0), metavar="NUMBER", help="Only this device.  [default: all devices]"
 )
@@ -50,7 +51,7 @@ def evidence_group() -> None:
 @setting_options("evidence list")
 @_json
 def list_command(query: Query, limit: int, evidence: Path | None, config: Path | None, as_json: bool) -> None:
-    """List evidence, newest first; with --json, one object per line."""
+    """List evidence, newest first."""
     index = _index(evidence, config)
     cursor = None
     while limit:
@@ -72,14 +73,16 @@ def list_command(query: Query, limit: int, evidence: Path | None, config: Path |
 def show_command(
     moment: int, devid: int | None, evidence: Path | None, config: Path | None, as_json: bool
 ) -> None:
-    """Show every packet of one microsecond: its matches, headers and bytes.
+    """Show every packet of one microsecond, with matches and headers.
 
     TIME is a time such as 2023-06-18T07:47:23.000123 (UTC), or a number of microseconds since 1970.
     """
     index = _index(evidence, config)
     found = index.lookup(moment, devid)
     if not found:
-        raise EvidenceError(f"there is no evidence at {moment}; sensor evidence list shows what there is")
+        raise EvidenceError(
+            f"there is no evidence at {utc_text(moment)} UTC; sensor evidence list shows what there is"
+        )
     for number, stored in enumerate(found):
         frame = index.record(stored).frame
         if as_json:
@@ -115,8 +118,7 @@ def export_command(file: Path, query: Query, evidence: Path | None, config: Path
         raise EvidenceError(f"{file} cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    noun = "packet" if packets == 1 else "packets"
-    click.echo(f"{packets} {noun} in {file}", err=True)
+    click.echo(f"{count_of(packets, 'packet')} in {file}", err=True)
 
 
 @evidence_group.command("verify")
@@ -124,7 +126,7 @@ def export_command(file: Path, query: Query, evidence: Path | None, config: Path
 @setting_options("evidence verify")
 @_json
 def verify_command(devid: int | None, evidence: Path | None, config: Path | None, as_json: bool) -> None:
-    """Verify that files and index agree, and that all of them can be read.
+    """Verify that files and index can be read and agree.
 
     Prints each fault. Exits with 6 if there are any.
     """
@@ -140,7 +142,7 @@ def verify_command(devid: int | None, evidence: Path | None, config: Path | None
             elif fault:
                 click.echo(f"{path} {fault}")
     if not as_json:
-        click.echo(f"{files} files, {packets} packets, {faults} faults")
+        click.echo(f"{count_of(files, 'file')}, {count_of(packets, 'packet')}, {count_of(faults, 'fault')}")
     if faults:
         sys.exit(EvidenceError.exit_code)
 
@@ -148,7 +150,7 @@ def verify_command(devid: int | None, evidence: Path | None, config: Path | None
 @evidence_group.command("reindex")
 @setting_options("evidence reindex")
 def reindex_command(config: Path | None, **flags: Any) -> None:
-    """Rebuild the index from the evidence files, with the current rules.
+    """Rebuild the index from the files, with the current rules.
 
     The files do not hold everything, so this loses: interface names; matches of rules that have changed
     since; and which matches did not count because of earlier packets of the flow.
@@ -159,7 +161,11 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("", total=None)
         packets = reindex(settings, lambda done, total: progress.update(task, completed=done, total=total))
-    click.echo(f"{packets} packets indexed; interface names are lost, the files do not hold them", err=True)
+    click.echo(
+        f"{count_of(packets, 'packet')} indexed; interface names are lost, because the files do not contain "
+        "them",
+        err=True,
+    )
 
 
 def _index(evidence: Path | None, config: Path | None) -> EvidenceSearch:

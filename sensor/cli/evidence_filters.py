@@ -92,7 +92,8 @@ _FILTERS = (
         "--text",
         type=payload,
         metavar="TEXT|@FILE",
-        help="Only packets with this in the payload, in any case; escapes as in `sensor rules test`.",
+        help="Only packets with this text in the payload, ignoring case. Escapes are those of "
+        "`sensor rules test`.",
     ),
 )
 

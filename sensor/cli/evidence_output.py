@@ -30,7 +30,8 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
     if stored.vlan:
         yield f"    VLAN {', '.join(map(str, stored.vlan_ids))}"
     cut = "" if stored.caplen == stored.wirelen else f" of {stored.wirelen} on the wire"
-    interface = f", on {stored.interface}" if stored.interface else ""
+    number = "interface " if stored.interface.isdecimal() else ""
+    interface = f", on {number}{stored.interface}" if stored.interface else ""
     payload = f"payload: bytes {stored.payload_start} to {stored.payload_end}"
     yield f"    {stored.caplen} bytes{cut}{interface}; {payload}"
     yield f"    {stored.path}, byte {stored.offset}; key {stored.key}"

@@ -24,6 +24,7 @@ from sensor.rules.files.load import load_and_log, load_rules
 from sensor.rules.files.rule_fault import FaultyRulesError
 from sensor.rules.files.rule_set import RuleSet
 from sensor.rules.obstacles import Specimen, match, reasons
+from sensor.text import count_of
 
 _PROTOCOLS = {**RULE_PROTOCOLS, "icmp": ICMP}
 _PATH = click.Path(path_type=Path)
@@ -41,14 +42,16 @@ def rules_group() -> None:
 @setting_options("rules check")
 @_json
 def check_command(directory: Path | None, lenient: bool | None, config: Path | None, as_json: bool) -> None:
-    """Check the rule files in DIRECTORY, and print every fault; exit with 2 if there is one.
+    """Check the rule files, and print every fault.
 
-    Without DIRECTORY, check the files that the rules setting names.
+    Without DIRECTORY, check the files that the rules setting names. Exits with 2 if there is a fault.
     """
     settings = load_settings({"rules": directory, "lenient": lenient}, config)
     lenient = settings.lenient
     try:
-        rules = load_rules(settings.rules, lenient=True)
+        rules = load_rules(
+            directory or settings.rules, lenient=True
+        )  # faults have the paths as they were given
     except FaultyRulesError as error:
         rules, lenient = RuleSet((), "", error.faults), False
     if as_json:
@@ -59,9 +62,11 @@ def check_command(directory: Path | None, lenient: bool | None, config: Path | N
         for fault in rules.faults:
             click.echo(fault)
         faults = (
-            f"{_count(len(rules.faults), 'fault')}{', skipped' if lenient else ''}; " if rules.faults else ""
+            f"{count_of(len(rules.faults), 'fault')}{', skipped' if lenient else ''}; "
+            if rules.faults
+            else ""
         )
-        click.echo(f"{faults}{_count(len(rules), 'rule')} {'is' if len(rules) == 1 else 'are'} fine")
+        click.echo(f"{faults}{count_of(len(rules), 'rule')} {'is' if len(rules) == 1 else 'are'} fine")
     if rules.faults and not lenient:
         sys.exit(RulesError.exit_code)
 
@@ -71,7 +76,7 @@ def check_command(directory: Path | None, lenient: bool | None, config: Path | N
 @setting_options("rules list")
 @_json
 def list_command(rule_class: str | None, rules: Path | None, config: Path | None, as_json: bool) -> None:
-    """List the rules by class, in the order of the files: id, class, type, name and conditions."""
+    """List the rules: id, class, type, name and conditions."""
     settings = load_settings({"rules": rules}, config)
     chosen = [rule for rule in _load(settings) if rule_class in (None, rule.rule_class)]
     if as_json:
@@ -129,7 +134,7 @@ def test_command(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    r"""Test a rule on a payload: show the match and its version, or why there is none.
+    r"""Test a rule on a payload: show the match, or why there is none.
 
     PAYLOAD is text with the escapes \r \n \t \0 \\ \xNN; @FILE is the bytes of a file. Exits with 0 if
     the rule matches, with 1 if it does not.
@@ -164,7 +169,3 @@ def _find(rules: RuleSet, rule_id: int) -> Rule:
         if rule.rule_id == rule_id:
             return rule
     raise RulesError(f"there is no rule {rule_id}; sensor rules list shows all rules")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -30,7 +30,7 @@ from sensor.rules.files.load import load_and_log
 @setting_options("rules explain")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain_command(file: Path, packet: int | None, config: Path | None, as_json: bool, **flags: Any) -> None:
-    """Show which rules were tried on each packet, which matched, and why others were not tried.
+    """Show for each packet which rules match, and why others do not.
 
     FILE is a pcap or pcapng file.
     """

@@ -11,7 +11,7 @@ from sensor.model import Match
 from sensor.protocols import protocol_name
 from sensor.rules.files.describe import match_object, match_words
 from sensor.rules.obstacles import Obstacle
-from sensor.text import endpoint
+from sensor.text import count_of, endpoint
 
 _NO_MATCH = "no hit"
 """The outcome as JSON has it; text says *no match*."""
@@ -83,7 +83,7 @@ def packet_lines(explanation: Explanation) -> Iterator[str]:
         return
     unmatched = outcomes.pop(_NO_MATCH, 0)
     untried = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.most_common())
-    yield f"    no match: {unmatched} rules" + (f"; not tried: {untried}" if untried else "")
+    yield f"    no match: {count_of(unmatched, 'rule')}" + (f"; not tried: {untried}" if untried else "")
 
 
 def rule_lines(explanation: Explanation) -> Iterator[str]:

@@ -20,9 +20,10 @@ from sensor.rules.prefilter.plan import Plan, demands
 @setting_options("rules plan")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan_command(config: Path | None, as_json: bool, **flags: Any) -> None:
-    """Show which payloads the kernel passes on, by their first bytes, and for which rules.
+    """Show which payloads the kernel passes on, and for which rules.
 
-    Rules for which every payload passes come first: they cost the most.
+    Payloads are distinguished by protocol, port, length and first bytes. Rules for which every payload passes
+    come first: they cost the most.
     """
     settings = load_settings(flags, config)
     every = list(

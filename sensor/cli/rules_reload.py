@@ -17,7 +17,10 @@ from sensor.evidence.directory_lock import writing_process
 @click.command("reload")
 @setting_options("rules reload")
 def reload_command(config: Path | None, evidence: Path | None, devid: int | None) -> None:
-    """Make the running sensor reload its rules, as SIGHUP does; its log says whether that worked."""
+    """Make the running sensor reload its rules.
+
+    Sends SIGHUP. The sensor's log has the result.
+    """
     settings = load_settings({"evidence": evidence, "devid": devid}, config)
     process = writing_process(settings.evidence, settings.devid)
     if process is None:
@@ -29,4 +32,4 @@ def reload_command(config: Path | None, evidence: Path | None, devid: int | None
         os.kill(process, signal.SIGHUP)
     except PermissionError as error:
         raise PrivilegeError(f"process {process} belongs to another user: run this with sudo") from error
-    click.echo(f"process {process} reloads its rules; its log says whether that worked")
+    click.echo(f"asked process {process} to reload its rules; its log has the result")

@@ -31,9 +31,10 @@ from sensor.rules.files.load import load_and_log
 @setting_options("rules stats")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def stats_command(payloads: Path | None, config: Path | None, as_json: bool, **flags: Any) -> None:
-    """Measure how long the rules take to compile, and what each costs per payload, slowest first.
+    """Measure what the rules cost, to compile and per payload.
 
-    Costs are CPU times. Each rule is measured alone; all rules together cost less than the sum.
+    Costs are CPU times, the slowest rule first. Each rule is measured alone; all rules together cost less
+    than the sum.
     """
     settings = load_settings(flags, config)
     start_s = time.perf_counter()

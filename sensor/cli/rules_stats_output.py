@@ -9,6 +9,7 @@ from typing import Any
 from sensor.model import Rule
 from sensor.rules.cost import Cost
 from sensor.rules.obstacles import Specimen
+from sensor.text import count_of
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ def summary_lines(costs: Costs) -> Iterator[str]:
     """Yield the cost of all rules together, in two lines."""
     together = costs.together
     yield (
-        f"{len(costs.each)} rules: {costs.read_ms / 1e3:.1f} s to read, {together.compile_ms / 1e3:.1f} s "
-        f"to compile, {together.size_bytes / 2**20:.1f} MiB of databases"
+        f"{count_of(len(costs.each), 'rule')}: {costs.read_ms / 1e3:.1f} s to read, "
+        f"{together.compile_ms / 1e3:.1f} s to compile, {together.size_bytes / 2**20:.1f} MiB of databases"
     )
     yield (
-        f"{len(costs.subjects)} payloads of {costs.payload_bytes:.0f} bytes on average: "
-        f"{together.payload_ns:.0f} ns each, {together.hits} matches"
+        f"{count_of(len(costs.subjects), 'payload')} of {costs.payload_bytes:.0f} bytes on average: "
+        f"{together.payload_ns:.0f} ns each, {count_of(together.hits, 'match')}"
     )
 
 

@@ -15,7 +15,7 @@ from sensor.config.loading import load_settings
 @setting_options("serve")
 @click.option("--until-eof", is_flag=True, hidden=True, help="Stop at the end of standard input.")
 def serve_command(config: Path | None, until_eof: bool, **flags: Any) -> None:
-    """Serve the evidence: look-up by microsecond, search, downloads, and a web page."""
+    """Serve evidence over HTTP: search, downloads, and a web page."""
     from sensor.api.server import serve  # imports a web server, which no other command needs
 
     serve(load_settings(flags, config), until_eof=until_eof)

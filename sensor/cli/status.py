@@ -113,7 +113,7 @@ def _head(found: dict[str, Any]) -> Text:
     state = found["state"]
     text = Text(f"sensor: {state}", style="bold green" if state == "capturing" else "bold yellow")
     if found["started_s"]:
-        text.append(f"  for {time.time() - found['started_s']:,.0f} s", style="default")
+        text.append(f" for {time.time() - found['started_s']:,.0f} s", style="default")
     silent_s = time.time() - (found["heartbeat_s"] or 0.0)
     faults = {
         f"supervisor silent for {silent_s:.0f} s": silent_s > SILENT_S,
@@ -164,7 +164,7 @@ def _details(found: dict[str, Any]) -> Table:
             "rings", f"{sparkline(fill.values(), 1.0)}  fullest: CPU {fullest}, {fill[fullest]:.0%}"
         )
     alive, workers = number(found["workers_alive"]), number(found["workers"])
-    table.add_row("workers", f"{alive} of {workers}, {number(found['worker_restarts'])} restarts")
+    table.add_row("workers", f"{alive} of {workers}, restarts: {number(found['worker_restarts'])}")
     table.add_row("rules", f"{number(found['rules'])} ({(found['rules_digest'] or 'unknown')[:12]})")
     matches = ", ".join(
         f"{name} {number(count)}" for name, count in found["matches_by_class"].items() if count

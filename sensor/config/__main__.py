@@ -1,4 +1,4 @@
-"""Writes what documents say of the settings: ``python -m sensor.config``, run by ``make settings``.
+"""Writes the tables of settings in the documents: ``python -m sensor.config``, run by ``make settings``.
 
 Needs a checkout of the repository.
 """

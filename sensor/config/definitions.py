@@ -27,7 +27,7 @@ class Definition(NamedTuple):
     """The allowed values; empty: any."""
     default: Any
     example: Any
-    """A value as a settings file has it; None for settings whose default is example enough."""
+    """An example value for settings files; None if the default serves as the example."""
 
     @property
     def option(self) -> str:

@@ -28,7 +28,7 @@ from sensor.evidence.writer import Chunk
 from sensor.process.child import ChildProcess
 
 END_S = 5.0
-"""Time for the receivers to take the waiting events when the sensor stops."""
+"""Seconds that receivers have to accept the waiting events when the sensor stops."""
 ABORT_S = 1.0
 """Time for aborted receivers to stop, after `END_S`."""
 CHANNEL_BYTES = 16 << 20

@@ -34,7 +34,7 @@ _CLASS_MASK = (1 << len(CLASS_BITS)) - 1
 
 
 class UnusableError(Exception):
-    """The database is damaged or foreign, or was in use when the machine went down."""
+    """The database is damaged or foreign, or was open when the host crashed."""
 
 
 class Gap(NamedTuple):

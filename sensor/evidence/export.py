@@ -12,6 +12,7 @@ from sensor.evidence.pcap import Record, file_header, record_header
 from sensor.evidence.pcapng_writer import enhanced_packet, interface_description, section_header
 from sensor.evidence.stored import Stored, StoredMatch, StoredRecords
 from sensor.model import LinkType
+from sensor.text import count_of
 
 Container = Literal["pcap", "pcapng"]
 
@@ -43,7 +44,8 @@ def _as_pcap(items: Iterable[Stored]) -> Iterator[bytes]:
         yield file_header(LinkType.ETHERNET)
     if others:
         log.warning(
-            "%d packets of another link type are left out of the pcap file; use pcapng for all", others
+            "left out of the pcap file: %s of another link type; use pcapng for all",
+            count_of(others, "packet"),
         )
 
 

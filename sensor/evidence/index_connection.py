@@ -56,7 +56,7 @@ def prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises:
         sqlite3.OperationalError: the database is locked, or the disk is full.
-        sqlite3.DatabaseError: the database is damaged or foreign, or was in use when the machine went down.
+        sqlite3.DatabaseError: the database is damaged or foreign, or was open when the host crashed.
     """
     execute = connection.execute
     boot_id = _BOOT_ID.read_text().strip()
@@ -70,5 +70,5 @@ def prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
         path.chmod(0o640)
         connection.executescript(f"BEGIN; {SCHEMA} COMMIT")
     elif execute("SELECT 1 FROM boot WHERE boot_id != ?", [boot_id]).fetchone():
-        raise sqlite3.DatabaseError("the machine went down while it was in use")
+        raise sqlite3.DatabaseError("the host crashed while it was open")
     execute("INSERT INTO boot SELECT ? WHERE NOT EXISTS (SELECT 1 FROM boot)", [boot_id])

@@ -143,7 +143,7 @@ class IndexWriter:
         if self._waiting_rows() >= KEPT_ROWS:
             self._waiting, self.is_behind = [], True
         if self._failed_s and not self._waiting and self._committed_s - self._failed_s >= QUIET_S:
-            log.warning("the index is written again")
+            log.warning("the index can be written again")
             self._failed_s = None
 
     def change(

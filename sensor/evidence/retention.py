@@ -76,7 +76,8 @@ class Retention:
             surplus = list(self._surplus(now_s))
         except (OSError, EvidenceError) as error:
             self.failures += 1
-            self._warn(f"{self._directory} cannot be checked for evidence to delete: {error}")
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._warn(f"retention: cannot read {self._directory}: {reason}")
             return
         gone = [one for one in surplus if self._delete(one)]
         if gone:
@@ -100,8 +101,8 @@ class Retention:
             missing -= size
         if not finished and missing > 0:
             self._warn(
-                f"less than {free_percent:g} % of the disk of {self._directory} is free, and no finished"
-                " evidence file is left to delete: free some space"
+                f"retention: less than {free_percent:g} % of the disk of {self._directory} is free, and no "
+                "finished evidence file is left to delete; free some space"
             )
 
     def _delete(self, file: _Surplus) -> bool:
@@ -110,11 +111,11 @@ class Retention:
             path.unlink(missing_ok=True)
         except OSError as error:
             self.failures += 1
-            self._warn(f"{path} cannot be deleted: {error.strerror}")
+            self._warn(f"retention: cannot delete {path}: {error.strerror}")
             return False
         files, size = self.deleted[file.reason]
         self.deleted[file.reason] = Deleted(files + 1, size + file.size)
-        log.info("%s was deleted: retention limit (%s)", path, file.reason)
+        log.info("retention: deleted %s (%s)", path, file.reason)
         return True
 
     def _warn(self, message: str) -> None:

@@ -32,6 +32,7 @@ from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.evidence.reconcile import reconcile
 from sensor.evidence.recovery import Recovery, recover
+from sensor.text import count_of
 
 MAX_OPEN_FILES = 16
 """Maximum number of open files; beyond it the least recently written one is finished.
@@ -218,7 +219,7 @@ class EvidenceWriter:
 
     def _report_success(self, failed_at: float) -> None:
         if time.monotonic() - failed_at >= QUIET_S:
-            log.warning("evidence is written again; %d frames were not written", self.write_failed)
+            log.warning("evidence can be written again; lost: %s", count_of(self.write_failed, "frame"))
             self._failed_at = None
 
 

@@ -112,7 +112,7 @@ class ByteSource:
         if self._gunzip and self._gunzip.fault:
             what = f"its gzip data is {self._gunzip.fault}"
         return CaptureFileError(
-            f"{self.path}: {what}; the frames before it were read; to get the others, copy the file again"
+            f"{self.path}: {what}; frames before it were read; copy the file again to get the rest"
         )
 
     def check_compression(self) -> None:

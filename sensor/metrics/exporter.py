@@ -36,9 +36,9 @@ from sensor.process.landlock import Access
 from sensor.process.prctl import end_with_parent, set_process_name
 
 CLIENT_S = 10
-"""Timeout for a client's request, and for its reading of the response."""
+"""Seconds that a client has to send its request, and then to read the response."""
 RESTART_S = 5.0
-"""Shortest time from one start to the next."""
+"""Minimum time between two starts, in seconds."""
 READABLE = (Path("/proc/net"), Path("/proc/self"), Path("/sys/class/net"), Path("/sys/devices"))
 """Files of the kernel with the figures of this process, of the NICs and of their backlogs."""
 

@@ -1,7 +1,7 @@
 """The supervisor's latest figures, in memory that it shares with the exporter.
 
-There is one writer and any number of readers, and none of them waits: the writer overwrites, and a reader
-whose checksum is wrong, because it read during a write, reads again.
+There is one writer and any number of readers, and none of them waits. The writer overwrites the figures. A
+reader that reads during a write gets a wrong checksum, and reads again.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 MOST_TALKERS = 50
 """Addresses that are counted one by one."""
 MOST_WATCHED = 256
-"""Addresses whose recent counts are kept when more than four times as many have counts."""
+"""Number of addresses whose recent counts are kept once more than four times as many have counts."""
 RESELECT_S = 60.0
 """Seconds between two selections of the addresses. Remembered counts halve each time."""
 LEAD = 10

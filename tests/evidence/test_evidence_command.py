@@ -125,7 +125,7 @@ def test_show_marks_the_matched_bytes(tmp_path: Path) -> None:
         "2023-06-18 12:00:00.123456 UTC  (1687089600123456)",
         "    UDP 0.0.10.1:12345 > 0.0.0.10:9",
         "    VLAN 100",
-        "    62 bytes, on 1; payload: bytes 42 to 62",
+        "    62 bytes, on interface 1; payload: bytes 42 to 62",
         f"    {writer.directory}/202306181200.pcap, byte 24; key 3-20230618-{(43_200_123_456 << 26) + 24}",
         "    match: threat 50001 SQL injection 7.1, bytes 47 to 50: .ab",
     ]
@@ -153,7 +153,7 @@ def test_show_without_evidence(kept: Kept) -> None:
     """A time without evidence is an error with the exit code for evidence."""
     done = sensor("evidence", "show", "2001-01-01T00:00:00.000001", "--evidence", kept[0])
     assert (done.returncode, done.stdout) == (6, "")
-    assert done.stderr.startswith("sensor: there is no evidence at 978307200000001")
+    assert done.stderr.startswith("sensor: there is no evidence at 2001-01-01T00:00:00.000001 UTC")
 
 
 def test_export_by_file_name(kept: Kept, tmp_path: Path) -> None:

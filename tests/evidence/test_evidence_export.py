@@ -109,5 +109,5 @@ def test_omitted_packets_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
         writer.write(block_of_objects([item(1), item(2, linktype=101), item(3, (NOON_S + 300) * NS)]))
     (writer.directory / "202306181205.pcap").unlink()
     assert capinfos_counts([exported(tmp_path, "pcap")]) == [1]
-    assert "1 packets of another link type are left out" in caplog.text
+    assert "left out of the pcap file: 1 packet of another link type" in caplog.text
     assert "202306181205.pcap no longer exists, so the packet is gone" in caplog.text

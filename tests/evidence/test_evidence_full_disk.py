@@ -72,7 +72,7 @@ def test_disk_that_fills_up_and_gets_room_again(tmp_path: Path) -> None:
     failed, resumed = (line for line in result["lines"] if line.startswith("evidence"))
     assert failed.startswith("evidence cannot be written, frames are counted as write_failed: ")
     assert failed.endswith("202306181200.pcap.temp: No space left on device")
-    assert resumed.startswith("evidence is written again")
+    assert resumed.startswith("evidence can be written again")
     # The index had no room either; the next start finds the records without rows.
     (tmp_path / "copy").rename(tmp_path / str(DEVID))
     with writing(tmp_path) as writer:
@@ -143,7 +143,7 @@ def test_directory_removed_while_writing(
         writer.write(block_of_objects([item(2)]))
     assert numbers_in(writer.paths[0]) == [2]
     assert "evidence cannot be written" in caplog.text
-    assert "evidence is written again; 1 frames were not written" in caplog.text
+    assert "evidence can be written again; lost: 1 frame" in caplog.text
 
 
 def test_tail_that_cannot_be_cut_is_overwritten_or_recovered(

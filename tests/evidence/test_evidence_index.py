@@ -165,7 +165,7 @@ def test_index_that_was_in_use_when_the_machine_went_down(
         writer.write(block_of_objects(matching_items(10, 10)))
         writer.tick(NOON_S * NS)
         boot_id.write_text("the-boot-after\n")
-        with pytest.raises(day_writer.UnusableError, match="the machine went down"):
+        with pytest.raises(day_writer.UnusableError, match="the host crashed"):
             day_writer.DayWriter(writer.directory / DATABASE, day_of(NOON_S * 1_000_000), str)
     assert "cannot be used" not in caplog.text
 
@@ -202,7 +202,7 @@ def test_locked_index_neither_stops_nor_slows_evidence(
         assert items_found(tmp_path) == list(range(200))
     assert faults(tmp_path) == []
     assert caplog.text.count("cannot be written") == 1
-    assert "the index is written again" in caplog.text
+    assert "the index can be written again" in caplog.text
 
 
 def test_dropped_rows_are_restored_from_the_files(

@@ -152,4 +152,4 @@ def test_directory_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture
     kept = Retention(tmp_path / "gone", Limits(1, 1.0, 5.0), print)
     kept.enforce(NOON_S)
     assert kept.failures == 1
-    assert "cannot be checked for evidence to delete" in caplog.text
+    assert "retention: cannot read" in caplog.text

@@ -71,7 +71,7 @@ def test_new_rules_apply_in_the_kernel_and_in_workers(network: Network, tmp_path
         send(network, tmp_path, frames, 0)
         write_rules(tmp_path / "rules", WORLD)
         run.process.send_signal(signal.SIGHUP)
-        wait_for_log(run, "1 rules in force")
+        wait_for_log(run, "1 rule in force")
         send(network, tmp_path, frames, 2)
         assert run.stop() == 0
     assert [(match["name"], match["dport"]) for match in run.matches] == [("hello", 7), ("world", 9)]
@@ -90,7 +90,7 @@ def test_evidence_in_a_relative_directory(
         run.process.send_signal(signal.SIGHUP)
         wait_until(lambda: directory.readlink() != tmp_path, every_s=0)
         send(network, tmp_path, frames, 0)
-        wait_for_log(run, "rules in force")
+        wait_for_log(run, "1 rule in force")
         assert run.stop() == 0
     assert (run.counters["written"], run.counters["write_failed"]) == (1, 0)
 
@@ -113,7 +113,7 @@ def test_the_reload_command_finds_the_sensor(network: Network, tmp_path: Path) -
     write_rules(tmp_path / "rules", HELLO)
     with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
         subprocess.run(command, check=True, capture_output=True)
-        wait_for_log(run, "1 rules in force")
+        wait_for_log(run, "1 rule in force")
         assert run.stop() == 0
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 6

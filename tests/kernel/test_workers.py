@@ -214,7 +214,7 @@ def test_a_named_flow_is_not_named_again_after_a_reload(network: Network, tmp_pa
             wait_until_received(network[0], 2 * number)
             wait_until(lambda: output_bytes(run))
             run.process.send_signal(signal.SIGHUP)
-            wait_for_log(run, "rules in force")
+            wait_for_log(run, "1 rule in force")
         assert run.stop() == 0
     assert [match["sport"] for match in run.matches] == [1000, 2000]
 

@@ -1,4 +1,4 @@
-"""The prefixes of which a payload must have one for a rule to match. Used when rules are loaded.
+"""The prefixes of a rule: a payload that it matches has at least one of them. Used when rules are loaded.
 
 Everything here is an over-approximation: a prefix may fit payloads that its rule does not match, but
 never the reverse. A lowered tree has no lookarounds; its positions, which only restrict what it
@@ -23,9 +23,9 @@ WORD = 8
 """Bytes at the start of a payload that are compared."""
 _MOST_PATHS = 64
 _MOST_CUBES = 4
-"""Most value-and-mask pairs per set of bytes."""
+"""Maximum number of value-and-mask pairs per set of bytes."""
 _MOST_PER_TEXT = 4
-"""Most prefixes per text."""
+"""Maximum number of prefixes per text."""
 _MOST_PER_RULE = 64
 _LONGEST = 64
 """Greatest length that a prefix requires."""
@@ -69,7 +69,7 @@ def word_of(payload: bytes) -> int:
 
 
 def prefixes(rule: Rule, http: HttpReading) -> frozenset[Prefix]:
-    """Return prefixes of which every payload that the rule matches has at least one.
+    """Return prefixes for a rule: every payload that it matches has at least one of them.
 
     An empty set means that the rule can match nothing.
     """

@@ -107,7 +107,7 @@ def _spelled_back(condition: TextCondition, length: int) -> Node:
 
 
 def _ahead_texts(node: Node) -> set[Text]:
-    """List the texts that a lookahead requires, without what may follow them in any form."""
+    """List the texts that a lookahead requires; an end that any text satisfies is left out."""
     match node:
         case Sequence(()):
             return {()}

@@ -1,4 +1,4 @@
-"""Literals of which every match contains one, for a fast first search. Used when rules are loaded."""
+"""Finds literals for a fast first search: every match contains one. Used when rules are loaded."""
 
 from __future__ import annotations
 
