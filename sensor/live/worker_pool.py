@@ -205,5 +205,5 @@ class WorkerPool:
         self._unreaped = [worker for worker in self._unreaped if not worker.reap(0)]
         for worker in self._workers:
             if worker.has_stalled():
-                log.error("worker %d hangs and is killed", worker.number)
+                log.error("worker %d made no progress and was killed", worker.number)
                 worker.condemn()
