@@ -1,4 +1,4 @@
-"""What prevents attaching to an interface or hides parts of its frames, and the commands that fix it.
+"""Finds what prevents attaching to an interface or hides parts of its frames, and the commands that fix it.
 
 Runs in the supervisor before it attaches anything, and in ``sensor doctor``. The limits of the drivers are
 from their sources; those of veth are also tested. Anything not covered here shows when attaching fails.

@@ -208,7 +208,7 @@ class Message(NamedTuple):
 
     kind: Kind
     fields: np.void
-    """Of dtype `MESSAGE`; only the evidence has been checked."""
+    """A record of dtype `MESSAGE`; only the evidence has been checked."""
     block: EvidenceBlock | None
 
 

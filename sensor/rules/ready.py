@@ -26,9 +26,9 @@ import numpy as np
 from sensor import DISTRIBUTION
 from sensor.capture.program import KernelPlan
 from sensor.model import Rule
+from sensor.rules.engine.compiled_rules import dump, restore
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.matcher import Matcher
-from sensor.rules.engine.stored import dump, restore
 from sensor.rules.files.load import load_rules
 from sensor.rules.files.rule_fault import Fault
 from sensor.rules.files.rule_set import RuleSet, digest_of

@@ -15,7 +15,7 @@ from frames import IPV4, TCP, UDP, ethernet, ipv4, tcp, udp
 from live import Run, replay, running, wait_until_received
 from processes import is_running, wait_until
 from test_reload import wait_for_log, write_rules
-from test_run import Network, assert_law, frames_of, generated_traffic, comparable, read_of, xdp_program
+from test_run import Network, assert_law, comparable, frames_of, generated_traffic, read_of, xdp_program
 
 from sensor.bench.private_network import private_network
 from sensor.bench.traffic import mix

@@ -98,7 +98,7 @@ class Matcher:
         size_bytes: int,
         missed_rules: Sequence[int],
     ) -> Matcher:
-        """Return a matcher of the parts of one that was compiled earlier (`sensor.rules.engine.stored`)."""
+        """Return a matcher from the parts of an earlier one (`sensor.rules.engine.compiled_rules`)."""
         matcher = cls.__new__(cls)
         matcher._set_up(rules, http, transports, size_bytes, missed_rules)
         return matcher
