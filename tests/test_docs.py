@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from sensor.bench.private_network import veth_pair
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
+from sensor.cli import cli
 from sensor.config.settings import Settings
 from sensor.errors import SensorError
 from sensor.rules.engine.expression import expression
@@ -44,9 +47,14 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+EVIDENCE = (ROOT / "docs" / "evidence.md").read_text()
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 FIGURE = {"match": "http request", "store": "items per second"}
 """Words that a measurement must print, if no other test reads its output."""
 LOADS = re.compile("sensor (run|doctor|status|bench (kernel|ring))")
+NEEDS_SENSOR = re.compile("sensor (status|rules reload)")
+NAMED = ("sensor read", "sensor run", "sensor evidence", "sensor bench store")
+"""Commands that sentences only name: they need arguments, or are run by the tests of another page."""
 OTHERWISE_RUN = ("make demo", "make test", "sensor serve")
 """Commands that other tests run, or the person who runs this one."""
 
@@ -64,6 +72,21 @@ def cases(*documents: str) -> list[Any]:
         pytest.param(command, marks=pytest.mark.kernel if LOADS.match(command) else ())
         for document in documents
         for command in commands(document)
+    ]
+
+
+def inline_commands(document: str) -> list[str]:
+    """Return every command in a sentence, each once."""
+    text = re.sub(r"```.*?```", "", document, flags=re.DOTALL)
+    return list(dict.fromkeys(re.findall(r"`(sensor [a-z][^`]*)`", text)))
+
+
+def inline_cases(*documents: str) -> list[Any]:
+    """Return the commands in sentences, without those that are only named there."""
+    return [
+        pytest.param(command, marks=pytest.mark.kernel if NEEDS_SENSOR.match(command) else ())
+        for command in inline_commands("\n".join(documents))
+        if command not in NAMED
     ]
 
 
@@ -101,9 +124,10 @@ def test_commands_of_readme_events_and_doctor_page_run(tmp_path: Path, command: 
 def sensor_running(directory: Path) -> Iterator[None]:
     """Run the sensor on eth1 until the end of the block."""
     command = [sys.executable, "-m", "sensor", "run", "-i", "eth1", "--no-api", "--evidence", directory]
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_for_port(process, 9321)
+            assert process.stderr
+            assert any("capturing on" in line for line in process.stderr)
             yield
         finally:
             process.terminate()
@@ -118,6 +142,28 @@ def test_the_session_in_the_readme(tmp_path: Path) -> None:
         shown = run(f"{command} 2>&1 >&1 | grep -v ' INFO '", tmp_path)
         pattern = "".join("(.*\n)*" if line == "…" else re.escape(line) + "\n" for line in lines)
         assert re.fullmatch(pattern, shown), shown
+
+
+@pytest.mark.usefixtures("network", "use_few_rules")
+@pytest.mark.parametrize("command", inline_cases(EVIDENCE, RUNBOOK))
+def test_commands_of_evidence_page_and_runbook_run(tmp_path: Path, few_rules: Path, command: str) -> None:
+    """Each works as written, beside a running sensor if it needs one."""
+    veth_pair("eth1", "peer1")
+    variables = {"SENSOR_EVIDENCE": str(tmp_path)}
+    write_capture(tmp_path / "capture.pcap", mix.demo(seed=1).frames)
+    run("sensor read capture.pcap", tmp_path, **variables)
+    with sensor_running(tmp_path) if NEEDS_SENSOR.match(command) else nullcontext():
+        run(command.replace("DIRECTORY", str(few_rules)), tmp_path, **variables)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_their_flags_exist(page: Path) -> None:
+    """Each command in a block or a sentence is one of the program, with flags that it has."""
+    for command in inline_commands(page.read_text()) + commands(page.read_text()):
+        words = list(takewhile(lambda word: word not in "|>&&", shlex.split(command)))
+        if words[0] == "sensor":
+            done = CliRunner().invoke(cli, [*words[1:], "--help"])
+            assert done.exit_code == 0, (command, done.output)
 
 
 @pytest.mark.usefixtures("use_few_rules")

@@ -71,6 +71,7 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
         raise SettingsError("no interface: name one with -i, for example: sensor run -i eth1")
     check_privileges()
     sandbox.prepare()
+    early = _note_reload_requests()
     names = tuple(dict.fromkeys(settings.interface))
     frags = any(needs_frags(name, settings.mode) for name in names)
     interfaces = [check_interface(name, settings.mode, frags=frags) for name in names]
@@ -83,6 +84,8 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
         supervisor = Supervisor(settings, ready, interfaces, events, stack, frags=frags)
         supervisor.reloader.loads.succeeded(load_s)
         stop = _handle_signals(settings.duration, supervisor.reloader, events)
+        if early:
+            supervisor.reloader.request()
         supervisor.handle(supervisor.workers.until_started())
         with ExitStack() as attachments:
             for interface in interfaces:
@@ -112,6 +115,13 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
             f"{count_of(counters.write_failed, 'matched frame')} could not be written to "
             f"{settings.evidence}; see the log"
         )
+
+
+def _note_reload_requests() -> list[int]:
+    """Return a list that gets an entry per SIGHUP during the start, which would otherwise end the process."""
+    received: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _frame: received.append(number))
+    return received
 
 
 def _handle_signals(duration_s: float | None, reloader: Reloader, events: EventSender) -> Callable[[], bool]:

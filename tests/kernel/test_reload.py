@@ -120,6 +120,20 @@ def test_the_reload_command_finds_the_sensor(network: Network, tmp_path: Path) -
     assert "no sensor writes to" in done.stderr
 
 
+def test_a_request_during_the_start(network: Network, tmp_path: Path) -> None:
+    """It does not end the sensor, and the rules are loaded again once it captures."""
+    write_rules(tmp_path / "rules", HELLO)
+    lock = tmp_path / "evidence" / "3" / ".lock"
+    command = [*SENSOR, "run", "-i", network[0], "--evidence", str(tmp_path / "evidence"), "--no-api"]
+    flags = ["--rules", str(tmp_path / "rules"), "--duration", "3"]
+    with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: lock.exists() and lock.read_text(), every_s=0)
+        process.send_signal(signal.SIGHUP)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert "1 rule in force" in log
+
+
 @contextmanager
 def reloads(run: Run) -> Iterator[None]:
     """Request a reload every 200 ms, in a thread."""
