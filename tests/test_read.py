@@ -56,6 +56,16 @@ def test_lines_without_json(capture: Path) -> None:
     assert any("threat" in line and "jndi:ldap" in line for line in done.stdout.splitlines())
 
 
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_log_has_the_counters_that_apply(capture: Path, tmp_path: Path, keeps: bool) -> None:
+    """The kernel and the rings have no part in reading a file; without a directory, nothing is written."""
+    done = sensor("read", capture, *(["--evidence", tmp_path / "evidence"] if keeps else []))
+    counters = json.loads(done.stderr.split("counters: ")[1])
+    written = ["written", "write_failed"] if keeps else []
+    assert list(counters) == ["read", "undecodable", "unmatched", "matched", "suppressed", *written, "cut"]
+    assert counters["read"] == counters["undecodable"] + counters["unmatched"] + counters["matched"] > 0
+
+
 def test_evidence_is_the_matched_frames(capture: Path, tmp_path: Path) -> None:
     """The files hold each matched frame once, with its own time; their names come from these times."""
     done = sensor("read", capture, "--json", "--evidence", tmp_path / "evidence")
