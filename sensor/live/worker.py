@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-import numpy.ma  # noqa: F401 - numpy imports it at the first use, when a worker can no longer open files
-
 from sensor.capture.ring import PerfRing, RingSet
 from sensor.live.report_channel import Kind, ReportChannel
 from sensor.pipeline import BatchReport, Pipeline

@@ -15,6 +15,8 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy.ma  # noqa: F401 - numpy imports it at the first use, when a process may no longer open files
+
 from sensor.errors import PrivilegeError
 from sensor.process.accounts import SWITCHING, ProcessUser, Role, can_switch_users, identity_of, switch_to
 from sensor.process.capabilities import empty_bounding_set, keep_capabilities, pass_on

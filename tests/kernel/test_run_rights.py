@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from sensor.process.capabilities import NEEDED
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 Network = tuple[str, str]
 
+ROOT = Path(__file__).parents[2]
 SERVICE_USER = 2_100_001_000
 """A user without an account, as which the sensor runs like under systemd."""
 
@@ -150,3 +152,25 @@ def test_a_killed_supervisor_takes_all_along(network: Network, directory: Path, 
         run.process.send_signal(signal.SIGKILL)
         run.process.wait()
         wait_until(lambda: not any(is_running(one.pid) for one in found), every_s=0.05)
+
+
+def test_the_program_may_lie_where_only_root_can_read_it(
+    network: Network, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that have entered their sandboxes load nothing more from the program's directory."""
+    private = directory / "private"
+    (private / "tree").mkdir(mode=0o700, parents=True)
+    private.chmod(0o700)
+    script = f'mount --bind {ROOT} {private / "tree"} && cd {private / "tree"} && exec "$0" -m sensor "$@"'
+    python = Path(sys.executable).relative_to(ROOT)
+    monkeypatch.setattr(live, "SENSOR", ["unshare", "--mount", "sh", "-c", script, str(python)])
+    frames = mix.demo(seed=1).frames
+    write_capture(directory / "traffic.pcap", frames)
+    with running(*start(network, directory)) as run:
+        replay(network[1], directory / "traffic.pcap")
+        wait_until_received(network[0], len(frames))
+        assert as_object(ask(METRICS), ask(METRICS))["figures_missing"] == []
+        assert run.stop() == 0
+    assert not [line for line in run.log if "died" in line or "Error" in line], run.log
+    assert run.matches
+    assert (directory / "events/eve.json").read_text().count("\n") >= len(run.matches) // 2
