@@ -26,9 +26,10 @@ def test_traffic_becomes_evidence(tmp_path: Path, bundle: Path, few_rules: Path)
         "sensor_rules": str(few_rules),
     }
     write_capture(tmp_path / "traffic.pcap", mix.demo(seed=1).frames)
+    tree = debian_tree("trixie")  # fetched outside the private network
     with (
         private_network(),
-        booted(debian_tree("trixie"), [("eth1", "source")], log=tmp_path / "console") as host,
+        booted(tree, [("eth1", "source")], log=tmp_path / "console") as host,
         controller(host, tmp_path, variables) as playbook,
     ):
         playbook.play()

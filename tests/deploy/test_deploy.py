@@ -83,9 +83,10 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, few_rules: Path, bundle: 
         "sensor_settings": SETTINGS,
         "sensor_rules": str(rules),
     }
+    tree = debian_tree()  # fetched outside the private network
     with (
         private_network(),
-        booted(debian_tree(), [("eth1", "source"), ("eth2", "elsewhere")], log=directory / "console") as host,
+        booted(tree, [("eth1", "source"), ("eth2", "elsewhere")], log=directory / "console") as host,
         controller(host, directory, variables) as playbook,
     ):
         stand_in_for_grafana(host)

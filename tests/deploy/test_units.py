@@ -45,9 +45,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     directory = tmp_path_factory.mktemp("host")
     wheels = ["wheel", "--quiet", f"--wheel-dir={directory / 'wheels'}", str(ROOT)]
     subprocess.run([sys.executable, "-m", "pip", *wheels], check=True, stderr=subprocess.DEVNULL)
+    tree = debian_tree()  # fetched outside the private network
     with (
         private_network(),
-        booted(debian_tree(), [("eth1", "source")], log=directory / "console") as container,
+        booted(tree, [("eth1", "source")], log=directory / "console") as container,
     ):
         _install(container, directory / "wheels")
         yield container
