@@ -37,7 +37,7 @@ def test_gzip(write: Write, tmp_path: Path) -> None:
     middle = len(content) // 3
     split = [content[:0], content[:3], content[3:middle], b"", content[middle:]]
     for members in ([content], split):
-        compressed = b"".join(gzip.compress(member, 1) for member in members)
+        compressed = b"".join(gzip.compress(member, 1, mtime=0) for member in members)
         assert read_bytes(tmp_path, compressed) == (frames, "")
         assert read_bytes(tmp_path, compressed + bytes(100)) == (frames, "")
         assert read_bytes(tmp_path, compressed + b"garbage") == (frames, "")
@@ -47,7 +47,7 @@ def test_gzip(write: Write, tmp_path: Path) -> None:
 def test_gzip_cut_anywhere(write: Write, tmp_path: Path) -> None:
     """A file cut at any byte gives the frames that can be decompressed, and an error."""
     frames = some_frames(5)
-    compressed = gzip.compress(write(frames), 0)  # level 0 stores the bytes as they are
+    compressed = gzip.compress(write(frames), 0, mtime=0)  # level 0 stores the bytes as they are
     for size in range(20, len(compressed)):
         read_frames, error = read_bytes(tmp_path, compressed[:size])
         assert read_frames == frames[: len(read_frames)]
@@ -59,13 +59,13 @@ def test_gzip_cut_anywhere(write: Write, tmp_path: Path) -> None:
 def test_gzip_that_is_damaged(write: Write, tmp_path: Path) -> None:
     """Frames before the damage are read, also if only the checksum at the end is wrong."""
     frames = some_frames(5)
-    compressed = bytearray(gzip.compress(write(frames)))
+    compressed = bytearray(gzip.compress(write(frames), mtime=0))
     compressed[-6] ^= 1
     read_frames, error = read_bytes(tmp_path, bytes(compressed))
     assert read_frames == frames
     assert "its gzip data is damaged" in error
     frames = long_frames()
-    compressed = bytearray(gzip.compress(write(frames), 1))
+    compressed = bytearray(gzip.compress(write(frames), 1, mtime=0))
     half = len(compressed) // 2
     compressed[half : half + 5_000] = b"\xff" * 5_000
     read_frames, error = read_bytes(tmp_path, bytes(compressed))
@@ -86,7 +86,7 @@ def test_gzip_from_a_pipe(write: Write) -> None:
             for byte in content[2:]:
                 file.write(bytes([byte]))
 
-    content = gzip.compress(write(frames))
+    content = gzip.compress(write(frames), mtime=0)
     thread = threading.Thread(target=send)
     thread.start()
     with CaptureFile(Path(f"/dev/fd/{reader}")) as capture:
