@@ -175,7 +175,7 @@ def test_pcap_damaged_in_a_length(claim: int, tmp_path: Path) -> None:
         (b"\x1f\x8b\x08\x00\x00", "its gzip data is cut short"),
         (b"\x1f\x8bno deflate", "its gzip data is damaged"),
         (gzip.compress(b"", mtime=0), "is empty"),
-        (gzip.compress(gzip.compress(b""), mtime=0), "gunzip it first"),
+        (gzip.compress(gzip.compress(b"", mtime=0), mtime=0), "gunzip it first"),
         (gzip.compress(b"text", mtime=0), "neither pcap nor pcapng (it starts with 74657874)"),
         (b"\x28\xb5\x2f\xfd\x00", "unzstd it first"),
         (b"\xfd7zXZ\x00", "unxz it first"),
