@@ -47,6 +47,13 @@ def directory(few_rules: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
         yield directory
 
 
+def sensor_in(directory: Path, *before: str) -> list[str]:
+    """Return the command that runs the sensor as if it lay in the directory, with ``before`` in front."""
+    script = f'mount --bind {ROOT} {directory} && cd {directory} && exec "$@"'
+    python = str(Path(sys.executable).relative_to(ROOT))
+    return ["unshare", "--mount", "sh", "-c", script, "sh", *before, python, "-m", "sensor"]
+
+
 @pytest.fixture(params=["root", "service"])
 def user(request: pytest.FixtureRequest, directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Let `running` start the sensor as root or as a service does; return its user id."""
@@ -61,7 +68,8 @@ def user(request: pytest.FixtureRequest, directory: Path, monkeypatch: pytest.Mo
         "--no-new-privs",
     ]
     start += [f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set=-all,{kept}"]
-    monkeypatch.setattr(live, "SENSOR", [*start, *live.SENSOR])
+    (directory / "program").mkdir(mode=0o755)
+    monkeypatch.setattr(live, "SENSOR", sensor_in(directory / "program", *start))
     for own in ("evidence", "events", "cache"):
         os.chown(directory / own, SERVICE_USER, SERVICE_USER)
     return SERVICE_USER
@@ -161,9 +169,7 @@ def test_the_program_may_lie_where_only_root_can_read_it(
     private = directory / "private"
     (private / "tree").mkdir(mode=0o700, parents=True)
     private.chmod(0o700)
-    script = f'mount --bind {ROOT} {private / "tree"} && cd {private / "tree"} && exec "$0" -m sensor "$@"'
-    python = Path(sys.executable).relative_to(ROOT)
-    monkeypatch.setattr(live, "SENSOR", ["unshare", "--mount", "sh", "-c", script, str(python)])
+    monkeypatch.setattr(live, "SENSOR", sensor_in(private / "tree"))
     frames = mix.demo(seed=1).frames
     write_capture(directory / "traffic.pcap", frames)
     with running(*start(network, directory)) as run:
