@@ -10,6 +10,8 @@ from evidence_samples import NOON_S, item
 from sensor.evidence.search import Query, Stored
 from sensor.model import RULE_CLASSES, Evidence, FiveTuple, Match, Rule
 
+COUNT = 600
+"""Items of the evidence that several tests search."""
 MIDNIGHT_S = NOON_S + 43_200
 RULES = [
     Rule(

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from evidence_queries import MIDNIGHT_S, holds, random_items, random_query, same
-from evidence_samples import DEVID, NOON_S, NS, item, writing
+from evidence_queries import COUNT, MIDNIGHT_S, holds, random_query, same
+from evidence_samples import NOON_S, NS, item, writing
 
 from sensor.errors import EvidenceError
 from sensor.evidence import index_schema, search, selection
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.search import EvidenceSearch, Page, Query, Stored, StoredMatch
-from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, FiveTuple, Match, Rule
 from sensor.rules.engine.http_payload import HttpReading
-
-COUNT = 600
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,24 +30,6 @@ def small_steps() -> Iterator[None]:
         patch.setattr(selection, "FETCHED_FIRST", 3)
         patch.setattr(selection, "FETCHED_MOST", 7)
         yield
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evidence]]:
-    """Return evidence of two devices around midnight, and its directory."""
-    directory = tmp_path_factory.mktemp("kept")
-    items = random_items(COUNT, seed=7)
-    for devid in (DEVID, 12):
-        writer = EvidenceWriter(directory, devid, interface_name=lambda index: f"eth{index}")
-        with closing(writer):
-            for start in range(0, COUNT, 50):
-                writer.write(
-                    block_of_objects(
-                        [one for one in items[start : start + 50] if (one.interface == 1) == (devid == 3)]
-                    )
-                )
-                writer.tick(0)
-    return directory, items
 
 
 def pages(index: EvidenceSearch, query: Query, limit: int) -> Iterator[Page]:
@@ -280,21 +254,6 @@ def test_status(kept: tuple[Path, list[Evidence]]) -> None:
     assert status["index"] == {"state": "ok", "done": total, "total": total}
 
 
-def test_file_that_is_gone_or_foreign(kept: tuple[Path, list[Evidence]], tmp_path: Path) -> None:
-    """Reading a packet of a missing or foreign file is an error with its name; searches still work."""
-    directory = tmp_path / "copy"
-    shutil.copytree(kept[0], directory)
-    index = EvidenceSearch(directory)
-    oldest, *_, newest = index.iterate(Query())
-    oldest.path.unlink()
-    newest.path.write_bytes(os.urandom(newest.path.stat().st_size))
-    with pytest.raises(EvidenceError, match=f"{oldest.path} no longer exists"):
-        index.record(oldest)
-    with pytest.raises(EvidenceError, match=f"{newest.path} does not have the indexed packet at byte"):
-        index.record(newest)
-    assert index.search(Query(text=b"index"), 5).items
-
-
 def test_matches_are_located_in_the_stored_packets(tmp_path: Path) -> None:
     """A match has the place and version that the rule of that time finds; no place if the file is gone."""
     http = HttpReading((b"BREW ",))
@@ -323,122 +282,3 @@ def test_matches_are_located_in_the_stored_packets(tmp_path: Path) -> None:
         (None, None, None, None, None),
         ("9", None, None, None, None),
     ]
-
-
-@pytest.mark.parametrize("content", [b"", b"Dear diary", os.urandom(9000)], ids=["empty", "text", "noise"])
-def test_damaged_database(
-    kept: tuple[Path, list[Evidence]], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
-) -> None:
-    """A damaged database is logged and skipped; other days are found."""
-    directory = tmp_path / "copy"
-    shutil.copytree(kept[0], directory)
-    (directory / "3" / "20230618.sqlite").write_bytes(content)
-    index = EvidenceSearch(directory)
-    days = {stored.key.split("-")[1] for stored in index.iterate(Query(devid=3))}
-    assert days == {"20230619"}
-    assert "20230618.sqlite cannot be read, so its evidence is not found" in caplog.text
-    assert index.status()["index"]["state"] == "rebuilding"
-    with pytest.raises(EvidenceError, match=r"20230618.sqlite cannot be read .* sensor evidence reindex"):
-        index.histogram(Query(devid=3), 0, 1 << 51, 10)
-    assert index.histogram(Query(devid=12), 0, 1 << 51, 10)
-
-
-def test_foreign_database(
-    kept: tuple[Path, list[Evidence]], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A database of another program with the same name is skipped."""
-    directory = tmp_path / "copy"
-    shutil.copytree(kept[0], directory)
-    path = directory / "3" / "20230618.sqlite"
-    path.unlink()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE evidence (id)")
-    assert {stored.key[:10] for stored in EvidenceSearch(directory).iterate(Query(devid=3))} == {"3-20230619"}
-    assert "not an index of this version" in caplog.text
-
-
-def test_index_of_another_version(kept: tuple[Path, list[Evidence]], tmp_path: Path) -> None:
-    """A histogram over an index of another version is an error, not an empty result."""
-    directory = tmp_path / "copy"
-    shutil.copytree(kept[0], directory)
-    with closing(sqlite3.connect(directory / "3" / "20230618.sqlite")) as connection:
-        connection.execute(f"PRAGMA user_version = {index_schema.VERSION + 1}")
-    with pytest.raises(EvidenceError, match="not an index of this version"):
-        EvidenceSearch(directory).histogram(Query(), 0, 1 << 51, 10)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-def test_reader_without_the_right_to_write() -> None:
-    """An unprivileged process finds evidence during and after writing, and changes nothing."""
-    with TemporaryDirectory() as name:  # other users cannot read pytest's directories
-        directory = Path(name)
-        with writing(directory) as writer:
-            writer.write(block_of_objects([item(1)]))
-            writer.tick(0)
-            _open_to_all(directory)
-            assert _as_nobody(lambda: _items(directory)) == 1
-        _open_to_all(directory)
-        before = sorted(path.name for path in writer.directory.iterdir())
-        assert before == [".lock", "20230618.sqlite", "202306181200.pcap"]
-        assert _as_nobody(lambda: _items(directory)) == 1
-        assert sorted(path.name for path in writer.directory.iterdir()) == before
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-@pytest.mark.parametrize("which", [".", "3"])
-def test_directory_that_cannot_be_read(which: str) -> None:
-    """For an unreadable directory, every query raises an error instead of returning nothing."""
-    with TemporaryDirectory() as name:
-        directory = Path(name)
-        with writing(directory) as writer:
-            writer.write(block_of_objects([item(1)]))
-        _open_to_all(directory)
-        index, day = EvidenceSearch(directory), Query(devid=3)
-        [stored] = index.search(Query(), 1).items
-        queries = (
-            index.status,
-            lambda: index.lookup(stored.time_us),
-            lambda: index.search(day, 5),
-            lambda: list(index.iterate(day)),
-            lambda: list(index.flow(stored)),
-            lambda: index.histogram(day, stored.time_us, stored.time_us + 1, 10),
-            lambda: index.get(stored.key),
-        )
-
-        def refused() -> int:
-            return sum(_is_refused(query, directory) for query in queries)
-
-        assert _as_nobody(refused) == 0
-        (directory / which).chmod(0o700)
-        assert _as_nobody(refused) == len(queries)
-
-
-def _is_refused(query: Callable[[], object], directory: Path) -> bool:
-    try:
-        query()
-    except EvidenceError as error:
-        return str(error).startswith(str(directory)) and "cannot be read: Permission denied" in str(error)
-    return False
-
-
-def _open_to_all(directory: Path) -> None:
-    for path in (directory, *directory.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def _items(directory: Path) -> int:
-    return len(EvidenceSearch(directory).search(Query(), 10).items)
-
-
-def _as_nobody(count: Callable[[], int]) -> int:
-    """Return the result of a function that a process of the user nobody calls."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            os._exit(count())
-        finally:
-            os._exit(99)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

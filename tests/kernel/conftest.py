@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 from flow_packets import Open
@@ -19,3 +20,10 @@ def load() -> Iterator[Open]:
         yield lambda **options: stack.enter_context(
             closing(Program(PASS_ALL, ProgramOptions(**{"flows": 1024, **options})))
         )
+
+
+@pytest.fixture
+def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the evidence directory of the settings, which does not exist yet."""
+    monkeypatch.setenv("SENSOR_EVIDENCE", str(tmp_path / "evidence"))
+    return tmp_path / "evidence"
