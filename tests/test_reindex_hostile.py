@@ -88,6 +88,8 @@ class Attacker:
         self.rules += joined(ReindexKind.RULES, encode_rules(list(rematcher.rules)))
         self.pids: list[int] = []
         self.hangs = True
+        self.messages: Callable[[Task], bytes] = lambda _task: b""
+        """Returns the bytes to send; each test sets it."""
         monkeypatch.setattr(reindexer, "_execute", self._execute)
 
     def _execute(self, task: Task, pipe: int) -> subprocess.Popen[bytes]:
@@ -96,10 +98,6 @@ class Attacker:
         process = subprocess.Popen(["sh", "-c", program], pass_fds=[pipe])
         self.pids.append(process.pid)
         return process
-
-    def messages(self, task: Task) -> bytes:
-        """Return the bytes to send; replaced by tests."""
-        raise NotImplementedError
 
     def first_block(self, task: Task) -> EvidenceBlock:
         """Return what an honest process would send first."""
@@ -206,7 +204,7 @@ def test_false_rows(
         assert block is not None
         return attacker.rules + rows(block)
 
-    attacker.messages = messages  # type: ignore[method-assign]
+    attacker.messages = messages
     attack(settings, writer)
     assert "the reindexing process sent a malformed message and is killed: " in caplog.text
     assert not any(map(is_running, attacker.pids))
@@ -238,7 +236,7 @@ def test_garbage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The process is killed, and the index is left as it was."""
-    attacker.messages = lambda _task: sent  # type: ignore[method-assign]
+    attacker.messages = lambda _task: sent
     attack(settings, writer)
     assert "the reindexing process sent a malformed message and is killed: " in caplog.text
     assert not any(map(is_running, attacker.pids))
@@ -249,7 +247,7 @@ def test_more_rows_than_asked_for(
     settings: Settings, writer: EvidenceWriter, attacker: Attacker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once all gaps are done, only the end may follow."""
-    attacker.messages = lambda task: (len(task.gaps) + 1) * joined(ReindexKind.SKIP)  # type: ignore[method-assign]
+    attacker.messages = lambda task: (len(task.gaps) + 1) * joined(ReindexKind.SKIP)
     attack(settings, writer)
     assert "malformed message" in caplog.text
 
@@ -259,7 +257,7 @@ def test_a_process_that_stops_in_the_middle(
     settings: Settings, writer: EvidenceWriter, attacker: Attacker, size: int
 ) -> None:
     """The supervisor does not wait for the rest, and can end."""
-    attacker.messages = lambda _task: attacker.rules[:size]  # type: ignore[method-assign]
+    attacker.messages = lambda _task: attacker.rules[:size]
     writer.index.is_behind = True
     with closing(Reindexer(settings, writer)) as indexer:
         indexer.tick()
@@ -284,7 +282,7 @@ def test_random_damage(
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         return attacker.rules + bytes(data) + joined(ReindexKind.DONE)
 
-    attacker.messages = messages  # type: ignore[method-assign]
+    attacker.messages = messages
     attacker.hangs = False
     for _ in range(60):
         attack(settings, writer)
@@ -311,7 +309,7 @@ def test_a_silent_process_is_replaced(
 ) -> None:
     """It is killed after a while, and the log says so."""
     monkeypatch.setattr(reindexer, "SILENCE_S", 0.2)
-    attacker.messages = lambda _task: b""  # type: ignore[method-assign]
+    attacker.messages = lambda _task: b""
     attack(settings, writer)
     assert "the reindexing process has sent nothing for 0 s and is killed" in caplog.text
     assert not any(map(is_running, attacker.pids))
@@ -321,7 +319,7 @@ def test_an_honest_process_completes_the_index_afterwards(
     settings: Settings, writer: EvidenceWriter, attacker: Attacker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attack leaves nothing behind that the next process would trip over."""
-    attacker.messages = lambda task: attacker.rules + rows(attacker.first_block(task)) * 2  # type: ignore[method-assign]
+    attacker.messages = lambda task: attacker.rules + rows(attacker.first_block(task)) * 2
     attack(settings, writer)
     assert stored(settings) > 0
     monkeypatch.undo()

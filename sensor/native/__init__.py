@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import hyperscan._hs_ext
 import numpy as np
@@ -37,6 +38,11 @@ library.walk_records.restype = ctypes.c_int64
 
 # Hyperscan's own C functions (hs.h), from the library in its Python package.
 hyperscan_library = ctypes.CDLL(hyperscan._hs_ext.__file__)
+
+
+def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
+    """Return a pointer to the first byte of an array, which must be contiguous and be held meanwhile."""
+    return ctypes.c_void_p(array.ctypes.data)
 
 
 def address(buffer: memoryview) -> int:
@@ -71,8 +77,8 @@ def walk_records(
         ctypes.byref(end),
         ctypes.c_uint64(limit),
         ctypes.c_uint64(size),
-        ctypes.c_void_p(raw.ctypes.data),
-        ctypes.c_void_p(found.ctypes.data),
+        pointer(raw),
+        pointer(found),
         ctypes.c_uint64(meta.itemsize),
         ctypes.c_int64(capacity),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.errors import SensorError
-from sensor.native import check_hyperscan, hyperscan_library, library
+from sensor.native import check_hyperscan, hyperscan_library, library, pointer
 
 MOST_STEPS = 8
 """Deciders per stage."""
@@ -228,8 +228,8 @@ class BatchMatcher:
                 ctypes.byref(self._matcher),
                 ctypes.byref(payloads),
                 ctypes.byref(done),
-                ctypes.c_void_p(self._positions.ctypes.data),
-                ctypes.c_void_p(self._rules.ctypes.data),
+                pointer(self._positions),
+                pointer(self._rules),
                 ctypes.c_int64(len(self._rules)),
             )
             if found < 0:

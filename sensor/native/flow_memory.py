@@ -8,7 +8,7 @@ import mmap
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.native import library
+from sensor.native import library, pointer
 
 _count_flows = library.count_flows
 _select_packets = library.select_packets
@@ -39,13 +39,8 @@ class FlowMemory:
     ) -> NDArray[np.uint64]:
         """Count packets in their flows, and return the serial number of each packet's flow, shape (n,).
 
-        Args:
-            idle_ns: A flow ends after this time without a packet.
-            life_ns: A flow ends this long after its first packet.
-            keys: The flow of each packet, as `sensor.rules.engine.flows.FlowHash` numbers it.
-            numbers: The kernel's number of each packet in its flow; a 0 is replaced by ours.
-            born_jiffies: When the kernel's flow began, for packets that the kernel has numbered.
-            now_ns: Time of each packet.
+        A flow ends ``idle_ns`` after its last packet and ``life_ns`` after its first. The other parameters
+        are those of `sensor.rules.engine.flows.FlowTable.count`.
         """
         serials = np.empty(len(keys), np.uint64)
         arrays = keys, numbers, born_jiffies, now_ns, serials
@@ -53,7 +48,7 @@ class FlowMemory:
             self._address,
             ctypes.c_int64(idle_ns),
             ctypes.c_int64(life_ns),
-            *(ctypes.c_void_p(array.ctypes.data) for array in arrays),
+            *(pointer(array) for array in arrays),
             ctypes.c_int64(len(keys)),
         )
         return serials
@@ -93,13 +88,13 @@ class FlowMemory:
         keep_packet, keep_match = np.zeros(len(serials), np.uint8), np.zeros(len(classes), np.uint8)
         _select_packets(
             self._address,
-            *(ctypes.c_void_p(array.ctypes.data) for array in (serials, data, address, size, first)),
-            *(ctypes.c_void_p(array.ctypes.data) for array in (classes, also)),
+            *(pointer(array) for array in (serials, data, address, size, first)),
+            *(pointer(array) for array in (classes, also)),
             ctypes.c_int64(len(serials)),
             ctypes.c_int(by_flow),
             ctypes.c_int(once),
             *(ctypes.c_uint8(bits) for bits in (all_classes, threat, wanted)),
-            ctypes.c_void_p(keep_packet.ctypes.data),
-            ctypes.c_void_p(keep_match.ctypes.data),
+            pointer(keep_packet),
+            pointer(keep_match),
         )
         return keep_packet.view(np.bool_), keep_match.view(np.bool_)

@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.native import library
+from sensor.native import library, pointer
 
 HEADER_BYTES = 16
 
@@ -28,10 +28,10 @@ def write_records(
     records = np.empty(int(caplen.sum()) + HEADER_BYTES * len(caplen), np.uint8)
     columns = [np.ascontiguousarray(column) for column in (start, caplen, wirelen, time_ns)]
     library.write_records(
-        ctypes.c_void_p(data.ctypes.data),
-        *(ctypes.c_void_p(column.ctypes.data) for column in columns),
+        pointer(data),
+        *(pointer(column) for column in columns),
         ctypes.c_int64(len(start)),
-        ctypes.c_void_p(records.ctypes.data),
+        pointer(records),
     )
     return records
 
@@ -42,10 +42,10 @@ def copy_records(
     """Return copies of the records that lie at ``start`` in ``data``, one after the other."""
     records = np.empty(int(size.sum()), np.uint8)
     library.copy_records(
-        ctypes.c_void_p(data.ctypes.data),
-        ctypes.c_void_p(start.ctypes.data),
-        ctypes.c_void_p(size.ctypes.data),
+        pointer(data),
+        pointer(start),
+        pointer(size),
         ctypes.c_int64(len(start)),
-        ctypes.c_void_p(records.ctypes.data),
+        pointer(records),
     )
     return records

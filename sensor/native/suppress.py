@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.native import library
+from sensor.native import library, pointer
 
 SLOTS = 1 << 18
 """Number of keys that the table holds, in 16 bytes each."""
@@ -44,12 +44,12 @@ class SuppressionTable:
         admitted = np.empty(len(seconds), np.uint8)
         columns = [np.ascontiguousarray(column) for column in (seconds, flows, matches, rule_ids)]
         _suppress(
-            ctypes.c_void_p(self._slots.ctypes.data),
+            pointer(self._slots),
             ctypes.c_uint64(SLOTS),
-            ctypes.c_void_p(self._seconds.ctypes.data),
+            pointer(self._seconds),
             ctypes.c_uint32(limit),
-            *(ctypes.c_void_p(column.ctypes.data) for column in columns),
+            *(pointer(column) for column in columns),
             ctypes.c_int64(len(seconds)),
-            ctypes.c_void_p(admitted.ctypes.data),
+            pointer(admitted),
         )
         return admitted.view(np.bool_)
