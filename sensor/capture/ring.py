@@ -131,7 +131,7 @@ class PerfRing:
         """Return the oldest unread frames, or None if there are none. Call `release` before the next read."""
         head = native.load_acquire(self._head_address)
         tail = self.tail
-        if head == tail:
+        if head <= tail:
             return None
         first = tail & (self._size - 1)
         limit = min(first + (head - tail), self._size, first + self._batch_bytes)
@@ -147,10 +147,13 @@ class PerfRing:
         """Give the last batch back to the kernel. Its frames must not be used any more."""
         native.store_release(self._tail_address, self.next_tail)
 
-    def release_up_to(self, tail: int) -> None:
-        """Give back what another process has read and reported, but not released."""
-        if self.tail < tail:
-            native.store_release(self._tail_address, tail)
+    def resume_at(self, tail: int) -> None:
+        """Continue after the last batch that a reader, which is gone, has reported.
+
+        It may have released less than it reported, or more. What the kernel has overwritten since is skipped.
+        """
+        head = self.head
+        native.store_release(self._tail_address, tail if head - tail <= self._size else head)
 
     def waiting(self) -> int:
         """Count the unread frames. This walks all records; call it when nothing is submitted any more."""

@@ -17,6 +17,8 @@ from sensor.pipeline import BatchReport
 _RAW_HEADER_BYTES = 12
 """Smallest part of a perf record beside what the program submits (linux/perf_event.h)."""
 _LEAST_RECORD_BYTES = _RAW_HEADER_BYTES + abi.FRAME_META.itemsize
+_ALIGNMENT = 8
+"""Records of a perf ring start at multiples of this."""
 _MOST_NS = 3600 * 1_000_000_000
 """No batch takes an hour."""
 _MOST_CUT = 1000
@@ -60,7 +62,7 @@ def _complete(worker: WorkerProcess, message: Message) -> BatchReport:
     rings = {ring.cpu: ring for ring in worker.rings}
     _require(cpu in rings, f"CPU {cpu} is not its own")
     before = worker.reported_tails[cpu]
-    _require(before <= tail <= rings[cpu].head, f"tail {tail} of CPU {cpu}")
+    _require(before <= tail <= rings[cpu].head and tail % _ALIGNMENT == 0, f"tail {tail} of CPU {cpu}")
     _require(read * _LEAST_RECORD_BYTES <= tail - before, f"{read} frames in {tail - before} bytes")
     items = sum(map(len, parts))
     _require(read == undecodable + unmatched + items, "the frames of a batch do not add up")

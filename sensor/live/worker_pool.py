@@ -180,12 +180,12 @@ class WorkerPool:
             )
 
     def _recover_rings(self, dead: WorkerProcess) -> int | None:
-        """Release what a dead worker reported but did not release.
+        """Let the rings of a dead worker continue where its reports end.
 
         Returns the CPU whose next batch the successor has to skip, because workers died of it.
         """
         for ring in dead.rings:
-            ring.release_up_to(dead.reported_tails[ring.cpu])
+            ring.resume_at(dead.reported_tails[ring.cpu])
             before = self._deaths.get(ring.cpu)
             workers = before.workers + 1 if before and before.tail == ring.tail else 1
             self._deaths[ring.cpu] = _Deaths(ring.tail, workers if ring.fill() else 0)
@@ -206,4 +206,4 @@ class WorkerPool:
         for worker in self._workers:
             if worker.has_stalled():
                 log.error("worker %d made no progress and was killed", worker.number)
-                worker.condemn()
+                worker.process.kill()
