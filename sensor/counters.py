@@ -37,7 +37,7 @@ class Counters:
     suppressed: int = 0
     write_failed: int = 0
     cut: int = 0
-    """Scans of long payloads stopped for their cost; not frames, and not part of the law."""
+    """Payloads whose search was stopped for its cost; not part of the law."""
     restarts: int = 0
     """Workers that died and were replaced; not frames, and not part of the law."""
 

@@ -35,7 +35,7 @@ class BatchReport(NamedTuple):
     undecodable: int
     unmatched: int
     cut: int
-    """Scans stopped for their cost."""
+    """Payloads whose search was cut for its cost."""
     block: EvidenceBlock | None
     """None if the batch was skipped."""
     batch_ns: int = 0
@@ -98,7 +98,7 @@ class Pipeline:
         self._is_threat = np.array([rule.rule_class == "threat" for rule in matcher.rules], np.bool_)
 
     def counts(self) -> tuple[int, int, int, int, int]:
-        """Return totals: frames read, undecodable, unmatched; scans cut; nanoseconds of matching."""
+        """Return totals: frames read, undecodable, unmatched; payloads cut; nanoseconds of matching."""
         return self.read, self.undecodable, self.unmatched, self.matcher.cut, self.match_ns
 
     def process(self, batch: FrameBatch) -> EvidenceBlock:

@@ -123,7 +123,7 @@ class Rematcher:
         found = self._matcher.matches(batch.buffer, Payloads(start, end, *ports, is_http))
         if self._profile.once:
             found = self._once(frames, packets, chosen, found)
-        return Matches(chosen[found.payload], found.rule)
+        return Matches(chosen[found.payload], found.rule, found.incomplete)
 
     def _once(
         self, frames: NDArray[np.uint8], packets: PacketBatch, chosen: NDArray[np.intp], found: Matches
@@ -143,7 +143,7 @@ class Rematcher:
             once=True,
             only_threats=False,
         )
-        return Matches(found.payload[counting], found.rule[counting])
+        return Matches(found.payload[counting], found.rule[counting], found.incomplete)
 
 
 _MATCHED = (PacketStatus.PAYLOAD, PacketStatus.FRAGMENT)

@@ -281,7 +281,7 @@ def test_expressions_that_the_rules_page_calls_refused_are_refused(row: list[str
 
 def test_the_rules_page_says_when_a_scan_is_cut() -> None:
     """The limits in bytes and milliseconds are those of the code."""
-    assert f"above {SLICE:,} bytes" in RULES
+    assert f"no longer than {SLICE:,} bytes" in RULES
     assert f"after {BUDGET_NS / 1e6:g} ms of CPU time" in RULES
 
 

@@ -107,12 +107,12 @@ def _law() -> tuple[AnyPanel, ...]:
         ),
         stats(
             "Lost since the start",
-            "Exact numbers: frames lost to full rings, frames not written, and scans stopped for their cost.",
+            "Exact numbers: frames lost to full rings, frames not written, and payloads cut for their cost.",
             FRAMES,
             {
                 "ring full": total("submit_failed_frames_total"),
                 "write failed": outcome("write_failed"),
-                "scans cut": total("scans_cut_total"),
+                "payloads cut": total("payloads_cut_total"),
             },
             steps=LOST,
         ),

@@ -21,8 +21,6 @@ _ALIGNMENT = 8
 """Records of a perf ring start at multiples of this."""
 _MOST_NS = 3600 * 1_000_000_000
 """No batch takes an hour."""
-_MOST_CUT = 1000
-"""Scans per frame that may have been cut."""
 
 
 def checked_report(
@@ -66,7 +64,7 @@ def _complete(worker: WorkerProcess, message: Message) -> BatchReport:
     _require(read * _LEAST_RECORD_BYTES <= tail - before, f"{read} frames in {tail - before} bytes")
     items = sum(map(len, parts))
     _require(read == undecodable + unmatched + items, "the frames of a batch do not add up")
-    _require(cut <= _MOST_CUT * read, f"{cut} scans cut")
+    _require(cut <= read, f"{cut} payloads cut in {read} frames")
     _require(batch_ns <= _MOST_NS and match_ns <= _MOST_NS, "times")
     _require(bool(np.isfinite(fill)) and 0 <= fill <= 1, "the fill of the ring")
     worker.has_reported = True

@@ -125,7 +125,7 @@ TALKERS = Metric(
     ("address",),
     f"at most {MOST_TALKERS} + 1",
 )
-CUT = Metric("sensor_scans_cut", "counter", "Scans of long payloads that were stopped because of their cost.")
+CUT = Metric("sensor_payloads_cut", "counter", "Payloads whose search was stopped because of its cost.")
 
 RING_FILL = Metric("sensor_ring_fill_ratio", "gauge", "Current fill of the ring, 0 to 1.", *_CPU)
 RING_SIZE = Metric("sensor_ring_size_bytes", "gauge", "Size of each CPU's ring.")

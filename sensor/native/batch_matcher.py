@@ -82,6 +82,17 @@ class _Transport(ctypes.Structure):
     _fields_ = [("plain", _Database), ("raw", _Stage), ("decoded", _Stage)]
 
 
+class _Budget(ctypes.Structure):
+    """``struct budget``."""
+
+    _fields_ = [
+        ("wall_end_ns", ctypes.c_int64),
+        ("cpu_end_ns", ctypes.c_int64),
+        ("scans", ctypes.c_uint32),
+        ("is_cut", ctypes.c_uint32),
+    ]
+
+
 class _Matcher(ctypes.Structure):
     """``struct matcher``."""
 
@@ -95,8 +106,7 @@ class _Matcher(ctypes.Structure):
         ("decoded", ctypes.c_void_p),
         ("decoded_size", ctypes.c_uint64),
         ("budget_ns", ctypes.c_int64),
-        ("cut", ctypes.c_int64),
-        ("deadline_ns", ctypes.c_int64),
+        ("budget", _Budget),
         ("rules", ctypes.c_uint32),
         ("slice", ctypes.c_uint32),
         ("has_found", ctypes.c_uint32),
@@ -117,6 +127,7 @@ class _Payloads(ctypes.Structure):
         ("is_http", ctypes.c_void_p),
         ("sport", ctypes.c_void_p),
         ("dport", ctypes.c_void_p),
+        ("incomplete", ctypes.c_void_p),
         ("count", ctypes.c_int64),
     ]
 
@@ -181,11 +192,6 @@ class BatchMatcher:
             hyperscan_library.hs_free_database(database)
         hyperscan_library.hs_free_scratch(self._scratch)
 
-    @property
-    def cut(self) -> int:
-        """Scans stopped for their cost, since the start."""
-        return int(self._matcher.cut)
-
     def match(
         self,
         data: NDArray[np.uint8],
@@ -196,12 +202,13 @@ class BatchMatcher:
         sport: NDArray[np.uint16],
         dport: NDArray[np.uint16],
         budget_ns: int,
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.bool_]]:
         """Match n payloads, each from ``start`` up to ``end`` in ``data``; every array has shape (n,).
 
-        ``transport`` is 0 for TCP, 1 for UDP, 2 for others. A payload longer than a slice is searched until
-        ``budget_ns`` of CPU time are spent. Returns each match as the payload's position and the rule's
-        index, sorted by both.
+        ``transport`` is 0 for TCP, 1 for UDP, 2 for others. A payload is searched until ``budget_ns`` of CPU
+        time are spent, or half of that if it is no longer than a slice. Returns each match as the payload's
+        position and the rule's index, sorted by both; and True for each payload that was not searched
+        completely, shape (n,).
 
         Raises:
             SensorError: A payload is not within the data, or a scan failed.
@@ -220,7 +227,9 @@ class BatchMatcher:
         if count:
             self._make_room(int((columns[1] - columns[0]).max()))
         self._matcher.budget_ns = budget_ns
-        payloads = _Payloads(data.ctypes.data, len(data), *(one.ctypes.data for one in columns), count)
+        incomplete = np.zeros(count, np.bool_)
+        addresses = (one.ctypes.data for one in (*columns, incomplete))
+        payloads = _Payloads(data.ctypes.data, len(data), *addresses, count)
         done = ctypes.c_int64(0)
         positions, rules = [], []
         while done.value < count:
@@ -237,10 +246,10 @@ class BatchMatcher:
             positions.append(self._positions[:found].copy())
             rules.append(self._rules[:found].copy())
         if len(positions) == 1:
-            return positions[0], rules[0]
+            return positions[0], rules[0], incomplete
         if not positions:
-            return np.empty(0, np.int64), np.empty(0, np.uint32)
-        return np.concatenate(positions), np.concatenate(rules)
+            return np.empty(0, np.int64), np.empty(0, np.uint32), incomplete
+        return np.concatenate(positions), np.concatenate(rules), incomplete
 
     def _make_room(self, size: int) -> None:
         """Make room for a decoded payload of this size."""

@@ -55,6 +55,14 @@ struct transport {
 	struct stage decoded;
 };
 
+/* When the current payload has to be done. */
+struct budget {
+	int64_t wall_end_ns;	/* not spent before; 0: no clock has been read */
+	int64_t cpu_end_ns;	/* spent after; 0: this clock has not been read */
+	uint32_t scans;		/* that were begun */
+	uint32_t is_cut;	/* true if a scan was broken off or left out */
+};
+
 struct matcher {
 	scan_function scan;
 	scan_stream_function scan_stream;
@@ -64,9 +72,8 @@ struct matcher {
 	const uint16_t *ports;	/* the port of each rule; 0: any */
 	uint8_t *decoded;	/* room for a decoded payload */
 	uint64_t decoded_size;
-	int64_t budget_ns;
-	int64_t cut;		/* scans stopped for their cost, since the start */
-	int64_t deadline_ns;	/* of the current payload; 0: its clock has not started */
+	int64_t budget_ns;	/* CPU time that a payload may cost */
+	struct budget budget;	/* of the current payload */
 	uint32_t rules;
 	uint32_t slice;		/* longer texts are scanned in slices of this size */
 	uint32_t has_found;	/* nonzero if a bit of FOUND is set */
@@ -84,6 +91,7 @@ struct payloads {
 	const uint8_t *is_http;
 	const uint16_t *sport;
 	const uint16_t *dport;
+	uint8_t *incomplete;	/* set to 1 if not all rules were tried on all bytes, otherwise to 0 */
 	int64_t count;
 };
 
@@ -123,20 +131,52 @@ static int note_bits(unsigned id, unsigned long long from, unsigned long long to
 	return 0;
 }
 
-/* Returns true if no further slice may be scanned for this payload. */
-static bool is_spent(struct matcher *matcher)
+static int64_t clock_ns(clockid_t clock)
 {
 	struct timespec now;
-	int64_t now_ns;
 
-	if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now))
-		return false;
-	now_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-	if (!matcher->deadline_ns)
-		matcher->deadline_ns = now_ns + matcher->budget_ns;
-	return now_ns > matcher->deadline_ns;
+	if (clock_gettime(clock, &now))
+		return 0;
+	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
+/* Starts the budget of a payload of SIZE bytes. */
+static void start_budget(struct matcher *matcher, uint32_t size)
+{
+	matcher->budget = (struct budget){0};
+	if (size <= matcher->slice)	/* nearly always done before a clock would have been read */
+		return;
+	matcher->budget.wall_end_ns = clock_ns(CLOCK_MONOTONIC) + matcher->budget_ns;
+	matcher->budget.cpu_end_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) + matcher->budget_ns;
+}
+
+/*
+ * Returns true if nothing more may be done for this payload, which is then incomplete. CPU time counts, but
+ * reading its clock is a system call. It is read only when so much wall time has passed that the budget may
+ * be spent. For a short payload it is read for the first time after half of the budget at the earliest, and
+ * the other half is counted from there.
+ */
+static bool is_spent(struct matcher *matcher)
+{
+	struct budget *budget = &matcher->budget;
+	int64_t wall_ns, cpu_ns;
+
+	if (budget->is_cut)
+		return true;
+	wall_ns = clock_ns(CLOCK_MONOTONIC);
+	if (!budget->wall_end_ns)
+		budget->wall_end_ns = wall_ns + matcher->budget_ns / 2;
+	if (wall_ns <= budget->wall_end_ns)
+		return false;
+	cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	if (!budget->cpu_end_ns)
+		budget->cpu_end_ns = cpu_ns + matcher->budget_ns / 2;
+	budget->wall_end_ns = wall_ns + budget->cpu_end_ns - cpu_ns;
+	budget->is_cut = cpu_ns > budget->cpu_end_ns;
+	return budget->is_cut;
+}
+
+/* A scan that is broken off reports nothing about the end of the text, which it has not seen. */
 static int scan_slices(struct matcher *matcher, void *stream, const uint8_t *data, uint32_t size,
 		       on_match handler, void *context)
 {
@@ -146,10 +186,8 @@ static int scan_slices(struct matcher *matcher, void *stream, const uint8_t *dat
 		uint32_t length = size - at < matcher->slice ? size - at : matcher->slice;
 		int error;
 
-		if (is_spent(matcher)) {
-			matcher->cut++;
+		if (at && is_spent(matcher))
 			return matcher->reset_stream(stream, 0, NULL, NULL, NULL);
-		}
 		error = matcher->scan_stream(stream, (const char *)data + at, length, 0, matcher->scratch,
 					     handler, context);
 		if (error) {
@@ -162,11 +200,13 @@ static int scan_slices(struct matcher *matcher, void *stream, const uint8_t *dat
 	return matcher->reset_stream(stream, 0, matcher->scratch, handler, context);
 }
 
-/* Returns 0, or Hyperscan's error. */
+/* Scans the text unless the budget is spent. Returns 0, or Hyperscan's error. */
 static int scan_text(struct matcher *matcher, const struct database *database, const uint8_t *data,
 		     uint32_t size, on_match handler, void *context)
 {
 	if (!database->whole || !size)	/* no rule matches the empty string */
+		return 0;
+	if (matcher->budget.scans++ && is_spent(matcher))
 		return 0;
 	if (size > matcher->slice)
 		return scan_slices(matcher, database->stream, data, size, handler, context);
@@ -290,7 +330,7 @@ static int search_http(struct matcher *matcher, const struct transport *transpor
 	if (size > matcher->decoded_size)
 		return -1;
 	for (decodings = 0; decodings < MOST_DECODINGS; decodings++) {
-		if (!decode(&text, matcher->decoded))
+		if (is_spent(matcher) || !decode(&text, matcher->decoded))
 			return 0;
 		needed = 0;
 		error = scan_text(matcher, &transport->decoded.screen, text.data, text.size, note_bits, &needed);
@@ -346,6 +386,7 @@ int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads,
 		int64_t start = payloads->start[number];
 		int64_t end = payloads->end[number];
 		const struct transport *transport;
+		uint32_t size;
 		int64_t stored;
 		int error;
 
@@ -353,13 +394,14 @@ int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads,
 		    payloads->transport[number] > 2)
 			return -1;
 		transport = &matcher->transports[payloads->transport[number]];
-		matcher->deadline_ns = 0;
+		size = (uint32_t)(end - start);
+		start_budget(matcher, size);
 		if (payloads->is_http[number])
-			error = search_http(matcher, transport, payloads->data + start,
-					    (uint32_t)(end - start));
+			error = search_http(matcher, transport, payloads->data + start, size);
 		else
-			error = scan_text(matcher, &transport->plain, payloads->data + start,
-					  (uint32_t)(end - start), note_rule, matcher);
+			error = scan_text(matcher, &transport->plain, payloads->data + start, size, note_rule,
+					  matcher);
+		payloads->incomplete[number] = (uint8_t)matcher->budget.is_cut;
 		stored = store_found(matcher, payloads->sport[number], payloads->dport[number], rules + count);
 		if (error)
 			return -1;

@@ -223,7 +223,7 @@ LIES: dict[str, dict[str, int | float]] = {
     "a tail inside a record": {"tail": 4},
     "more frames than fit": {"read": 1 << 31, "unmatched": (1 << 31) - 1},
     "frames that do not add up": {"unmatched": 5},
-    "no end of scans cut": {"cut": 1 << 31},
+    "no end of payloads cut": {"cut": 1 << 31},
     "a slot that is none": {"slot": 7},
     "a block beyond the slot": {"records_bytes": SLOT_BYTES},
     "more items than were written": {"items": 1000},

@@ -223,6 +223,7 @@ def test_a_spent_budget_ends_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"early".ljust(SLICE - 8) + b"late end", TCP, 1, 2),
     ]
     assert (found(matcher, packets), matcher.cut) == ([(0, 1), (1, 1), (1, 2), (1, 3)], 1)
+    assert matcher.matches(*payloads_of(packets, matcher.http)).incomplete.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

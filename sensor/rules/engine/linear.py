@@ -29,7 +29,7 @@ class LinearDecider:
                 continue
             for start, end in span_finder.windows(len(text)):
                 if budget.is_spent():
-                    budget.cut += 1
+                    budget.is_cut = True
                     return
                 match_end = span_finder.match_end(text, start, end)
                 if match_end >= 0:

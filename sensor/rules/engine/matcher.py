@@ -62,6 +62,8 @@ class Matches(NamedTuple):
     """Position of the payload in the batch."""
     rule: NDArray[np.uint32]
     """Position of the rule in `Matcher.rules`."""
+    incomplete: NDArray[np.bool_]
+    """True for each payload whose search was cut for its cost, so that more rules may match; shape (n,)."""
 
 
 class Matcher:
@@ -118,6 +120,8 @@ class Matcher:
         self.size_bytes = size_bytes
         """Size of Hyperscan's databases."""
         self._budget = Budget()
+        self.cut = 0
+        """Payloads whose search was cut for its cost, so that rules may have been missed."""
         self.missed = tuple(rules[index] for index in missed_rules)
         """Rules that Hyperscan was seen to miss; RE2 decides them."""
         if missed_rules:
@@ -133,14 +137,6 @@ class Matcher:
         tcp, udp, other = self.transports
         return BatchMatcher((tcp.plan, udp.plan, other.plan), [rule.port for rule in self.rules], SLICE)
 
-    @property
-    def cut(self) -> int:
-        """Scans stopped for their cost in CPU time.
-
-        Only texts above `scan.SLICE` are cut; if there are ``missed`` rules, shorter ones too.
-        """
-        return self._budget.cut + self.batch_matcher.cut
-
     def matches(self, buffer: memoryview, payloads: Payloads) -> Matches:
         """Decide which rules match the payloads of many packets, which are in ``buffer``.
 
@@ -151,7 +147,7 @@ class Matcher:
             SensorError: A payload is not within the buffer.
         """
         if not len(payloads.start):
-            return Matches(np.empty(0, np.int64), np.empty(0, np.uint32))
+            return Matches(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.bool_))
         transports = _TRANSPORT_OF[payloads.protocol]
         ports = payloads.sport, payloads.dport
         columns = payloads.start, payloads.end, transports, payloads.is_http, *ports
@@ -160,6 +156,7 @@ class Matcher:
         if self.missed:
             chosen = np.flatnonzero(self._uses_re2[transports, payloads.is_http.astype(np.intp)])
             found = self._with_missed(found, buffer, payloads, chosen)
+        self.cut += int(np.count_nonzero(found.incomplete))
         return found
 
     def _with_missed(
@@ -174,14 +171,16 @@ class Matcher:
         )
         size = max(len(self.rules), 1)
         keys = [found.payload * size + found.rule]
+        incomplete = found.incomplete.copy()
         for position, start, end, protocol, sport, dport, is_http in rows:
             self._budget.renew()
             transport = self.transports[_TRANSPORT_OF[protocol]]
             indices = transport.missed_matches(buffer[start:end].tobytes(), self._budget, is_http=is_http)
             wanted = [index for index in indices if self.rules[index].port in (0, sport, dport)]
             keys.append(position * size + np.array(wanted, np.int64))
+            incomplete[position] |= self._budget.is_cut
         payload, rule = np.divmod(np.unique(np.concatenate(keys)), size)
-        return Matches(payload, rule.astype(np.uint32))
+        return Matches(payload, rule.astype(np.uint32), incomplete)
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
         """Return all matches of one packet's payload, in the order of the rules."""
@@ -208,6 +207,7 @@ class Matcher:
             if transport.linear:
                 transport.linear.add_matches(text, ends, self._budget)
             found = [(index, text, None, end) for index, end in ends.items()]
+        self.cut += self._budget.is_cut
         return self._locate(found, sport, dport) if found else ()
 
     def _search_http(self, transport: Transport, text: bytes, needed: int) -> list[Found]:

@@ -27,7 +27,7 @@ from sensor.rules.regex.tree import Bytes, Node, RegexError, sequence
 SLICE = 2048
 """Bytes that are scanned without checking the clock."""
 
-BUDGET_NS = 2_000_000
+BUDGET_NS = 1_200_000
 """CPU time per packet after which no further costly scan is started."""
 
 Trees = Mapping[int, Node]
@@ -41,18 +41,19 @@ Scan = Callable[[bytes, Callable[..., None], int, MatchEnds], None]
 class Budget:
     """The CPU time left for the current packet; the clock starts at the first call of `is_spent`."""
 
-    __slots__ = ("_end_ns", "_limit_ns", "cut")
+    __slots__ = ("_end_ns", "_limit_ns", "is_cut")
 
     def __init__(self, limit_ns: int | None = None) -> None:
         """Allow ``limit_ns`` of CPU time; by default `BUDGET_NS`."""
         self._limit_ns = limit_ns
         self._end_ns = 0
-        self.cut = 0
-        """Scans stopped for their cost."""
+        self.is_cut = False
+        """True if a scan of the packet was broken off or left out."""
 
     def renew(self) -> None:
         """Start the budget of the next packet."""
         self._end_ns = 0
+        self.is_cut = False
 
     def is_spent(self) -> bool:
         """Return True if no further costly scan may be started."""
@@ -133,7 +134,7 @@ class Decider:
         with self._sliced.stream(note_match, 0, ends) as stream:
             for start in range(0, len(text), SLICE):
                 if budget.is_spent():
-                    budget.cut += 1
+                    budget.is_cut = True
                     return
                 stream.scan(text[start : start + SLICE])
 
