@@ -1,6 +1,7 @@
 # Run as root on Debian 12. Each target installs what it needs.
 #   make demo         demonstration: a mirror port in a namespace, traffic with attacks, and the evidence, in /tmp/sensor-demo-*
 #   make test         everything: lint, types, import directions, and all tests including the kernel's
+#   make fuzz         random inputs for an hour, each time others; FUZZ_SECONDS and FUZZ_SEED choose how long and which
 #   make test-deploy  the units on a Debian host in a container; the first run downloads it, which takes minutes
 #   make setup        only the installation: the Debian packages of packages.txt, and .venv; masks prometheus.service
 #   make dashboards   writes the JSON of the Grafana dashboards from ansible/dashboards
@@ -17,10 +18,12 @@ PYTHON := $(VENV)/bin/python
 PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
 
 DIST := dist
+FUZZ_SECONDS := 3600
+FUZZ_SEED := $(shell date +%s)
 # The Python versions of Debian 12, Ubuntu 24.04 and Debian 13.
 BUNDLE_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo dashboards settings bundle test test-deploy lint clean
+.PHONY: setup demo dashboards settings bundle test fuzz test-deploy lint clean
 
 setup: $(VENV)/.done
 
@@ -70,8 +73,12 @@ test: lint
 	# Tests that load the program run one after another, and all others in parallel.
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
 
+fuzz: setup
+	# Inputs that show a fault stay in fuzz-faults, and the exit code is 1.
+	exec $(PYTHON) -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+
 test-deploy: setup
 	$(PYTHON) -m pytest -m deploy --capture=no tests/deploy
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist fuzz-faults .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import struct
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import Frame, write_capture
@@ -152,21 +149,6 @@ def test_layers_cover_each_frame() -> None:
     """Frames of every kind are covered, whole and cut off at every byte."""
     for _, frame in [*ALL.items(), *truncations(corpus()[::7], smallest=0), *truncations(TUNNELS.items(), 0)]:
         check_layers(frame)
-
-
-@given(st.binary(max_size=400), st.sampled_from([*LinkType, 12345]))
-def test_random_bytes_are_data(frame: bytes, linktype: int) -> None:
-    """Random bytes never raise an exception."""
-    check_layers(frame, linktype)
-
-
-@given(st.sampled_from(sorted(ALL)), st.randoms(use_true_random=False))
-def test_damaged_frames_are_shown(name: str, chance: random.Random) -> None:
-    """Frames with a few changed bytes, such as wrong lengths and unknown types, are dissected."""
-    frame = bytearray(ALL[name])
-    for _ in range(chance.randint(1, 4)):
-        frame[chance.randrange(len(frame))] = chance.choice((0, 1, 0xC0, 0xFF, chance.randrange(256)))
-    check_layers(bytes(frame))
 
 
 @pytest.mark.parametrize(

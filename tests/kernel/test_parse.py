@@ -128,19 +128,6 @@ def test_agreement_on_every_truncation(probe: Probe) -> None:
     assert disagreements(probe, named) == []
 
 
-def test_agreement_on_damaged_frames(probe: Probe) -> None:
-    """Both agree on frames with bytes overwritten at random, mostly in the headers."""
-    random = np.random.default_rng(7)
-    frames = [frame for _, frame in CORPUS if len(frame) >= SMALLEST_FRAME]
-    named = []
-    for number in range(20_000):
-        frame = bytearray(frames[number % len(frames)])
-        for _ in range(random.integers(1, 4)):
-            frame[random.integers(0, min(len(frame), 80))] = random.integers(0, 256)
-        named.append((f"damaged {number}", bytes(frame)))
-    assert disagreements(probe, named) == []
-
-
 @pytest.mark.parametrize("name", ["frame_meta", "flow_key", "flow", "flow_set", "network4", "network6"])
 def test_layouts(probe: Probe, name: str) -> None:
     """A C structure and its dtype agree on the name, offset and size of every member."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from sensor.model import Rule
 from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import HttpReading
+from sensor.rules.engine.matcher import Payloads
 from sensor.rules.prefilter.prefix import WORD
 from sensor.rules.regex.parser import parse
 from sensor.rules.regex.tree import Bytes, Choice, Group, Look, Node, Repeat, Sequence
 
+Packet = tuple[bytes, int, int, int]
+"""Payload, protocol, ports."""
 PROTOCOLS = (TCP, TCP, UDP, UDP, 1, 58, 132)
 TRICKY = [
     r"^(?:ab|c)?d{2,}x",
@@ -143,3 +148,17 @@ def packets(rules: Iterable[Rule], http: HttpReading, each: int) -> Iterator[tup
         rng.shuffle(ports)
         protocol = rule.protocol if rule.protocol and rng.random() < 0.95 else rng.choice(PROTOCOLS)
         yield payload, protocol, *(ports if protocol in (TCP, UDP) else (0, 0))
+
+
+def payloads_of(packets: list[Packet], http: HttpReading) -> tuple[memoryview, Payloads]:
+    """Return the packets as a batch, with other bytes between the payloads."""
+    sizes = np.array([len(payload) for payload, *_ in packets], np.int64)
+    end = np.cumsum(sizes + 3)
+    return memoryview(b"".join(b"GET" + payload for payload, *_ in packets)), Payloads(
+        end - sizes,
+        end,
+        np.array([protocol for _, protocol, _, _ in packets], np.uint8),
+        np.array([sport for _, _, sport, _ in packets], np.uint16),
+        np.array([dport for _, _, _, dport in packets], np.uint16),
+        np.array([http.matches(payload) for payload, *_ in packets], np.bool_),
+    )

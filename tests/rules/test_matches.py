@@ -19,7 +19,7 @@ from sensor.rules.engine.matcher import Matcher, Payloads
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.engine.witness import witness_payloads
 from sensor.rules.files.load import load_rules
-from tests.rules.samples import PROTOCOLS, damaged, wrapped
+from tests.rules.samples import PROTOCOLS, Packet, damaged, payloads_of, wrapped
 from tests.test_fp_pattern import HITS, MISSES, ORDINARY
 
 ROOT = Path(__file__).parents[2]
@@ -31,23 +31,6 @@ EACH = 6
 MIXED = 4000
 """Random payloads tried per rule set."""
 BATCH = 700
-
-Packet = tuple[bytes, int, int, int]
-"""Payload, protocol, ports."""
-
-
-def payloads_of(packets: list[Packet], http: HttpReading) -> tuple[memoryview, Payloads]:
-    """Return the packets as a batch, with other bytes between the payloads."""
-    sizes = np.array([len(payload) for payload, *_ in packets], np.int64)
-    end = np.cumsum(sizes + 3)
-    return memoryview(b"".join(b"GET" + payload for payload, *_ in packets)), Payloads(
-        end - sizes,
-        end,
-        np.array([protocol for _, protocol, _, _ in packets], np.uint8),
-        np.array([sport for _, _, sport, _ in packets], np.uint16),
-        np.array([dport for _, _, _, dport in packets], np.uint16),
-        np.array([http.matches(payload) for payload, *_ in packets], np.bool_),
-    )
 
 
 def found(matcher: Matcher, packets: list[Packet]) -> list[tuple[int, int]]:
