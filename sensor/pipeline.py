@@ -6,6 +6,7 @@ Runs in every capture worker and in ``sensor read``. A pipeline belongs to one t
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from math import inf
@@ -46,6 +47,15 @@ class BatchReport(NamedTuple):
     """How full the ring was when the batch was read, 0 to 1."""
 
 
+class Turn(NamedTuple):
+    """The result of some frames of a batch: those after the turn before."""
+
+    end: int
+    """Position of the frame after the last one."""
+    block: EvidenceBlock
+    """Their evidence; it owns its bytes."""
+
+
 class Pipeline:
     """Turns batches of frames into evidence, with one set of rules, one profile and one flow table.
 
@@ -76,6 +86,8 @@ class Pipeline:
         self.matched = 0
         self.match_ns = 0
         """Wall-clock time spent on matching."""
+        self.beat: Callable[[], None] = lambda: None
+        """Called after each stage, as a sign of life."""
         self._keep = keep
         self._networks = networks
         self._profile = chosen = PROFILES[profile]
@@ -103,26 +115,65 @@ class Pipeline:
 
     def process(self, batch: FrameBatch) -> EvidenceBlock:
         """Match every frame of the batch and return the evidence, in order; it owns its bytes."""
-        packets = decode(batch)
-        undecodable = int(np.isin(packets.status, (PacketStatus.UNKNOWN, PacketStatus.MALFORMED)).sum())
-        block = self._evidence(batch, packets)
-        self.read += len(batch)
-        self.undecodable += undecodable
-        self.matched += len(block)
-        self.unmatched += len(batch) - undecodable - len(block)
-        return block
+        [turn] = self.turns(batch)
+        return turn.block
 
-    def _evidence(self, batch: FrameBatch, packets: PacketBatch) -> EvidenceBlock:
-        """Match the packets whose flows allow it, and return the evidence."""
-        frames = np.frombuffer(batch.buffer, np.uint8)
+    def turns(self, batch: FrameBatch, turn_ns: int = 0) -> Iterator[Turn]:
+        """Match every frame of the batch, in order, in turns that last ``turn_ns`` and a little more.
+
+        There is one turn if that is 0. A batch is decoded, and its packets are counted in their flows, in the
+        first turn.
+        """
+        started_ns = time.monotonic_ns()
+        frames, packets = np.frombuffer(batch.buffer, np.uint8), decode(batch)
+        is_undecodable = np.isin(packets.status, (PacketStatus.UNKNOWN, PacketStatus.MALFORMED))
+        self.beat()
+        chosen, serials, payloads = self._choose(batch, frames, packets)
+        start = 0
+        while True:
+            self.beat()
+            matches = self._match(batch, payloads, started_ns + turn_ns if turn_ns else 0)
+            self.beat()
+            tried = len(matches.incomplete)
+            end = int(chosen[tried]) if tried < len(chosen) else len(batch)
+            block = self._evidence(batch, frames, packets, chosen[:tried], serials[:tried], matches)
+            undecodable = int(is_undecodable[start:end].sum())
+            self.read += end - start
+            self.undecodable += undecodable
+            self.matched += len(block)
+            self.unmatched += end - start - undecodable - len(block)
+            yield Turn(end, block)
+            if end == len(batch):
+                return
+            start, started_ns = end, time.monotonic_ns()
+            chosen, serials, payloads = chosen[tried:], serials[tried:], payloads.after(tried)
+
+    def _choose(
+        self, batch: FrameBatch, frames: NDArray[np.uint8], packets: PacketBatch
+    ) -> tuple[NDArray[np.intp], NDArray[np.uint64], Payloads]:
+        """Choose the packets to match, whose flows allow it; return their positions, flows and payloads."""
         chosen = self._networks.watched(frames, packets, self._candidates(packets))
         payloads = self._payloads(frames, packets, chosen)
         serials, is_early = self._count(batch, packets, chosen, payloads.is_http)
-        chosen, serials = chosen[is_early], serials[is_early] if self._labels else serials
-        payloads = payloads.select(is_early)
+        serials = serials[is_early] if self._labels else serials
+        return chosen[is_early], serials, payloads.select(is_early)
+
+    def _match(self, batch: FrameBatch, payloads: Payloads, stop_ns: int) -> Matches:
         started_ns = time.perf_counter_ns()
-        matches = self.matcher.matches(batch.buffer, payloads)
+        matches = self.matcher.matches(batch.buffer, payloads, stop_ns)
         self.match_ns += time.perf_counter_ns() - started_ns
+        return matches
+
+    def _evidence(
+        self,
+        batch: FrameBatch,
+        frames: NDArray[np.uint8],
+        packets: PacketBatch,
+        chosen: NDArray[np.intp],
+        serials: NDArray[np.uint64],
+        matches: Matches,
+    ) -> EvidenceBlock:
+        """Return the evidence among the chosen packets, which were matched."""
         kept, counts, rules = self._select(frames, packets, chosen, serials, matches)
         chosen = chosen[kept]
         flows = self._flow_hash.keys(frames, packets, chosen)

@@ -107,10 +107,12 @@ class _Matcher(ctypes.Structure):
         ("decoded_size", ctypes.c_uint64),
         ("budget_ns", ctypes.c_int64),
         ("budget", _Budget),
+        ("stop_ns", ctypes.c_int64),
+        ("place", ctypes.c_void_p),
         ("rules", ctypes.c_uint32),
         ("slice", ctypes.c_uint32),
         ("has_found", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("has_stopped", ctypes.c_uint32),
         ("transports", _Transport * 3),
     ]
 
@@ -166,6 +168,7 @@ class BatchMatcher:
         self._ports = np.array(ports, np.uint16)
         self._found = np.zeros(len(ports) // 64 + 1, np.uint64)
         self._decoded = np.empty(_DECODED_BYTES, np.uint8)
+        self._place = np.zeros(1, np.uint64)
         most = max(MOST_MATCHES, len(ports), 1)
         self._positions, self._rules = np.empty(most, np.int64), np.empty(most, np.uint32)
         self._matcher = _Matcher(
@@ -176,6 +179,7 @@ class BatchMatcher:
             ports=self._ports.ctypes.data,
             decoded=self._decoded.ctypes.data,
             decoded_size=len(self._decoded),
+            place=self._place.ctypes.data,
             rules=len(ports),
             slice=slice_bytes,
         )
@@ -192,6 +196,11 @@ class BatchMatcher:
             hyperscan_library.hs_free_database(database)
         hyperscan_library.hs_free_scratch(self._scratch)
 
+    def show_place_in(self, word: NDArray[np.uint64]) -> None:
+        """Write to ``word``, from now on, the start in the data of the payload that is matched."""
+        self._place = word
+        self._matcher.place = word.ctypes.data
+
     def match(
         self,
         data: NDArray[np.uint8],
@@ -202,13 +211,15 @@ class BatchMatcher:
         sport: NDArray[np.uint16],
         dport: NDArray[np.uint16],
         budget_ns: int,
+        stop_ns: int = 0,
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.bool_]]:
         """Match n payloads, each from ``start`` up to ``end`` in ``data``; every array has shape (n,).
 
         ``transport`` is 0 for TCP, 1 for UDP, 2 for others. A payload is searched until ``budget_ns`` of CPU
-        time are spent, or half of that if it is no longer than a slice. Returns each match as the payload's
-        position and the rule's index, sorted by both; and True for each payload that was not searched
-        completely, shape (n,).
+        time are spent, or half of that if it is no longer than a slice. After ``stop_ns`` of the monotonic
+        clock no further payload is matched, unless it is 0. Returns each match as the payload's position and
+        the rule's index, sorted by both; and True for each payload that was not searched completely, shape
+        (m,) for the first m payloads, which were matched: at least one if there is one.
 
         Raises:
             SensorError: A payload is not within the data, or a scan failed.
@@ -226,7 +237,7 @@ class BatchMatcher:
             raise SensorError("the columns of the payloads differ in length; this is a bug: please report it")
         if count:
             self._make_room(int((columns[1] - columns[0]).max()))
-        self._matcher.budget_ns = budget_ns
+        self._matcher.budget_ns, self._matcher.stop_ns = budget_ns, stop_ns
         incomplete = np.zeros(count, np.bool_)
         addresses = (one.ctypes.data for one in (*columns, incomplete))
         payloads = _Payloads(data.ctypes.data, len(data), *addresses, count)
@@ -245,11 +256,13 @@ class BatchMatcher:
                 raise SensorError(f"payload {done.value} of a batch cannot be scanned; please report it")
             positions.append(self._positions[:found].copy())
             rules.append(self._rules[:found].copy())
+            if self._matcher.has_stopped:
+                break
         if len(positions) == 1:
-            return positions[0], rules[0], incomplete
+            return positions[0], rules[0], incomplete[: done.value]
         if not positions:
             return np.empty(0, np.int64), np.empty(0, np.uint32), incomplete
-        return np.concatenate(positions), np.concatenate(rules), incomplete
+        return np.concatenate(positions), np.concatenate(rules), incomplete[: done.value]
 
     def _make_room(self, size: int) -> None:
         """Make room for a decoded payload of this size."""

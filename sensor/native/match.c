@@ -74,10 +74,12 @@ struct matcher {
 	uint64_t decoded_size;
 	int64_t budget_ns;	/* CPU time that a payload may cost */
 	struct budget budget;	/* of the current payload */
+	int64_t stop_ns;	/* CLOCK_MONOTONIC: after it no further payload is matched; 0: never */
+	uint64_t *place;	/* gets the start of each payload before it is matched */
 	uint32_t rules;
 	uint32_t slice;		/* longer texts are scanned in slices of this size */
 	uint32_t has_found;	/* nonzero if a bit of FOUND is set */
-	uint32_t reserved;
+	uint32_t has_stopped;	/* nonzero if STOP_NS ended the last call */
 	struct transport transports[3];
 };
 
@@ -370,18 +372,29 @@ static int64_t store_found(struct matcher *matcher, uint16_t sport, uint16_t dpo
 	return count;
 }
 
+/* The clock is as coarse as a tick of the scheduler, and costs no more than a few loads. */
+static bool is_over(int64_t stop_ns)
+{
+	struct timespec now;
+
+	if (!stop_ns || clock_gettime(CLOCK_MONOTONIC_COARSE, &now))
+		return false;
+	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec >= stop_ns;
+}
+
 /*
- * Matches the payloads from *NEXT on, as long as there is room for the matches of one more: CAPACITY,
- * which is at least the number of rules. *NEXT is then the first payload that was not matched. Stores
- * each match as a payload's position and a rule, sorted by both. Returns the number of matches, or -1
- * if a payload is not within the data, or if Hyperscan failed.
+ * Matches the payloads from *NEXT on, at least one, until STOP_NS, and as long as there is room for the
+ * matches of one more: CAPACITY, which is at least the number of rules. *NEXT is then the first payload
+ * that was not matched. Stores each match as a payload's position and a rule, sorted by both. Returns
+ * the number of matches, or -1 if a payload is not within the data, or if Hyperscan failed.
  */
 int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads, int64_t *next,
 		       int64_t *positions, uint32_t *rules, int64_t capacity)
 {
 	int64_t count = 0;
 
-	for (; *next < payloads->count && capacity - count >= matcher->rules; ++*next) {
+	matcher->has_stopped = 0;
+	while (*next < payloads->count && !matcher->has_stopped && capacity - count >= matcher->rules) {
 		int64_t number = *next;
 		int64_t start = payloads->start[number];
 		int64_t end = payloads->end[number];
@@ -395,6 +408,7 @@ int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads,
 			return -1;
 		transport = &matcher->transports[payloads->transport[number]];
 		size = (uint32_t)(end - start);
+		__atomic_store_n(matcher->place, (uint64_t)start, __ATOMIC_RELAXED);
 		start_budget(matcher, size);
 		if (payloads->is_http[number])
 			error = search_http(matcher, transport, payloads->data + start, size);
@@ -407,6 +421,8 @@ int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads,
 			return -1;
 		for (; stored; stored--)
 			positions[count++] = number;
+		++*next;
+		matcher->has_stopped = is_over(matcher->stop_ns);
 	}
 	return count;
 }

@@ -15,7 +15,7 @@ from sensor.model import Rule
 from sensor.rules.engine import scan
 from sensor.rules.engine.expression import expression
 from sensor.rules.engine.http_payload import RFC9110, head_end
-from sensor.rules.engine.matcher import Matcher, Payloads
+from sensor.rules.engine.matcher import MISSED_AT_ONCE, Matcher, Payloads
 from sensor.rules.engine.proof import missed
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.engine.witness import LONGEST, MOST, OFFSETS, witness_payloads, witness_texts
@@ -24,6 +24,7 @@ from sensor.rules.ready import make_ready
 from sensor.rules.regex.render import Renderer
 from sensor.rules.regex.tree import Node
 from tests.rules.test_matches import found as found_in_batch
+from tests.rules.test_matches import payloads_of
 from tests.rules.test_scan import STALLING, check_cost
 
 TCP = 6
@@ -88,6 +89,22 @@ def test_rules_that_the_engine_misses_are_found(kind: str, filler: int) -> None:
     batch = [(one, TCP, 80, 5000) for one in (b"", payload, other, payload)]
     assert found_in_batch(matcher, batch) == [(1, 1), (1, 2), (2, 2), (3, 1), (3, 2)]
     assert [one.rule_id for one in matcher.missed] == [1]
+
+
+@pytest.mark.usefixtures("incomplete_engine")
+@pytest.mark.parametrize("stop_ns", [0, 1])
+def test_rules_that_the_engine_misses_in_many_payloads(stop_ns: int) -> None:
+    """The clock is looked at after some payloads; the rest is matched by the next call."""
+    matcher = Matcher([rule("needle (42)", 1), rule("honest", 2)])
+    texts = [b"needle 42", b"honest", b"neither"] * MISSED_AT_ONCE
+    buffer, payloads = payloads_of([(text, TCP, 80, 5000) for text in texts], matcher.http)
+    seen, calls, done = [], 0, 0
+    while done < len(texts):
+        matches = matcher.matches(buffer, payloads.after(done), stop_ns)
+        seen += zip((matches.payload + done).tolist(), matches.rule.tolist(), strict=True)
+        done, calls = done + len(matches.incomplete), calls + 1
+    assert seen == [(number, number % 3) for number in range(len(texts)) if number % 3 < 2]
+    assert calls == (3 if stop_ns else 1)
 
 
 @pytest.mark.usefixtures("incomplete_engine")

@@ -5,6 +5,7 @@ Runs in the capture workers and in ``sensor read``. A matcher belongs to one thr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from functools import cached_property, reduce
 from operator import itemgetter, or_
@@ -26,6 +27,8 @@ from sensor.rules.engine.scan import SLICE, Budget, Decider, MatchEnds, note_mat
 from sensor.rules.engine.stages import ENCODED, Deciders, Stage, Transport
 from sensor.rules.engine.view import DecodedViews, Part, View, Views
 
+MISSED_AT_ONCE = 32
+"""Payloads tried with RE2, which may cost the whole budget of each, between two looks at the clock."""
 _ANY = -1
 
 Transports = tuple[Transport, Transport, Transport]
@@ -54,6 +57,10 @@ class Payloads(NamedTuple):
         """Return the payloads for which ``chosen`` is True."""
         return Payloads._make(column[chosen] for column in self)
 
+    def after(self, count: int) -> Payloads:
+        """Return the payloads after the first ``count``."""
+        return Payloads._make(column[count:] for column in self)
+
 
 class Matches(NamedTuple):
     """The rules that match the payloads of a batch: one array entry per payload and rule, sorted by both."""
@@ -63,7 +70,10 @@ class Matches(NamedTuple):
     rule: NDArray[np.uint32]
     """Position of the rule in `Matcher.rules`."""
     incomplete: NDArray[np.bool_]
-    """True for each payload whose search was cut for its cost, so that more rules may match; shape (n,)."""
+    """True for each payload whose search was cut for its cost, so that more rules may match; shape (n,).
+
+    The n payloads are those that were tried: the first ones, and all of them unless the time was over.
+    """
 
 
 class Matcher:
@@ -137,32 +147,49 @@ class Matcher:
         tcp, udp, other = self.transports
         return BatchMatcher((tcp.plan, udp.plan, other.plan), [rule.port for rule in self.rules], SLICE)
 
-    def matches(self, buffer: memoryview, payloads: Payloads) -> Matches:
+    def matches(self, buffer: memoryview, payloads: Payloads, stop_ns: int = 0) -> Matches:
         """Decide which rules match the payloads of many packets, which are in ``buffer``.
 
-        Spans and versions are left to `sensor.rules.engine.locate`. The work is done in C, without the
-        interpreter's lock, apart from rules that Hyperscan misses.
+        After ``stop_ns`` of the monotonic clock no further payload is tried, unless it is 0; at least one is
+        tried if there is one. Spans and versions are left to `sensor.rules.engine.locate`. The work is done
+        in C, without the interpreter's lock, apart from rules that Hyperscan misses.
 
         Raises:
             SensorError: A payload is not within the buffer.
         """
         if not len(payloads.start):
             return Matches(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.bool_))
+        if not self.missed:
+            found = self._in_one_call(buffer, payloads, stop_ns)
+        else:
+            found = self._with_re2(buffer, payloads, stop_ns)
+        self.cut += int(np.count_nonzero(found.incomplete))
+        return found
+
+    def _with_re2(self, buffer: memoryview, payloads: Payloads, stop_ns: int) -> Matches:
+        """Match some payloads at a time, as RE2 may spend the whole budget of each."""
+        parts: list[Matches] = []
+        for tried in range(0, len(payloads.start), MISSED_AT_ONCE):
+            part = Payloads._make(column[tried : tried + MISSED_AT_ONCE] for column in payloads)
+            found = self._with_missed(self._in_one_call(buffer, part, 0), buffer, part)
+            parts.append(found._replace(payload=found.payload + tried))
+            if stop_ns and time.monotonic_ns() >= stop_ns:
+                break
+        return Matches(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _in_one_call(self, buffer: memoryview, payloads: Payloads, stop_ns: int) -> Matches:
+        """Match with Hyperscan alone."""
         transports = _TRANSPORT_OF[payloads.protocol]
         ports = payloads.sport, payloads.dport
         columns = payloads.start, payloads.end, transports, payloads.is_http, *ports
         data = np.frombuffer(buffer, np.uint8)
-        found = Matches(*self.batch_matcher.match(data, *columns, budget_ns=scan.BUDGET_NS))
-        if self.missed:
-            chosen = np.flatnonzero(self._uses_re2[transports, payloads.is_http.astype(np.intp)])
-            found = self._with_missed(found, buffer, payloads, chosen)
-        self.cut += int(np.count_nonzero(found.incomplete))
-        return found
+        found = self.batch_matcher.match(data, *columns, budget_ns=scan.BUDGET_NS, stop_ns=stop_ns)
+        return Matches(*found)
 
-    def _with_missed(
-        self, found: Matches, buffer: memoryview, payloads: Payloads, chosen: NDArray[np.intp]
-    ) -> Matches:
-        """Add the matches of the rules that Hyperscan misses, in the ``chosen`` payloads."""
+    def _with_missed(self, found: Matches, buffer: memoryview, payloads: Payloads) -> Matches:
+        """Add the matches of the rules that Hyperscan misses."""
+        is_http = payloads.is_http.astype(np.intp)
+        chosen = np.flatnonzero(self._uses_re2[_TRANSPORT_OF[payloads.protocol], is_http])
         columns = (payloads.start, payloads.end, payloads.protocol, payloads.sport, payloads.dport)
         rows = zip(
             chosen.tolist(),
