@@ -7,7 +7,7 @@ from typing import Any
 
 from sensor.model import Evidence, Match
 from sensor.protocols import protocol_name
-from sensor.text import endpoint, printable, utc_text
+from sensor.text import INCOMPLETE, endpoint, printable, utc_text
 
 
 def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:
@@ -30,6 +30,7 @@ def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:
             "start": match.start if match else None,
             "end": match.end if match else None,
             "text": printable(item.payload[match.start : match.end]) if match else None,
+            "incomplete": item.incomplete,
         }
 
 
@@ -53,8 +54,9 @@ def match_line(found: dict[str, Any]) -> str:
     label = f"{found['class']} {found['rule']} {found['name']}" if found["rule"] else "flow"
     if found["version"]:
         label += f" {found['version']}"
-    return (
+    line = (
         f"{utc_text(found['time_us'], ' ')}  {label:<40}  {found['protocol']} "
         f"{endpoint(found['sip'], found['sport'])} > {endpoint(found['dip'], found['dport'])}  "
         f"{found['text'] or ''}"
     )
+    return f"{line}  [{INCOMPLETE}]" if found["incomplete"] else line

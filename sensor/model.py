@@ -222,6 +222,8 @@ class Evidence(NamedTuple):
     """Half-open range of the transport payload in ``frame``."""
     matches: tuple[Match, ...]
     """Empty for a frame that was kept because of its flow, not because of a rule."""
+    incomplete: bool = False
+    """True if the search of the payload was cut for its cost, so that more rules may match."""
 
     @property
     def caplen(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import replace
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -177,8 +176,18 @@ class Pipeline:
         kept, counts, rules = self._select(frames, packets, chosen, serials, matches)
         chosen = chosen[kept]
         flows = self._flow_hash.keys(frames, packets, chosen)
-        block = block_of_packets(batch, packets, chosen, flows, counts[kept], rules, self.matcher.rules)
-        return replace(block, http=self.matcher.http, digest=self.digest)
+        return block_of_packets(
+            batch,
+            packets,
+            chosen,
+            flows,
+            counts[kept],
+            rules,
+            self.matcher.rules,
+            self.matcher.http,
+            self.digest,
+            incomplete=matches.incomplete[kept],
+        )
 
     def _candidates(self, packets: PacketBatch) -> NDArray[np.intp]:
         """Return the positions of the packets that can be matched if their flow allows it."""

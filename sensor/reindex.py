@@ -107,11 +107,12 @@ class Rematcher:
             self._matcher.rules,
             self._profile.http,
             self._digest,
+            incomplete=matches.incomplete,
         )
         return block.without_records()
 
     def _matches(self, batch: FrameBatch, packets: PacketBatch) -> Matches:
-        """Return the matches; ``payload`` is the position of the frame in the batch."""
+        """Return the matches; ``payload`` and ``incomplete`` refer to the frames of the batch."""
         length = packets.payload_end - packets.payload_start
         longest = self._profile.longest
         is_matched = np.isin(packets.status, _MATCHED) & (length > 0)
@@ -123,7 +124,9 @@ class Rematcher:
         found = self._matcher.matches(batch.buffer, Payloads(start, end, *ports, is_http))
         if self._profile.once:
             found = self._once(frames, packets, chosen, found)
-        return Matches(chosen[found.payload], found.rule, found.incomplete)
+        incomplete = np.zeros(len(batch), np.bool_)
+        incomplete[chosen] = found.incomplete
+        return Matches(chosen[found.payload], found.rule, incomplete)
 
     def _once(
         self, frames: NDArray[np.uint8], packets: PacketBatch, chosen: NDArray[np.intp], found: Matches
@@ -143,7 +146,7 @@ class Rematcher:
             once=True,
             only_threats=False,
         )
-        return Matches(found.payload[counting], found.rule[counting], found.incomplete)
+        return found._replace(payload=found.payload[counting], rule=found.rule[counting])
 
 
 _MATCHED = (PacketStatus.PAYLOAD, PacketStatus.FRAGMENT)

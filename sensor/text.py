@@ -8,6 +8,9 @@ from socket import if_indextoname
 
 _PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(256))
 
+INCOMPLETE = "incomplete: the search was cut for its cost, so more rules may match"
+"""The remark on an item whose search was cut."""
+
 
 def printable(data: bytes) -> str:
     """Return text of the same length, with a dot for every byte outside 0x20-0x7e."""

@@ -47,7 +47,7 @@ def test_json_is_one_object_per_match(capture: Path) -> None:
     keys = (
         "time_us class rule type name version vendor os protocol sip sport dip dport vlan interface start end"
     )
-    assert all(list(match) == [*keys.split(), "text"] for match in found)
+    assert all(list(match) == [*keys.split(), "text", "incomplete"] for match in found)
 
 
 def test_lines_without_json(capture: Path) -> None:

@@ -102,6 +102,9 @@ class Item(_Answer):
     file: str = Field(description="Name of the evidence file", examples=["202306180745.pcap"])
     offset: int = Field(description="Offset of the record in that file, bytes")
     matches: list[MatchItem] = Field(description="Rules that matched it; empty if it was kept for its flow")
+    incomplete: bool = Field(
+        description="True if the search was cut for its cost, so that more rules may match"
+    )
 
     @classmethod
     def of(cls, stored: Stored, matches: Iterable[StoredMatch]) -> Item:

@@ -11,7 +11,7 @@ from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.export import label
 from sensor.evidence.search import Stored, StoredMatch
 from sensor.protocols import protocol_name
-from sensor.text import endpoint, printable, utc_text
+from sensor.text import INCOMPLETE, endpoint, printable, utc_text
 
 _WIDTH = 16
 _LINE = 100
@@ -20,7 +20,8 @@ _LINE = 100
 def stored_line(stored: Stored, matches: Iterable[StoredMatch]) -> str:
     """Return an item and its matches as one line of text."""
     labels = "; ".join(map(label, matches)) or "flow"
-    return f"{utc_text(stored.time_us, ' ')}  {labels:<40}  {_ends(stored)}  {stored.caplen} bytes"
+    line = f"{utc_text(stored.time_us, ' ')}  {labels:<40}  {_ends(stored)}  {stored.caplen} bytes"
+    return line + f"  [{INCOMPLETE}]" * stored.incomplete
 
 
 def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
@@ -35,6 +36,8 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
     payload = f"payload: bytes {stored.payload_start} to {stored.payload_end}"
     yield f"    {stored.caplen} bytes{cut}{interface}; {payload}"
     yield f"    {stored.path}, byte {stored.offset}; key {stored.key}"
+    if stored.incomplete:
+        yield f"    {INCOMPLETE}"
     marked: set[int] = set()
     for match in stored.matches(frame):
         start, end = (stored.payload_start + (offset or 0) for offset in (match.start, match.end))

@@ -79,6 +79,8 @@ def alerts(found: Iterable[Packet], options: EventOptions) -> Iterator[Event]:
         if packet.item.matches:
             head = _head(packet, options)
             location = _location(packet, options)
+            if packet.item.incomplete:
+                location["incomplete"] = True
             for match in packet.item.matches:
                 fields = {**head, "alert": _alert(match), "sensor": {**_sensor(match), **location}}
                 yield _event(fields, packet.item, _severity(match))

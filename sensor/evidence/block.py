@@ -38,7 +38,8 @@ ITEM = np.dtype(
         ("protocol", "u1"),
         ("ip_version", "u1"),
         ("vlan_count", "u1"),
-        ("reserved", "u1", (3,)),
+        ("incomplete", "u1"),
+        ("reserved", "u1", (2,)),
         ("source", "u1", (16,)),
         ("destination", "u1", (16,)),
     ]
@@ -48,7 +49,8 @@ ITEM = np.dtype(
 ``record`` is the offset of its record in the block's records; ``first_match`` and ``matches`` are its range
 in the block's rules. The payload's range counts from the start of the frame. IPv4 addresses are the first
 four bytes of ``source`` and ``destination``; ``ip_version`` is 0 if no packet was found in the frame.
-``flow`` is the number of `sensor.rules.engine.flows.FlowHash`.
+``flow`` is the number of `sensor.rules.engine.flows.FlowHash`. ``incomplete`` is 1 if the search of the
+payload was cut for its cost, so that more rules may match.
 """
 
 CLASS_NUMBER = {rule_class: number for number, rule_class in enumerate(RULE_CLASSES)}
@@ -212,6 +214,8 @@ def block_of_packets(
     rule_set: Sequence[Rule],
     http: HttpReading = RFC9110,
     digest: str = "",
+    *,
+    incomplete: NDArray[np.bool_] | None = None,
 ) -> EvidenceBlock:
     """Return the evidence for packets of a batch; it owns its bytes.
 
@@ -225,6 +229,7 @@ def block_of_packets(
         rule_set: The rules.
         http: The definition of HTTP that the rules were matched with.
         digest: Digest of the files that the rules come from.
+        incomplete: True for each chosen packet whose search was cut; None if none was.
     """
     data = np.frombuffer(batch.buffer, np.uint8)
     start = batch.start[chosen]
@@ -235,6 +240,8 @@ def block_of_packets(
     items["wirelen"] = batch.wirelen[chosen]
     items["interface"] = batch.interface[chosen]
     items["matches"] = matches
+    if incomplete is not None:
+        items["incomplete"] = incomplete
     items["payload_start"] = np.maximum(packets.payload_start[chosen] - start, 0)
     items["payload_end"] = np.maximum(packets.payload_end[chosen] - start, 0)
     items["linktype"] = batch.linktype
@@ -274,6 +281,7 @@ def block_of_objects(evidence: Sequence[Evidence], rule_set: Sequence[Rule] | No
         item["vlan_count"] = len(tags)
         item["vlan_tci"][: len(tags)] = tags
         item["matches"] = len(one.matches)
+        item["incomplete"] = one.incomplete
         ends = sorted(((source, sport), (destination, dport)))
         item["flow"] = hash((protocol, *ends, tuple(tci & 0xFFF for tci in tags))) & (1 << 64) - 1
     frames = [one.frame[:SNAPLEN] for one in evidence]

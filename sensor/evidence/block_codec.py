@@ -97,6 +97,7 @@ def check_block(block: EvidenceBlock) -> None:
     _require((items["payload_start"] <= items["payload_end"]).all(), "a payload ends before its start")
     _require((is_cut | (items["payload_end"] <= items["caplen"])).all(), "a payload ends behind its frame")
     _require((items["vlan_count"] <= items["vlan_tci"].shape[1]).all(), "a frame has too many VLAN tags")
+    _require((items["incomplete"] <= 1).all(), "a mark of incomplete items is neither 0 nor 1")
     _require(not items["reserved"].any(), "reserved bytes are not 0")
     _check_addresses(items)
     _check_headers(block)

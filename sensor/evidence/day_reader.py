@@ -157,7 +157,7 @@ class DayReader:
     def _stored(self, row: Row) -> Stored:
         (
             id_, name, linktype, offset, caplen, wirelen, interface, protocol, source, sport,
-            destination, dport, vlan, payload_start, payload_end, rules,
+            destination, dport, vlan, payload_start, payload_end, rules, incomplete,
         ) = row  # fmt: skip
         matched = [self._rule(number) for number in parse_list(rules)]
         _, http, digest = matched[0] if matched else _NO_RULE
@@ -176,6 +176,7 @@ class DayReader:
             payload_start,
             payload_end,
             tuple(rule for rule, _, _ in matched),
+            bool(incomplete),
             http,
             digest,
         )

@@ -26,7 +26,7 @@ from sensor.evidence.row_builder import RowBuilder, Rows, inserted_number, parse
 from sensor.evidence.segments import Segments
 from sensor.model import LinkType
 
-_INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 17)})"
+_INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 18)})"
 _INSERT_MATCH = "INSERT INTO hit VALUES (?, ?)"
 _SELECT = "SELECT id, segment, classes, rules FROM evidence"
 

@@ -14,7 +14,7 @@ from sensor.rules.engine.locate import locate_each
 def explained(block: EvidenceBlock, http: HttpReading) -> Iterator[Evidence]:
     """Yield each item of a block with its matches; ``http`` is what the rules were matched with."""
     items = block.items
-    names = ("time_ns", "wirelen", "linktype", "interface", "payload_start", "payload_end")
+    names = ("time_ns", "wirelen", "linktype", "interface", "payload_start", "payload_end", "incomplete")
     columns = (items[name].tolist() for name in names)
     records = block.records.tobytes()
     offsets = block.record_offsets().tolist()
@@ -22,7 +22,8 @@ def explained(block: EvidenceBlock, http: HttpReading) -> Iterator[Evidence]:
     rules = [block.rule_set[number] for number in block.rules.tolist()]
     places = zip(offsets, offsets[1:], first, [*first[1:], len(rules)], strict=False)
     rows = zip(*columns, block.five_tuples(), block.vlans(), places, strict=True)
-    for time_ns, wirelen, linktype, interface, start, end, five_tuple, vlan, place in rows:
+    for time_ns, wirelen, linktype, interface, start, end, is_cut, five_tuple, vlan, place in rows:
         frame = records[place[0] + RECORD_HEADER_BYTES : place[1]]
         matches = tuple(locate_each(rules[place[2] : place[3]], frame[start:end], http))
-        yield Evidence(frame, time_ns, wirelen, linktype, interface, five_tuple, vlan, start, end, matches)
+        packet = time_ns, wirelen, linktype, interface, five_tuple, vlan, start, end
+        yield Evidence(frame, *packet, matches, incomplete=bool(is_cut))

@@ -12,7 +12,7 @@ from sensor.evidence.pcap import Record, file_header, record_header
 from sensor.evidence.pcapng_writer import enhanced_packet, interface_description, section_header
 from sensor.evidence.stored import Stored, StoredMatch, StoredRecords
 from sensor.model import LinkType
-from sensor.text import count_of
+from sensor.text import INCOMPLETE, count_of
 
 Container = Literal["pcap", "pcapng"]
 
@@ -58,7 +58,8 @@ def _as_pcapng(items: Iterable[Stored]) -> Iterator[bytes]:
         if interface not in interfaces:
             interfaces[interface] = len(interfaces)
             described = interface_description(*interface)
-        comment = "; ".join(map(label, stored.matches(record.frame)))
+        remarks = [*map(label, stored.matches(record.frame)), *([INCOMPLETE] if stored.incomplete else [])]
+        comment = "; ".join(remarks)
         yield described + enhanced_packet(
             interfaces[interface], record.time_us, record.wirelen, record.frame, comment
         )

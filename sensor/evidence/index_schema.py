@@ -34,7 +34,7 @@ NO_INTERFACE = -1
 """Interface of rows that are built from a file, which does not record the interface."""
 APPLICATION_ID = 0x53454E53
 """Identifies the databases (https://www.sqlite.org/pragma.html#pragma_application_id)."""
-VERSION = 2
+VERSION = 3
 """Version of the tables; a database of another version is moved aside and rebuilt."""
 CLASS_BITS: dict[RuleClass, int] = {rule_class: 1 << bit for bit, rule_class in enumerate(RULE_CLASSES)}
 
@@ -97,6 +97,7 @@ CREATE TABLE evidence (
     payload_end INTEGER NOT NULL,
     classes INTEGER NOT NULL,    -- one bit per class of the rules that matched
     rules TEXT,                  -- numbers of the rules that matched, separated by commas; NULL: none
+    incomplete INTEGER NOT NULL, -- 1: the search was cut for its cost, more rules may match
     segment INTEGER NOT NULL
 );
 CREATE INDEX evidence_source ON evidence (segment, source);

@@ -46,4 +46,5 @@ def stored_object(stored: Stored, matches: Iterable[StoredMatch]) -> dict[str, A
             }
             for match in matches
         ],
+        "incomplete": stored.incomplete,
     }

@@ -104,6 +104,7 @@ class RowBuilder:
             items["payload_end"].tolist(),
             classes.tolist(),
             _lists(items["matches"], rules),
+            items["incomplete"].tolist(),
             self._segments.assign(ids).tolist(),
         )
         return Rows(ids, classes, columns, rules, block.item_of_match)

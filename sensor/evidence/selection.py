@@ -25,7 +25,7 @@ INDEX_SHARE_MAX = 0.2
 
 COLUMNS = (
     "evidence.id, file.name, linktype, offset, caplen, wirelen, interface.name, protocol, source, sport,"
-    " destination, dport, vlan, payload_start, payload_end, rules"
+    " destination, dport, vlan, payload_start, payload_end, rules, incomplete"
 )
 Row = tuple[Any, ...]
 

@@ -50,6 +50,8 @@ class Stored(NamedTuple):
     payload_end: int
     rules: tuple[Rule, ...]
     """The rules that matched, as they were then."""
+    incomplete: bool
+    """True if the search of the payload was cut for its cost, so that more rules may match."""
     http: HttpReading
     """The definition of HTTP that they were matched with."""
     digest: str

@@ -131,6 +131,8 @@ def damage_header(block: EvidenceBlock) -> None:
         (changed("ip_version", 2, 5), "an IP version is neither 4 nor 6"),
         (changed("ip_version", 2, 0), "a frame without a packet has an address"),
         (changed("ip_version", 3, 4), "an IPv4 address has more than 4 bytes"),
+        (changed("incomplete", 3, 1), None),
+        (changed("incomplete", 3, 2), "a mark of incomplete items is neither 0 nor 1"),
         (changed("reserved", 3, 1), "reserved bytes are not 0"),
         (changed("time_ns", 3, 0), "the header of a record does not agree with its item"),
         (changed("wirelen", 3, 0), "the header of a record does not agree with its item"),

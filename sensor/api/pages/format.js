@@ -3,6 +3,9 @@
 /** Rule classes, most important first. */
 export const CLASSES = ["threat", "midware", "device", "os", "service"];
 
+/** The remark on an incomplete item. */
+export const CUT = "the search was cut for its cost, so more rules may match";
+
 const count = new Intl.NumberFormat("en");
 
 /** 1234567 -> "1,234,567". */

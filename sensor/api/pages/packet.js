@@ -4,7 +4,7 @@ import { address, getJson } from "./client.js";
 import { $, announce, h } from "./dom.js";
 import { download } from "./download.js";
 import { set } from "./filters.js";
-import { dateAndTime, endpoint } from "./format.js";
+import { CUT, dateAndTime, endpoint } from "./format.js";
 import { fromHex, octets } from "./octets.js";
 import { refusal } from "./state.js";
 import { narrowest, spansOf } from "./spans.js";
@@ -94,6 +94,7 @@ function head(item, withFiles = true) {
     h("h2", {}, h("span", { class: "data" }, `${date} ${time}`), " ", h("span", { class: "data talk" }, item.protocol, " ",
       side(item.sip, item.sport), " → ", side(item.dip, item.dport))),
     h("p", { class: "where" }, `${cut} · ${where.join(" · ")}`),
+    item.incomplete ? h("p", { class: "where" }, `Incomplete: ${CUT}.`) : null,
     h("div", { class: "actions" }, ...(withFiles ? files(item) : []), closeButton()));
 }
 

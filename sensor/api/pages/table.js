@@ -1,7 +1,7 @@
 /** The table of evidence. Rows are reused while the list grows; one row at a time is in the tab order. */
 
 import { $, h } from "./dom.js";
-import { dateAndTime, endpoint, foremost, found } from "./format.js";
+import { CUT, dateAndTime, endpoint, foremost, found } from "./format.js";
 import { current } from "./view.js";
 
 const PAGE_ROWS = 15;
@@ -107,13 +107,14 @@ function row(item) {
   const leading = first?.class ?? "none";
   const others = matches.filter((match) => match !== first);
   const more = others.length ? `+${others.length}` : "";
+  const incomplete = item.incomplete ? h("span", { class: "more", title: CUT }, "incomplete") : null;
   const [date, time] = dateAndTime(item.time_us);
   const name = first?.name ?? "kept for its flow";
   const element = h("tr", { role: "row", tabindex: -1, class: leading, "aria-selected": "false" },
     cell("time", h("span", { class: "date" }, date), " ", h("time", { datetime: item.time }, time)),
     cell("rule", h("span", { class: "mark", "aria-hidden": "true" }), h("span", { class: "unseen" }, `${leading}: `),
       h("span", { class: "name" }, name), first && h("span", { class: "id" }, first.rule),
-      more && h("span", { class: "more", title: others.map((match) => match.name).join("\n") }, more)),
+      more && h("span", { class: "more", title: others.map((match) => match.name).join("\n") }, more), incomplete),
     cell("found", first ? found(first) : ""),
     cell("source", endpoint(item.sip, item.sport)),
     cell("destination", endpoint(item.dip, item.dport)),
