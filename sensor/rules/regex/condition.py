@@ -28,6 +28,7 @@ _MOST_TEXTS = 128
 
 Text = tuple[frozenset[int] | Position, ...]
 """One set of bytes per position; the last entry may be `Position.END`."""
+_END: Text = (Position.END,)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def lookbehind(node: Node, positive: bool) -> TextCondition:
     Raises:
         RegexError: The node does not stand for a few short texts.
     """
-    return TextCondition(frozenset(_texts(node, "lookbehind")), positive)
+    texts = _texts(node, "lookbehind")
+    # A match starts after the text and has at least one byte, so the end of the text is not there.
+    return TextCondition(frozenset(text for text in texts if Position.END not in text), positive)
 
 
 def spelled(condition: TextCondition) -> Node:
@@ -146,13 +149,16 @@ def _texts(node: Node, kind: str) -> set[Text]:
         case Repeat():
             raise RegexError(f"a {kind} must have a bounded length (at most {_LONGEST} bytes)")
         case _:
-            raise RegexError(
-                f"a {kind} must be plain text: no nested lookaround, no \\b, no ^ or $ in the middle"
-            )
+            dollar = "no $ but at its end" if kind == "lookahead" else "no $"
+            raise RegexError(f"a {kind} must be plain text: no nested lookaround, no \\b, no ^, {dollar}")
 
 
 def _joined(left: set[Text], right: set[Text]) -> set[Text]:
-    joined = {a + b for a, b in product(left, right) if not b or Position.END not in a}
+    joined = {
+        a if a[-1:] == _END else a + b
+        for a, b in product(left, right)
+        if a[-1:] != _END or b in ((), _END)  # no byte follows the end
+    }
     if len(joined) > _MOST_TEXTS or max(map(len, joined), default=0) > _LONGEST:
         raise RegexError(
             f"lookarounds must stand for at most {_MOST_TEXTS} texts of at most {_LONGEST} bytes"
