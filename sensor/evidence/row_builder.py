@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class Rows(NamedTuple):
     ids: NDArray[np.int64]
     classes: NDArray[np.int64]
     columns: tuple[Iterable[Any], ...]
-    """The columns of ``evidence`` after the id; a column may be endless."""
+    """The columns of ``evidence`` after the id; a column may be endless. Each can be read several times."""
     rules: NDArray[np.int64]
     """The rule number of each match."""
     item_of_match: NDArray[np.intp]
@@ -178,10 +178,10 @@ def _tags(items: NDArray[np.void]) -> Iterable[bytes | None]:
     return [both[: 2 * count] or None for both, count in zip(tags, counts.tolist(), strict=True)]
 
 
-def _lists(counts: NDArray[np.uint32], rules: NDArray[np.int64]) -> Iterable[str | None]:
+def _lists(counts: NDArray[np.uint32], rules: NDArray[np.int64]) -> Sequence[str | None]:
     """Return the rule numbers of each item as text, separated by commas; None for an item without rules."""
     if (counts == 1).all():
-        return map(str, rules.tolist())
+        return list(map(str, rules.tolist()))
     ends = np.cumsum(counts, dtype=np.int64)
     numbers = list(map(str, rules.tolist()))
     stretches = zip((ends - counts).tolist(), ends.tolist(), strict=True)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -323,10 +324,13 @@ def test_open_file_removed_and_started_again(tmp_path: Path, rematcher: Rematche
     assert faults(tmp_path) == []
 
 
-def test_equal_ids(tmp_path: Path) -> None:
+@pytest.mark.parametrize("matches", range(3))
+def test_equal_ids(tmp_path: Path, matches: int) -> None:
     """Packets of one microsecond, at the same offset in different files, each have a row."""
+    rules = tuple(Match(replace(RULE, rule_id=number), 0, 1) for number in range(1, matches + 1))
+    items = [item(1), item(2, linktype=101), item(3, linktype=228)]
     with writing(tmp_path) as writer:
-        writer.write(block_of_objects([item(1), item(2, linktype=101), item(3, linktype=228)]))
+        writer.write(block_of_objects([one._replace(matches=rules) for one in items]))
     index_ = EvidenceSearch(tmp_path)
     assert len({stored.key for stored in index_.lookup(NOON_S * 1_000_000)}) == 3
     assert faults(tmp_path) == []
