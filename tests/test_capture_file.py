@@ -227,17 +227,6 @@ def test_long_frames_make_short_batches(write: Callable[..., bytes], tmp_path: P
         assert max(batch.buffer.nbytes for batch in file.batches()) < 4 << 20
 
 
-def test_random_damage(tmp_path: Path) -> None:
-    """A file damaged at random places gives frames or an error of one line, nothing else."""
-    dice = random.Random(2)
-    originals = (pcap(some_frames()), simple_pcapng(some_frames(), ">"))
-    for number in range(600):
-        content = bytearray(originals[number % 2])
-        for _ in range(dice.randint(1, 8)):
-            content[dice.randrange(4, len(content))] = dice.choice([0, 1, 0x7F, 0xFF, dice.randrange(256)])
-        read_bytes(tmp_path, bytes(content))
-
-
 @needs_tshark
 @pytest.mark.parametrize("write", [pcap, simple_pcapng])
 def test_agreement_with_tshark(write: Callable[..., bytes], tmp_path: Path) -> None:

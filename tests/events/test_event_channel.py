@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -149,30 +148,6 @@ def test_a_block_with_a_rule_that_is_not_defined(
         sender._channel.sendmsg(pack(EventKind.BLOCK, b"", chunk(0, 1).block))
         wait_until(lambda: sender.tick() or "the event sender died (exit code 1)" in caplog.text)
     assert "a rule is unknown" in capfd.readouterr().err
-
-
-def test_random_messages() -> None:
-    """Whatever the bytes are, only the named error is raised."""
-    rng = random.Random(15)
-    sound = [
-        b"".join(pack(EventKind.BLOCK, b"/e/x", chunk(0, 3).block, 24)),
-        b"".join(pack(EventKind.RULES, encode_rules([THREAT]))),
-        b"".join(pack(EventKind.CONFIG, CONFIG.as_json())),
-    ]
-    refused = 0
-    for _ in range(6000):
-        data = bytearray(rng.choice(sound))
-        for _ in range(rng.randint(1, 3)):
-            data[rng.randrange(rng.choice([HEADER_BYTES, len(data)]))] = rng.randrange(256)
-        data = data[: rng.choice([len(data)] * 9 + [rng.randrange(len(data))])]
-        try:
-            message = ReceivedMessage.of(bytes(data), MIB)
-            message.block([THREAT])
-            RuleTable().define(message)
-            SenderConfig.of(message.text)
-        except MalformedMessageError:
-            refused += 1
-    assert refused > 5000
 
 
 def test_the_configuration() -> None:

@@ -33,6 +33,13 @@ FUZZERS = {
         Fuzzer("kernel_prefilter", rounds=3, comparisons=20_000, needs_kernel=True),
         Fuzzer("headers", rounds=3, comparisons=80_000),
         Fuzzer("kernel_headers", rounds=3, comparisons=25_000, needs_kernel=True),
+        Fuzzer("capture_files", rounds=2, comparisons=7_000, is_sanitised=True),
+        Fuzzer("flow_tables", rounds=2, comparisons=20_000, is_sanitised=True),
+        Fuzzer("suppressions", rounds=2, comparisons=50_000, is_sanitised=True),
+        Fuzzer("records", rounds=1, comparisons=30_000, is_sanitised=True),
+        Fuzzer("blocks", rounds=1, comparisons=2_000, is_sanitised=True),
+        Fuzzer("reports", rounds=1, comparisons=2_000, is_sanitised=True),
+        Fuzzer("messages", rounds=1, comparisons=5_000),
     )
 }
 """By name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterable
 from math import inf
 
@@ -154,19 +153,6 @@ def test_the_least_recently_used_flows_are_dropped() -> None:
         assert set(count(scan)) == {1}
     assert set(count(scans[-1])) == {2}
     assert set(count(scans[0])) == {1}
-
-
-def test_a_table_survives_garbage_in_its_memory() -> None:
-    """Whatever a worker left in the memory that it shares with its successor, nothing else is touched."""
-    rng = random.Random(1)
-    table = FlowTable(30, 120)
-    memory = table._memory._map
-    for _ in range(50):
-        for _ in range(2000):
-            at = rng.randrange(len(memory) - 64)
-            memory[at : at + 64] = rng.randbytes(64)
-        memory[:16] = rng.randbytes(16)
-        numbers(table, range(100))
 
 
 def test_generations_are_shared_with_a_forked_process() -> None:
