@@ -132,11 +132,13 @@ class Plan:
     def passing(self) -> Iterator[Passing]:
         """Yield all that passes, with the rules that need it: for each protocol, all ports first."""
         for protocol, needs in self.needs.items():
-            applicable = list(_applicable(self.demands, protocol))
+            rules: dict[tuple[int, int, int], dict[Rule, None]] = {}
+            for rule, needed in _applicable(self.demands, protocol):
+                for value, mask, _ in needed:
+                    rules.setdefault((rule.port, value, mask), {})[rule] = None
             for port, passing in ((0, needs.common), *needs.ports.items()):
                 for prefix in passing:
-                    rules = (rule for rule, own in applicable if rule.port == port and prefix.is_among(own))
-                    yield Passing(protocol, port, prefix, tuple(rules))
+                    yield Passing(protocol, port, prefix, tuple(rules[port, prefix.value, prefix.mask]))
 
     def port_classes(self) -> NDArray[np.uint16]:
         """Return the class of each port, shape (65536,), in host byte order."""

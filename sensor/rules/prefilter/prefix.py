@@ -50,10 +50,6 @@ class Prefix(NamedTuple):
         """True if the bytes may be anything."""
         return self.mask == 0
 
-    def is_among(self, others: Iterable[Prefix]) -> bool:
-        """Return True if one of the others has the same value and mask."""
-        return any(self[:2] == other[:2] for other in others)
-
     def cut(self, size: int) -> Prefix:
         """Return the prefix of the first ``size`` bytes only."""
         kept = (1 << 8 * size) - 1
