@@ -18,7 +18,7 @@ class NativeBuild(BuildHookInterface):  # type: ignore[type-arg]
         directory = Path(self.root) / "sensor" / "native"
         command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
         sources = sorted(directory.glob("*.c"))
-        subprocess.run([*command, "-o", directory / "batch.so", *sources], check=True)
+        subprocess.run([*command, "-o", directory / "batch.so", *sources, "-lm"], check=True)
         build_data["artifacts"].append("sensor/native/batch.so")
         build_data["pure_python"] = False
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
