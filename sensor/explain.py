@@ -83,9 +83,11 @@ class _ObservedMatcher(Matcher):
     found: tuple[Rule, ...] | None = None
     """The rules that match; None if it was given no payload."""
 
-    def matches(self, buffer: memoryview, payloads: Payloads, stop_ns: int = 0) -> Matches:
+    def matches(
+        self, buffer: memoryview, payloads: Payloads, stop_ns: int = 0, *, measure: bool = False
+    ) -> Matches:
         """Match the payload of the one packet, and remember the rules."""
-        results = super().matches(buffer, payloads, stop_ns)
+        results = super().matches(buffer, payloads, stop_ns, measure=measure)
         if len(payloads.start):
             self.found = tuple(self.rules[number] for number in results.rule.tolist())
         return results

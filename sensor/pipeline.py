@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sensor.capture.fair_shares import FairShares
 from sensor.decode import decode
 from sensor.evidence.block import EvidenceBlock, block_of_packets
 from sensor.model import FrameBatch, PacketBatch, PacketStatus
+from sensor.native.source_table import SourceColumns
 from sensor.rules.engine.flows import FlowHash, FlowTable
 from sensor.rules.engine.matcher import Matcher, Matches, Payloads
 from sensor.rules.engine.profile import PROFILES
@@ -55,11 +57,25 @@ class Turn(NamedTuple):
     """Their evidence; it owns its bytes."""
 
 
+class _Candidates(NamedTuple):
+    """Packets of a batch whose flows allow them to be matched."""
+
+    chosen: NDArray[np.intp]
+    """Positions in the batch."""
+    serials: NDArray[np.uint64]
+    """Their flows; empty unless it matters what was found in these."""
+    payloads: Payloads
+
+    def select(self, part: slice | NDArray[np.intp] | NDArray[np.bool_]) -> _Candidates:
+        serials = self.serials[part] if len(self.serials) else self.serials
+        return _Candidates(self.chosen[part], serials, self.payloads.select(part))
+
+
 class Pipeline:
     """Turns batches of frames into evidence, with one set of rules, one profile and one flow table.
 
-    Every frame is counted in exactly one bucket: ``read = undecodable + unmatched + matched``, where
-    ``matched`` frames are those that became evidence.
+    Every frame is counted in exactly one bucket: ``read = undecodable + unmatched + sampled + matched``,
+    where ``matched`` frames are those that became evidence.
     """
 
     def __init__(
@@ -82,11 +98,15 @@ class Pipeline:
         self.read = 0
         self.undecodable = 0
         self.unmatched = 0
+        self.sampled = 0
+        """Frames that were not matched because their source had had its share of an overloaded worker."""
         self.matched = 0
         self.match_ns = 0
         """Wall-clock time spent on matching."""
         self.beat: Callable[[], None] = lambda: None
         """Called after each stage, as a sign of life."""
+        self.shares: FairShares | None = None
+        """How sources share the time of this worker; None: everything is matched, however long it takes."""
         self._keep = keep
         self._networks = networks
         self._profile = chosen = PROFILES[profile]
@@ -127,40 +147,77 @@ class Pipeline:
         frames, packets = np.frombuffer(batch.buffer, np.uint8), decode(batch)
         is_undecodable = np.isin(packets.status, (PacketStatus.UNKNOWN, PacketStatus.MALFORMED))
         self.beat()
-        chosen, serials, payloads = self._choose(batch, frames, packets)
+        candidates = self._choose(batch, frames, packets)
+        match = self._match_fairly if self.shares else self._match_all
         start = 0
         while True:
             self.beat()
-            matches = self._match(batch, payloads, started_ns + turn_ns if turn_ns else 0)
-            self.beat()
-            tried = len(matches.incomplete)
-            end = int(chosen[tried]) if tried < len(chosen) else len(batch)
-            block = self._evidence(batch, frames, packets, chosen[:tried], serials[:tried], matches)
+            stop_ns = started_ns + turn_ns if turn_ns else 0
+            done, sampled, block = match(batch, frames, packets, candidates, stop_ns)
+            end = int(candidates.chosen[done]) if done < len(candidates.chosen) else len(batch)
             undecodable = int(is_undecodable[start:end].sum())
             self.read += end - start
             self.undecodable += undecodable
+            self.sampled += sampled
             self.matched += len(block)
-            self.unmatched += end - start - undecodable - len(block)
+            self.unmatched += end - start - undecodable - sampled - len(block)
             yield Turn(end, block)
             if end == len(batch):
                 return
             start, started_ns = end, time.monotonic_ns()
-            chosen, serials, payloads = chosen[tried:], serials[tried:], payloads.after(tried)
+            candidates = candidates.select(slice(done, None))
 
-    def _choose(
-        self, batch: FrameBatch, frames: NDArray[np.uint8], packets: PacketBatch
-    ) -> tuple[NDArray[np.intp], NDArray[np.uint64], Payloads]:
-        """Choose the packets to match, whose flows allow it; return their positions, flows and payloads."""
+    def _choose(self, batch: FrameBatch, frames: NDArray[np.uint8], packets: PacketBatch) -> _Candidates:
+        """Choose the packets whose flows allow them to be matched."""
         chosen = self._networks.watched(frames, packets, self._candidates(packets))
         payloads = self._payloads(frames, packets, chosen)
         serials, is_early = self._count(batch, packets, chosen, payloads.is_http)
-        serials = serials[is_early] if self._labels else serials
-        return chosen[is_early], serials, payloads.select(is_early)
+        return _Candidates(chosen, serials, payloads).select(is_early)
+
+    def _match_all(
+        self,
+        batch: FrameBatch,
+        frames: NDArray[np.uint8],
+        packets: PacketBatch,
+        candidates: _Candidates,
+        stop_ns: int,
+    ) -> tuple[int, int, EvidenceBlock]:
+        """Match candidates until ``stop_ns``; return the number done, that of those sampled, and evidence."""
+        matches = self._match(batch, candidates.payloads, stop_ns)
+        done = len(matches.incomplete)
+        block, _ = self._evidence(batch, frames, packets, candidates.select(slice(done)), matches)
+        return done, 0, block
+
+    def _match_fairly(
+        self,
+        batch: FrameBatch,
+        frames: NDArray[np.uint8],
+        packets: PacketBatch,
+        candidates: _Candidates,
+        stop_ns: int,
+    ) -> tuple[int, int, EvidenceBlock]:
+        """Match only candidates that their sources' shares admit, and charge them; see `_match_all`."""
+        assert self.shares  # noqa: S101 - for the type checker
+        chosen, _, payloads = candidates
+        addresses = packets.source_offset[chosen], packets.ip_version[chosen]
+        columns = SourceColumns(*addresses, payloads.sport, payloads.dport, batch.timestamp_ns[chosen])
+        admitted = np.flatnonzero(self.shares.admit(frames, columns))
+        matches = self._match(batch, payloads.select(admitted), stop_ns)
+        matched = len(matches.incomplete)
+        done = int(admitted[matched]) if matched < len(admitted) else len(chosen)
+        admitted = admitted[:matched]
+        block, kept = self._evidence(batch, frames, packets, candidates.select(admitted), matches)
+        cost_ns, is_evidence = np.full(done, -1), np.zeros(done, np.bool_)
+        cost_ns[admitted] = matches.cost_ns
+        is_evidence[admitted[kept]] = True
+        self.shares.charge(frames, columns.part(slice(done)), cost_ns, is_evidence)
+        return done, done - matched, block
 
     def _match(self, batch: FrameBatch, payloads: Payloads, stop_ns: int) -> Matches:
         started_ns = time.perf_counter_ns()
-        matches = self.matcher.matches(batch.buffer, payloads, stop_ns)
+        matches = self.matcher.matches(batch.buffer, payloads, stop_ns, measure=bool(self.shares))
         self.match_ns += time.perf_counter_ns() - started_ns
+        self.beat()
         return matches
 
     def _evidence(
@@ -168,15 +225,14 @@ class Pipeline:
         batch: FrameBatch,
         frames: NDArray[np.uint8],
         packets: PacketBatch,
-        chosen: NDArray[np.intp],
-        serials: NDArray[np.uint64],
+        matched: _Candidates,
         matches: Matches,
-    ) -> EvidenceBlock:
-        """Return the evidence among the chosen packets, which were matched."""
-        kept, counts, rules = self._select(frames, packets, chosen, serials, matches)
-        chosen = chosen[kept]
+    ) -> tuple[EvidenceBlock, NDArray[np.intp]]:
+        """Return the evidence among the packets that were matched, and its positions among them."""
+        kept, counts, rules = self._select(frames, packets, matched.chosen, matched.serials, matches)
+        chosen = matched.chosen[kept]
         flows = self._flow_hash.keys(frames, packets, chosen)
-        return block_of_packets(
+        block = block_of_packets(
             batch,
             packets,
             chosen,
@@ -188,6 +244,7 @@ class Pipeline:
             self.digest,
             incomplete=matches.incomplete[kept],
         )
+        return block, kept
 
     def _candidates(self, packets: PacketBatch) -> NDArray[np.intp]:
         """Return the positions of the packets that can be matched if their flow allows it."""

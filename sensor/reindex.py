@@ -126,7 +126,7 @@ class Rematcher:
             found = self._once(frames, packets, chosen, found)
         incomplete = np.zeros(len(batch), np.bool_)
         incomplete[chosen] = found.incomplete
-        return Matches(chosen[found.payload], found.rule, incomplete)
+        return found._replace(payload=chosen[found.payload], incomplete=incomplete)
 
     def _once(
         self, frames: NDArray[np.uint8], packets: PacketBatch, chosen: NDArray[np.intp], found: Matches

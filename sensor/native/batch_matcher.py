@@ -130,6 +130,7 @@ class _Payloads(ctypes.Structure):
         ("sport", ctypes.c_void_p),
         ("dport", ctypes.c_void_p),
         ("incomplete", ctypes.c_void_p),
+        ("cost_ns", ctypes.c_void_p),
         ("count", ctypes.c_int64),
     ]
 
@@ -212,14 +213,17 @@ class BatchMatcher:
         dport: NDArray[np.uint16],
         budget_ns: int,
         stop_ns: int = 0,
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.bool_]]:
+        *,
+        measure: bool = False,
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.bool_], NDArray[np.int64]]:
         """Match n payloads, each from ``start`` up to ``end`` in ``data``; every array has shape (n,).
 
         ``transport`` is 0 for TCP, 1 for UDP, 2 for others. A payload is searched until ``budget_ns`` of CPU
         time are spent, or half of that if it is no longer than a slice. After ``stop_ns`` of the monotonic
         clock no further payload is matched, unless it is 0. Returns each match as the payload's position and
-        the rule's index, sorted by both; and True for each payload that was not searched completely, shape
-        (m,) for the first m payloads, which were matched: at least one if there is one.
+        the rule's index, sorted by both. Also returns, for the first m payloads, which were matched (at least
+        one if there is one), True if a payload was not searched completely, and the nanoseconds that it took,
+        0 unless ``measure`` asks for them.
 
         Raises:
             SensorError: A payload is not within the data, or a scan failed.
@@ -238,8 +242,11 @@ class BatchMatcher:
         if count:
             self._make_room(int((columns[1] - columns[0]).max()))
         self._matcher.budget_ns, self._matcher.stop_ns = budget_ns, stop_ns
-        incomplete = np.zeros(count, np.bool_)
-        addresses = (one.ctypes.data for one in (*columns, incomplete))
+        incomplete, cost_ns = np.zeros(count, np.bool_), np.zeros(count, np.int64)
+        addresses = (
+            *(one.ctypes.data for one in (*columns, incomplete)),
+            cost_ns.ctypes.data if measure else None,
+        )
         payloads = _Payloads(data.ctypes.data, len(data), *addresses, count)
         done = ctypes.c_int64(0)
         positions, rules = [], []
@@ -258,11 +265,12 @@ class BatchMatcher:
             rules.append(self._rules[:found].copy())
             if self._matcher.has_stopped:
                 break
+        results = incomplete[: done.value], cost_ns[: done.value]
         if len(positions) == 1:
-            return positions[0], rules[0], incomplete[: done.value]
+            return positions[0], rules[0], *results
         if not positions:
-            return np.empty(0, np.int64), np.empty(0, np.uint32), incomplete
-        return np.concatenate(positions), np.concatenate(rules), incomplete[: done.value]
+            return np.empty(0, np.int64), np.empty(0, np.uint32), *results
+        return np.concatenate(positions), np.concatenate(rules), *results
 
     def _make_room(self, size: int) -> None:
         """Make room for a decoded payload of this size."""

@@ -94,6 +94,7 @@ struct payloads {
 	const uint16_t *sport;
 	const uint16_t *dport;
 	uint8_t *incomplete;	/* set to 1 if not all rules were tried on all bytes, otherwise to 0 */
+	int64_t *cost_ns;	/* set to the wall time that matching took; null: nobody asks */
 	int64_t count;
 };
 
@@ -391,6 +392,7 @@ static bool is_over(int64_t stop_ns)
 int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads, int64_t *next,
 		       int64_t *positions, uint32_t *rules, int64_t capacity)
 {
+	int64_t now_ns = payloads->cost_ns ? clock_ns(CLOCK_MONOTONIC) : 0;
 	int64_t count = 0;
 
 	matcher->has_stopped = 0;
@@ -421,6 +423,12 @@ int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads,
 			return -1;
 		for (; stored; stored--)
 			positions[count++] = number;
+		if (payloads->cost_ns) {
+			int64_t then_ns = now_ns;
+
+			now_ns = clock_ns(CLOCK_MONOTONIC);
+			payloads->cost_ns[number] = now_ns - then_ns;
+		}
 		++*next;
 		matcher->has_stopped = is_over(matcher->stop_ns);
 	}

@@ -83,7 +83,7 @@ class SourceColumns(NamedTuple):
     time_ns: NDArray[np.int64]
     """Arrival of the packet."""
 
-    def part(self, chosen: slice | NDArray[np.bool_]) -> SourceColumns:
+    def part(self, chosen: slice) -> SourceColumns:
         """Return the columns of the chosen packets."""
         return SourceColumns._make(column[chosen] for column in self)
 

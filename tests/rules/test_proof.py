@@ -100,7 +100,7 @@ def test_rules_that_the_engine_misses_in_many_payloads(stop_ns: int) -> None:
     buffer, payloads = payloads_of([(text, TCP, 80, 5000) for text in texts], matcher.http)
     seen, calls, done = [], 0, 0
     while done < len(texts):
-        matches = matcher.matches(buffer, payloads.after(done), stop_ns)
+        matches = matcher.matches(buffer, payloads.select(slice(done, None)), stop_ns)
         seen += zip((matches.payload + done).tolist(), matches.rule.tolist(), strict=True)
         done, calls = done + len(matches.incomplete), calls + 1
     assert seen == [(number, number % 3) for number in range(len(texts)) if number % 3 < 2]

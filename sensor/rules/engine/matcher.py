@@ -53,13 +53,9 @@ class Payloads(NamedTuple):
     is_http: NDArray[np.bool_]
     """True for payloads that look like HTTP, by the matcher's `HttpReading`."""
 
-    def select(self, chosen: NDArray[np.bool_]) -> Payloads:
-        """Return the payloads for which ``chosen`` is True."""
+    def select(self, chosen: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Payloads:
+        """Return the chosen payloads."""
         return Payloads._make(column[chosen] for column in self)
-
-    def after(self, count: int) -> Payloads:
-        """Return the payloads after the first ``count``."""
-        return Payloads._make(column[count:] for column in self)
 
 
 class Matches(NamedTuple):
@@ -74,6 +70,8 @@ class Matches(NamedTuple):
 
     The n payloads are those that were tried: the first ones, and all of them unless the time was over.
     """
+    cost_ns: NDArray[np.int64]
+    """Wall-clock time that each of the n payloads took; 0 unless it was asked for."""
 
 
 class Matcher:
@@ -147,46 +145,52 @@ class Matcher:
         tcp, udp, other = self.transports
         return BatchMatcher((tcp.plan, udp.plan, other.plan), [rule.port for rule in self.rules], SLICE)
 
-    def matches(self, buffer: memoryview, payloads: Payloads, stop_ns: int = 0) -> Matches:
+    def matches(
+        self, buffer: memoryview, payloads: Payloads, stop_ns: int = 0, *, measure: bool = False
+    ) -> Matches:
         """Decide which rules match the payloads of many packets, which are in ``buffer``.
 
         After ``stop_ns`` of the monotonic clock no further payload is tried, unless it is 0; at least one is
-        tried if there is one. Spans and versions are left to `sensor.rules.engine.locate`. The work is done
-        in C, without the interpreter's lock, apart from rules that Hyperscan misses.
+        tried if there is one. ``measure`` asks for the time that each of them takes. Spans and versions are
+        left to `sensor.rules.engine.locate`. The work is done in C, without the interpreter's lock, apart
+        from rules that Hyperscan misses.
 
         Raises:
             SensorError: A payload is not within the buffer.
         """
         if not len(payloads.start):
-            return Matches(np.empty(0, np.int64), np.empty(0, np.uint32), np.empty(0, np.bool_))
+            nothing = np.empty(0, np.int64)
+            return Matches(nothing, np.empty(0, np.uint32), np.empty(0, np.bool_), nothing)
         if not self.missed:
-            found = self._in_one_call(buffer, payloads, stop_ns)
+            found = self._in_one_call(buffer, payloads, stop_ns, measure)
         else:
-            found = self._with_re2(buffer, payloads, stop_ns)
+            found = self._with_re2(buffer, payloads, stop_ns, measure)
         self.cut += int(np.count_nonzero(found.incomplete))
         return found
 
-    def _with_re2(self, buffer: memoryview, payloads: Payloads, stop_ns: int) -> Matches:
+    def _with_re2(self, buffer: memoryview, payloads: Payloads, stop_ns: int, measure: bool) -> Matches:
         """Match some payloads at a time, as RE2 may spend the whole budget of each."""
         parts: list[Matches] = []
         for tried in range(0, len(payloads.start), MISSED_AT_ONCE):
             part = Payloads._make(column[tried : tried + MISSED_AT_ONCE] for column in payloads)
-            found = self._with_missed(self._in_one_call(buffer, part, 0), buffer, part)
+            found = self._with_missed(self._in_one_call(buffer, part, 0, measure), buffer, part, measure)
             parts.append(found._replace(payload=found.payload + tried))
             if stop_ns and time.monotonic_ns() >= stop_ns:
                 break
         return Matches(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def _in_one_call(self, buffer: memoryview, payloads: Payloads, stop_ns: int) -> Matches:
+    def _in_one_call(self, buffer: memoryview, payloads: Payloads, stop_ns: int, measure: bool) -> Matches:
         """Match with Hyperscan alone."""
         transports = _TRANSPORT_OF[payloads.protocol]
         ports = payloads.sport, payloads.dport
         columns = payloads.start, payloads.end, transports, payloads.is_http, *ports
         data = np.frombuffer(buffer, np.uint8)
-        found = self.batch_matcher.match(data, *columns, budget_ns=scan.BUDGET_NS, stop_ns=stop_ns)
+        found = self.batch_matcher.match(
+            data, *columns, budget_ns=scan.BUDGET_NS, stop_ns=stop_ns, measure=measure
+        )
         return Matches(*found)
 
-    def _with_missed(self, found: Matches, buffer: memoryview, payloads: Payloads) -> Matches:
+    def _with_missed(self, found: Matches, buffer: memoryview, payloads: Payloads, measure: bool) -> Matches:
         """Add the matches of the rules that Hyperscan misses."""
         is_http = payloads.is_http.astype(np.intp)
         chosen = np.flatnonzero(self._uses_re2[_TRANSPORT_OF[payloads.protocol], is_http])
@@ -198,16 +202,18 @@ class Matcher:
         )
         size = max(len(self.rules), 1)
         keys = [found.payload * size + found.rule]
-        incomplete = found.incomplete.copy()
+        incomplete, cost_ns = found.incomplete.copy(), found.cost_ns.copy()
         for position, start, end, protocol, sport, dport, is_http in rows:
+            started_ns = time.monotonic_ns()
             self._budget.renew()
             transport = self.transports[_TRANSPORT_OF[protocol]]
             indices = transport.missed_matches(buffer[start:end].tobytes(), self._budget, is_http=is_http)
             wanted = [index for index in indices if self.rules[index].port in (0, sport, dport)]
             keys.append(position * size + np.array(wanted, np.int64))
             incomplete[position] |= self._budget.is_cut
+            cost_ns[position] += time.monotonic_ns() - started_ns if measure else 0
         payload, rule = np.divmod(np.unique(np.concatenate(keys)), size)
-        return Matches(payload, rule.astype(np.uint32), incomplete)
+        return Matches(payload, rule.astype(np.uint32), incomplete, cost_ns)
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
         """Return all matches of one packet's payload, in the order of the rules."""
