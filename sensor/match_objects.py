@@ -1,4 +1,4 @@
-"""Matches as JSON objects and as lines of text. Used by ``sensor read`` and the event sender."""
+"""Matches as JSON objects. Used by ``sensor read`` and the event sender."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from sensor.model import Evidence, Match
 from sensor.protocols import protocol_name
-from sensor.text import INCOMPLETE, endpoint, printable, utc_text
+from sensor.text import printable
 
 
 def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:
@@ -47,16 +47,3 @@ def _match_fields(match: Match | None) -> dict[str, Any]:
         "vendor": rule.vendor,
         "os": rule.os,
     }
-
-
-def match_line(found: dict[str, Any]) -> str:
-    """Return one object of `match_objects` as a line of text."""
-    label = f"{found['class']} {found['rule']} {found['name']}" if found["rule"] else "flow"
-    if found["version"]:
-        label += f" {found['version']}"
-    line = (
-        f"{utc_text(found['time_us'], ' ')}  {label:<40}  {found['protocol']} "
-        f"{endpoint(found['sip'], found['sport'])} > {endpoint(found['dip'], found['dport'])}  "
-        f"{found['text'] or ''}"
-    )
-    return f"{line}  [{INCOMPLETE}]" if found["incomplete"] else line

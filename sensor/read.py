@@ -13,12 +13,11 @@ from pathlib import Path
 from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.errors import EvidenceError
-from sensor.evidence.explain_block import explained
+from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
 from sensor.files.undecoded import batches_of
-from sensor.model import Evidence
 from sensor.pipeline import Pipeline
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.prefilter.networks import Networks
@@ -26,7 +25,7 @@ from sensor.rules.ready import make_ready
 
 log = logging.getLogger(__name__)
 
-Emit = Callable[[Iterable[Evidence]], None]
+Emit = Callable[[EvidenceBlock], None]
 Progress = Callable[[int], None]
 """Called with the number of bytes read since the last call."""
 
@@ -89,7 +88,7 @@ def _read_file(
         block = suppressor.admit(pipeline.process(batch))
         if block and writer:
             writer.write(block)
-        emit(explained(block, pipeline.matcher.http))
+        emit(block)
         progress(file.position_bytes - position)
         position = file.position_bytes
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sensor.cli.read_output import MatchText, json_text
 from sensor.cli.setting_options import setting_options
 from sensor.config.loading import load_settings
-from sensor.match_objects import match_line, match_objects
-from sensor.model import Evidence
+from sensor.evidence.block import EvidenceBlock
 from sensor.read import Emit, read
 
 
@@ -39,10 +37,10 @@ def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **
 
 
 def _printer(as_json: bool) -> Emit:
-    def emit(items: Iterable[Evidence]) -> None:
-        found = (one for item in items for one in match_objects(item, str(item.interface)))
-        lines = [json.dumps(one) if as_json else match_line(one) for one in found]
-        if lines:
-            click.echo("\n".join(lines))
+    text_of = json_text if as_json else MatchText().of
+
+    def emit(block: EvidenceBlock) -> None:
+        if len(block):
+            click.echo(text_of(block), nl=False)
 
     return emit

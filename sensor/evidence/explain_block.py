@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
 
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.payload_memo import PayloadMemo
 from sensor.evidence.pcap import RECORD_HEADER_BYTES
-from sensor.model import Evidence
+from sensor.model import Evidence, Match, Rule
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.locate import locate_each
 
 
+def _located(rules: Sequence[Rule], payload: bytes, http: HttpReading) -> tuple[Match, ...]:
+    return tuple(locate_each(rules, payload, http))
+
+
+_matches = PayloadMemo(_located)
+
+
 def explained(block: EvidenceBlock, http: HttpReading) -> Iterator[Evidence]:
-    """Yield each item of a block with its matches; ``http`` is what the rules were matched with."""
+    """Return each item of a block with its matches; ``http`` is what the rules were matched with."""
     items = block.items
-    names = ("time_ns", "wirelen", "linktype", "interface", "payload_start", "payload_end", "incomplete")
+    names = ("time_ns", "wirelen", "linktype", "interface")
     columns = (items[name].tolist() for name in names)
+    payload = (items[name].tolist() for name in ("payload_start", "payload_end"))
+    incomplete = items["incomplete"].astype(np.bool_).tolist()
     records = block.records.tobytes()
     offsets = block.record_offsets().tolist()
-    first = items["first_match"].tolist()
-    rules = [block.rule_set[number] for number in block.rules.tolist()]
-    places = zip(offsets, offsets[1:], first, [*first[1:], len(rules)], strict=False)
-    rows = zip(*columns, block.five_tuples(), block.vlans(), places, strict=True)
-    for time_ns, wirelen, linktype, interface, start, end, is_cut, five_tuple, vlan, place in rows:
-        frame = records[place[0] + RECORD_HEADER_BYTES : place[1]]
-        matches = tuple(locate_each(rules[place[2] : place[3]], frame[start:end], http))
-        packet = time_ns, wirelen, linktype, interface, five_tuple, vlan, start, end
-        yield Evidence(frame, *packet, matches, incomplete=bool(is_cut))
+    frames = [records[at + RECORD_HEADER_BYTES : end] for at, end in pairwise(offsets)]
+    matches = _matches.of(block, http)
+    return map(Evidence, frames, *columns, block.five_tuples(), block.vlans(), *payload, matches, incomplete)

@@ -1,0 +1,45 @@
+"""Output of ``sensor read``: matches as lines of text, or as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.explain_block import explained
+from sensor.evidence.payload_memo import PayloadMemo
+from sensor.match_objects import match_objects
+from sensor.model import Match, Rule
+from sensor.native.lines import format_lines, packed_words
+from sensor.rules.engine.http_payload import HttpReading
+from sensor.rules.engine.locate import locate_each
+from sensor.text import printable
+
+
+def json_text(block: EvidenceBlock) -> str:
+    """Return a line of JSON for each match of a block, and for each item that has none."""
+    found = (one for item in explained(block, block.http) for one in match_objects(item, str(item.interface)))
+    return "".join(f"{json.dumps(one)}\n" for one in found)
+
+
+class MatchText:
+    """Matches as lines for people to read."""
+
+    def __init__(self) -> None:
+        self._words = PayloadMemo(_words)
+
+    def of(self, block: EvidenceBlock) -> str:
+        """Return a line for each match of a block, and for each item that has none."""
+        lines = len(block.rules) + int((block.items["matches"] == 0).sum())
+        return format_lines(block.items, self._words.of(block, block.http), lines)
+
+
+def _words(rules: Sequence[Rule], payload: bytes, http: HttpReading) -> bytes:
+    found = locate_each(rules, payload, http)
+    words = [(f"{_label(match):<40}", printable(payload[match.start : match.end])) for match in found]
+    return packed_words(words or [(f"{'flow':<40}", "")])
+
+
+def _label(match: Match) -> str:
+    label = f"{match.rule.rule_class} {match.rule.rule_id} {match.rule.name}"
+    return f"{label} {match.version}" if match.version else label
