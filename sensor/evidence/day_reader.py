@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import reading
-from sensor.evidence.index_connection import connect_readonly
+from sensor.evidence.index_connection import DamagedRowError, Row, connect_readonly, rows_of
 from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, TALLY_US, Day
+from sensor.evidence.pcap import SNAPLEN
 from sensor.evidence.query import Condition, Query, conditions
 from sensor.evidence.row_builder import parse_list
 from sensor.evidence.rule_text import parse_http, parse_rule
-from sensor.evidence.selection import Row, Selection, straddling_steps, tally_histogram
+from sensor.evidence.selection import Selection, straddling_steps, tally_histogram
 from sensor.evidence.stored import Stored, StoredRecords
 from sensor.model import FiveTuple, Rule
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
@@ -29,6 +31,12 @@ T = TypeVar("T")
 _MatchedRule = tuple[Rule, HttpReading, str]
 """A rule, the definition of HTTP that it was matched with, and the digest of its files."""
 _NO_RULE = None, RFC9110, ""
+_COLUMN_TYPES = {
+    (int, str, int, int, int, int, str, int, bytes, int, bytes, int, vlan, int, int, rules, int)
+    for vlan in (bytes, NoneType)
+    for rules in (str, NoneType)
+}
+"""The types of `sensor.evidence.selection.COLUMNS`."""
 
 log = logging.getLogger(__name__)
 
@@ -123,17 +131,18 @@ class DayReader:
     def summary(self) -> Summary:
         """Return what the database contains."""
         execute = self._connection.execute
-        files = {
-            name: (end, gaps)
-            for name, end, gaps in execute(
-                "SELECT name, end, (SELECT ifnull(sum(g.end - start), 0) FROM gap g WHERE g.file = file.file)"
-                " FROM file WHERE name IS NOT NULL"
-            )
-        }
-        items, oldest, newest = execute(
-            "SELECT ifnull(sum(pieces), 0), min(oldest), max(newest) FROM file"
+        found = execute(
+            "SELECT name, end, (SELECT ifnull(sum(g.end - start), 0) FROM gap g WHERE g.file = file.file)"
+            " FROM file WHERE name IS NOT NULL"
+        )
+        files = {name: (end, gaps) for name, end, gaps in rows_of(found, str, int, int)}
+        totals = execute(
+            "SELECT ifnull(sum(pieces), 0), ifnull(min(oldest), 0), ifnull(max(newest), 0) FROM file"
             " WHERE name IS NOT NULL AND pieces > 0"
-        ).fetchone()
+        )
+        [(items, oldest, newest)] = rows_of(totals, int, int, int)
+        if not 0 <= oldest <= newest < self.day.end_id:
+            raise DamagedRowError("a file is damaged")
         if not items:
             return Summary(0, None, None, files)
         return Summary(items, self.day.time_us(oldest), self.day.time_us(newest), files)
@@ -147,7 +156,7 @@ class DayReader:
         )
         return (
             RecordPlace(offset, self.day.time_us(id_), caplen, wirelen)
-            for offset, id_, caplen, wirelen in rows
+            for offset, id_, caplen, wirelen in rows_of(rows, int, int, int, int)
         )
 
     def _selection(self, query: Query, low: int, high: int, extra: Sequence[Condition] = ()) -> Selection:
@@ -155,6 +164,8 @@ class DayReader:
         return Selection(self._connection, parts, low, high)
 
     def _stored(self, row: Row) -> Stored:
+        if not _is_sound(row):
+            raise DamagedRowError("a row is damaged")
         (
             id_, name, linktype, offset, caplen, wirelen, interface, protocol, source, sport,
             destination, dport, vlan, payload_start, payload_end, rules, incomplete,
@@ -192,6 +203,20 @@ class DayReader:
             except (TypeError, ValueError) as error:
                 raise sqlite3.DatabaseError(f"rule {number} is missing or damaged") from error
         return self._rules[number]
+
+
+def _is_sound(row: Row) -> bool:
+    """Return True if the values of `COLUMNS` have the types and sizes that a sensor writes."""
+    if tuple(map(type, row)) not in _COLUMN_TYPES:
+        return False
+    _, _, _, offset, caplen, _, _, _, source, _, destination, _, _, start, end, *_ = row
+    return (
+        offset >= 0
+        and 0 <= caplen <= SNAPLEN
+        and 0 <= start <= end
+        and len(source) == len(destination)
+        and len(source) in (4, 16)
+    )
 
 
 def _payload(stored: Stored, records: StoredRecords) -> bytes:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock, joined
-from sensor.evidence.index_connection import prepare_for_writing
+from sensor.evidence.index_connection import prepare_for_writing, rows_of
 from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, Day
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
 from sensor.evidence.row_builder import RowBuilder, Rows, inserted_number, parse_list
@@ -70,7 +70,9 @@ class DayWriter:
     def _load(self, day: Day, interface_name: Callable[[int], str]) -> None:
         self._files: dict[str, tuple[int, int]] = {
             name: (file, end)
-            for file, name, end in self._execute("SELECT file, name, end FROM file WHERE name IS NOT NULL")
+            for file, name, end in rows_of(
+                self._execute("SELECT file, name, end FROM file WHERE name IS NOT NULL"), int, str, int
+            )
         }
         self._segments = Segments(self._connection)
         self._builder = RowBuilder(self._connection, self._segments, interface_name, day.start_us)
@@ -146,7 +148,7 @@ class DayWriter:
             "SELECT name, start, gap.end FROM gap JOIN file USING (file) WHERE name IS NOT NULL"
             " ORDER BY name DESC, start"
         )
-        return [Gap(*row) for row in rows]
+        return [Gap(*row) for row in rows_of(rows, str, int, int)]
 
     def files(self) -> dict[str, int]:
         """Return the offset up to which each file is known."""
@@ -246,10 +248,10 @@ class DayWriter:
         Returns whether no file is left, so that the database can be deleted, and whether more such rows
         may remain.
         """
-        row = self._execute("SELECT file, oldest, newest FROM file WHERE name IS NULL").fetchone()
-        if row is None or not self._files:
+        found = self._execute("SELECT file, oldest, newest FROM file WHERE name IS NULL LIMIT 1").fetchall()
+        if not found or not self._files:
             return not self._files, False
-        file, oldest, newest = row
+        [(file, oldest, newest)] = rows_of(found, int, int, int)
         rows = self._execute(
             f"{_SELECT} WHERE id BETWEEN ? AND ? AND file = ? LIMIT ?", [oldest, newest, file, limit]
         ).fetchall()

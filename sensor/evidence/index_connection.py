@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sensor.evidence.index_schema import APPLICATION_ID, SCHEMA, VERSION
 
@@ -14,6 +16,26 @@ _SETTINGS = (
     "temp_store = MEMORY",
 )
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+Row = tuple[Any, ...]
+
+
+class DamagedRowError(sqlite3.DatabaseError):
+    """A value in the database is none that a sensor writes: SQLite itself takes any type for any column."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+
+def rows_of(rows: Iterable[Row], *types: type) -> Iterator[Row]:
+    """Yield the rows.
+
+    Raises:
+        DamagedRowError: the values of a row are not of these types.
+    """
+    for row in rows:
+        if tuple(map(type, row)) != types:
+            raise DamagedRowError("a row is damaged")
+        yield row
 
 
 def _check_version(connection: sqlite3.Connection) -> None:

@@ -194,16 +194,29 @@ class IndexWriter:
                 self.untidy.remove(day)
             if is_empty:
                 self._databases.pop(day).close()
-                self._unlink(self.directory / day.file_name)
+                try:
+                    self._unlink(self.directory / day.file_name)
+                except OSError as error:
+                    log.warning("%s cannot be deleted: %s", error.filename, error.strerror)
 
     def delete(self) -> None:
-        """Delete all databases; the evidence files are kept."""
+        """Delete all databases; the evidence files are kept.
+
+        Raises:
+            EvidenceError: one cannot be deleted.
+        """
         self._waiting.clear()
         for database in self._databases.values():
             database.abandon()
         self._databases.clear()
-        for day in self.days():
-            self._unlink(self.directory / day.file_name)
+        try:
+            for day in self.days():
+                self._unlink(self.directory / day.file_name)
+        except OSError as error:
+            raise EvidenceError(
+                f"{error.filename} is in the place of an index and cannot be deleted: {error.strerror};"
+                " remove it"
+            ) from error
 
     def close(self) -> None:
         """Commit waiting rows and close all databases."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.index_connection import DamagedRowError, rows_of
 from sensor.evidence.index_schema import CLASS_BITS, NO_INTERFACE, OFFSET_BITS, OFFSET_MASK
 from sensor.evidence.rule_text import http_text, rule_text
 from sensor.evidence.segments import Segments
@@ -70,14 +71,19 @@ class RowBuilder:
         self._segments = segments
         self._interface_name = interface_name
         self._start_us = start_us
-        self._interfaces: dict[str, int] = dict(self._execute("SELECT name, interface FROM interface"))
+        interfaces = self._execute("SELECT name, interface FROM interface")
+        self._interfaces: dict[str, int] = dict(rows_of(interfaces, str, int))
         self._rule_sets: dict[tuple[str, str], int] = {
             (digest, http): number
-            for number, digest, http in self._execute("SELECT rule_set, digest, http FROM rule_set")
+            for number, digest, http in rows_of(
+                self._execute("SELECT rule_set, digest, http FROM rule_set"), int, str, str
+            )
         }
         self._rules: dict[tuple[int, str], int] = {
             (rule_set, text): number
-            for number, rule_set, text in self._execute("SELECT rule, rule_set, text FROM rule")
+            for number, rule_set, text in rows_of(
+                self._execute("SELECT rule, rule_set, text FROM rule"), int, int, str
+            )
         }
         self._known: _KnownRules | None = None
 
@@ -189,8 +195,15 @@ def _lists(counts: NDArray[np.uint32], rules: NDArray[np.int64]) -> Sequence[str
 
 
 def parse_list(rules: str | None) -> list[int]:
-    """Return the rule numbers in the column ``rules`` of a row."""
-    return [int(number) for number in rules.split(",")] if rules else []
+    """Return the rule numbers in the column ``rules`` of a row.
+
+    Raises:
+        DamagedRowError: the column holds something else.
+    """
+    try:
+        return [int(number) for number in rules.split(",")] if rules else []
+    except (AttributeError, TypeError, ValueError):
+        raise DamagedRowError("a row has no list of rules") from None
 
 
 def inserted_number(cursor: sqlite3.Cursor) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence import index_schema
+from sensor.evidence.index_connection import DamagedRowError, rows_of
 
 _LAST = (1 << 63) - 1
 
@@ -33,7 +34,7 @@ class Segments:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         rows = connection.execute("SELECT segment, start, newest, pieces FROM segment ORDER BY start")
-        self._segments = [_Segment(*row) for row in rows]
+        self._segments = [_Segment(*row) for row in rows_of(rows, int, int, int, int)]
         self._starts = [segment.start for segment in self._segments]
         self._numbers = {segment.number: segment for segment in self._segments}
         self._touched: dict[int, _Segment] = {}
@@ -70,8 +71,14 @@ class Segments:
         return count
 
     def remove(self, number: int, items: int) -> None:
-        """Subtract deleted rows from the count of a segment."""
-        segment = self._numbers[number]
+        """Subtract deleted rows from the count of a segment.
+
+        Raises:
+            DamagedRowError: there is no such segment.
+        """
+        segment = self._numbers.get(number)
+        if segment is None:
+            raise DamagedRowError(f"a row is in segment {number!r}, which does not exist")
         segment.items -= items
         self._touched[number] = segment
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from sensor.evidence.index_connection import Row, rows_of
 from sensor.evidence.index_schema import OFFSET_BITS, TALLY_US
 from sensor.evidence.query import Condition
 
@@ -27,7 +27,6 @@ COLUMNS = (
     "evidence.id, file.name, linktype, offset, caplen, wirelen, interface.name, protocol, source, sport,"
     " destination, dport, vlan, payload_start, payload_end, rules, incomplete"
 )
-Row = tuple[Any, ...]
 
 
 class Selection:
@@ -73,14 +72,16 @@ class Selection:
         """
         for low, high in self._stretches(newest_first=False):
             number = f"((evidence.id >> {OFFSET_BITS}) + {day_us}) / {bin_us}"
-            yield from self._execute(f"{self._sql(f'{number}, classes, count(*)')} GROUP BY 1, 2", low, high)
+            rows = self._execute(f"{self._sql(f'{number}, classes, count(*)')} GROUP BY 1, 2", low, high)
+            yield from rows_of(rows, int, int, int)
 
     def _stretches(self, *, newest_first: bool) -> Iterator[tuple[int, int]]:
         """Yield stretches of the range; after the first one, choose the index to use."""
-        segments = self._connection.execute(
+        rows = self._connection.execute(
             "SELECT start, pieces FROM segment WHERE newest >= ? AND start < ? ORDER BY start",
             [self._low, self._high],
-        ).fetchall()
+        )
+        segments = list(rows_of(rows, int, int))
         starts = [start for start, _ in segments[1:]]
         ranges = zip([self._low, *starts], [*starts, self._high], (n for _, n in segments), strict=False)
         low, high = (self._high, self._high) if newest_first else (self._low, self._low)
@@ -132,12 +133,13 @@ def tally_histogram(
     """
     number = "(step * :step_us + :day_us) / :bin_us"
     values = {"first": first, "last": last, "day_us": day_us, "bin_us": bin_us, "bit": bit}
-    return connection.execute(
+    rows = connection.execute(
         f"SELECT {number}, classes, sum(pieces) FROM tally WHERE step >= :first AND step < :last"
         f" AND {number} = (step * :step_us + :step_us - 1 + :day_us) / :bin_us"
         " AND (:bit IS NULL OR classes & :bit) GROUP BY 1, 2",
         {**values, "step_us": TALLY_US},
     )
+    return rows_of(rows, int, int, int)
 
 
 def straddling_steps(first: int, last: int, day_us: int, bin_us: int) -> list[int]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from sensor.errors import EvidenceError
 from sensor.evidence import index_schema
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.search import EvidenceSearch, Query
+from sensor.evidence.verify import verify
 from sensor.model import Evidence
 
 
@@ -65,6 +66,72 @@ def test_foreign_database(
         connection.execute("CREATE TABLE evidence (id)")
     assert {stored.key[:10] for stored in EvidenceSearch(directory).iterate(Query(devid=3))} == {"3-20230619"}
     assert "not an index of this version" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "evidence SET offset = '1,2'",
+        "evidence SET offset = -1",
+        "evidence SET caplen = 1 << 40",
+        "evidence SET caplen = 1.5",
+        "evidence SET source = 'text'",
+        "evidence SET source = x'00'",
+        "evidence SET payload_end = x'00'",
+        "evidence SET rules = 'none'",
+        "evidence SET rules = 1.5",
+        "evidence SET vlan = 7",
+        "evidence SET classes = '[]'",
+        "segment SET start = 1.5",
+        "segment SET pieces = 'many'",
+        "file SET newest = 1 << 62",
+        "file SET pieces = '[]'",
+        "file SET end = 'end'",
+        "file SET name = 7",
+        "interface SET name = x'ff'",
+        "rule SET text = '[]'",
+        "rule_set SET http = 7",
+        "tally SET classes = x'ff'",
+    ],
+)
+def test_values_that_no_sensor_writes(kept: tuple[Path, list[Evidence]], tmp_path: Path, change: str) -> None:
+    """Damage may give any value another type: the rest is found, and no other error is raised."""
+    directory = tmp_path / "copy"
+    shutil.copytree(kept[0], directory)
+    path = directory / "3" / "20230618.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE OR IGNORE {change}")
+    index = EvidenceSearch(directory)
+    for stored in index.search(Query(devid=3), 1000).items:
+        index.matches([stored])
+        list(index.flow(stored))
+    with suppress(EvidenceError):
+        index.histogram(Query(devid=3), 0, 1 << 51, 10)
+    index.status()
+    assert {stored.key[:10] for stored in index.iterate(Query(devid=3))} >= {"3-20230619"}
+    assert len(list(verify(directory / "3", 3))) > 2
+    with writing(directory) as writer:  # which moves the database aside, or uses it
+        writer.reconcile()
+        writer.write(block_of_objects(kept[1][:50]))
+        writer.tick(0)
+        writer.index.forget({file.name for file in (directory / "3").glob("*.pcap")})
+        for _ in range(9):
+            writer.index.tidy()
+
+
+def test_a_directory_in_the_place_of_an_index(kept: tuple[Path, list[Evidence]], tmp_path: Path) -> None:
+    """Searches skip it; a rebuild names it."""
+    directory = tmp_path / "copy"
+    shutil.copytree(kept[0], directory)
+    path = directory / "3" / "20230618.sqlite"
+    path.unlink()
+    path.mkdir()
+    assert {stored.key[:10] for stored in EvidenceSearch(directory).iterate(Query(devid=3))} == {"3-20230619"}
+    with (
+        writing(directory) as writer,
+        pytest.raises(EvidenceError, match=f"{path} is in the place of an index"),
+    ):
+        writer.index.delete()
 
 
 def test_index_of_another_version(kept: tuple[Path, list[Evidence]], tmp_path: Path) -> None:
