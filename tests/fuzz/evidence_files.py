@@ -130,7 +130,7 @@ def _damage(directory: Path, rng: random.Random) -> str:
             return f"swapped {path.name} and {other.name}"
         case 5:
             path.unlink()
-            path.symlink_to(rng.choice(("nowhere", path.name, "/dev/null", "/")))
+            path.symlink_to(rng.choice(("nowhere", path.name, ".", "notes")))
             return f"{path.name} is a link"
         case 6 if path.suffix == ".sqlite":
             return _damage_rows(path, rng)
