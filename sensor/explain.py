@@ -42,8 +42,8 @@ class Explanation:
     is_http: bool
     untried: str | None
     """Why no rule was tried; None if rules were tried."""
-    was_cut: bool
-    """True if the scan was cut for its cost, so that more rules may match."""
+    incomplete: bool
+    """True if the search was cut for its cost, so that more rules may match."""
     matches: tuple[Match, ...]
     """All matches, in the order of the rules."""
     counted: tuple[Match, ...]

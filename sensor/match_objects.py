@@ -23,13 +23,14 @@ def match_objects(item: Evidence, interface: str) -> Iterator[dict[str, Any]]:
         "interface": interface,
     }
     for match in item.matches or (None,):
+        matched = match.matched(item.payload) if match else None
         yield {
             "time_us": item.timestamp_ns // 1000,
             **_match_fields(match),
             **packet,
             "start": match.start if match else None,
             "end": match.end if match else None,
-            "text": printable(item.payload[match.start : match.end]) if match else None,
+            "text": None if matched is None else printable(matched),
             "incomplete": item.incomplete,
         }
 

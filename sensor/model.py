@@ -196,11 +196,18 @@ class Match(NamedTuple):
     """A rule, and where it matched the payload of one packet."""
 
     rule: Rule
-    start: int
-    end: int
-    """Byte offsets in the payload: of group 1 if it took part in the match, otherwise of the whole match."""
+    start: int | None
+    end: int | None
+    """Byte offsets in the payload: of group 1 if it took part in the match, otherwise of the whole match.
+
+    None if they are unknown.
+    """
     version: str | None = None
     """The rule's fixed version, or the text of group 1 (bytes that are not UTF-8 as ``\\xNN``)."""
+
+    def matched(self, payload: bytes) -> bytes | None:
+        """Return the bytes of the payload between the offsets; None if they are unknown."""
+        return None if self.start is None else payload[self.start : self.end]
 
 
 class Evidence(NamedTuple):

@@ -10,6 +10,8 @@ _PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(
 
 INCOMPLETE = "incomplete: the search was cut for its cost, so more rules may match"
 """The remark on an item whose search was cut."""
+UNKNOWN_POSITION = "position unknown"
+"""Where a match was not located."""
 
 
 def printable(data: bytes) -> str:

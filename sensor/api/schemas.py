@@ -78,7 +78,8 @@ class MatchItem(_Answer):
     vendor: str | None
     os: str | None
     start: int | None = Field(
-        description="Offset of the match in the payload; null if the packet's file is gone"
+        description="Offset of the match in the payload; null if it is unknown: the packet's file is gone, or"
+        " locating the match would cost too much"
     )
     end: int | None
 

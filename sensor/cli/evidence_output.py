@@ -11,7 +11,7 @@ from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.export import label
 from sensor.evidence.search import Stored, StoredMatch
 from sensor.protocols import protocol_name
-from sensor.text import INCOMPLETE, endpoint, printable, utc_text
+from sensor.text import INCOMPLETE, UNKNOWN_POSITION, endpoint, printable, utc_text
 
 _WIDTH = 16
 _LINE = 100
@@ -40,7 +40,10 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
         yield f"    {INCOMPLETE}"
     marked: set[int] = set()
     for match in stored.matches(frame):
-        start, end = (stored.payload_start + (offset or 0) for offset in (match.start, match.end))
+        if match.start is None or match.end is None:
+            yield f"    match: {label(match)}, {UNKNOWN_POSITION}"
+            continue
+        start, end = stored.payload_start + match.start, stored.payload_start + match.end
         marked.update(range(start, end))
         yield f"    match: {label(match)}, bytes {start} to {end}: {printable(frame[start:end])}"
     yield ""

@@ -13,7 +13,7 @@ from sensor.model import Match, Rule
 from sensor.native.lines import format_lines, packed_words
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.locate import locate_each
-from sensor.text import printable
+from sensor.text import UNKNOWN_POSITION, printable
 
 
 def json_text(block: EvidenceBlock) -> str:
@@ -36,8 +36,13 @@ class MatchText:
 
 def _words(rules: Sequence[Rule], payload: bytes, http: HttpReading) -> bytes:
     found = locate_each(rules, payload, http)
-    words = [(f"{_label(match):<40}", printable(payload[match.start : match.end])) for match in found]
+    words = [(f"{_label(match):<40}", _text(match, payload)) for match in found]
     return packed_words(words or [(f"{'flow':<40}", "")])
+
+
+def _text(match: Match, payload: bytes) -> str:
+    matched = match.matched(payload)
+    return f"({UNKNOWN_POSITION})" if matched is None else printable(matched)
 
 
 def _label(match: Match) -> str:

@@ -11,7 +11,7 @@ from sensor.model import Match
 from sensor.protocols import protocol_name
 from sensor.rules.files.describe import match_object, match_words
 from sensor.rules.obstacles import Obstacle
-from sensor.text import count_of, endpoint
+from sensor.text import INCOMPLETE, count_of, endpoint
 
 _NO_MATCH = "no hit"
 """The outcome as JSON has it; text says *no match*."""
@@ -54,7 +54,7 @@ def explanation_object(explanation: Explanation) -> dict[str, Any]:
         "payload_bytes": len(explanation.payload),
         "is_http": explanation.is_http,
         "untried": explanation.untried,
-        "was_cut": explanation.was_cut,
+        "incomplete": explanation.incomplete,
         "hits": [
             {**match_object(match, explanation.payload), "counted": match in explanation.counted}
             for match in explanation.matches
@@ -107,8 +107,8 @@ def _headline(explanation: Explanation) -> str:
         line += f"{len(explanation.payload)} bytes{' of HTTP' if explanation.is_http else ''}  "
     if explanation.untried:
         line += f"no rule is tried: {explanation.untried}"
-    elif explanation.was_cut:
-        line += "cut: its scan took too long"
+    elif explanation.incomplete:
+        line += INCOMPLETE
     return line.rstrip()
 
 

@@ -147,13 +147,15 @@ def _severity(match: Match) -> int:
 
 def _sensor(match: Match) -> dict[str, Any]:
     rule = match.rule
-    named = {"version": match.version, "vendor": rule.vendor, "os": rule.os}
-    return {
-        "class": rule.rule_class,
-        **{name: value for name, value in named.items() if value is not None},
+    named = {
+        "version": match.version,
+        "vendor": rule.vendor,
+        "os": rule.os,
         "start": match.start,
         "end": match.end,
     }
+    known = {name: value for name, value in named.items() if value is not None}
+    return {"class": rule.rule_class, **known}
 
 
 def _location(packet: Packet, options: EventOptions) -> dict[str, Any]:

@@ -25,9 +25,12 @@ from sensor.evidence.index_status import index_status
 from sensor.evidence.pcap import Record
 from sensor.evidence.query import Condition, Query, flow_conditions
 from sensor.evidence.stored import Stored, StoredMatch, StoredRecords
+from sensor.rules.engine.budget import Budget
 
 BUDGET_S = 1.0
 """Time after which a search returns what it has found, with a cursor to continue."""
+LOCATE_NS = 500_000_000
+"""CPU time in which the matches of a page are located; the others have unknown positions."""
 FLOW_S = 3600
 """Seconds before and after an item in which `EvidenceSearch.flow` looks; later, ports are reused."""
 
@@ -125,9 +128,13 @@ class EvidenceSearch:
             return records.read(stored)
 
     def matches(self, items: Sequence[Stored]) -> list[list[StoredMatch]]:
-        """Return where the rules of each item matched; without places if its packet cannot be read."""
+        """Return where the rules of each item matched, as far as that can be found in `LOCATE_NS`.
+
+        An item whose packet cannot be read has matches without positions.
+        """
+        budget = Budget(LOCATE_NS)
         with closing(StoredRecords()) as records:
-            return [records.matches(stored) for stored in items]
+            return [records.matches(stored, budget) for stored in items]
 
     def flow(self, stored: Stored) -> Iterator[Stored]:
         """Yield the evidence of the same flow in both directions, within an hour, the oldest first."""

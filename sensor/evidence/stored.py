@@ -9,6 +9,7 @@ from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.pcap import Record, read_record
 from sensor.model import FiveTuple, Rule, vlan_ids
+from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.locate import locate_each
 
@@ -25,7 +26,7 @@ class StoredMatch(NamedTuple):
     os: str | None
     start: int | None
     end: int | None
-    """Byte offsets in the payload; None if the packet can no longer be read."""
+    """Byte offsets in the payload; None if the packet can no longer be read, or the match was not located."""
 
 
 class Stored(NamedTuple):
@@ -62,12 +63,15 @@ class Stored(NamedTuple):
         """The VLAN id of each tag, outer tag first."""
         return vlan_ids(self.vlan)
 
-    def matches(self, frame: bytes | None) -> list[StoredMatch]:
-        """Return where each rule matched, given the frame; None if the frame cannot be read any more."""
+    def matches(self, frame: bytes | None, budget: Budget | None = None) -> list[StoredMatch]:
+        """Return where each rule matched, given the frame; None if the frame cannot be read any more.
+
+        Matches that cannot be located within the ``budget`` have unknown positions.
+        """
         if frame is None:
             return [_stored_match(rule, rule.version, None, None) for rule in self.rules]
         payload = frame[self.payload_start : self.payload_end]
-        located = locate_each(self.rules, payload, self.http)
+        located = locate_each(self.rules, payload, self.http, budget)
         return [_stored_match(match.rule, match.version, match.start, match.end) for match in located]
 
 
@@ -106,15 +110,15 @@ class StoredRecords:
             )
         return record
 
-    def matches(self, stored: Stored) -> list[StoredMatch]:
-        """Return where each rule matched; without places if the packet can no longer be read."""
+    def matches(self, stored: Stored, budget: Budget) -> list[StoredMatch]:
+        """Return where each rule matched; without positions if the packet can no longer be read."""
         if not stored.rules:
             return []
         try:
             frame = self.read(stored).frame
         except EvidenceError:
             frame = None
-        return stored.matches(frame)
+        return stored.matches(frame, budget)
 
     def close(self) -> None:
         """Close the file."""

@@ -17,6 +17,7 @@ from sensor.rules.engine.view import Views
 from sensor.rules.files.describe import conditions
 from sensor.rules.regex.parser import parse
 from sensor.rules.regex.tree import RegexError, Sequence
+from sensor.text import UNKNOWN_POSITION
 
 
 class Specimen(NamedTuple):
@@ -77,7 +78,7 @@ def reasons(rule: Rule, specimen: Specimen, profile: Profile) -> Iterator[str]:
         for change, text in _CHANGES if rule.is_http else ():
             changed = match(replace(rule, **change), specimen, profile)
             if changed:
-                yield f"{text} it matches bytes {changed.start}-{changed.end}"
+                yield f"{text} it matches {_place(changed)}"
 
 
 def _is_matched(specimen: Specimen, profile: Profile) -> bool:
@@ -103,9 +104,12 @@ def _progress(rule: Rule, specimen: Specimen, profile: Profile) -> str | None:
             del usable[: middle + 1]
     if best_match is None:
         return None
-    span = f"bytes {best_match.start}-{best_match.end}"
     missing = beginnings[beginnings.index(best) + 1].removeprefix(best)
-    return f'the regex matches {span} up to "{best}", but not with "{missing}" after it'
+    return f'the regex matches {_place(best_match)} up to "{best}", but not with "{missing}" after it'
+
+
+def _place(match: Match) -> str:
+    return UNKNOWN_POSITION if match.start is None else f"bytes {match.start}-{match.end}"
 
 
 def _beginnings(regex: str) -> list[str]:

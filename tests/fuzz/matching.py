@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.rules.engine import scan
+from sensor.rules.engine import budget
 from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
 from sensor.rules.engine.locate import locate
 from sensor.rules.engine.matcher import Matcher
@@ -36,7 +36,7 @@ def fuzz(one: Round) -> None:
     rules = random_rules(one.rng, RULES)
     packets = random_packets(rules, http, one.rng, PACKETS)
     expected = expected_matches(rules, packets, http)
-    with patch.object(scan, "BUDGET_NS", 10**12):
+    with patch.object(budget, "PAYLOAD_NS", 10**12):
         matcher = Matcher([each.rule for each in rules], http)
         found = np.zeros_like(expected)
         matches = matcher.matches(*payloads_of(packets, http))

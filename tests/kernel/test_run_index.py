@@ -49,7 +49,7 @@ def test_evidence_is_found_with_its_interface(network: tuple[str, str], tmp_path
         found = sorted(
             (one.time_us, match.rule_id, match.start, match.end)
             for one in stored
-            for match in records.matches(one)
+            for match in one.matches(records.read(one).frame)
         )
     assert found == printed
     assert not [verdict.fault for verdict in verify(evidence / "3", 3) if verdict.fault]

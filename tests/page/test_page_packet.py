@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 from page_samples import HOSTILE, Kept, Visit, hour, serving, settled
@@ -125,6 +127,23 @@ def test_a_copied_link_has_a_fixed_range(site: str, visit: Visit) -> None:
     assert "since_us=" in link
     assert "until_us=" in link
     assert "last=" not in link
+
+
+def test_what_is_not_known_is_said(kept: Kept, directory: Path, visit: Visit) -> None:
+    """An incomplete item is marked as such; a match without a position marks no bytes."""
+    shutil.copytree(kept.directory, directory / "evidence")
+    for path in (directory / "evidence").glob("*/*.sqlite"):
+        with closing(sqlite3.connect(path, isolation_level=None)) as index:
+            index.execute("UPDATE evidence SET incomplete = 1")
+            index.execute("UPDATE rule SET text = json_set(text, '$.regex', 'absent')")
+    with serving(directory / "evidence", kept.rules) as site:
+        page = visit(site + INJECTION)
+        expect(page.locator("#rows tr .more").last).to_have_text("incomplete")
+        open_first(page)
+        expect(page.locator("#packet")).to_contain_text("Incomplete: the search was cut for its cost")
+        expect(page.locator(".tree .match .value").first).to_contain_text("position unknown")
+        page.locator(".tree .match").first.click()
+        assert page.locator(".octets mark").count() == 0
 
 
 def test_the_file_is_gone(kept: Kept, directory: Path, visit: Visit) -> None:

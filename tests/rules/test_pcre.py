@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sensor.model import Rule
+from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.expression import expression
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.spans import NOWHERE
@@ -28,6 +29,8 @@ HERE = Path(__file__).parent
 SPELLINGS = (HERE / "spellings.txt").read_text().splitlines()
 NO_SPELLINGS = (HERE / "no_spellings.txt").read_text().splitlines()
 
+NO_LIMIT = 10**12
+
 Spans = tuple[tuple[int, int], tuple[int, int] | None]
 
 
@@ -42,7 +45,7 @@ class Ours:
         """Return the spans of the match and of group 1, each None if there is none."""
         if not self._matcher.match(text, 6, 1, 2):
             return None
-        whole, *group = self._span_finder.find(text, len(text))
+        whole, *group = self._span_finder.find_first(text, Budget(NO_LIMIT)) or ()
         return whole, (group[0] if group and group[0] != NOWHERE else None)
 
 
@@ -151,5 +154,5 @@ def _payloads(tree: Node, others: list[Node], rng: random.Random) -> list[bytes]
 
 
 def _located(rule: Rule, text: bytes) -> Spans:
-    whole, *group = expression(rule.regex).span_finder.find(text, len(text))
+    whole, *group = expression(rule.regex).span_finder.find_first(text, Budget(NO_LIMIT)) or ()
     return whole, (group[0] if group and group[0] != NOWHERE else None)

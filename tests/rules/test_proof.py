@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sensor.model import Rule
-from sensor.rules.engine import scan
+from sensor.rules.engine import budget, scan
 from sensor.rules.engine.expression import expression
 from sensor.rules.engine.http_payload import RFC9110, head_end
 from sensor.rules.engine.matcher import MISSED_AT_ONCE, Matcher, Payloads
@@ -150,7 +150,7 @@ def test_a_rule_without_a_witness_text_is_not_trusted() -> None:
 def test_a_spent_budget_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules that RE2 could not search for are counted as a cut."""
     matcher = Matcher([rule("needle 42", 1), rule("other 42", 2)])
-    monkeypatch.setattr(scan, "BUDGET_NS", -1)
+    monkeypatch.setattr(budget, "PAYLOAD_NS", -1)
     assert (found(matcher, b"other 42"), matcher.cut) == ([], 1)
 
 

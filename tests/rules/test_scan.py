@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sensor.model import Match, Rule
-from sensor.rules.engine import scan
+from sensor.model import Rule
+from sensor.rules.engine import budget, scan, spans
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.files.load import load_rules
+from tests.rules.samples import payloads_of
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "fp-patterns"
 LARGEST = 65_535
@@ -126,7 +128,7 @@ def test_long_payloads_are_searched_completely(padding: int) -> None:
 
 def test_a_spent_budget_ends_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Matches found before the cut are kept, the rest is not searched, and the cut is counted."""
-    monkeypatch.setattr(scan, "BUDGET_NS", 0)
+    monkeypatch.setattr(budget, "PAYLOAD_NS", 0)
     matcher = Matcher(rules("early", "late"))
     found = matcher.match(b"early".ljust(3 * SLICE) + b"late", 6, 80, 5000)
     assert ([match.rule.rule_id for match in found], matcher.cut) == ([1], 1)
@@ -134,18 +136,59 @@ def test_a_spent_budget_ends_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_short_payloads_are_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the budget, a payload that fits in an Ethernet frame is searched completely."""
-    monkeypatch.setattr(scan, "BUDGET_NS", 0)
+    monkeypatch.setattr(budget, "PAYLOAD_NS", 0)
     matcher = Matcher(rules("early", "late"))
     found = matcher.match(b"early".ljust(SLICE - 4) + b"late", 6, 80, 5000)
     assert ([match.rule.rule_id for match in found], matcher.cut) == ([1, 2], 0)
 
 
 def test_a_match_too_costly_to_locate_is_still_reported() -> None:
-    """If the exact span would cost too much, the match names the rule, and its end is exact."""
+    """If the exact span would cost too much, the match names the rule, and says that it is unknown."""
     filler = b"ab" * (LARGEST // 2)
     [match] = Matcher(rules(r"(?:a.{0,100}){5}zz(c)?.*q")).match(filler + b"zzc----q", 6, 80, 5000)
-    assert isinstance(match, Match)
-    assert match.end <= len(filler) + 8
+    assert match[1:] == (None, None, None)
+
+
+EDGES = {
+    "plain": ({}, b"", 0, b""),
+    "total": ({"is_http": True}, b"GET /", 5, b" HTTP/1.1" + BLANK),
+    "head": ({"is_http": True, "part": "head"}, b"GET /", 5, b" HTTP/1.1" + BLANK),
+    "body": ({"is_http": True, "part": "body"}, b"POST / HTTP/1.1" + BLANK, 0, b""),
+    "decoded": (
+        {"is_http": True, "part": "body", "decode": "url"},
+        b"POST / HTTP/1.1" + BLANK + b"%2e",
+        1,
+        b"",
+    ),
+    "decoded head": ({"is_http": True, "part": "head", "decode": "url"}, b"GET /%252e", 6, b"x" + BLANK),
+}
+"""By part: the fields of a rule, what stands before the text, its size in the part, and what stands after."""
+AT_EDGES = [r"abc$", r"abc\z", r"abc(?![a-z])", r"abc\b", r"(?m)abc$", r"abc(?=\W|$)"]
+
+
+@pytest.mark.parametrize("engine", ["Hyperscan", "RE2"])
+@pytest.mark.parametrize("part", EDGES)
+def test_a_cut_search_invents_nothing(part: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a search is broken off, the end of what was seen is not the end of the text.
+
+    In the payload, "abc" ends at the edges of slices, and letters follow. Only the last rule matches.
+    """
+    fields, before, size, after = EDGES[part]
+    if engine == "RE2":
+        monkeypatch.setattr(scan, "_compile", lambda _mode, _trees: None)
+        monkeypatch.setattr(spans, "WORK", 20_000)
+    matcher = Matcher([replace(rule, **fields) for rule in rules(*AT_EDGES, "tail")])  # type: ignore[arg-type]
+    text = b"".join((b"." * (SLICE - 3 - size) + b"abc", (b"xyz" + b"." * (SLICE - 6) + b"abc") * 5))
+    payload = before + text + b"xyz tail" + after
+    complete = 0
+    for budget_ns in (*range(-1, 400_000, 2_000), 10**12):
+        monkeypatch.setattr(budget, "PAYLOAD_NS", budget_ns)
+        matches = matcher.matches(*payloads_of([(payload, 6, 80, 5000)], matcher.http))
+        found = [matcher.rules[rule].regex for rule in matches.rule.tolist()]
+        assert found in ([], ["tail"])
+        assert found or matches.incomplete.all()
+        complete += not matches.incomplete.all()
+    assert complete
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 import pytest
-import re2
 
 from sensor.model import Rule
 from sensor.rules.engine.expression import expression
-from sensor.rules.engine.http_payload import RFC9110, head_end
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.files.load import load_rules
-from sensor.rules.regex.render import RE2_REPEAT_LIMIT, Renderer
 from tests.rules.expressions import random_text
+from tests.rules.naive import Naive
 from tests.rules.samples import mutated, sample
 
 ROOT = Path(__file__).parents[2]
@@ -28,36 +24,6 @@ STARTS = [
     b"PUT /x HTTP/1.1\r\nHost: a\r\n",
     b"",
 ]
-
-
-class Naive:
-    """One rule, searched for alone in each text that it must see."""
-
-    def __init__(self, rule: Rule) -> None:
-        options = re2.Options()
-        options.encoding = re2.Options.Encoding.LATIN1
-        self.rule = rule
-        self._regex = re2.compile(
-            Renderer(RE2_REPEAT_LIMIT).render(expression(rule.regex).tree).encode(), options
-        )
-
-    def matches(self, payload: bytes, protocol: int) -> bool:
-        """Return True if the rule matches a packet from port 80 to port 5000."""
-        rule = self.rule
-        if rule.protocol not in (None, protocol) or rule.port not in (0, 80, 5000):
-            return False
-        return any(self._regex.search(text) is not None for text in self._texts(payload))
-
-    def _texts(self, payload: bytes) -> Iterator[bytes]:
-        if not self.rule.is_http:
-            yield payload
-        elif RFC9110.matches(payload):
-            end = head_end(payload)
-            text = {"total": payload, "head": payload[:end], "body": payload[end + 4 :]}[self.rule.part]
-            yield text
-            for _ in range(2 if self.rule.decode else 0):
-                text = unquote_to_bytes(text.replace(b"+", b" "))
-                yield text
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda directory: directory.parent.name)

@@ -74,7 +74,7 @@ function draw() {
   views = [tree(spans, on), octets(frame, spans, width, on)];
   $("packet").replaceChildren(head(packet), h("div", { class: "views" }, ...views));
   showBytes();
-  if (!spanOfView()) views[1].reveal(spans.matches[0]);
+  if (!spanOfView()) views[1].reveal(spans.matches.find(({ start }) => start >= 0));
 }
 
 function spanOfView() {

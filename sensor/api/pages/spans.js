@@ -8,12 +8,8 @@ export function spansOf(packet) {
   const fields = layers.flatMap((layer) => layer.fields.map((field, at) => ({ ...field, path: `${layer.path}.${at}` })));
   const rank = ({ class: name }) => CLASSES.indexOf(name);
   const ranked = packet.matches.toSorted((one, other) => rank(one) - rank(other));
-  const matches = ranked.map((match, at) => ({
-    ...match,
-    path: `m${at}`,
-    start: packet.payload_start + match.start,
-    end: packet.payload_start + match.end,
-  }));
+  const inFrame = (offset) => (offset === null ? NaN : packet.payload_start + offset); // NaN: no byte is in the span
+  const matches = ranked.map((match, at) => ({ ...match, path: `m${at}`, start: inFrame(match.start), end: inFrame(match.end) }));
   return { layers, fields, matches };
 }
 

@@ -19,7 +19,7 @@ export function tree({ layers, fields, matches }, on) {
   if (matches.length) {
     element.append(branch(make, { name: "Matches" }, matches.map((match) => make(match, `field match ${match.class}`,
       h("span", { class: "name" }, h("span", { class: "mark", "aria-hidden": "true" }), `${match.class} ${match.rule}`),
-      h("span", { class: "value" }, [match.name, match.version, match.vendor, match.os].filter(Boolean).join(" · "))))));
+      h("span", { class: "value" }, matchText(match))))));
   }
   for (const layer of layers) {
     const own = fields.filter((field) => field.path.startsWith(`${layer.path}.`));
@@ -80,6 +80,10 @@ export function tree({ layers, fields, matches }, on) {
   }
 
   return element;
+}
+
+function matchText({ name, version, vendor, os, start }) {
+  return [name, version, vendor, os, start >= 0 ? "" : "position unknown"].filter(Boolean).join(" · ");
 }
 
 function branch(make, span, children) {

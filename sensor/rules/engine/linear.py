@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sensor.rules.engine.scan import Budget, MatchEnds
+from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.spans import SpanFinder
 
 
@@ -18,20 +18,12 @@ class LinearDecider:
         """``span_finders`` holds the finder of each rule, by the rule's index."""
         self._span_finders = span_finders
 
-    def add_matches(self, text: bytes, ends: MatchEnds, budget: Budget) -> None:
-        """Add the rules that match to ``ends``, until the budget is spent.
+    def add_matches(self, text: bytes, found: set[int], budget: Budget) -> None:
+        """Add the rules that match to ``found``, until the budget is spent.
 
-        If searching the whole text would cost a rule too much, it is searched in overlapping windows:
-        matches longer than half a window may be missed.
+        A text that would cost a rule too much is searched in windows. If a match may be longer than they
+        show, and none is found, the search is incomplete, as if it had been cut.
         """
         for index, span_finder in self._span_finders.items():
-            if index in ends:
-                continue
-            for start, end in span_finder.windows(len(text)):
-                if budget.is_spent():
-                    budget.is_cut = True
-                    return
-                match_end = span_finder.match_end(text, start, end)
-                if match_end >= 0:
-                    ends[index] = match_end
-                    break
+            if index not in found and span_finder.occurs_in(text, budget):
+                found.add(index)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from functools import cached_property, reduce
-from operator import itemgetter, or_
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +16,14 @@ from numpy.typing import NDArray
 from sensor.model import Match, Rule
 from sensor.native.batch_matcher import BatchMatcher
 from sensor.protocols import TCP, UDP
-from sensor.rules.engine import scan
+from sensor.rules.engine import budget
+from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.expression import Expression, expression, span_finder
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
-from sensor.rules.engine.linear import LinearDecider
-from sensor.rules.engine.locate import match_of
+from sensor.rules.engine.locate import locate_each
 from sensor.rules.engine.proof import Finder, missed
-from sensor.rules.engine.scan import SLICE, Budget, Decider, MatchEnds, note_match
-from sensor.rules.engine.stages import ENCODED, Deciders, Stage, Transport
-from sensor.rules.engine.view import DecodedViews, Part, View, Views
+from sensor.rules.engine.scan import SLICE
+from sensor.rules.engine.stages import Deciders, Transport
 
 MISSED_AT_ONCE = 32
 """Payloads tried with RE2, which may cost the whole budget of each, between two looks at the clock."""
@@ -33,9 +31,6 @@ _ANY = -1
 
 Transports = tuple[Transport, Transport, Transport]
 """For TCP, UDP and all other protocols."""
-
-Found = tuple[int, bytes, View | None, int]
-"""A rule's index, the text it matches, the text's view (None: the payload), and where the match ends."""
 
 _TRANSPORT_OF = np.full(256, 2, np.uint8)
 _TRANSPORT_OF[[TCP, UDP]] = 0, 1
@@ -127,7 +122,6 @@ class Matcher:
         """For TCP, UDP and all other protocols."""
         self.size_bytes = size_bytes
         """Size of Hyperscan's databases."""
-        self._budget = Budget()
         self.cut = 0
         """Payloads whose search was cut for its cost, so that rules may have been missed."""
         self.missed = tuple(rules[index] for index in missed_rules)
@@ -185,8 +179,9 @@ class Matcher:
         ports = payloads.sport, payloads.dport
         columns = payloads.start, payloads.end, transports, payloads.is_http, *ports
         data = np.frombuffer(buffer, np.uint8)
+        budget_ns = budget.PAYLOAD_NS // 2 if self.missed else budget.PAYLOAD_NS  # RE2 gets the other half
         found = self.batch_matcher.match(
-            data, *columns, budget_ns=scan.BUDGET_NS, stop_ns=stop_ns, measure=measure
+            data, *columns, budget_ns=budget_ns, stop_ns=stop_ns, measure=measure
         )
         return Matches(*found)
 
@@ -205,84 +200,31 @@ class Matcher:
         incomplete, cost_ns = found.incomplete.copy(), found.cost_ns.copy()
         for position, start, end, protocol, sport, dport, is_http in rows:
             started_ns = time.monotonic_ns()
-            self._budget.renew()
+            rest = Budget(budget.PAYLOAD_NS // 2)
             transport = self.transports[_TRANSPORT_OF[protocol]]
-            indices = transport.missed_matches(buffer[start:end].tobytes(), self._budget, is_http=is_http)
+            indices = transport.missed_matches(buffer[start:end].tobytes(), rest, is_http=is_http)
             wanted = [index for index in indices if self.rules[index].port in (0, sport, dport)]
             keys.append(position * size + np.array(wanted, np.int64))
-            incomplete[position] |= self._budget.is_cut
+            incomplete[position] |= rest.is_cut
             cost_ns[position] += time.monotonic_ns() - started_ns if measure else 0
         payload, rule = np.divmod(np.unique(np.concatenate(keys)), size)
         return Matches(payload, rule.astype(np.uint32), incomplete, cost_ns)
 
     def match(self, payload: bytes | memoryview, protocol: int, sport: int, dport: int) -> tuple[Match, ...]:
-        """Return all matches of one packet's payload, in the order of the rules."""
-        text, is_http = bytes(payload), self.http.matches(payload)
-        transport = self.transports[_TRANSPORT_OF[protocol]]
-        ends: MatchEnds = {}
-        if len(text) <= SLICE:
-            transport.first[is_http].scan(text, note_match, 0, ends)
-        return self._matches(transport, text, sport, dport, is_http, ends)
-
-    def _matches(
-        self, transport: Transport, text: bytes, sport: int, dport: int, is_http: bool, ends: MatchEnds
-    ) -> tuple[Match, ...]:
-        """Return the matches of one text.
-
-        ``ends`` is what the transport's first database found; it has not scanned texts above `SLICE`.
-        """
-        self._budget.renew()
-        if len(text) > SLICE:
-            transport.first[is_http].add_matches(text, ends, self._budget)
-        if is_http:
-            found = self._search_http(transport, text, reduce(or_, ends, transport.http.screen.always))
-        else:
-            if transport.linear:
-                transport.linear.add_matches(text, ends, self._budget)
-            found = [(index, text, None, end) for index, end in ends.items()]
-        self.cut += self._budget.is_cut
-        return self._locate(found, sport, dport) if found else ()
-
-    def _search_http(self, transport: Transport, text: bytes, needed: int) -> list[Found]:
-        """Search the parts of an HTTP payload as they are, decoded once, and decoded twice."""
-        views = Views(text)
-        found = self._decide(transport.http, needed, views)
-        for _ in range(2 if needed & ENCODED else 0):
-            views = DecodedViews(views)
-            if views["total"].text == text:
-                break
-            text = views["total"].text
-            needed = transport.decoded.screen.needs(text, self._budget)
-            found = self._decide(transport.decoded, needed, views) | found
-        return [(index, view.text, view, end) for index, (view, end) in found.items()]
-
-    def _decide(self, stage: Stage, needed: int, views: Views) -> dict[int, tuple[View, int]]:
-        """Run the deciders that are needed; return, by rule, the text it matches and where the match ends."""
-        found: dict[int, tuple[View, int]] = {}
-        deciders: list[tuple[int, Part, Decider | LinearDecider]] = [*stage.deciders, *stage.linear]
-        for bit, part, decider in deciders:
-            if needed & bit:
-                view = views[part]
-                ends: MatchEnds = {}
-                decider.add_matches(view.text, ends, self._budget)
-                found.update((index, (view, end)) for index, end in ends.items())
-        return found
-
-    def _locate(self, found: list[Found], sport: int, dport: int) -> tuple[Match, ...]:
-        """Find the span and version of each match; return the matches in rule order."""
-        matches: list[Match] = []
-        if len(found) > 1:
-            found.sort(key=itemgetter(0))
-        for index, text, view, seen in found:
-            rule = self.rules[index]
-            if rule.port and rule.port != sport and rule.port != dport:
-                continue
-            if matches and self._budget.is_spent():
-                spans = [(0, seen)]
-            else:
-                spans = span_finder(rule.regex).find(text, seen)
-            matches.append(match_of(rule, view or View(text), spans))
-        return tuple(matches)
+        """Return all matches of one packet's payload with their places, in the order of the rules."""
+        text = bytes(payload)
+        if not text:
+            return ()
+        payloads = Payloads(
+            np.array([0]),
+            np.array([len(text)]),
+            np.array([protocol], np.uint8),
+            np.array([sport], np.uint16),
+            np.array([dport], np.uint16),
+            np.array([self.http.matches(text)]),
+        )
+        found = self.matches(memoryview(text), payloads).rule.tolist()
+        return tuple(locate_each([self.rules[number] for number in found], text, self.http))
 
 
 def _prove(expressions: Sequence[Expression], transports: Transports) -> list[int]:

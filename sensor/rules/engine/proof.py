@@ -9,21 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sensor.rules.engine.expression import Expression
-from sensor.rules.engine.scan import Budget
 from sensor.rules.engine.witness import witness_payloads
 
 Finder = Callable[[bytes], bool]
 """Returns True if the engine finds one particular rule in a text."""
-
-
-class _Unlimited(Budget):
-    """A budget that is never spent, for texts that are not packets."""
-
-    def is_spent(self) -> bool:
-        return False
-
-
-UNLIMITED = _Unlimited()
 
 
 def missed(expressions: Sequence[Expression], finders: Mapping[int, Sequence[Finder]]) -> list[int]:

@@ -1,16 +1,15 @@
-"""Decide with Hyperscan which of many rules match a text, in bounded time.
+"""Decide with Hyperscan which of many rules match a text.
 
-Runs in the capture workers and in ``sensor read``. Two databases do the work. The *screen* holds literals
-of each rule: every match contains one. It scans every payload, and nearly always nothing more is needed.
-The *decider* holds the rules themselves, and scans only if the screen calls for it. Texts longer than
-`SLICE` are scanned slice by slice, until the packet's `Budget` is spent.
+Two databases do the work. The *screen* holds literals of each rule: every match contains one. It scans every
+payload, and nearly always nothing more is needed. The *decider* holds the rules themselves, and scans only if
+the screen calls for it. Payloads are scanned in C (`sensor.native.batch_matcher`); the methods here that scan
+are for texts that prove the databases.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, reduce
 from itertools import chain
 from operator import or_
@@ -25,42 +24,10 @@ from sensor.rules.regex.render import Renderer
 from sensor.rules.regex.tree import Bytes, Node, RegexError, sequence
 
 SLICE = 2048
-"""Bytes that are scanned without checking the clock."""
-
-BUDGET_NS = 1_200_000
-"""CPU time per packet after which no further costly scan is started."""
+"""Longer texts are scanned in slices of so many bytes."""
 
 Trees = Mapping[int, Node]
 """Lowered trees by rule index."""
-MatchEnds = dict[int, int]
-"""Where a match ends, by rule index."""
-Scan = Callable[[bytes, Callable[..., None], int, MatchEnds], None]
-"""Called with a text, `note_match`, 0, and the dictionary to which `note_match` adds the matches."""
-
-
-class Budget:
-    """The CPU time left for the current packet; the clock starts at the first call of `is_spent`."""
-
-    __slots__ = ("_end_ns", "_limit_ns", "is_cut")
-
-    def __init__(self, limit_ns: int | None = None) -> None:
-        """Allow ``limit_ns`` of CPU time; by default `BUDGET_NS`."""
-        self._limit_ns = limit_ns
-        self._end_ns = 0
-        self.is_cut = False
-        """True if a scan of the packet was broken off or left out."""
-
-    def renew(self) -> None:
-        """Start the budget of the next packet."""
-        self._end_ns = 0
-        self.is_cut = False
-
-    def is_spent(self) -> bool:
-        """Return True if no further costly scan may be started."""
-        now_ns = time.thread_time_ns()
-        if not self._end_ns:
-            self._end_ns = now_ns + (BUDGET_NS if self._limit_ns is None else self._limit_ns)
-        return now_ns > self._end_ns
 
 
 def check(tree: Node) -> None:
@@ -119,24 +86,17 @@ class Decider:
     def _sliced(self) -> hyperscan.Database | None:
         return _load(self.databases.sliced, hyperscan.HS_MODE_STREAM)
 
-    @cached_property
-    def scan(self) -> Scan:
-        """Scans a text of up to `SLICE` bytes: Hyperscan's own method."""
-        return self._whole.scan if self._whole else _scan_nothing
-
-    def add_matches(self, text: bytes, ends: MatchEnds, budget: Budget) -> None:
-        """Add the rules that match to ``ends``; a text above `SLICE` is scanned until the budget is spent."""
+    def matches(self, text: bytes) -> set[int]:
+        """Return the ids of the expressions that match."""
+        found: set[int] = set()
         if len(text) <= SLICE:
-            self.scan(text, note_match, 0, ends)
-            return
-        if self._sliced is None:
-            return
-        with self._sliced.stream(note_match, 0, ends) as stream:
-            for start in range(0, len(text), SLICE):
-                if budget.is_spent():
-                    budget.is_cut = True
-                    return
-                stream.scan(text[start : start + SLICE])
+            if self._whole:
+                self._whole.scan(text, _note_match, 0, found)
+        elif self._sliced:
+            with self._sliced.stream(_note_match, 0, found) as stream:
+                for start in range(0, len(text), SLICE):
+                    stream.scan(text[start : start + SLICE])
+        return found
 
 
 class Screen:
@@ -145,8 +105,6 @@ class Screen:
     def __init__(self, fast_patterns: Decider) -> None:
         self.fast_patterns = fast_patterns
         """The id of a fast pattern is the set of deciders it calls for, as bits."""
-        self.always = 0
-        """Deciders that every text needs, as bits."""
 
     @classmethod
     def of(cls, groups: Sequence[Trees], extra: Mapping[Node, int]) -> Screen:
@@ -163,14 +121,9 @@ class Screen:
                 needed[node] |= 1 << number
         return cls(Decider((mask, node) for node, mask in needed.items()))
 
-    def needs(self, text: bytes, budget: Budget) -> int:
+    def needs(self, text: bytes) -> int:
         """Return the deciders that the text needs, as bits."""
-        masks: MatchEnds = {}
-        if len(text) <= SLICE:
-            self.fast_patterns.scan(text, note_match, 0, masks)
-        else:
-            self.fast_patterns.add_matches(text, masks, budget)
-        return reduce(or_, masks, self.always) if masks else self.always
+        return reduce(or_, self.fast_patterns.matches(text), 0)
 
 
 def _fast_patterns(tree: Node, common: Counter[Literal]) -> list[Node]:
@@ -182,13 +135,9 @@ def _fast_patterns(tree: Node, common: Counter[Literal]) -> list[Node]:
     return [sequence(*map(Bytes, literal)) for literal in best]
 
 
-def note_match(index: int, _start: int, end: int, _flags: int, ends: Any) -> None:
+def _note_match(index: int, _start: int, _end: int, _flags: int, found: Any) -> None:
     """Add a match; Hyperscan calls this."""
-    ends[index] = end
-
-
-def _scan_nothing(_text: bytes, _note: object, _flags: int, _ends: MatchEnds) -> None:
-    """Find nothing; used where there are no rules."""
+    found.add(index)
 
 
 def _compile(mode: int, trees: Sequence[tuple[int, Node]]) -> hyperscan.Database | None:

@@ -2,7 +2,7 @@
 
 Runs where matches are shown, and in the capture workers for rules that Hyperscan misses. RE2 prefers the
 same match as Perl and PCRE. It costs at most about 8 ns per byte and instruction, and usually a hundredth
-of that. So the text is cut to what its rule can afford.
+of that. A search cannot be interrupted, so a text that could cost too much is searched in windows.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from collections.abc import Iterator
 
 import re2
 
+from sensor.rules.engine.budget import Budget
 from sensor.rules.regex.render import RE2_REPEAT_LIMIT, Renderer
-from sensor.rules.regex.tree import Mark, Node, RegexError
+from sensor.rules.regex.tree import Mark, Node, RegexError, longest
 
-WORK = 300_000
-"""The most bytes times instructions that one search may cost in a worker."""
+WORK = 150_000
+"""The most bytes times instructions that one search may cost in a worker: at worst, a payload's budget."""
 COLD_WORK = 8_000_000
 """The same where matches are shown."""
-MOST_COLD_WORK = 64_000_000
-"""The most that all searches for one match in one text may cost there."""
 
 _OPTIONS = re2.Options()
 _OPTIONS.encoding = re2.Options.Encoding.LATIN1
@@ -32,6 +31,10 @@ Span = tuple[int, int]
 """Byte offsets: start, and end (exclusive)."""
 NOWHERE: Span = (-1, -1)
 """The span of a group that did not take part in the match."""
+
+
+class UnknownSpanError(Exception):
+    """The span could not be found, because that would cost too much."""
 
 
 class SpanFinder:
@@ -54,56 +57,52 @@ class SpanFinder:
             raise RegexError(f"RE2 cannot compile the expression, make it smaller: {error}") from None
         self._search = compiled._regexp.Match
         self._size = size
-        self._longest = WORK // size
+        self._most = longest(tree)
 
-    def find(self, text: bytes, seen: int) -> list[Span]:
-        """Find the first match in ``text``; ``seen`` is where Hyperscan saw a match end.
+    def find_first(self, text: bytes, budget: Budget) -> list[Span] | None:
+        """Find the first match in ``text``, as PCRE does; return None if there is none.
 
-        Returns the span of the match, and the span of group 1 if the rule has one: `NOWHERE` if it
-        took no part. If the text is too long for the rule, only the bytes around ``seen`` are
-        searched; if nothing is found there, only the end of the returned span is exact.
+        Returns the span of the match, and the span of group 1 if the rule has one: `NOWHERE` if it took no
+        part.
+
+        Raises:
+            UnknownSpanError: The budget is spent; or a search would cost more than `COLD_WORK`, and the rule
+                has no limit on the length of its matches that lets it be searched for in windows.
         """
-        end = len(text)
-        start = 0
-        if end > self._longest:
-            end = min(end, seen + self._longest // 4)
-            start = max(0, end - self._longest)
-        spans: list[Span] = self._search(_ANYWHERE, text, start, end)
-        if spans[0] == NOWHERE:
-            return [(start, seen)]
-        return self._with_marks(spans) if self._is_marked else spans
-
-    def find_first(self, text: bytes) -> list[Span] | None:
-        """Find the first match in ``text``, and return the spans as `find` does; None if there is none.
-
-        If searching the whole text would cost more than `COLD_WORK`, it is searched in windows, each of
-        which overlaps the next by half, until `MOST_COLD_WORK` is spent. Matches longer than half a window
-        may then be missed.
-        """
-        longest = max(1, COLD_WORK // self._size)
-        if len(text) <= longest:
-            found: list[Span] = self._search(_ANYWHERE, text, 0, len(text))
-            if found[0] == NOWHERE:
-                return None
-            return self._with_marks(found) if self._is_marked else found
-        most = MOST_COLD_WORK // self._size
-        for start, end in _windows(len(text), longest):
+        size = max(1, COLD_WORK // self._size)
+        if not self._fits(len(text), size):
+            raise UnknownSpanError
+        for start, end in _windows(len(text), size):
+            if budget.is_spent():
+                raise UnknownSpanError
             spans: list[Span] = self._search(_ANYWHERE, text, start, end)
-            if spans[0] != NOWHERE:
+            # A match that starts in the second half may be longer than what is seen of it here.
+            if spans[0] != NOWHERE and (end == len(text) or spans[0][0] < start + max(1, size // 2)):
                 return self._with_marks(spans) if self._is_marked else spans
-            most -= end - start
-            if most <= 0:
-                break
         return None
 
-    def match_end(self, text: bytes, start: int, end: int) -> int:
-        """Return where the first match between ``start`` and ``end`` ends, or -1 if there is none."""
-        seen: int = self._search(_ANYWHERE, text, start, end)[0][1]
-        return seen
+    def occurs_in(self, text: bytes, budget: Budget) -> bool:
+        """Return True if there is a match; mark the budget as cut if there may be one that was not found.
 
-    def windows(self, size: int) -> Iterator[Span]:
-        """Return windows over ``size`` bytes that one search can afford; each overlaps the next by half."""
-        return _windows(size, self._longest)
+        Each search costs at most `WORK`, so a text that is too long for the rule is searched in windows.
+        """
+        size = max(1, WORK // self._size)
+        for start, end in _windows(len(text), size):
+            if budget.is_spent():
+                return False
+            if self._search(_ANYWHERE, text, start, end)[0] != NOWHERE:
+                return True
+        budget.is_cut |= not self._fits(len(text), size)
+        return False
+
+    def matches(self, text: bytes) -> bool:
+        """Return True if there is a match, whatever that costs."""
+        found: bool = self._search(_ANYWHERE, text, 0, len(text))[0] != NOWHERE
+        return found
+
+    def _fits(self, size: int, window: int) -> bool:
+        """Return True if windows of this size over ``size`` bytes show every match as a whole."""
+        return size <= window or (self._most is not None and self._most <= window - window // 2)
 
     def _with_marks(self, spans: list[Span]) -> list[Span]:
         """Apply the marks, which were rendered as groups, and return the spans of match and group 1."""
@@ -125,7 +124,13 @@ class SpanFinder:
         return [(start, end), (group_start, group_end)]
 
 
-def _windows(size: int, longest: int) -> Iterator[Span]:
-    """Yield windows of up to ``longest`` bytes over ``size`` bytes; each overlaps the next by half."""
-    for start in range(0, max(1, size - longest // 2), max(1, longest // 2)):
-        yield start, min(size, start + longest)
+def _windows(size: int, window: int) -> Iterator[Span]:
+    """Yield windows of up to ``window`` bytes over ``size`` bytes; each overlaps the next by half.
+
+    RE2 sees the bytes around a window: anchors and word boundaries at its edges are those of the text.
+    """
+    if size <= window:
+        yield 0, size
+        return
+    for start in range(0, max(1, size - window // 2), max(1, window // 2)):
+        yield start, min(size, start + window)

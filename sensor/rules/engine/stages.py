@@ -14,10 +14,11 @@ from types import MappingProxyType
 
 from sensor.model import Rule
 from sensor.native.batch_matcher import StagePlan, TransportPlan
+from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.linear import LinearDecider
-from sensor.rules.engine.proof import UNLIMITED, Finder
-from sensor.rules.engine.scan import Budget, Decider, MatchEnds, Screen, Trees
+from sensor.rules.engine.proof import Finder
+from sensor.rules.engine.scan import Decider, Screen, Trees
 from sensor.rules.engine.spans import SpanFinder
 from sensor.rules.engine.view import DecodedViews, Part, Views
 from sensor.rules.regex.lowering import fits
@@ -49,8 +50,6 @@ class Transport:
         """For payloads that look like HTTP."""
         self.decoded = decoded
         """For the same, percent-decoded."""
-        self.first = (plain, http.screen.fast_patterns)
-        """The database that scans every payload first, by whether the payload looks like HTTP."""
         self.searches_more = (False, False)
         """True if RE2 decides some rules, by whether the payload looks like HTTP."""
 
@@ -83,22 +82,24 @@ class Transport:
         yield from self.http.finders()
         yield from self.decoded.finders()
 
-    def missed_matches(self, text: bytes, budget: Budget, *, is_http: bool) -> Iterable[int]:
+    def missed_matches(self, text: bytes, budget: Budget, *, is_http: bool) -> set[int]:
         """Return the rules that Hyperscan misses and that match a payload according to RE2."""
-        ends: MatchEnds = {}
+        found: set[int] = set()
         if not is_http:
             if self.linear:
-                self.linear.add_matches(text, ends, budget)
-            return ends
+                self.linear.add_matches(text, found, budget)
+            return found
         views = Views(text)
-        _search(self.http, views, ends, budget)
+        _search(self.http, views, found, budget)
         for _ in range(2 if self.decoded.linear else 0):
+            if budget.is_spent():
+                break
             views = DecodedViews(views)
             if views["total"].text == text:
                 break
             text = views["total"].text
-            _search(self.decoded, views, ends, budget)
-        return ends
+            _search(self.decoded, views, found, budget)
+        return found
 
     def use_re2(self, span_finders: Mapping[int, SpanFinder]) -> None:
         """Decide these rules with RE2 as well."""
@@ -117,8 +118,8 @@ class Stage:
         self.screen = screen
         self.deciders = deciders
         """The bit with which the screen calls for the decider, and the part that it scans."""
-        self.linear: list[tuple[int, Part, LinearDecider]] = []
-        """The same for the rules that Hyperscan misses; every text needs them."""
+        self.linear: list[tuple[Part, LinearDecider]] = []
+        """For the rules that Hyperscan misses, which search every text."""
 
     @classmethod
     def of(
@@ -150,25 +151,21 @@ class Stage:
         for _, part, decider in self.deciders:
             chosen = {index: span_finders[index] for index in decider.ids if index in span_finders}
             if chosen:
-                bit = 1 << (len(self.deciders) + len(self.linear))
-                self.linear.append((bit, part, LinearDecider(chosen)))
-                self.screen.always |= bit
+                self.linear.append((part, LinearDecider(chosen)))
 
 
-def _search(stage: Stage, views: Views, ends: MatchEnds, budget: Budget) -> None:
-    """Add the matches of the rules that Hyperscan misses in these views to ``ends``."""
-    for _, part, linear in stage.linear:
-        linear.add_matches(views[part].text, ends, budget)
+def _search(stage: Stage, views: Views, found: set[int], budget: Budget) -> None:
+    """Add the rules that Hyperscan misses and that match in these views to ``found``."""
+    for part, linear in stage.linear:
+        linear.add_matches(views[part].text, found, budget)
 
 
-def _decides(decider: Decider | LinearDecider, index: int, text: bytes) -> bool:
-    ends: MatchEnds = {}
-    decider.add_matches(text, ends, UNLIMITED)
-    return index in ends
+def _decides(decider: Decider, index: int, text: bytes) -> bool:
+    return index in decider.matches(text)
 
 
 def _calls_for(screen: Screen, bit: int, text: bytes) -> bool:
-    return bool(screen.needs(text, UNLIMITED) & bit)
+    return bool(screen.needs(text) & bit)
 
 
 class Deciders:

@@ -72,7 +72,7 @@ def _matching(span_finder: SpanFinder, text: bytes, offset: int, tail: int, turn
     for before in _rotated(_BEFORE if offset else (b"",), turn):
         for after in _rotated(_AFTER, turn):
             payload = (before * offset)[len(before) * offset - offset :] + text + after * tail
-            if span_finder.match_end(payload, 0, len(payload)) >= 0:
+            if span_finder.matches(payload):
                 yield payload
                 return
 

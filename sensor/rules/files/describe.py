@@ -12,7 +12,7 @@ from sensor.protocols import RULE_PROTOCOLS
 from sensor.rules.files.rule_fault import Fault
 from sensor.rules.prefilter.prefix import Prefix
 from sensor.rules.regex.charset import LETTERS
-from sensor.text import printable
+from sensor.text import UNKNOWN_POSITION, printable
 
 _PROTOCOL_NAMES = {number: name for name, number in RULE_PROTOCOLS.items()}
 
@@ -64,6 +64,7 @@ def fault_object(fault: Fault) -> dict[str, Any]:
 
 def match_object(match: Match, payload: bytes) -> dict[str, Any]:
     """Return which rule matches a payload, and where, ready for JSON."""
+    matched = match.matched(payload)
     return {
         "rule": match.rule.rule_id,
         "class": match.rule.rule_class,
@@ -71,14 +72,17 @@ def match_object(match: Match, payload: bytes) -> dict[str, Any]:
         "start": match.start,
         "end": match.end,
         "version": match.version,
-        "text": printable(payload[match.start : match.end]),
+        "text": None if matched is None else printable(matched),
     }
 
 
 def match_words(match: Match, payload: bytes) -> str:
     """Return where a rule matches a payload, and the version it names: ``bytes 4-7 "1.2", version 1.2``."""
     version = f", version {match.version}" if match.version else ""
-    return f'bytes {match.start}-{match.end} "{printable(payload[match.start : match.end])}"{version}'
+    matched = match.matched(payload)
+    if matched is None:
+        return f"{UNKNOWN_POSITION}{version}"
+    return f'bytes {match.start}-{match.end} "{printable(matched)}"{version}'
 
 
 def prefix_words(prefix: Prefix) -> str:

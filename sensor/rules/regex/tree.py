@@ -135,6 +135,28 @@ def shortest(node: Node) -> int:
             return 0
 
 
+def longest(node: Node) -> int | None:
+    """Return the greatest number of bytes that a match consumes; None if there is no limit."""
+    match node:
+        case Bytes():
+            return 1
+        case Sequence(nodes):
+            parts = [longest(inner) for inner in nodes]
+            return None if None in parts else sum(part or 0 for part in parts)
+        case Choice(nodes):
+            parts = [longest(inner) for inner in nodes]
+            return None if None in parts else max((part or 0 for part in parts), default=0)
+        case Repeat(inner, _, most):
+            part = longest(inner)
+            if part == 0 or most == 0:
+                return 0
+            return None if part is None or most is None else part * most
+        case Group(_, inner):
+            return longest(inner)
+        case _:
+            return 0
+
+
 def is_anchored(node: Node) -> bool:
     """Return True if a match can begin only at the start of the text."""
     match node:

@@ -1,10 +1,11 @@
-"""An item whose search was cut for its cost says so, from the worker to the page's API and every file."""
+"""Unknown things are said to be unknown: items whose search was cut, and matches without a position."""
 
 from __future__ import annotations
 
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_evidence_command import sensor
@@ -14,6 +15,7 @@ from sensor.bench import probe_frames
 from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.config.settings import Settings
 from sensor.events import eve
+from sensor.evidence import search
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.explain_block import explained
 from sensor.evidence.search import EvidenceSearch, Query
@@ -22,11 +24,11 @@ from sensor.files.capture_file import CaptureFile
 from sensor.pipeline import Pipeline
 from sensor.protocols import TCP
 from sensor.reindex import reindex
-from sensor.rules.engine import scan
+from sensor.rules.engine import budget, locate
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.files.load import load_rules
-from sensor.text import INCOMPLETE
+from sensor.text import INCOMPLETE, UNKNOWN_POSITION
 
 TIME_US = 1_767_607_200_000_000
 RULES = {
@@ -43,7 +45,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Return settings with two rules, and no CPU time for searches."""
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "threat.json").write_text(json.dumps({"threat": {"rules": RULES}}))
-    monkeypatch.setattr(scan, "BUDGET_NS", 0)
+    monkeypatch.setattr(budget, "PAYLOAD_NS", 0)
     return Settings(rules=tmp_path / "rules", evidence=tmp_path / "evidence")
 
 
@@ -110,8 +112,8 @@ def test_exported_comments(evidence: Path, tmp_path: Path) -> None:
         assert struct.pack("<HH", 1, len(comment)) + comment in content
 
 
-def test_events(settings: Settings, capture: Path) -> None:
-    """Alerts have the mark only if it is set; the objects of --json always have it."""
+def events(settings: Settings, capture: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the object ``sensor`` of each alert, and the objects of ``--json``."""
     pipeline = Pipeline(Matcher(load_rules(settings.rules)), "any", live=False)
     with CaptureFile(capture) as file:
         [batch] = file.batches()
@@ -119,8 +121,13 @@ def test_events(settings: Settings, capture: Path) -> None:
     packets = eve.packets(Chunk(None, 0, block), pipeline.matcher.http)
     options = eve.EventOptions("host", 3, 0, None)
     alerts = [json.loads(event.line)["sensor"] for event in eve.alerts(packets, options)]
+    return alerts, [json.loads(event.line) for event in eve.objects(packets)]
+
+
+def test_events(settings: Settings, capture: Path) -> None:
+    """Alerts have the mark only if it is set; the objects of --json always have it."""
+    alerts, objects = events(settings, capture)
     assert [alert.get("incomplete") for alert in alerts] == [True, None, None]
-    objects = [json.loads(event.line) for event in eve.objects(packets)]
     assert [one["incomplete"] for one in objects] == [True, False, False]
 
 
@@ -142,8 +149,68 @@ def test_a_rebuilt_index_says_it_of_its_own_search(
     """With as little time the same items are incomplete; with enough time none is, and more rules match."""
     reindex(settings, lambda *_: None)
     assert marks(evidence) == {0: True, 1: False}
-    monkeypatch.setattr(scan, "BUDGET_NS", 10**12)
+    monkeypatch.setattr(budget, "PAYLOAD_NS", 10**12)
     reindex(settings, lambda *_: None)
     assert marks(evidence) == {0: False, 1: False}
     rules = [[rule.rule_id for rule in one.rules] for one in EvidenceSearch(evidence).iterate(Query())]
     assert rules == [[51001, 51002]] * 2
+
+
+@pytest.fixture
+def unlocated(evidence: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the same evidence, while there is no time to locate a match."""
+    monkeypatch.setattr(search, "LOCATE_NS", -1)
+    monkeypatch.setattr(locate, "PAYLOAD_NS", -1)
+    return evidence
+
+
+def test_unknown_positions_in_evidence(unlocated: Path, tmp_path: Path) -> None:
+    """Lists, packets and the API say that the position is unknown; no bytes are marked."""
+    for item in sensor("evidence", "list", "--evidence", unlocated, "--json").objects:
+        assert {(match["start"], match["end"]) for match in item["matches"]} == {(None, None)}
+    shown = sensor("evidence", "show", TIME_US + 1, "--evidence", unlocated).stdout
+    assert shown.count(UNKNOWN_POSITION) == 2
+    assert "^" not in shown
+    index = EvidenceSearch(unlocated)
+    items = list(index.iterate(Query()))
+    for item, matches in zip(items, index.matches(items), strict=True):
+        assert {(match.start, match.end) for match in Item.of(item, matches).matches} == {(None, None)}
+    assert sensor("evidence", "export", tmp_path / "out.pcapng", "--evidence", unlocated).returncode == 0
+
+
+def test_a_page_is_located_in_bounded_time(evidence: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is that of all items of a page together."""
+    index = EvidenceSearch(evidence)
+    items = list(index.iterate(Query())) * 500
+    assert all(match.start is not None for matches in index.matches(items) for match in matches)
+    monkeypatch.setattr(search, "LOCATE_NS", 2_000_000)
+    known = [match.start is not None for matches in index.matches(items) for match in matches]
+    assert known[0]
+    assert not known[-1]
+
+
+@pytest.mark.usefixtures("unlocated")
+def test_unknown_positions_in_what_sensor_read_prints(settings: Settings, capture: Path) -> None:
+    """Objects have nulls, and no text; lines have it in words."""
+    found = sensor("read", capture, "--json", "--rules", settings.rules).objects
+    assert [(one["start"], one["end"], one["text"]) for one in found] == [(None, None, None)] * 3
+    lines = sensor("read", capture, "--rules", settings.rules).stdout.splitlines()
+    assert [f":80  ({UNKNOWN_POSITION})" in line for line in lines] == [True] * 3
+
+
+@pytest.mark.usefixtures("unlocated")
+def test_unknown_positions_in_events(settings: Settings, capture: Path) -> None:
+    """Alerts leave them out, like all that is unknown."""
+    alerts, _ = events(settings, capture)
+    assert all("start" not in alert and "end" not in alert for alert in alerts)
+
+
+@pytest.mark.usefixtures("unlocated")
+def test_unknown_positions_in_explanations(settings: Settings, capture: Path) -> None:
+    """Both outputs of `rules explain` say it, and which search was cut."""
+    done = sensor("rules", "explain", capture, "--rules", settings.rules, "--json")
+    packets = [one for one in done.objects if "packet" in one]
+    assert [one["incomplete"] for one in packets] == [True, False, True]
+    assert {(match["start"], match["text"]) for one in packets for match in one["hits"]} == {(None, None)}
+    shown = sensor("rules", "explain", capture, "--rules", settings.rules).stdout
+    assert (shown.count(UNKNOWN_POSITION), shown.count(INCOMPLETE)) == (3, 2)
