@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 from sensor.config.settings import Settings
@@ -44,7 +44,7 @@ def read(
     """
     files = list(paths)
     for path in files:
-        if not path.is_fifo():  # bytes read from a pipe could not be read again
+        if not _is_pipe(path):  # bytes read from a pipe could not be read again
             CaptureFile(path).close()
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     networks = Networks(settings.networks_include, settings.networks_exclude)
@@ -73,6 +73,12 @@ def read(
         raise EvidenceError(
             f"{counters.write_failed} matched frames could not be written to {evidence}; see the log"
         )
+
+
+def _is_pipe(path: Path) -> bool:
+    with suppress(OSError):  # opening it raises an error that names the file
+        return path.is_fifo()
+    return False
 
 
 def _read_file(

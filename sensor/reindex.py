@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sensor.config.directories import directory_fault
 from sensor.config.settings import Settings
 from sensor.decode import decode
 from sensor.errors import EvidenceError
@@ -191,8 +192,9 @@ def reindex(settings: Settings, progress: Callable[[int, int], None]) -> int:
         EvidenceError: the evidence directory is missing or in use, or the index cannot be written.
     """
     directory = settings.evidence / str(settings.devid)
-    if not directory.is_dir():
-        raise EvidenceError(f"there is no evidence in {directory}; check --evidence and --devid")
+    fault = directory_fault(directory)
+    if fault:
+        raise EvidenceError(f"{directory}: {fault}; check --evidence and --devid")
     rematcher = Rematcher(settings)
     with closing(EvidenceWriter(settings.evidence, settings.devid)) as writer:
         writer.index.delete()

@@ -65,6 +65,13 @@ def test_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("[networks]\nexclude = ['lan']", "networks_exclude: 'lan' does not appear to be an IPv4 or IPv6"),
         ("workers = 0", "workers: Input should be greater than or equal to 1 (is 0)"),
         ("devid = ", "not a TOML file"),
+        ("devid = " + "[" * 5000, "nested too deeply, or too long"),
+        ("devid = " + "9" * 5000, "nested too deeply, or too long"),
+        ('evidence = "/a\\u0000"', "evidence: must not contain control characters"),
+        ('events = ["file:/a\\nb"]', "events: must not contain control characters"),
+        ('api_user = "\\u001b[31m"', "api_user: must not contain control characters"),
+        ("duration = inf", "duration: Input should be a finite number"),
+        ('listen = "127.0.0.1:+80"', "listen: must be an address and a port"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, content: str, message: str) -> None:
@@ -75,6 +82,13 @@ def test_faults_are_named(tmp_path: Path, content: str, message: str) -> None:
         load_settings({}, config)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_variable_that_is_not_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a path could not be passed on to other processes."""
+    monkeypatch.setenv("SENSOR_EVIDENCE", "/data/\udcff")
+    with pytest.raises(SettingsError, match="evidence: must not contain control characters, or bytes"):
+        load_settings({})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

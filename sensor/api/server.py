@@ -20,6 +20,7 @@ from sensor.api.access_settings import loopback_names, tls_faults, token_fault
 from sensor.api.app import create_app, guarded
 from sensor.api.audit import audit_log
 from sensor.api.connection import Connection
+from sensor.config.directories import directory_fault
 from sensor.config.settings import Settings
 from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
 from sensor.process.privileges import drop_privileges
@@ -92,9 +93,10 @@ def _rules_directories(rules: Path) -> list[Path]:
 
 def _check(settings: Settings) -> None:
     """Check settings that would expose evidence or cannot work."""
-    if not settings.evidence.is_dir():
+    evidence_fault = directory_fault(settings.evidence)
+    if evidence_fault:
         raise EvidenceError(
-            f"{settings.evidence} does not exist; name the evidence directory with --evidence"
+            f"{settings.evidence}: {evidence_fault}; name the evidence directory with --evidence"
         )
     for fault in (*tls_faults(settings), token_fault(settings)):
         if fault:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from sensor.cli.evidence_filters import filters, time_us
 from sensor.cli.evidence_output import layer_objects, stored_line, stored_lines
 from sensor.cli.setting_options import setting_options
+from sensor.config.directories import directory_fault
 from sensor.config.loading import load_settings
 from sensor.errors import EvidenceError
 from sensor.evidence.export import Container, encoded
@@ -117,7 +119,8 @@ def export_command(file: Path, query: Query, evidence: Path | None, config: Path
     except OSError as error:
         raise EvidenceError(f"{file} cannot be written: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     click.echo(f"{count_of(packets, 'packet')} in {file}", err=True)
 
 
@@ -170,6 +173,7 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
 
 def _index(evidence: Path | None, config: Path | None) -> EvidenceSearch:
     directory = load_settings({"evidence": evidence}, config).evidence
-    if not directory.is_dir():
-        raise EvidenceError(f"{directory}: there is no such evidence directory; name one with --evidence")
+    fault = directory_fault(directory)
+    if fault:
+        raise EvidenceError(f"{directory}: {fault}; name the evidence directory with --evidence")
     return EvidenceSearch(directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,15 @@ def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     terminal = Console(stderr=True)
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("", total=sum(path.stat().st_size for path in files if path.is_file()))
+        task = progress.add_task("", total=sum(map(_size_of, files)))
         read(files, settings, evidence, _printer(as_json), lambda size: progress.advance(task, size))
+
+
+def _size_of(path: Path) -> int:
+    """Return the size of a file; 0 for a pipe, and for what cannot be read."""
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 def _printer(as_json: bool) -> Emit:

@@ -22,11 +22,14 @@ def reload_command(config: Path | None, evidence: Path | None, devid: int | None
     Sends SIGHUP. The sensor's log has the result.
     """
     settings = load_settings({"evidence": evidence, "devid": devid}, config)
-    process = writing_process(settings.evidence, settings.devid)
+    directory = settings.evidence / str(settings.devid)
+    try:
+        process = writing_process(settings.evidence, settings.devid)
+    except (OSError, ValueError) as error:
+        raise EvidenceError(f"{directory}: the process that writes there is not known: {error}") from error
     if process is None:
         raise EvidenceError(
-            f"no sensor writes to {settings.evidence / str(settings.devid)}; "
-            "name the running sensor's --evidence and --devid"
+            f"no sensor writes to {directory}; name the running sensor's --evidence and --devid"
         )
     try:
         os.kill(process, signal.SIGHUP)

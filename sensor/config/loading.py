@@ -89,6 +89,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not a TOML file: {error}") from error
+    except (RecursionError, ValueError) as error:  # a number of thousands of digits
+        raise SettingsError(f"{path}: a value is nested too deeply, or too long: {error}") from error
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

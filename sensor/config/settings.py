@@ -8,6 +8,7 @@ options of the Ansible role are made from this. `sensor.config.loading` reads th
 from __future__ import annotations
 
 import ipaddress
+import unicodedata
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,6 +41,10 @@ def _network(value: object) -> IPv4Network | IPv6Network:
     return ip_network(str(value))  # its errors name what is wrong; those of pydantic's types do not
 
 
+def _is_unusable(text: str) -> bool:
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
 _COMMAS = BeforeValidator(_split_commas)
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
@@ -47,7 +52,7 @@ Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 class Settings(BaseModel):
     """Every setting; names are those of the flags and of the keys in the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     interface: Annotated[
         tuple[str, ...],
@@ -216,6 +221,15 @@ class Settings(BaseModel):
 
     @field_validator("*")
     @classmethod
+    def _printable(cls, value: object) -> object:
+        """Refuse text that no log, file name or message to another process can hold."""
+        texts = value if isinstance(value, tuple) else [value]
+        if any(_is_unusable(str(text)) for text in texts if isinstance(text, str | Path)):
+            raise ValueError("must not contain control characters, or bytes that are not UTF-8")
+        return value
+
+    @field_validator("*")
+    @classmethod
     def _absolute(cls, value: object) -> object:
         """Make paths absolute, because BCC changes the working directory while it compiles in a thread."""
         return value.absolute() if isinstance(value, Path) else value
@@ -235,7 +249,7 @@ class Settings(BaseModel):
         host, _, port = value.rpartition(":")
         try:
             ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
-            is_port = int(port) in range(65536)
+            is_port = port.isascii() and port.isdecimal() and int(port) in range(65536)
         except ValueError:
             is_port = False
         if not is_port:

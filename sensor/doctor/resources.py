@@ -7,6 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from sensor import abi
@@ -42,10 +43,16 @@ def memory_finding(settings: Settings, running: int | None) -> Finding:
     )
 
 
+def _exists(path: Path) -> bool:
+    with suppress(OSError):  # a directory above may not be searched, or the name is too long
+        return path.exists()
+    return False
+
+
 def disk_findings(settings: Settings, running: int | None, *, trial: bool) -> Iterator[Finding]:
     """Check the evidence directory, or where it would be created; with ``trial``, measure its speed."""
     directory = settings.evidence / str(settings.devid)
-    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    existing = next(path for path in (directory, *directory.parents) if _exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         fault = "is not writable" if existing.is_dir() else "is not a directory"
         yield Finding(

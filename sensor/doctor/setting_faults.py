@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sensor.api.access_settings import tls_faults
+from sensor.config.directories import MISSING, directory_fault
 from sensor.config.loading import nearest, read_given, validate, variable_of
 from sensor.config.settings import Settings
 from sensor.errors import SettingsError
@@ -27,8 +28,9 @@ def find_faults(config: Path | None) -> Iterator[str]:
     settings, faults = validate(read_given(config))
     yield from faults
     yield from _rules_faults(settings.rules)
-    if settings.evidence.exists() and not settings.evidence.is_dir():
-        yield f"evidence: {settings.evidence}: is not a directory"
+    evidence_fault = directory_fault(settings.evidence)
+    if evidence_fault not in (None, MISSING):  # a missing one is created
+        yield f"evidence: {settings.evidence}: {evidence_fault}"
     yield from event_faults(settings)
     if settings.api:
         yield from api_faults(settings)
@@ -48,11 +50,15 @@ def misspelt_variables() -> Iterator[str]:
 
 
 def _rules_faults(directory: Path) -> Iterator[str]:
-    if not directory.is_dir():
-        yield f"rules: {directory}: there is no such directory"
-    elif not any((directory / f"{name}.json").is_file() for name in RULE_CLASSES):
-        names = ", ".join(f"{name}.json" for name in RULE_CLASSES)
-        yield f"rules: {directory}: contains none of {names}"
+    fault = directory_fault(directory)
+    names = [f"{name}.json" for name in RULE_CLASSES]
+    try:
+        if not fault and not any((directory / name).is_file() for name in names):
+            fault = f"contains none of {', '.join(names)}"
+    except OSError as error:
+        fault = f"cannot be used: {error.strerror}"
+    if fault:
+        yield f"rules: {directory}: {fault}"
 
 
 def event_faults(settings: Settings) -> Iterator[str]:
@@ -71,5 +77,6 @@ def api_faults(settings: Settings) -> Iterator[str]:
     except SettingsError as error:
         yield str(error)
     yield from tls_faults(settings)
-    if settings.audit and not settings.audit.parent.is_dir():
-        yield f"audit: {settings.audit.parent}: there is no such directory"
+    audit_fault = directory_fault(settings.audit.parent) if settings.audit else None
+    if settings.audit and audit_fault:
+        yield f"audit: {settings.audit.parent}: {audit_fault}"
