@@ -152,7 +152,7 @@ class Pipeline:
         start = 0
         while True:
             self.beat()
-            stop_ns = started_ns + turn_ns if turn_ns else 0
+            stop_ns, match_ns = started_ns + turn_ns if turn_ns else 0, self.match_ns
             done, sampled, block = match(batch, frames, packets, candidates, stop_ns)
             end = int(candidates.chosen[done]) if done < len(candidates.chosen) else len(batch)
             undecodable = int(is_undecodable[start:end].sum())
@@ -161,6 +161,9 @@ class Pipeline:
             self.sampled += sampled
             self.matched += len(block)
             self.unmatched += end - start - undecodable - sampled - len(block)
+            if self.shares:
+                took_ns = time.monotonic_ns() - started_ns
+                self.shares.note_turn(took_ns - (self.match_ns - match_ns), end - start)
             yield Turn(end, block)
             if end == len(batch):
                 return

@@ -11,6 +11,7 @@ of a second, so that a request of several packets is found or not found as a who
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
@@ -23,11 +24,14 @@ from sensor.native.source_table import Listing, SourceColumns, SourceTable
 FREE_FILL = 1 / 8
 """Nothing is sampled while the ring is no fuller than this."""
 FULL_FILL = 5 / 8
-"""From here on only `LEAST_CAPACITY` is shared out, so that the ring empties."""
-LEAST_CAPACITY = 0.1
-"""Sources that together ask for a smaller share of a CPU are never sampled."""
+"""From here on the ring has to empty, so the dearest sources get only `LEAST` of their share."""
+LEAST = 0.1
+WHOLE = 0.9
+"""Part of a CPU to share out; the rest is for work that is nobody's."""
+LEVELS_NS = 20_000_000
+"""Time for which levels hold, since finding them takes about a millisecond."""
 REMEMBERED = 0.9
-"""Weight of earlier reports, relative to the one after them, in the mean time per item of evidence."""
+"""Weight of what was measured before, relative to the latest measurement."""
 UNKNOWN_PART = 0.5
 """Part of the capacity for the sources that are not known, all together, if known ones ask for the rest."""
 
@@ -40,13 +44,28 @@ class Levels(NamedTuple):
     unknown: float = inf
 
 
+class _Mean:
+    """A mean time, in which the latest count the most."""
+
+    def __init__(self) -> None:
+        self._took_ns = self._count = 0.0
+
+    def add(self, took_ns: int, count: int) -> None:
+        self._took_ns = self._took_ns * REMEMBERED + took_ns
+        self._count = self._count * REMEMBERED + count
+
+    def value_ns(self) -> int:
+        return int(self._took_ns / self._count) if self._count else 0
+
+
 class FairShares:
     """How the sources of one worker share its time."""
 
     def __init__(self, table: SourceTable, fill: Callable[[], float]) -> None:
         """Account in ``table``; ``fill`` returns how full the worker's fullest ring is, 0 to 1."""
         self._table, self._fill = table, fill
-        self._reporting_ns = self._reported = 0.0
+        self._frame, self._item = _Mean(), _Mean()
+        self._levels, self._levels_end_ns = Levels(), 0
 
     def admit(self, data: NDArray[np.uint8], packets: SourceColumns) -> NDArray[np.bool_]:
         """Return True for each packet to match; their frames are in ``data``."""
@@ -54,9 +73,13 @@ class FairShares:
         fill = self._fill()
         if fill <= FREE_FILL or not len(everything):
             return everything
-        now_ns = int(packets.time_ns[-1])
-        levels = levels_of(self._table.listing(now_ns), capacity_at(fill))
-        return everything if levels == Levels() else self._table.admit(data, packets, now_ns, *levels)
+        packets_ns, now_ns = int(packets.time_ns[-1]), time.monotonic_ns()
+        if now_ns >= self._levels_end_ns:
+            self._levels = levels_of(self._table.listing(packets_ns), fill)
+            self._levels_end_ns = now_ns + LEVELS_NS
+        if self._levels == Levels():
+            return everything
+        return self._table.admit(data, packets, packets_ns, *self._levels)
 
     def charge(
         self,
@@ -73,23 +96,33 @@ class FairShares:
             match_ns: The time that matching took; -1 for a packet that was sampled.
             is_evidence: True for a packet that is reported, which takes time as well.
         """
-        report_ns = self._reporting_ns / self._reported if self._reported else 0.0
-        self._table.charge(data, packets, match_ns + np.int64(report_ns) * is_evidence)
+        cost_ns = match_ns + self._frame.value_ns() + self._item.value_ns() * is_evidence
+        self._table.charge(data, packets, np.where(match_ns < 0, match_ns, cost_ns))
+
+    def note_turn(self, took_ns: int, frames: int) -> None:
+        """Note how long everything but matching and reporting took for some frames."""
+        self._frame.add(took_ns, frames)
 
     def note_report(self, took_ns: int, items: int) -> None:
         """Note how long a report of evidence took, including the wait for the supervisor."""
-        self._reporting_ns = self._reporting_ns * REMEMBERED + took_ns
-        self._reported = self._reported * REMEMBERED + items
+        self._item.add(took_ns, items)
 
 
-def capacity_at(fill: float) -> float:
-    """Return the share of a CPU to share out at this fill of the ring: 1 at first, then less and less."""
-    above = min(max((fill - FREE_FILL) / (FULL_FILL - FREE_FILL), 0.0), 1.0)
-    return 1.0 - (1.0 - LEAST_CAPACITY) * above
+def capacity_for(demands: NDArray[np.float64], weights: NDArray[np.float64], fill: float) -> float:
+    """Return the part of a CPU to share out at this fill of the ring.
+
+    The fuller the ring is, the less the dearest sources have of it. The others, which ask for less than the
+    level at which all of it is shared out, lose nothing. If there seems to be enough for all, since an
+    overload has just begun, all sources share less.
+    """
+    left = 1 - (1 - LEAST) * min(max((fill - FREE_FILL) / (FULL_FILL - FREE_FILL), 0.0), 1.0)
+    level = fair_level(demands, weights, WHOLE)
+    others = float((demands * weights).sum(where=demands <= level)) if level < inf else 0.0
+    return others + (WHOLE - others) * left
 
 
-def levels_of(listing: Listing, capacity: float) -> Levels:
-    """Return the levels at which the sources use no more than the capacity.
+def levels_of(listing: Listing, fill: float) -> Levels:
+    """Return the levels at which the sources use no more than there is to share out.
 
     Known and unknown sources have the same level, unless unknown ones would then have more than their part.
     Anybody can forge any number of addresses, but hardly the ones that were there before.
@@ -100,9 +133,11 @@ def levels_of(listing: Listing, capacity: float) -> Levels:
         listing.demand[:-1][~listing.is_known[:-1]], listing.demand[-1] / others if others else 0.0
     )
     each, weights = np.ones(len(known)), np.append(np.ones(len(unknown) - 1), others)
-    level = fair_level(np.append(known, unknown), np.append(each, weights), capacity)
+    everybody = np.append(known, unknown), np.append(each, weights)
+    capacity = capacity_for(*everybody, fill)
+    level = fair_level(*everybody, capacity)
     most = max(UNKNOWN_PART * capacity, capacity - float(known.sum()))
-    if level == inf or float(np.minimum(unknown, level) @ weights) <= most:
+    if level == inf or float((np.minimum(unknown, level) * weights).sum()) <= most:
         return Levels(level, level)
     return Levels(fair_level(known, each, capacity - most), fair_level(unknown, weights, most))
 
