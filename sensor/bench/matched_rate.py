@@ -109,7 +109,7 @@ class _MatchedRateSearch:
         """Send for the length of a trial, and match all frames."""
         capture = self._capture
         count = int(self._effort.seconds * (per_second or _UNPACED_PER_SECOND) / self._workers)
-        before, meter = capture.counters(), CpuMeter()
+        before, meter = capture.counters(), CpuMeter(capture.workers.pids)
         start_s = last_s = time.monotonic()
 
         def receive() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sensor.bench.machine import busy_s, figure, process_s
@@ -42,8 +42,9 @@ class MatchedTrial(NamedTuple):
 class CpuMeter:
     """Measures CPU time from its creation on; this process is the supervisor."""
 
-    def __init__(self) -> None:
-        self._workers = [child.pid for child in multiprocessing.active_children() if child.pid]
+    def __init__(self, workers: Sequence[int]) -> None:
+        """``workers`` are process ids."""
+        self._workers = workers
         self._start_s = self._now_s()
 
     def _now_s(self) -> dict[str, float]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
+import os
+import select
+import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from subprocess import Popen, TimeoutExpired
-from typing import Any
+from typing import Any, NoReturn
 
-FORK = multiprocessing.get_context("fork")
+KILLED_S = 5.0
+"""Time that a killed process gets to end."""
 RETRY_S = 1.0
 """Delay after a start that failed, as for want of memory or of process ids."""
 
@@ -20,22 +26,33 @@ log = logging.getLogger(__name__)
 
 
 class FunctionProcess:
-    """A process that runs a Python function, with those methods of `subprocess.Popen` that are used here."""
+    """A process that runs a Python function, with those methods of `subprocess.Popen` that are used here.
+
+    Its parent never waits longer than it asked to, not even when it ends itself, as it would for a
+    `multiprocessing.Process`: the kernel may hold a process that was killed.
+    """
 
     def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...], name: str) -> None:
-        """Fork it.
+        """Fork it. It ends with exit code 1, and a traceback in the log, if the function raises an error.
 
         Raises:
             OSError: The kernel starts no more processes.
         """
-        self._process = FORK.Process(target=function, args=arguments, name=name, daemon=True)
-        self._process.start()
-        assert self._process.pid is not None  # noqa: S101 - it was started
-        self.pid = self._process.pid
+        self._name = name
+        self._exit_code: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            _run(function, arguments, name)
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the process runs."""
-        return self._process.exitcode
+        if self._exit_code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._exit_code = os.waitstatus_to_exitcode(status)
+        return self._exit_code
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of the process and return its exit code.
@@ -43,27 +60,51 @@ class FunctionProcess:
         Raises:
             TimeoutExpired: It still runs after ``timeout`` seconds.
         """
-        self._process.join(timeout)
-        code = self._process.exitcode
+        if self.poll() is None and timeout != 0:
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                poll.poll(None if timeout is None else timeout * 1000)
+            finally:
+                os.close(descriptor)
+        code = self.poll()
         if code is None:
-            raise TimeoutExpired(self._process.name, timeout or 0)
+            raise TimeoutExpired(self._name, timeout or 0)
         return code
 
     def kill(self) -> None:
         """Send SIGKILL, unless the process has ended."""
-        self._process.kill()
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _run(function: Callable[..., None], arguments: tuple[Any, ...], name: str) -> NoReturn:
+    """Run a function in a process that was just forked, and end the process."""
+    code = 1
+    try:
+        function(*arguments)
+        code = 0
+    except BaseException:
+        sys.stderr.write(f"{name}:\n{traceback.format_exc()}")
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
 
 StartedProcess = Popen[bytes] | FunctionProcess
 
 
-def finish(process: StartedProcess, patience_s: float = 0.0) -> int:
-    """Wait for the end of a process and return its exit code; kill the process after ``patience_s``."""
+def finish(process: StartedProcess, patience_s: float = 0.0) -> None:
+    """Wait for the end of a process; kill it after ``patience_s``, and then wait for `KILLED_S` at most."""
     try:
-        return process.wait(patience_s)
+        process.wait(patience_s)
     except TimeoutExpired:
         process.kill()
-        return process.wait()
+        with suppress(TimeoutExpired):  # the kernel holds it
+            process.wait(KILLED_S)
 
 
 class Backoff:
