@@ -6,7 +6,7 @@ Used in the supervisor and in ``sensor read``.
 
     seen      = ignored (by reason) + submitted + submit_failed    kernel
     submitted = read + in_ring                                     ring
-    read      = undecodable + unmatched + matched                  worker
+    read      = undecodable + unmatched + quarantined + matched    worker
     matched   = written + suppressed + write_failed                writer
 """
 
@@ -32,6 +32,8 @@ class Counters:
     read: int = 0
     undecodable: int = 0
     unmatched: int = 0
+    quarantined: int = 0
+    """Not matched, because workers die of them."""
     matched: int = 0
     written: int = 0
     suppressed: int = 0
@@ -53,9 +55,9 @@ class Counters:
         yield "submitted", "read + in_ring", self.submitted, self.read + self.in_ring
         yield (
             "read",
-            "undecodable + unmatched + matched",
+            "undecodable + unmatched + quarantined + matched",
             self.read,
-            (self.undecodable + self.unmatched + self.matched),
+            (self.undecodable + self.unmatched + self.quarantined + self.matched),
         )
         yield (
             "matched",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sensor.capture.fair_shares import FairShares
 from sensor.decode import decode
 from sensor.evidence.block import EvidenceBlock, block_of_packets
+from sensor.evidence.quarantine import QuarantinedFrame
 from sensor.model import FrameBatch, PacketBatch, PacketStatus
 from sensor.native.source_table import SourceColumns
 from sensor.rules.engine.flows import FlowHash, FlowTable
@@ -28,24 +29,26 @@ Keep = Literal["threat", "any", "flow"]
 
 
 class BatchReport(NamedTuple):
-    """The result of one batch."""
+    """The result of one turn of a batch, or of a frame that was put in quarantine."""
 
     cpu: int
     tail: int
-    """Tail position of that CPU's ring after the batch is released."""
+    """Tail position of that CPU's ring once these frames are released."""
     read: int
     undecodable: int
     unmatched: int
     cut: int
     """Payloads whose search was cut for its cost."""
     block: EvidenceBlock | None
-    """None if the batch was skipped."""
+    """None if there is no evidence."""
     batch_ns: int = 0
-    """Wall-clock time from the ring to the evidence; 0 if the batch was skipped."""
+    """Wall-clock time from the ring to the evidence; 0 for a frame in quarantine."""
     match_ns: int = 0
     """The part of ``batch_ns`` spent on matching."""
     fill: float = 0.0
     """How full the ring was when the batch was read, 0 to 1."""
+    quarantined: QuarantinedFrame | None = None
+    """The only frame, if it was not matched because workers die of it."""
 
 
 class Turn(NamedTuple):

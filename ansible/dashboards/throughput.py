@@ -40,8 +40,9 @@ LAW = {
     f"{total('submitted_frames_total', 'submit_failed_frames_total')})",
     "submitted - read - in ring": f"{total('submitted_frames_total')} - "
     f"({total('read_frames_total', 'in_ring_frames')})",
-    "read - undecodable - unmatched - matched": f"{total('read_frames_total')} - "
-    f"({total('undecodable_frames_total', 'unmatched_frames_total', 'matched_frames_total')})",
+    "read - undecodable - unmatched - quarantined - matched": f"{total('read_frames_total')} - "
+    f"({total('undecodable_frames_total', 'unmatched_frames_total', 'quarantined_frames_total')} + "
+    f"{total('matched_frames_total')})",
     "matched - written - suppressed - write failed": f"{total('matched_frames_total')} - "
     f"({outcome('written')} + {outcome('suppressed')} + {outcome('write_failed')})",
 }
@@ -56,6 +57,7 @@ WAY = {
     "candidates submitted": total("submitted_frames_total"),
     "undecodable": total("undecodable_frames_total"),
     "unmatched": total("unmatched_frames_total"),
+    "quarantined": total("quarantined_frames_total"),
     "matched": total("matched_frames_total"),
     "suppressed": outcome("suppressed"),
     "write failed": outcome("write_failed"),

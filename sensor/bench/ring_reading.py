@@ -17,7 +17,7 @@ from sensor.bench.machine import figure
 from sensor.capture.attachment import attached
 from sensor.capture.interface import Interface
 from sensor.capture.program import Program, ProgramOptions
-from sensor.capture.ring import RingSet
+from sensor.capture.ring_set import RingSet
 from sensor.config.settings import Settings
 from sensor.live.worker import ENOUGH_BYTES, WAIT_MS
 from sensor.rules.engine.http_payload import RFC9110

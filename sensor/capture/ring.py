@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import mmap
 import os
-import select
-from collections.abc import Iterable, Iterator
 from fcntl import ioctl
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensor import abi, native
 from sensor.capture.clock import WallClock
-from sensor.capture.cpus import online_cpus
 from sensor.capture.kernel_structs import (
     PERF_ATTR_WATERMARK,
     PERF_COUNT_SW_BPF_OUTPUT,
@@ -39,6 +37,9 @@ BATCHES_PER_RING = 4
 """A batch takes at most this fraction of a ring, so that the kernel can go on writing meanwhile."""
 BATCH_FRAMES = 1 << 13
 """Largest number of frames in a batch."""
+
+RECORD_ALIGNMENT = 8
+"""Records start at multiples of this."""
 
 _HEAD, _TAIL = 1024, 1032
 _PERF_EVENT_IOC_ENABLE = 0x2400
@@ -109,8 +110,7 @@ class PerfRing:
         self._head_address = native.address(whole) + _HEAD
         self._tail_address = native.address(whole) + _TAIL
         self._data_address = native.address(self._data)
-        self.next_tail = self.tail
-        """The tail once the last batch is released."""
+        self._walk: _Walk | None = None
 
     @property
     def address(self) -> int:
@@ -127,25 +127,51 @@ class PerfRing:
         """Number of bytes given back to the kernel since the ring was opened."""
         return native.load_acquire(self._tail_address)
 
-    def read(self, clock: WallClock) -> FrameBatch | None:
-        """Return the oldest unread frames, or None if there are none. Call `release` before the next read."""
-        head = native.load_acquire(self._head_address)
-        tail = self.tail
-        if head <= tail:
-            return None
-        first = tail & (self._size - 1)
-        limit = min(first + (head - tail), self._size, first + self._batch_bytes)
-        raw, meta, end = native.walk_records(
-            self._data_address, first, limit, self._size, abi.FRAME_META, BATCH_FRAMES
-        )
-        if end == first:
-            return self._read_wrapped(tail, first, clock)
-        self.next_tail = tail + (end - first)
-        return _frames(self._data, raw, meta, clock)
+    def read(self, clock: WallClock, stop: int | None = None) -> FrameBatch | None:
+        """Return the oldest unread frames, or None if there are none. Call `release` before the next read.
 
-    def release(self) -> None:
-        """Give the last batch back to the kernel. Its frames must not be used any more."""
-        native.store_release(self._tail_address, self.next_tail)
+        With ``stop``, no frame is read that starts at that position of the tail or later.
+
+        Raises:
+            KernelError: The ring is damaged.
+        """
+        self._walk = walk = self._walk_to(stop)
+        return _frames(walk.buffer, walk.raw, walk.meta, clock) if walk else None
+
+    def tail_after(self, frames: int) -> int:
+        """Return the tail once the first ``frames`` frames of the last batch are released."""
+        return self._walk.tail_after(frames) if self._walk else self.tail
+
+    def release(self, frames: int | None = None) -> None:
+        """Give the first ``frames`` frames of the last batch back to the kernel, or all of them."""
+        if self._walk:
+            tail = self._walk.end if frames is None else self._walk.tail_after(frames)
+            native.store_release(self._tail_address, tail)
+
+    def halfway(self, end: int) -> int:
+        """Return the position after half of the unread frames before ``end``, or after the only one.
+
+        Only frames that one batch can hold count.
+
+        Raises:
+            KernelError: The ring is damaged.
+        """
+        walk = self._walk_to(end)
+        return walk.tail_after(max(1, len(walk.raw) // 2)) if walk else end
+
+    def end_of_frame(self, place: int) -> int:
+        """Return the position after the unread frame that has its bytes at offset ``place`` in its buffer.
+
+        If there is none, return the end of the largest batch that can be read.
+
+        Raises:
+            KernelError: The ring is damaged.
+        """
+        walk = self._walk_to(None)
+        if not walk:
+            return self.tail
+        frames = int(np.searchsorted(walk.raw, place, side="right"))
+        return walk.tail_after(frames) if frames else walk.end
 
     def resume_at(self, tail: int) -> None:
         """Continue after the last batch that a reader, which is gone, has reported.
@@ -163,7 +189,7 @@ class PerfRing:
         while position < head:
             word = words[(position & (self._size - 1)) >> 3]  # u32 type, u16 misc, u16 size
             samples += word & 0xFFFFFFFF == _RECORD_SAMPLE
-            position += word >> 48
+            position += max(word >> 48, RECORD_ALIGNMENT)  # a worker may have written there, too
         return samples
 
     @property
@@ -184,13 +210,56 @@ class PerfRing:
         """Close the event. The mapping ends with the last batch that refers to it."""
         os.close(self.fd)
 
-    def _read_wrapped(self, tail: int, first: int, clock: WallClock) -> FrameBatch:
-        """Return the record that wraps around from the end of the ring to its start, as a copy."""
+    def _walk_to(self, stop: int | None) -> _Walk | None:
+        """Walk the records that one batch can hold, up to ``stop``; return None if there are none."""
+        head = native.load_acquire(self._head_address)
+        tail = self.tail
+        written = head - tail
+        wanted = written if stop is None else min(written, stop - tail)
+        if wanted <= 0:
+            return None
+        first = tail & (self._size - 1)
+        whole = min(self._size, first + written)  # no record reaches further
+        limit = min(whole, first + wanted, first + self._batch_bytes)
+        raw, meta, end = native.walk_records(
+            self._data_address, first, limit, whole, abi.FRAME_META, BATCH_FRAMES
+        )
+        if end > first:
+            return _Walk(self._data, raw, meta, tail - first, tail - first + end)
+        record = self._wrapped_record(first, written)
+        raw, meta, end = native.walk_records(
+            native.address(record), 0, len(record), len(record), abi.FRAME_META, 1
+        )
+        if not end:
+            raise self._damaged()
+        return _Walk(record, raw, meta, tail, tail + end)
+
+    def _wrapped_record(self, first: int, most_bytes: int) -> memoryview:
+        """Return a copy of the record at ``first``, which continues at the start of the ring."""
         size = int.from_bytes(self._data[first + 6 : first + 8], "little")
-        record = memoryview(bytes(self._data[first:]) + bytes(self._data[: first + size - self._size]))
-        self.next_tail = tail + size
-        raw, meta, _ = native.walk_records(native.address(record), 0, size, size, abi.FRAME_META, 1)
-        return _frames(record, raw, meta, clock)
+        if size % RECORD_ALIGNMENT or first + size <= self._size or size > most_bytes:
+            raise self._damaged()
+        return memoryview(bytes(self._data[first:]) + bytes(self._data[: first + size - self._size]))
+
+    def _damaged(self) -> KernelError:
+        return KernelError(f"the ring of CPU {self.cpu} is damaged at {self.tail}")
+
+
+class _Walk(NamedTuple):
+    """Records that lie in one buffer."""
+
+    buffer: memoryview
+    raw: NDArray[np.int64]
+    """Offset of each frame's metadata in the buffer."""
+    meta: NDArray[np.void]
+    shift: int
+    """The position of the ring's tail that offset 0 stands for."""
+    end: int
+    """The tail once all of them are released."""
+
+    def tail_after(self, frames: int) -> int:
+        """Return the tail once the first ``frames`` frames are released."""
+        return self.shift + int(self.raw[frames]) - _RAW_HEADER if frames < len(self.raw) else self.end
 
 
 def _frames(
@@ -206,54 +275,3 @@ def _frames(
         flow_packets=meta["flow_packets"].astype(np.int64),
         flow_born_jiffies=meta["flow_born_jiffies"].astype(np.int64),
     )
-
-
-class RingSet:
-    """The rings that one process reads in turn."""
-
-    def __init__(self, rings: Iterable[PerfRing]) -> None:
-        self.rings = list(rings)
-        self.clock = WallClock()
-        self._poll = select.poll()
-        for ring in self.rings:
-            self._poll.register(ring.fd, select.POLLIN)
-
-    @classmethod
-    def open(cls, size_bytes: int) -> RingSet:
-        """Open a ring for every online CPU.
-
-        Raises:
-            KernelError: The kernel refused a ring.
-        """
-        rings: list[PerfRing] = []
-        try:
-            for cpu in online_cpus():
-                rings.append(PerfRing(cpu, size_bytes))  # noqa: PERF401 - on failure, the rings so far are closed
-        except BaseException:
-            for ring in rings:
-                ring.close()
-            raise
-        return cls(rings)
-
-    def batches(self) -> Iterator[FrameBatch]:
-        """Yield one batch of each ring that has frames. A batch is valid until the next one is requested."""
-        for ring in self.rings:
-            batch = ring.read(self.clock)
-            if batch is None:
-                continue
-            if len(batch):
-                yield batch
-            ring.release()
-
-    def wait(self, timeout_ms: int) -> None:
-        """Wait until a ring is an eighth full, or the timeout has passed."""
-        self._poll.poll(timeout_ms)
-
-    def waiting(self) -> int:
-        """Count the unread frames of all rings, see `PerfRing.waiting`."""
-        return sum(ring.waiting() for ring in self.rings)
-
-    def close(self) -> None:
-        """Close all rings."""
-        for ring in self.rings:
-            ring.close()

@@ -34,6 +34,7 @@ _STAGES = {
     "submit_failed": "LOST: ring full",
     "undecodable": "",
     "unmatched": "",
+    "quarantined": "workers die of them",
     "matched": "",
     "written": "in a file",
     "suppressed": "above suppress_above",

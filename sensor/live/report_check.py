@@ -7,6 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from sensor import abi
+from sensor.capture.ring import RECORD_ALIGNMENT
 from sensor.evidence.block import joined
 from sensor.evidence.block_codec import MalformedBlockError, check_origin
 from sensor.live.report_channel import MOST_PARTS, Kind, MalformedReportError, Message
@@ -17,8 +18,6 @@ from sensor.pipeline import BatchReport
 _RAW_HEADER_BYTES = 12
 """Smallest part of a perf record beside what the program submits (linux/perf_event.h)."""
 _LEAST_RECORD_BYTES = _RAW_HEADER_BYTES + abi.FRAME_META.itemsize
-_ALIGNMENT = 8
-"""Records of a perf ring start at multiples of this."""
 _MOST_NS = 3600 * 1_000_000_000
 """No batch takes an hour."""
 
@@ -60,7 +59,7 @@ def _complete(worker: WorkerProcess, message: Message) -> BatchReport:
     rings = {ring.cpu: ring for ring in worker.rings}
     _require(cpu in rings, f"CPU {cpu} is not its own")
     before = worker.reported_tails[cpu]
-    _require(before <= tail <= rings[cpu].head and tail % _ALIGNMENT == 0, f"tail {tail} of CPU {cpu}")
+    _require(before <= tail <= rings[cpu].head and tail % RECORD_ALIGNMENT == 0, f"tail {tail} of CPU {cpu}")
     _require(read * _LEAST_RECORD_BYTES <= tail - before, f"{read} frames in {tail - before} bytes")
     items = sum(map(len, parts))
     _require(read == undecodable + unmatched + items, "the frames of a batch do not add up")

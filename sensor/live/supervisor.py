@@ -17,11 +17,12 @@ from sensor.capture.attachment import Interface
 from sensor.capture.cpus import online_cpus
 from sensor.capture.interface import default_workers
 from sensor.capture.program import KernelPlan, LoadedProgram, Program
-from sensor.capture.ring import RingSet
+from sensor.capture.ring_set import RingSet
 from sensor.capture.syscalls import link_update
 from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.events.sender import EventSender
+from sensor.evidence.quarantine import Quarantine
 from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
 from sensor.live.api_process import ApiProcess
@@ -74,6 +75,7 @@ class Supervisor:
             interface_name=interface_name,
         )
         self.writer = stack.enter_context(closing(writer))
+        self._quarantine = Quarantine(writer.directory)
         self.upkeep = stack.enter_context(closing(Upkeep(settings, writer)))
         for recovery in writer.recovered:
             log.warning("%s", recovery)
@@ -119,9 +121,12 @@ class Supervisor:
                 read=before.read + report.read,
                 undecodable=before.undecodable + report.undecodable,
                 unmatched=before.unmatched + report.unmatched,
+                quarantined=before.quarantined + (report.quarantined is not None),
                 matched=before.matched + (0 if report.block is None else len(report.block)),
                 cut=before.cut + report.cut,
             )
+            if report.quarantined:
+                self._quarantine.keep(report.quarantined)
             if report.block:
                 self.events.offer(self.writer.write(self.suppressor.admit(report.block)))
 

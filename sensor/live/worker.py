@@ -1,7 +1,8 @@
 """A capture worker reads its share of the rings, matches, and sends the evidence to the supervisor.
 
-It is a process forked from the supervisor, with the compiled rules in it. A batch stays in the ring until it
-has been reported: whenever a worker dies, no frame is lost and none counts twice.
+It is a process forked from the supervisor, with the compiled rules in it. Frames stay in the ring until they
+have been reported: whenever a worker dies, no frame is lost and none counts twice. A batch whose frames are
+costly to match is reported in several turns.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import gc
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from sensor.capture.ring import PerfRing, RingSet
+from sensor.capture.ring import PerfRing
+from sensor.capture.ring_set import RingSet
+from sensor.live.heartbeat import Heartbeat
 from sensor.live.report_channel import Kind, ReportChannel
 from sensor.pipeline import BatchReport, Pipeline
 from sensor.process import sandbox
@@ -34,6 +37,8 @@ if 8 % do; their evidence could be read sooner. A ring that is an eighth full en
 """
 ENOUGH_BYTES = 1 << 20
 """Bytes in a ring that are worth a batch without waiting for more."""
+TURN_NS = 50_000_000
+"""Time after which the frames matched so far are reported; with what belongs to it, a tenth of a second."""
 CLOCK_S = 1.0
 
 
@@ -53,12 +58,13 @@ def work(
     flows: FlowTable,
     rings: Sequence[PerfRing],
     channel: ReportChannel,
+    heartbeat: Heartbeat,
     supervisor: int,
-    skip_cpu: int | None,
+    suspects: Mapping[int, int],
 ) -> None:
     """Read rings until asked to stop, or until the supervisor, a process id, has ended.
 
-    The first batch of ``skip_cpu`` is reported as undecodable, unread: workers have died of it.
+    ``suspects`` says up to which position in the ring of a CPU workers may die of the frames.
     """
     end_with_parent(supervisor)
     set_process_name(f"sensor-worker{number}")
@@ -69,18 +75,25 @@ def work(
     sandbox.enter(  # from here on this process parses untrusted bytes
         Role.WORKER,
         descriptors=[channel.worker_fd, *(ring.fd for ring in own.rings)],
-        shared=[channel.shared_address, flows.shared_address, *(ring.address for ring in own.rings)],
+        shared=[
+            channel.shared_address,
+            flows.shared_address,
+            heartbeat.shared_address,
+            *(ring.address for ring in own.rings),
+        ],
         supervisor=supervisor,
     )
-    pipeline.flows = flows
+    pipeline.flows, pipeline.beat = flows, heartbeat.beat
+    pipeline.matcher.batch_matcher.show_place_in(heartbeat.place)
     clock_due_s = time.monotonic() + CLOCK_S
     with suppress(BrokenPipeError, ConnectionResetError):
         channel.send(Kind.STARTED)
-        for ring in own.rings:
-            if ring.cpu == skip_cpu:
-                _skip_batch(ring, own, channel)
         while HAND_OVER not in stop_signals:
-            had_frames = [_process_batch(ring, own, pipeline, channel) for ring in own.rings]
+            had_frames = []
+            for ring in own.rings:
+                heartbeat.enter_ring(ring.cpu)
+                had_frames.append(_process_batch(ring, own, pipeline, channel, suspects.get(ring.cpu, 0)))
+                heartbeat.leave_ring()
             if DRAIN in stop_signals and not any(had_frames):
                 break
             if not stop_signals and all(ring.waiting_bytes < ENOUGH_BYTES for ring in own.rings):
@@ -91,30 +104,29 @@ def work(
         channel.send(Kind.STOPPED)
 
 
-def _process_batch(ring: PerfRing, rings: RingSet, pipeline: Pipeline, channel: ReportChannel) -> bool:
-    """Match and report one batch of a ring, then release it; return False if the ring was empty."""
+def _process_batch(
+    ring: PerfRing, rings: RingSet, pipeline: Pipeline, channel: ReportChannel, suspects_end: int
+) -> bool:
+    """Match a batch of a ring; report and release it, turn by turn. Return False if the ring was empty.
+
+    Of the frames up to ``suspects_end``, a batch has half.
+    """
     started_ns, fill = time.perf_counter_ns(), ring.fill()
-    batch = ring.read(rings.clock)
+    batch = ring.read(rings.clock, ring.halfway(suspects_end) if ring.tail < suspects_end else None)
     if batch is None:
         return False
     before = pipeline.counts()
-    block = pipeline.process(batch)
-    read, undecodable, unmatched, cut, match_ns = (
-        now - then for now, then in zip(pipeline.counts(), before, strict=True)
-    )
-    frames = (read, undecodable, unmatched, cut)
-    batch_ns = time.perf_counter_ns() - started_ns
-    channel.report(BatchReport(ring.cpu, ring.next_tail, *frames, block, batch_ns, match_ns, fill))
-    ring.release()
+    for turn in pipeline.turns(batch, TURN_NS):
+        now = pipeline.counts()
+        read, undecodable, unmatched, cut, match_ns = (
+            after - then for after, then in zip(now, before, strict=True)
+        )
+        frames = read, undecodable, unmatched, cut
+        times = time.perf_counter_ns() - started_ns, match_ns
+        channel.report(BatchReport(ring.cpu, ring.tail_after(turn.end), *frames, turn.block, *times, fill))
+        ring.release(turn.end)
+        before, started_ns, fill = now, time.perf_counter_ns(), ring.fill()
     return True
-
-
-def _skip_batch(ring: PerfRing, rings: RingSet, channel: ReportChannel) -> None:
-    """Release a ring's next batch without looking into its frames; report them as undecodable."""
-    batch = ring.read(rings.clock)
-    if batch is not None:
-        channel.report(BatchReport(ring.cpu, ring.next_tail, len(batch), len(batch), 0, 0, None))
-        ring.release()
 
 
 def _handle_signals() -> set[int]:

@@ -10,34 +10,31 @@ import select
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
 
+from sensor.capture.clock import WallClock
 from sensor.capture.ring import PerfRing
-from sensor.errors import SensorError
+from sensor.errors import KernelError, SensorError
+from sensor.evidence.quarantine import QuarantinedFrame
 from sensor.live.report_channel import MalformedReportError
 from sensor.live.report_check import checked_report
+from sensor.live.suspects import Suspects
 from sensor.live.worker import DRAIN, HAND_OVER
 from sensor.live.worker_process import WorkerProcess
 from sensor.pipeline import BatchReport, Pipeline
+from sensor.process.child import KILLED_S
 
-MOST_DEATHS = 3
-"""Workers that may die in a row at the same batch, until the batch is skipped."""
+MOST_UNEXPLAINED_DEATHS = 20
+"""Workers that may die in a row between two batches and without progress, until frames are suspected."""
 MOST_DEATHS_AT_START = 10
 """Workers that may die in a row at their start, until the sensor ends."""
+MOST_UNREAPED = 8
+"""Killed workers that the kernel may hold, until no further one is replaced before it has ended."""
 CHECK_S = 1.0
 """Seconds between two checks of the workers' progress."""
 _REAP_S = 0.2
 """Time that a killed worker usually needs to end; capture goes on without it if it takes longer."""
-_KILLED_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-class _Deaths(NamedTuple):
-    """Workers that died in a row while a ring's tail stayed where it was."""
-
-    tail: int
-    workers: int
 
 
 class WorkerPool:
@@ -59,7 +56,8 @@ class WorkerPool:
         self._interfaces = interfaces
         self._unreaped: list[WorkerProcess] = []
         """Killed workers whose end has not been seen yet, as when the kernel holds them in a system call."""
-        self._deaths: dict[int, _Deaths] = {}  # by CPU
+        self._suspects = {ring.cpu: Suspects(ring) for ring in rings}
+        self._unexplained_deaths: Counter[int] = Counter()  # by worker number, in a row
         self._deaths_at_start: Counter[int] = Counter()  # by worker number, in a row
         self._next_check_s = time.monotonic()
         count = max(1, min(workers, len(rings)))
@@ -67,13 +65,18 @@ class WorkerPool:
         try:
             for number in range(count):
                 flows = pipeline.flows if count == 1 else pipeline.flows.empty_copy()
-                self._workers.append(WorkerProcess(number, rings[number::count], pipeline, flows))
+                self._workers.append(WorkerProcess(number, rings[number::count], pipeline, flows, {}))
         except BaseException:
             self.kill()
             raise
 
     def __len__(self) -> int:
         return len(self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.process.pid for worker in self._workers]
 
     @property
     def alive(self) -> int:
@@ -101,7 +104,9 @@ class WorkerPool:
             poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(timeout_s * 1000):
             yield from self._receive_from(by_fd[fd])
-        self._kill_stalled()
+        if time.monotonic() >= self._next_check_s:
+            self._next_check_s = time.monotonic() + CHECK_S
+            yield from self._check()
 
     def hand_over(self, pipeline: Pipeline) -> Iterator[BatchReport]:
         """Replace every worker by one with this pipeline; yield the reports that arrive meanwhile."""
@@ -123,7 +128,7 @@ class WorkerPool:
         for worker in self._workers:
             worker.condemn()
         for worker in (*self._workers, *self._unreaped):
-            worker.reap(_KILLED_S)
+            worker.reap(KILLED_S)
         self._workers = []
 
     def _receive_from(self, worker: WorkerProcess) -> Iterator[BatchReport]:
@@ -145,33 +150,71 @@ class WorkerPool:
             return
         if has_ended:
             worker.condemn()  # it may have closed its channel and still be running
-            self._handle_end(worker)
+            yield from self._handle_end(worker)
         if report is not None:
             yield report
 
-    def _handle_end(self, worker: WorkerProcess) -> None:
-        """Start a successor for a worker that has ended, unless it has drained its rings."""
+    def _handle_end(self, worker: WorkerProcess) -> Iterator[BatchReport]:
+        """Start a successor for a worker that has ended, unless it has drained its rings.
+
+        Yields a report of the frame that workers die of, if one was found.
+        """
         place = self._workers.index(worker)
         del self._workers[place]
         if not worker.reap(_REAP_S):
             self._unreaped.append(worker)
-        skip_cpu = None
+        reports: list[BatchReport] = []
         if not worker.has_stopped:
             self.restarts += 1
             log.error("worker %d died (exit code %s); starting another", worker.number, worker.exit_code)
-            self._count_death_at_start(worker)
-            skip_cpu = self._recover_rings(worker)
+            reports = self._recover_rings(worker)
         elif worker.stop_signal == DRAIN:
             return
         else:
             del self._deaths_at_start[worker.number]
-        successor = WorkerProcess(worker.number, worker.rings, self._pipeline, worker.flows, skip_cpu)
+        suspects = {ring.cpu: self._suspects[ring.cpu].end for ring in worker.rings}
+        successor = WorkerProcess(worker.number, worker.rings, self._pipeline, worker.flows, suspects)
         self._workers.insert(place, successor)
         if worker.stop_signal == DRAIN:
             successor.stop(DRAIN)
+        yield from reports
+
+    def _recover_rings(self, dead: WorkerProcess) -> list[BatchReport]:
+        """Let the rings of a dead worker continue where its reports end.
+
+        Returns a report of the frame that workers die of, if one was found.
+        """
+        reports = []
+        for ring in dead.rings:
+            ring.resume_at(dead.reported_tails[ring.cpu])
+        suspected = self._suspected_rings(dead)
+        if not suspected:
+            self._count_death_at_start(dead)
+        for ring in suspected:
+            self._deaths_at_start[dead.number] = 0
+            suspects = self._suspects[ring.cpu]
+            try:
+                if suspects.note_death(dead.heartbeat.sign().place):
+                    reports.append(self._put_aside(ring, suspects.end))
+            except KernelError as error:
+                log.error("%s; what is in it is lost", error)  # noqa: TRY400
+                ring.resume_at(ring.head)
+        return reports
+
+    def _suspected_rings(self, dead: WorkerProcess) -> list[PerfRing]:
+        """Return the rings with frames that the worker may have died of.
+
+        It is the ring it was reading, as it says; all of them after many deaths in a row without progress.
+        """
+        waiting = [ring for ring in dead.rings if ring.waiting_bytes]
+        reading = [ring for ring in waiting if ring.cpu == dead.heartbeat.sign().cpu]
+        is_unexplained = waiting and not reading and dead.has_started and not dead.has_reported
+        deaths = self._unexplained_deaths[dead.number] + 1 if is_unexplained else 0
+        self._unexplained_deaths[dead.number] = deaths
+        return waiting if deaths > MOST_UNEXPLAINED_DEATHS else reading
 
     def _count_death_at_start(self, dead: WorkerProcess) -> None:
-        deaths = self._deaths_at_start[dead.number] + 1 if dead.died_at_start else 0
+        deaths = self._deaths_at_start[dead.number] + 1 if dead.died_early else 0
         self._deaths_at_start[dead.number] = deaths
         if deaths >= MOST_DEATHS_AT_START:
             raise SensorError(
@@ -179,31 +222,22 @@ class WorkerPool:
                 "see the log lines before this one, and the kernel's: dmesg | tail"
             )
 
-    def _recover_rings(self, dead: WorkerProcess) -> int | None:
-        """Let the rings of a dead worker continue where its reports end.
+    def _put_aside(self, ring: PerfRing, end: int) -> BatchReport:
+        """Release the oldest frame of a ring, which ends at ``end``; return the report that has it."""
+        batch, size = ring.read(WallClock(), end), end - ring.tail
+        ring.release()
+        frame = None
+        if batch:
+            log.error("a frame of CPU %d is put in quarantine: workers die of it", ring.cpu)
+            start, caplen = int(batch.start[0]), min(int(batch.caplen[0]), size)
+            data = bytes(batch.buffer[start : start + caplen])
+            frame = QuarantinedFrame(data, int(batch.wirelen[0]), int(batch.timestamp_ns[0]))
+        return BatchReport(ring.cpu, ring.tail, int(frame is not None), 0, 0, 0, None, quarantined=frame)
 
-        Returns the CPU whose next batch the successor has to skip, because workers died of it.
-        """
-        for ring in dead.rings:
-            ring.resume_at(dead.reported_tails[ring.cpu])
-            before = self._deaths.get(ring.cpu)
-            workers = before.workers + 1 if before and before.tail == ring.tail else 1
-            self._deaths[ring.cpu] = _Deaths(ring.tail, workers if ring.fill() else 0)
-        for ring in dead.rings:
-            if self._deaths[ring.cpu].workers >= MOST_DEATHS:
-                for one in dead.rings:
-                    del self._deaths[one.cpu]  # the batches of the other rings may be harmless
-                log.error("skipping a batch of CPU %d: workers die of it", ring.cpu)
-                self._deaths_at_start.clear()
-                return ring.cpu
-        return None
-
-    def _kill_stalled(self) -> None:
-        if time.monotonic() < self._next_check_s:
-            return
-        self._next_check_s = time.monotonic() + CHECK_S
+    def _check(self) -> Iterator[BatchReport]:
+        """Kill workers that do not work; go on without those that the kernel does not let end."""
         self._unreaped = [worker for worker in self._unreaped if not worker.reap(0)]
-        for worker in self._workers:
-            if worker.has_stalled():
-                log.error("worker %d made no progress and was killed", worker.number)
-                worker.process.kill()
+        for worker in list(self._workers):
+            if worker.check() and len(self._unreaped) < MOST_UNREAPED:
+                log.error("worker %d was killed, but the kernel holds it", worker.number)
+                yield from self._handle_end(worker)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from subprocess import TimeoutExpired
 
 from sensor.capture.ring import PerfRing
 from sensor.errors import SensorError
 from sensor.evidence.block import EvidenceBlock
+from sensor.live.heartbeat import Heartbeat
 from sensor.live.report_channel import ReportChannel
+from sensor.live.stall_detector import StallDetector
 from sensor.live.worker import signals_blocked, work
 from sensor.pipeline import Pipeline
 from sensor.process.child import FunctionProcess
 from sensor.rules.engine.flows import FlowTable
 
 EARLY_S = 1.0
-"""A worker that dies sooner than this, without a report, died at its start."""
-MOST_STALLED_CHECKS = 20
-"""Checks in a row that find no progress, until the worker is killed."""
+"""A worker that dies sooner than this, without a report, may have died at its start."""
+MOST_CHECKS_TO_DIE = 2
+"""Checks after which a killed worker that has not ended is held by the kernel."""
+
+log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
@@ -32,11 +37,11 @@ class WorkerProcess:
         rings: Sequence[PerfRing],
         pipeline: Pipeline,
         flows: FlowTable,
-        skip_cpu: int | None = None,
+        suspects: Mapping[int, int],
     ) -> None:
         """Start the process with the rules of ``pipeline`` and what is known about flows.
 
-        It reports the next batch of ``skip_cpu`` as undecodable.
+        ``suspects`` says, by CPU, up to which position in a ring workers may die of the frames.
 
         Raises:
             SensorError: The kernel starts no more processes.
@@ -61,7 +66,8 @@ class WorkerProcess:
         self.exit_code: int | None = None
         """Set by `reap`."""
         self.channel = ReportChannel()
-        arguments = (number, pipeline, flows, rings, self.channel, os.getpid(), skip_cpu)
+        self.heartbeat = Heartbeat()
+        arguments = (number, pipeline, flows, rings, self.channel, self.heartbeat, os.getpid(), suspects)
         try:
             with signals_blocked():
                 self.process = FunctionProcess(work, arguments, f"worker {number}")
@@ -70,8 +76,9 @@ class WorkerProcess:
                 f"cannot start a worker: {error.strerror}; check the limits for processes and memory"
             ) from error
         self._started_s = time.monotonic()
-        self._tails: list[int] = []
-        self._stalled_checks = 0
+        self._stall_detector = StallDetector(self.process.pid)
+        self._is_killed = False
+        self._checks_since_kill = 0
         self.channel.enter_supervisor()
 
     @property
@@ -86,24 +93,40 @@ class WorkerProcess:
             os.kill(self.process.pid, stop_signal)
 
     @property
-    def died_at_start(self) -> bool:
-        """True if the worker, now dead, died early and without a report."""
-        return not self.has_reported and time.monotonic() - self._started_s < EARLY_S
+    def died_early(self) -> bool:
+        """True if the worker, now dead, died soon and without a report.
 
-    def has_stalled(self) -> bool:
-        """Check progress; return True if many checks in a row found work to do and none of it done.
-
-        Checks are counted, not seconds: if the supervisor itself was delayed, the worker is not to blame.
+        One that had started and was killed by a signal that no fault of a program raises does not count.
         """
-        tails = [ring.tail for ring in self.rings]
-        has_work = self.stop_signal is not None or any(ring.waiting_bytes for ring in self.rings)
-        self._stalled_checks = self._stalled_checks + 1 if has_work and tails == self._tails else 0
-        self._tails = tails
-        return self._stalled_checks >= MOST_STALLED_CHECKS
+        if self.has_reported or time.monotonic() - self._started_s >= EARLY_S:
+            return False
+        return not self.has_started or self.exit_code != -signal.SIGKILL
+
+    def check(self) -> bool:
+        """Kill the worker if it stands still or hangs; call this at regular intervals.
+
+        Returns True if it was killed earlier and does not end: the kernel holds it. It runs no instruction
+        of its own any more, so that its rings have no reader.
+        """
+        if self._is_killed:
+            self._checks_since_kill += 1
+            return self._checks_since_kill >= MOST_CHECKS_TO_DIE
+        is_behind = any(self.reported_tails[ring.cpu] != ring.head for ring in self.rings)
+        reported = *self.reported_tails.values(), len(self.parts)
+        has_work = is_behind or self.stop_signal is not None
+        stall = self._stall_detector.check(self.heartbeat.sign(), reported, has_work=has_work)
+        if stall:
+            log.error("worker %d %s; it is killed", self.number, stall)
+            self._kill()
+        return False
 
     def condemn(self) -> None:
         """Kill the worker. Its end is seen when its channel ends: the supervisor does not wait for it."""
         self.is_condemned = True
+        self._kill()
+
+    def _kill(self) -> None:
+        self._is_killed = True
         self.process.kill()
 
     def reap(self, patience_s: float) -> bool:

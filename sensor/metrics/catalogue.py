@@ -54,7 +54,7 @@ _DELETED_FOR = ("reason",), str(len(DELETED_FOR))
 _LOSS = ("interface", "kind"), "interfaces x counters of the driver"
 
 # The law of the counters: seen = ignored + submitted + submit_failed; submitted = read + in_ring;
-# read = undecodable + unmatched + matched; matched = written + suppressed + write_failed.
+# read = undecodable + unmatched + quarantined + matched; matched = written + suppressed + write_failed.
 SEEN = Metric("sensor_seen_frames", "counter", "Frames seen by the XDP program.", *_BOTH)
 SEEN_BYTES = Metric(
     "sensor_seen_bytes", "counter", "Bytes on the wire of the frames seen by the XDP program.", *_BOTH
@@ -87,6 +87,12 @@ UNDECODABLE = Metric(
     "sensor_undecodable_frames", "counter", "Candidates with malformed or unknown headers.", *_CPU
 )
 UNMATCHED = Metric("sensor_unmatched_frames", "counter", "Candidates that no rule matched.", *_CPU)
+QUARANTINED = Metric(
+    "sensor_quarantined_frames",
+    "counter",
+    "Candidates put aside, because workers die of them.",
+    *_CPU,
+)
 MATCHED = Metric("sensor_matched_frames", "counter", "Candidates that became evidence.", *_INTERFACE)
 MATCHED_BYTES = Metric(
     "sensor_matched_bytes", "counter", "Bytes on the wire of candidates that became evidence.", *_INTERFACE

@@ -190,6 +190,7 @@ def _worker_samples(tally: TallyFigures, cpus: Iterable[int]) -> Iterator[Sample
         yield Sample(c.READ, tally.read.get(cpu, 0), (str(cpu),))
         yield Sample(c.UNDECODABLE, tally.undecodable.get(cpu, 0), (str(cpu),))
         yield Sample(c.UNMATCHED, tally.unmatched.get(cpu, 0), (str(cpu),))
+        yield Sample(c.QUARANTINED, tally.quarantined.get(cpu, 0), (str(cpu),))
 
 
 def _match_samples(snapshot: Snapshot) -> Iterator[Sample]:

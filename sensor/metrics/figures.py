@@ -25,6 +25,7 @@ STAGES: dict[str, tuple[c.Metric, c.Metric | None]] = {
     "read": (c.READ, None),
     "undecodable": (c.UNDECODABLE, None),
     "unmatched": (c.UNMATCHED, None),
+    "quarantined": (c.QUARANTINED, None),
     "matched": (c.MATCHED, c.MATCHED_BYTES),
 }
 """Metrics of frames and, if there is one, of bytes at each stage, in the order a frame passes them."""

@@ -38,7 +38,8 @@ class TallyFigures(NamedTuple):
     read: dict[int, int]
     undecodable: dict[int, int]
     unmatched: dict[int, int]
-    """Frames by CPU; so are `read` and `undecodable`."""
+    quarantined: dict[int, int]
+    """Frames by CPU; so are the three before."""
     matches: dict[str, int]
     """Matches by class of the rule, one of `MATCH_CLASSES`."""
     rules: list[tuple[RuleLabels, int]]
@@ -62,7 +63,8 @@ class Tally:
         self.read: Counter[int] = Counter()
         self.undecodable: Counter[int] = Counter()
         self.unmatched: Counter[int] = Counter()
-        """Frames by CPU; so are `read` and `undecodable`."""
+        self.quarantined: Counter[int] = Counter()
+        """Frames by CPU; so are the three before."""
         self.matches: Counter[str] = Counter()
         """Matches by class of the rule, one of `MATCH_CLASSES`."""
         self.rules: Counter[RuleLabels] = Counter({OTHER_RULES: 0})
@@ -81,7 +83,8 @@ class Tally:
         self.read[report.cpu] += report.read
         self.undecodable[report.cpu] += report.undecodable
         self.unmatched[report.cpu] += report.unmatched
-        if report.batch_ns:  # 0 if the batch was skipped
+        self.quarantined[report.cpu] += report.quarantined is not None
+        if report.batch_ns:  # 0 for a frame in quarantine
             self.batch_s.observe(report.batch_ns / 1e9)
             self.fill.observe(report.fill)
             if report.read:
@@ -95,6 +98,7 @@ class Tally:
             read=dict(self.read),
             undecodable=dict(self.undecodable),
             unmatched=dict(self.unmatched),
+            quarantined=dict(self.quarantined),
             matches=dict(self.matches),
             rules=list(self.rules.items()),
             matched=dict(self.matched),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from flow_packets import Open
 from live import PASS_ALL
+from worker_site import Site
 
 from sensor.capture.program import Program, ProgramOptions
 
@@ -27,3 +28,10 @@ def evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the evidence directory of the settings, which does not exist yet."""
     monkeypatch.setenv("SENSOR_EVIDENCE", str(tmp_path / "evidence"))
     return tmp_path / "evidence"
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """Load a program with a ring on every CPU; workers end with the test."""
+    with ExitStack() as stack:
+        yield Site(stack)

@@ -37,7 +37,7 @@ from sensor import abi
 from sensor.abi import Counter, Verdict
 from sensor.capture.flow_table import FlowKey, KernelFlows, flow_key
 from sensor.capture.program import Program
-from sensor.capture.ring import RingSet
+from sensor.capture.ring_set import RingSet
 from sensor.capture.syscalls import prog_test_run
 
 pytestmark = pytest.mark.kernel

@@ -14,7 +14,7 @@ from live import PASS_ALL
 from sensor.abi import Counter
 from sensor.capture.attachment import attached, find_interface
 from sensor.capture.program import Program, ProgramOptions
-from sensor.capture.ring import RingSet
+from sensor.capture.ring_set import RingSet
 
 pytestmark = pytest.mark.kernel
 

@@ -1,7 +1,4 @@
-"""Worker processes on real rings die, hang, are replaced and drained; each frame counts once.
-
-BPF_PROG_TEST_RUN on a CPU puts frames into its ring, so no interface is needed.
-"""
+"""Worker processes on real rings die, lie, are replaced and drained; each frame counts once."""
 
 from __future__ import annotations
 
@@ -9,106 +6,24 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from frames import IPV4, UDP, ethernet, ipv4, udp
 from live import PASS_ALL
+from worker_site import Site, assert_each_once, pipeline
 
-import sensor.live.worker_pool
 from sensor import native
 from sensor.capture.cpus import online_cpus
-from sensor.capture.program import Program
-from sensor.capture.ring import RingSet
-from sensor.capture.syscalls import prog_test_run
 from sensor.errors import SensorError
-from sensor.evidence.block import EvidenceBlock
-from sensor.evidence.explain_block import explained
 from sensor.live.report_channel import MESSAGE, SLOT_BYTES, Kind, ReportChannel
-from sensor.live.worker_pool import MOST_DEATHS, MOST_DEATHS_AT_START, WorkerPool
-from sensor.live.worker_process import MOST_STALLED_CHECKS
-from sensor.model import FrameBatch, Rule
-from sensor.pipeline import BatchReport, Pipeline
+from sensor.live.worker_pool import MOST_DEATHS_AT_START
 from sensor.process import sandbox
-from sensor.rules.engine.http_payload import RFC9110
-from sensor.rules.engine.matcher import Matcher
 
 pytestmark = pytest.mark.kernel
 
-RULE = Rule(1, "threat", "t", "n", "number")
 TIMES = 25
-
-
-class Deadly(Pipeline):
-    """A pipeline that kills the process at certain frames, as a bug in a library might."""
-
-    def process(self, batch: FrameBatch) -> EvidenceBlock:
-        """Match the batch, or kill the process."""
-        ends = (batch.start + batch.caplen).tolist()
-        if any(batch.buffer[end - 6 : end] == b"deadly" for end in ends):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().process(batch)
-
-
-class Site:
-    """A program with a ring on every CPU, and the sums of what its workers report."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.program = stack.enter_context(closing(Program(PASS_ALL)))
-        self.rings = stack.enter_context(closing(RingSet.open(1 << 20)))
-        self.program.connect(self.rings.rings)
-        self._stack = stack
-        self.fed = self.read = self.undecodable = 0
-        self.found: list[bytes] = []
-
-    def start_workers(self, pipeline: Pipeline, workers: int) -> WorkerPool:
-        """Start workers that are killed at the end of the test."""
-        pool = WorkerPool(pipeline, self.rings.rings, workers, {socket.if_nametoindex("lo")})
-        self._stack.callback(pool.kill)
-        return pool
-
-    def feed(self, cpu: int, count: int = 1, end: bytes = b"") -> None:
-        """Put frames into the ring of a CPU; every frame has its own number."""
-        os.sched_setaffinity(0, {cpu})
-        for _ in range(count):
-            payload = b"number %d %b" % (self.fed, end)
-            prog_test_run(
-                self.program.fd, ethernet(IPV4, ipv4(UDP, udp(payload, sport=self.fed % 60_000 + 1)))
-            )
-            self.fed += 1
-        os.sched_setaffinity(0, online_cpus())
-
-    def add(self, reports: Iterable[BatchReport]) -> None:
-        """Add reports to the sums."""
-        for report in reports:
-            self.read += report.read
-            self.undecodable += report.undecodable
-            if report.block:
-                self.found += [item.payload for item in explained(report.block, RFC9110)]
-
-    def kill_worker(self, number: int = 0) -> None:
-        """Kill a worker, as the kernel does when memory is short."""
-        os.kill(self.workers[number], signal.SIGKILL)
-
-    @property
-    def workers(self) -> list[int]:
-        """Process ids of the workers, in order."""
-        return [int(child) for child in Path("/proc/thread-self/children").read_text().split()]
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    """Load the program; workers end with the test."""
-    with ExitStack() as stack:
-        yield Site(stack)
-
-
-def pipeline(kind: type[Pipeline] = Pipeline) -> Pipeline:
-    """Return a pipeline with one rule that matches every packet of a flow."""
-    return kind(Matcher([RULE]), "any", "thorough")
 
 
 def open_files() -> list[str]:
@@ -120,32 +35,11 @@ def open_files() -> list[str]:
     return sorted(found)
 
 
-def assert_each_once(site: Site, *, missing: int = 0) -> None:
-    """Assert that every frame was read once, and all but ``missing`` became evidence once."""
-    assert site.read == site.fed
-    assert site.rings.waiting() == 0
-    assert len(site.found) == len(set(site.found)) == site.fed - missing
-
-
-def test_a_deadly_batch_is_skipped(site: Site) -> None:
-    """After MOST_DEATHS deaths its frames count as undecodable; other rings are matched meanwhile."""
-    pool = site.start_workers(pipeline(Deadly), workers=1)
-    quiet, busy = online_cpus()[-1], online_cpus()[0]
-    site.feed(quiet, end=b"deadly")
-    while not site.undecodable:
-        site.feed(busy)
-        site.add(pool.receive(0.01))
-    assert pool.restarts == MOST_DEATHS
-    site.feed(quiet, 100)
-    site.add(pool.drain())
-    assert site.undecodable == 1
-    assert_each_once(site, missing=1)
-
-
 def test_no_frame_is_skipped_after_deaths_with_empty_rings(site: Site) -> None:
-    """The next batch is read, however many workers died before it."""
+    """The next batch is read, however many workers were killed before it, and the sensor does not end."""
     pool = site.start_workers(pipeline(), workers=1)
-    for deaths in range(1, MOST_DEATHS + 3):
+    for deaths in range(1, MOST_DEATHS_AT_START + 3):
+        site.add(pool.until_started())
         site.kill_worker()
         while pool.restarts < deaths:
             site.add(pool.receive(1))
@@ -347,43 +241,6 @@ def test_a_worker_that_floods_the_channel(site: Site, monkeypatch: pytest.Monkey
     pool = site.start_workers(pipeline(), workers=1)
     while pool.restarts < 1:
         site.add(pool.receive(0.01))
-
-
-class Hanging(Pipeline):
-    """A pipeline that hangs at certain frames."""
-
-    def process(self, batch: FrameBatch) -> EvidenceBlock:
-        """Match the batch, or wait for ever."""
-        if b"hanging" in bytes(batch.buffer[batch.start[0] : batch.start[-1] + batch.caplen[-1]]):
-            signal.pause()
-        return super().process(batch)
-
-
-def test_workers_that_hang_are_replaced(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that hangs every worker is skipped; a worker that hangs during a reload is replaced."""
-    monkeypatch.setattr(sensor.live.worker_pool, "CHECK_S", 0.02)
-    pool = site.start_workers(pipeline(Hanging), workers=1)
-    quiet, busy = online_cpus()[-1], online_cpus()[0]
-    site.feed(quiet, end=b"hanging")
-    while not site.undecodable:
-        site.add(pool.receive(0.01))
-    assert pool.restarts >= MOST_DEATHS
-    os.kill(site.workers[0], signal.SIGSTOP)
-    site.feed(busy, 100)
-    site.add(pool.hand_over(pipeline()))
-    site.add(pool.drain())
-    assert site.undecodable == 1
-    assert_each_once(site, missing=1)
-
-
-def test_a_worker_with_nothing_to_do_does_not_hang(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An idle worker is not killed, however long it is idle."""
-    monkeypatch.setattr(sensor.live.worker_pool, "CHECK_S", 0)
-    pool = site.start_workers(pipeline(), workers=1)
-    site.add(pool.until_started())
-    for _ in range(MOST_STALLED_CHECKS * 3):
-        site.add(pool.receive(0.001))
-    assert pool.restarts == 0
 
 
 def test_the_sensor_ends_if_workers_cannot_start(site: Site, capfd: pytest.CaptureFixture[str]) -> None:

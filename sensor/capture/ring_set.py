@@ -1,0 +1,62 @@
+"""The perf rings of all CPUs, or of some. Used in the supervisor, which opens them, and in the workers."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable, Iterator
+
+from sensor.capture.clock import WallClock
+from sensor.capture.cpus import online_cpus
+from sensor.capture.ring import PerfRing
+from sensor.model import FrameBatch
+
+
+class RingSet:
+    """The rings that one process reads in turn."""
+
+    def __init__(self, rings: Iterable[PerfRing]) -> None:
+        self.rings = list(rings)
+        self.clock = WallClock()
+        self._poll = select.poll()
+        for ring in self.rings:
+            self._poll.register(ring.fd, select.POLLIN)
+
+    @classmethod
+    def open(cls, size_bytes: int) -> RingSet:
+        """Open a ring for every online CPU.
+
+        Raises:
+            KernelError: The kernel refused a ring.
+        """
+        rings: list[PerfRing] = []
+        try:
+            for cpu in online_cpus():
+                rings.append(PerfRing(cpu, size_bytes))  # noqa: PERF401 - on failure, the rings so far are closed
+        except BaseException:
+            for ring in rings:
+                ring.close()
+            raise
+        return cls(rings)
+
+    def batches(self) -> Iterator[FrameBatch]:
+        """Yield one batch of each ring that has frames. A batch is valid until the next one is requested."""
+        for ring in self.rings:
+            batch = ring.read(self.clock)
+            if batch is None:
+                continue
+            if len(batch):
+                yield batch
+            ring.release()
+
+    def wait(self, timeout_ms: int) -> None:
+        """Wait until a ring is an eighth full, or the timeout has passed."""
+        self._poll.poll(timeout_ms)
+
+    def waiting(self) -> int:
+        """Count the unread frames of all rings, see `PerfRing.waiting`."""
+        return sum(ring.waiting() for ring in self.rings)
+
+    def close(self) -> None:
+        """Close all rings."""
+        for ring in self.rings:
+            ring.close()
