@@ -102,7 +102,7 @@ def test_sampling_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_forged_sources_are_logged_together(caplog: pytest.LogCaptureFixture) -> None:
-    """So many that none of them stands out cost one line and no series."""
+    """Sources of which none stands out cost one line and no series, however many there are."""
     site = Site()
     for second in range(20):
         for number in range(50):

@@ -158,7 +158,7 @@ def test_sampled_packets_count_as_asked_for() -> None:
 def test_whole_flows_are_sampled() -> None:
     """In an eighth of a second, all packets of a flow are kept or none is; later it is others."""
     table = SourceTable()
-    charge(table, attack(), 100_000)
+    charge(table, attack(), 50_000)
     slice_ns = 1 << 27
     first = (START_NS // slice_ns + 8) * slice_ns - START_NS
     ports = np.arange(2000)
@@ -167,9 +167,9 @@ def test_whole_flows_are_sampled() -> None:
         for at_ns in (first, first + slice_ns // 2, first + slice_ns)
     ]
     other = SourceTable()  # of another process, in which the same flows have another fate
-    charge(other, attack(), 100_000)
+    charge(other, attack(), 50_000)
     fates.append(admitted(other, SourcePackets([ATTACKER] * len(ports), first, ports)))
-    assert 0.2 < fates[0].mean() < 0.5
+    assert 0.2 < fates[0].mean() < 0.6
     assert (fates[1] >= fates[0]).all()  # the demand has decayed a little, so a few more are kept
     assert all((fate != fates[0]).mean() > 0.2 for fate in fates[2:])
 
