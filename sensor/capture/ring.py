@@ -110,7 +110,7 @@ class PerfRing:
         self._head_address = native.address(whole) + _HEAD
         self._tail_address = native.address(whole) + _TAIL
         self._data_address = native.address(self._data)
-        self._walk: _Walk | None = None
+        self._batch: _Unread | None = None
 
     @property
     def address(self) -> int:
@@ -135,17 +135,17 @@ class PerfRing:
         Raises:
             KernelError: The ring is damaged.
         """
-        self._walk = walk = self._walk_to(stop)
-        return _frames(walk.buffer, walk.raw, walk.meta, clock) if walk else None
+        self._batch = unread = self._unread_until(stop)
+        return _frames(unread.buffer, unread.raw, unread.meta, clock) if unread else None
 
     def tail_after(self, frames: int) -> int:
         """Return the tail once the first ``frames`` frames of the last batch are released."""
-        return self._walk.tail_after(frames) if self._walk else self.tail
+        return self._batch.tail_after(frames) if self._batch else self.tail
 
     def release(self, frames: int | None = None) -> None:
         """Give the first ``frames`` frames of the last batch back to the kernel, or all of them."""
-        if self._walk:
-            tail = self._walk.end if frames is None else self._walk.tail_after(frames)
+        if self._batch:
+            tail = self._batch.end if frames is None else self._batch.tail_after(frames)
             native.store_release(self._tail_address, tail)
 
     def halfway(self, end: int) -> int:
@@ -156,8 +156,8 @@ class PerfRing:
         Raises:
             KernelError: The ring is damaged.
         """
-        walk = self._walk_to(end)
-        return walk.tail_after(max(1, len(walk.raw) // 2)) if walk else end
+        unread = self._unread_until(end)
+        return unread.tail_after(max(1, len(unread.raw) // 2)) if unread else end
 
     def end_of_frame(self, place: int) -> int:
         """Return the position after the unread frame that has its bytes at offset ``place`` in its buffer.
@@ -167,11 +167,11 @@ class PerfRing:
         Raises:
             KernelError: The ring is damaged.
         """
-        walk = self._walk_to(None)
-        if not walk:
+        unread = self._unread_until(None)
+        if not unread:
             return self.tail
-        frames = int(np.searchsorted(walk.raw, place, side="right"))
-        return walk.tail_after(frames) if frames else walk.end
+        frames = int(np.searchsorted(unread.raw, place, side="right"))
+        return unread.tail_after(frames) if frames else unread.end
 
     def resume_at(self, tail: int) -> None:
         """Continue after the last batch that a reader, which is gone, has reported.
@@ -210,7 +210,7 @@ class PerfRing:
         """Close the event. The mapping ends with the last batch that refers to it."""
         os.close(self.fd)
 
-    def _walk_to(self, stop: int | None) -> _Walk | None:
+    def _unread_until(self, stop: int | None) -> _Unread | None:
         """Walk the records that one batch can hold, up to ``stop``; return None if there are none."""
         head = native.load_acquire(self._head_address)
         tail = self.tail
@@ -225,14 +225,14 @@ class PerfRing:
             self._data_address, first, limit, whole, abi.FRAME_META, BATCH_FRAMES
         )
         if end > first:
-            return _Walk(self._data, raw, meta, tail - first, tail - first + end)
+            return _Unread(self._data, raw, meta, tail - first, tail - first + end)
         record = self._wrapped_record(first, written)
         raw, meta, end = native.walk_records(
             native.address(record), 0, len(record), len(record), abi.FRAME_META, 1
         )
         if not end:
             raise self._damaged()
-        return _Walk(record, raw, meta, tail, tail + end)
+        return _Unread(record, raw, meta, tail, tail + end)
 
     def _wrapped_record(self, first: int, most_bytes: int) -> memoryview:
         """Return a copy of the record at ``first``, which continues at the start of the ring."""
@@ -245,8 +245,8 @@ class PerfRing:
         return KernelError(f"the ring of CPU {self.cpu} is damaged at {self.tail}")
 
 
-class _Walk(NamedTuple):
-    """Records that lie in one buffer."""
+class _Unread(NamedTuple):
+    """Unread records that lie in one buffer."""
 
     buffer: memoryview
     raw: NDArray[np.int64]
