@@ -153,7 +153,7 @@ def _damage_rows(path: Path, rng: random.Random) -> str:
             connection.execute(
                 f"UPDATE OR IGNORE {table} SET {column} = ? WHERE rowid % ? = 0", (value, every)
             )
-    except sqlite3.Error as error:
+    except (sqlite3.Error, IndexError) as error:  # IndexError: there are no tables
         return f"{what} in {path.name} cannot be {value!r}: {error}"
     return f"{what} in {path.name} is {value!r}"
 

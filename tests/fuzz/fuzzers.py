@@ -40,6 +40,8 @@ FUZZERS = {
         Fuzzer("blocks", rounds=1, comparisons=2_000, is_sanitised=True),
         Fuzzer("reports", rounds=1, comparisons=2_000, is_sanitised=True),
         Fuzzer("messages", rounds=1, comparisons=5_000),
+        Fuzzer("rule_files", rounds=5, comparisons=400),
+        Fuzzer("api_requests", rounds=2, comparisons=600),
         Fuzzer("settings_files", rounds=3, comparisons=2_000),
         Fuzzer("evidence_files", rounds=1, comparisons=20_000),
     )
