@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 
 from sensor.rules.regex.charset import ALL
 from sensor.rules.regex.tree import (
@@ -19,6 +19,7 @@ from sensor.rules.regex.tree import (
     RegexError,
     Repeat,
     Sequence,
+    check_extent,
     choice,
     sequence,
 )
@@ -50,14 +51,17 @@ class TextCondition:
 
     def after(self, values: frozenset[int]) -> Iterator[tuple[TextCondition, frozenset[int]]]:
         """Split a set of next bytes by the condition that remains after each of them."""
+        left: dict[int, set[Text]] = {}
+        for first, *rest in self.texts:
+            for value in values & first if isinstance(first, frozenset) else ():
+                left.setdefault(value, set()).add(tuple(rest))
         parts: dict[frozenset[Text], set[int]] = {}
-        for value in sorted(values):
-            left = frozenset(
-                text[1:] for text in self.texts if isinstance(text[0], frozenset) and value in text[0]
-            )
-            parts.setdefault(left, set()).add(value)
-        for left, part in parts.items():
-            yield TextCondition(left, self.positive), frozenset(part)
+        for value in left:
+            parts.setdefault(frozenset(left[value]), set()).add(value)
+        if len(left) < len(values):
+            parts.setdefault(frozenset(), set()).update(values - left.keys())
+        for texts, part in sorted(parts.items(), key=lambda one: min(one[1])):
+            yield TextCondition(texts, self.positive), frozenset(part)
 
 
 def lookahead(node: Node, positive: bool) -> TextCondition:
@@ -93,8 +97,11 @@ def spelled_before(condition: TextCondition) -> Node:
     """Return a node for all texts that may precede a match, from the text's start or of fixed length."""
     backwards = TextCondition(frozenset(text[::-1] for text in condition.texts), condition.positive)
     length = max(map(len, condition.texts), default=0)
-    near_start = [sequence(Position.START, _spelled_back(backwards, many)) for many in range(length)]
-    return choice(*near_start, _spelled_back(backwards, length))
+    branches = [_spelled_back(backwards, length)]
+    for many in reversed(range(length)):
+        branches.insert(0, sequence(Position.START, _spelled_back(backwards, many)))
+        check_extent(choice(*branches), "the lookbehind written out")
+    return choice(*branches)
 
 
 def _spelled_back(condition: TextCondition, length: int) -> Node:
@@ -117,7 +124,7 @@ def _ahead_texts(node: Node) -> set[Text]:
         case Sequence((*first, last)):
             return _joined(_texts(Sequence(tuple(first)), "lookahead"), _ahead_texts(last))
         case Choice(nodes):
-            return set().union(*map(_ahead_texts, nodes))
+            return _united(map(_ahead_texts, nodes))
         case Group(_, inner) | Look(inner, True, True):
             return _ahead_texts(inner)
         case Repeat(inner, least):
@@ -133,19 +140,18 @@ def _texts(node: Node, kind: str) -> set[Text]:
         case Bytes(values):
             return {(values,)}
         case Position.END:
-            return {(Position.END,)}
+            return {_END}
         case Sequence(nodes):
             texts: set[Text] = {()}
             for inner in nodes:
                 texts = _joined(texts, _texts(inner, kind))
             return texts
         case Choice(nodes):
-            return set().union(*(_texts(inner, kind) for inner in nodes))
+            return _united(_texts(inner, kind) for inner in nodes)
         case Group(_, inner):
             return _texts(inner, kind)
         case Repeat(inner, least, most) if most is not None and most <= _LONGEST:
-            repeats = (Sequence((inner,) * many) for many in range(least, most + 1))
-            return set().union(*(_texts(repeat, kind) for repeat in repeats))
+            return _repeated(_texts(inner, kind) if most else {()}, least, most)
         case Repeat():
             raise RegexError(f"a {kind} must have a bounded length (at most {_LONGEST} bytes)")
         case _:
@@ -153,14 +159,38 @@ def _texts(node: Node, kind: str) -> set[Text]:
             raise RegexError(f"a {kind} must be plain text: no nested lookaround, no \\b, no ^, {dollar}")
 
 
+def _repeated(once: set[Text], least: int, most: int) -> set[Text]:
+    """List the texts that consist of ``least`` to ``most`` of these."""
+    texts: set[Text] = {()}
+    for _ in range(least):
+        texts = _joined(texts, once)
+    found = texts
+    for _ in range(most - least):
+        texts = _joined(texts, once)
+        found = _united((found, texts))
+    return found
+
+
 def _joined(left: set[Text], right: set[Text]) -> set[Text]:
-    joined = {
+    """List the texts that begin with one of the left ones, followed by one of the right ones."""
+    return _few(
         a if a[-1:] == _END else a + b
         for a, b in product(left, right)
         if a[-1:] != _END or b in ((), _END)  # no byte follows the end
-    }
-    if len(joined) > _MOST_TEXTS or max(map(len, joined), default=0) > _LONGEST:
-        raise RegexError(
-            f"lookarounds must stand for at most {_MOST_TEXTS} texts of at most {_LONGEST} bytes"
-        )
-    return joined
+    )
+
+
+def _united(parts: Iterable[set[Text]]) -> set[Text]:
+    return _few(chain.from_iterable(parts))
+
+
+def _few(texts: Iterable[Text]) -> set[Text]:
+    """Return the texts, unless they are too many or too long."""
+    found = set()
+    for text in texts:
+        found.add(text)
+        if len(found) > _MOST_TEXTS or len(text) > _LONGEST:
+            raise RegexError(
+                f"lookarounds must stand for at most {_MOST_TEXTS} texts of at most {_LONGEST} bytes"
+            )
+    return found

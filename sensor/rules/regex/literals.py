@@ -34,72 +34,86 @@ _ORDINARY = (
 
 def required(node: Node) -> list[frozenset[Literal]]:
     """Return sets of literals; every match contains at least one literal of each set."""
-    match node:
-        case Sequence(nodes):
-            return _required_by_sequence(nodes)
-        case Choice(nodes):
-            best = [max(required(branch), key=_quality, default=None) for branch in nodes]
-            if any(literals is None for literals in best):
+    return _Search().required(node)
+
+
+class _Search:
+    """Searches one tree. The texts of each node are listed once, though they are asked for on every level."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, frozenset[Literal] | None] = {}
+        """Results of `_texts`, by the node's id."""
+
+    def required(self, node: Node) -> list[frozenset[Literal]]:
+        """Return sets of literals; every match contains at least one literal of each set."""
+        match node:
+            case Sequence(nodes):
+                return self._required_by_sequence(nodes)
+            case Choice(nodes):
+                best = [max(self.required(branch), key=_quality, default=None) for branch in nodes]
+                if any(literals is None for literals in best):
+                    return []
+                merged = frozenset[Literal]().union(*(literals for literals in best if literals))
+                return [merged] if len(merged) <= _MOST else []
+            case Repeat(inner, least) if least > 0:
+                return self.required(inner)
+            case Group(_, inner):
+                return self.required(inner)
+            case _:
                 return []
-            merged = frozenset[Literal]().union(*(literals for literals in best if literals))
-            return [merged] if len(merged) <= _MOST else []
-        case Repeat(inner, least) if least > 0:
-            return required(inner)
-        case Group(_, inner):
-            return required(inner)
-        case _:
-            return []
 
+    def _required_by_sequence(self, nodes: tuple[Node, ...]) -> list[frozenset[Literal]]:
+        """Join neighbouring nodes as long as they have few texts, and handle the others node by node."""
+        runs: list[frozenset[Literal]] = [_NOTHING]
+        found: list[frozenset[Literal]] = []
+        for node in nodes:
+            texts = self._texts(node)
+            if texts is None:
+                found += self.required(node)
+                runs.append(_NOTHING)
+                continue
+            joined = _joined(runs[-1], texts)
+            if len(joined) > _FEW:
+                runs.append(texts)
+            else:
+                runs[-1] = joined
+        return found + [run for run in runs if min(map(len, run)) >= SHORTEST]
 
-def _required_by_sequence(nodes: tuple[Node, ...]) -> list[frozenset[Literal]]:
-    """Join neighbouring nodes as long as they have few texts, and handle the others node by node."""
-    runs: list[frozenset[Literal]] = [_NOTHING]
-    found: list[frozenset[Literal]] = []
-    for node in nodes:
-        texts = _texts(node)
-        if texts is None:
-            found += required(node)
-            runs.append(_NOTHING)
-            continue
-        joined = _joined(runs[-1], texts)
-        if len(joined) > _FEW:
-            runs.append(texts)
-        else:
-            runs[-1] = joined
-    return found + [run for run in runs if min(map(len, run)) >= SHORTEST]
+    def _texts(self, node: Node) -> frozenset[Literal] | None:
+        """Return all texts that a node matches, or None if there are too many."""
+        if id(node) not in self._known:
+            texts = self._listed(node)
+            self._known[id(node)] = texts if texts is not None and len(texts) <= _FEW else None
+        return self._known[id(node)]
 
+    def _listed(self, node: Node) -> frozenset[Literal] | None:
+        match node:
+            case Bytes(values):
+                return frozenset((either,) for either in _by_letter(values))
+            case Sequence(nodes):
+                return self._texts_of_sequence(nodes)
+            case Choice(nodes):
+                parts = [self._texts(inner) for inner in nodes]
+                return None if None in parts else frozenset[Literal]().union(*filter(None, parts))
+            case Repeat(inner, 0, 1):
+                once = self._texts(inner)
+                return None if once is None else once | _NOTHING
+            case Repeat(inner, least, most) if least == most and least <= _FEW:
+                return self._texts_of_sequence((inner,) * least)
+            case Group(_, inner):
+                return self._texts(inner)
+            case Position() | Mark():
+                return _NOTHING
+        return None
 
-def _texts(node: Node) -> frozenset[Literal] | None:
-    """Return all texts that a node matches, or None if there are too many."""
-    texts: frozenset[Literal] | None = None
-    match node:
-        case Bytes(values):
-            texts = frozenset((either,) for either in _by_letter(values))
-        case Sequence(nodes):
-            texts = _texts_of_sequence(nodes)
-        case Choice(nodes):
-            parts = [_texts(inner) for inner in nodes]
-            texts = None if None in parts else frozenset[Literal]().union(*filter(None, parts))
-        case Repeat(inner, 0, 1):
-            once = _texts(inner)
-            texts = None if once is None else once | _NOTHING
-        case Repeat(inner, least, most) if least == most and least <= _FEW:
-            texts = _texts_of_sequence((inner,) * least)
-        case Group(_, inner):
-            texts = _texts(inner)
-        case Position() | Mark():
-            texts = _NOTHING
-    return texts if texts is not None and len(texts) <= _FEW else None
-
-
-def _texts_of_sequence(nodes: tuple[Node, ...]) -> frozenset[Literal] | None:
-    texts = _NOTHING
-    for node in nodes:
-        more = _texts(node)
-        if more is None or len(texts) * len(more) > _FEW:
-            return None
-        texts = _joined(texts, more)
-    return texts
+    def _texts_of_sequence(self, nodes: tuple[Node, ...]) -> frozenset[Literal] | None:
+        texts = _NOTHING
+        for node in nodes:
+            more = self._texts(node)
+            if more is None or len(texts) * len(more) > _FEW:
+                return None
+            texts = _joined(texts, more)
+        return texts
 
 
 def _joined(left: frozenset[Literal], right: frozenset[Literal]) -> frozenset[Literal]:

@@ -7,7 +7,8 @@ newline. Lookarounds that cannot be rewritten are refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 from sensor.rules.regex.condition import TextCondition, lookahead, lookbehind, spelled, spelled_before
 from sensor.rules.regex.tree import (
@@ -22,14 +23,19 @@ from sensor.rules.regex.tree import (
     RegexError,
     Repeat,
     Sequence,
+    check_extent,
     choice,
-    contains,
     sequence,
     shortest,
     simplified,
 )
 
-_MOST_STEPS = 20_000
+_MOST_WORK = 10_000_000
+"""Work that lowering one tree may cost; a million takes about 30 ms."""
+_LITTLE_WORK = 200_000
+"""The same to find out what `fits`."""
+_WORK_PER_STEP = 100
+_WORK_PER_NODE = 10
 
 
 def lower(tree: Node) -> Node:
@@ -40,23 +46,23 @@ def lower(tree: Node) -> Node:
     Raises:
         RegexError: A lookaround cannot be rewritten.
     """
-    return simplified(_Lowering().lower(tree) if contains(tree, Look) else tree)
+    return simplified(_Lowering(_MOST_WORK).lower(tree) if tree.extent.has_look else tree)
 
 
 def fits(tree: Node, beginnings: Iterable[bytes]) -> bool:
     """Return True if a lowered tree may match at the start of a text with one of these beginnings."""
     texts = frozenset(tuple(frozenset((byte,)) for byte in beginning) for beginning in beginnings)
     try:
-        return _Lowering().push(TextCondition(texts, positive=True), (tree,)) != NEVER
+        return _Lowering(_LITTLE_WORK).push(TextCondition(texts, positive=True), (tree,)) != NEVER
     except RegexError:  # too complex to decide
         return True
 
 
 class _Lowering:
-    """Rewrites one tree in a limited number of steps."""
+    """Rewrites one tree with a limited amount of work."""
 
-    def __init__(self) -> None:
-        self._steps = 0
+    def __init__(self, work: int) -> None:
+        self._work = work
 
     def lower(self, tree: Node) -> Node:
         """Return the lowered form of a whole tree."""
@@ -64,16 +70,15 @@ class _Lowering:
         match nodes[0]:
             case Look(node, ahead=False, positive=positive):
                 before = spelled_before(lookbehind(node, positive))
-                return sequence(before, Mark.MATCH_START, self._lower_sequence(nodes[1:]))
+                return self._checked(sequence(before, Mark.MATCH_START, self._lower_sequence(nodes[1:])))
         return self._lower_sequence(nodes)
 
     def _lower_sequence(self, nodes: tuple[Node, ...]) -> Node:
         """Lower consecutive nodes, after which the expression ends."""
         lowered: tuple[Node, ...] = ()
-        for node in reversed(nodes):
-            if not contains(node, Look):
-                lowered = (node, *lowered)
-                continue
+        for node, plain in _from_the_end(nodes):
+            self._spend(len(plain) + len(lowered))
+            lowered = (*plain, *lowered)
             match node:
                 case Look(inner, ahead, positive):
                     if not ahead:
@@ -91,13 +96,14 @@ class _Lowering:
                 case Repeat(inner, least, most, greedy):
                     body = self._lower_sequence((inner, Mark.REPEATED))
                     lowered = (Repeat(body, least, most, greedy), *lowered)
-        return sequence(*lowered)
+        return self._checked(sequence(*lowered))
 
     def push(self, condition: TextCondition, nodes: tuple[Node, ...]) -> Node:
         """Return the nodes restricted to texts that satisfy a condition from their start on."""
-        self._steps += 1
-        if self._steps > _MOST_STEPS:
-            raise RegexError("the lookarounds are too complex; make them shorter")
+        self._spend(len(nodes))
+        return self._checked(self._pushed(condition, nodes))
+
+    def _pushed(self, condition: TextCondition, nodes: tuple[Node, ...]) -> Node:
         settled = condition.settled()
         if settled is not None:
             return sequence(*nodes) if settled else NEVER
@@ -109,7 +115,8 @@ class _Lowering:
             case Mark.REPEATED:
                 raise RegexError("a lookahead must not look past the repeated part that contains it")
             case Position() | Mark():
-                return sequence(nodes[0], self.push(condition, nodes[1:]))
+                passed = tuple(takewhile(_is_passed, nodes))
+                return sequence(*passed, self.push(condition, nodes[len(passed) :]))
         return self._push_into(condition, nodes[0], nodes[1:])
 
     def _push_into(self, condition: TextCondition, first: Node, rest: tuple[Node, ...]) -> Node:
@@ -139,6 +146,34 @@ class _Lowering:
         if repeat.least == 0:
             branches.append(self.push(condition, rest))
         return choice(*(branches if repeat.greedy else reversed(branches)))
+
+    def _spend(self, nodes: int) -> None:
+        """Account for a step that handles a number of nodes."""
+        self._work -= _WORK_PER_STEP + _WORK_PER_NODE * nodes
+        if self._work < 0:
+            raise RegexError("the lookarounds are too complex; make them shorter")
+
+    def _checked(self, node: Node) -> Node:
+        check_extent(node, "the expression with its lookarounds written out")
+        return node
+
+
+def _from_the_end(nodes: tuple[Node, ...]) -> Iterator[tuple[Node | None, tuple[Node, ...]]]:
+    """Yield the nodes that have lookarounds from the last to the first, each with the plain nodes after it.
+
+    Then yield None with the plain nodes at the start.
+    """
+    end = len(nodes)
+    for at in reversed(range(len(nodes))):
+        if nodes[at].extent.has_look:
+            yield nodes[at], nodes[at + 1 : end]
+            end = at
+    yield None, nodes[:end]
+
+
+def _is_passed(node: Node) -> bool:
+    """Return True if a condition on the text holds before the node if it holds after it."""
+    return isinstance(node, Position | Mark) and node not in (Position.END, Mark.REPEATED)
 
 
 def _opened(group: Group) -> tuple[Node, ...]:

@@ -19,10 +19,12 @@ from sensor.rules.regex.tree import (
     Look,
     Node,
     Position,
+    RegexError,
     Repeat,
     Sequence,
+    check_extent,
     choice,
-    lengths,
+    fixed_length,
     sequence,
 )
 from sensor.rules.regex.unsupported import UNSUPPORTED_ESCAPES, UNSUPPORTED_GROUPS
@@ -46,6 +48,8 @@ _POSITIONS: dict[str, Node] = {
 
 _LOOKS = ((b"=", True, True), (b"!", True, False), (b"<=", False, True), (b"<!", False, False))
 
+MOST_BYTES = 16_000
+"""Longest pattern; that of Hyperscan, in which letters are spelled as classes, is the same."""
 _REPEAT_LIMIT = 65535
 _DEPTH_LIMIT = 100
 
@@ -55,8 +59,13 @@ def parse(pattern: bytes) -> Node:
 
     Raises:
         RegexError: The pattern is not a PCRE expression, or needs backtracking: backreferences,
-            recursion, conditions, atomic groups, possessive repeats, callouts, verbs.
+            recursion, conditions, atomic groups, possessive repeats, callouts, verbs. Or it is too
+            large, or too deep.
     """
+    if len(pattern) > MOST_BYTES:
+        raise RegexError(
+            f"the expression has {len(pattern):,} bytes ({MOST_BYTES:,} are allowed); split it into rules"
+        )
     return _Parser(pattern).parse()
 
 
@@ -77,6 +86,7 @@ class _Parser:
         tree = self._parse_choice()
         if not self._reader.is_at_end:
             self._reader.fail("unmatched )")
+        check_extent(tree)
         return tree
 
     def _parse_choice(self) -> Node:
@@ -258,7 +268,7 @@ class _Parser:
         if positive and before == 0 and self._groups:
             self._reader.refuse("a first capturing group inside a lookaround")
         branches = node.nodes if isinstance(node, Choice) else (node,)
-        if not ahead and not all(len(lengths(branch)) == 1 for branch in branches):
+        if not ahead and None in map(fixed_length, branches):
             self._reader.fail("each alternative of a lookbehind must have a fixed length")
         if self._read_bounds() is not None:
             self._reader.refuse("a repeated lookaround")

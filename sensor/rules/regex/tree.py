@@ -6,9 +6,17 @@ resolves letter case, classes, escapes and options. Used when rules are loaded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import chain
+from typing import ClassVar
+
+from sensor.rules.regex.extent import LEAF, Extent, extent_around
+
+MOST_STATES = 30_000
+"""States of an expression; Hyperscan and RE2 refuse nearly all larger ones, but only after much work."""
+MOST_DEPTH = 150
+"""Levels of nodes. What walks a tree calls itself once or twice per level, and Python allows 1,000 calls."""
 
 
 class RegexError(ValueError):
@@ -30,6 +38,11 @@ class Position(Enum):
     """Between a word byte and a non-word byte, or between a word byte and an end of the text."""
     NOT_WORD = auto()
 
+    @property
+    def extent(self) -> Extent:
+        """One state."""
+        return LEAF
+
 
 class Mark(Enum):
     """A position whose offset is needed, marked where no capturing group can be used."""
@@ -41,30 +54,49 @@ class Mark(Enum):
     REPEATED = auto()
     """The end of a repeated part. It has no meaning of its own, and is found only in lowered trees."""
 
+    @property
+    def extent(self) -> Extent:
+        """One state."""
+        return LEAF
+
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
     """One byte out of a set."""
 
     values: frozenset[int]
+    extent: ClassVar[Extent] = LEAF
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class _Compound:
+    """A node that consists of others; its extent is known from the moment it is made."""
+
+    extent: Extent = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extent", self._measured())
+
+    def _measured(self) -> Extent:
+        return extent_around(node.extent for node in children(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence(_Compound):
     """Nodes one after the other; an empty sequence matches the empty string."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(_Compound):
     """Alternatives: the first node with which the rest of the expression matches too."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(_Compound):
     """A node ``least`` to ``most`` times (None: no limit), as often as possible if ``greedy``."""
 
     node: Node
@@ -72,9 +104,12 @@ class Repeat:
     most: int | None
     greedy: bool
 
+    def _measured(self) -> Extent:
+        return self.node.extent.repeated(self.least if self.most is None else self.most)
+
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Group(_Compound):
     """A capturing group."""
 
     number: int
@@ -82,22 +117,21 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Look(_Compound):
     """A lookahead or lookbehind: the node must match there (``positive``), or must not."""
 
     node: Node
     ahead: bool
     positive: bool
 
+    def _measured(self) -> Extent:
+        return extent_around((self.node.extent,))._replace(has_look=True)
+
 
 Node = Bytes | Sequence | Choice | Repeat | Group | Look | Position | Mark
 
-NOTHING = Sequence(())
-NEVER = Bytes(frozenset())
-"""A node that matches no text."""
 
-
-def children(node: Node) -> tuple[Node, ...]:
+def children(node: object) -> tuple[Node, ...]:
     """Return the nodes directly inside a node."""
     match node:
         case Sequence(nodes) | Choice(nodes):
@@ -108,14 +142,25 @@ def children(node: Node) -> tuple[Node, ...]:
             return ()
 
 
-def contains(node: Node, kind: type[Look | Group | Mark]) -> bool:
-    """Return True if the tree contains a node of this kind."""
-    return isinstance(node, kind) or any(contains(child, kind) for child in children(node))
+NOTHING = Sequence(())
+NEVER = Bytes(frozenset())
+"""A node that matches no text."""
 
 
-def size(node: Node) -> int:
-    """Count the nodes of the tree."""
-    return 1 + sum(map(size, children(node)))
+def check_extent(node: Node, what: str = "the expression") -> None:
+    """Check that a tree is small enough to be walked and compiled.
+
+    Raises:
+        RegexError: It is too large or too deep; ``what`` names it in the message.
+    """
+    extent = node.extent
+    if extent.states > MOST_STATES:
+        raise RegexError(
+            f"{what} expands to {extent.states_in_words} states ({MOST_STATES:,} are allowed); "
+            "use smaller repeats"
+        )
+    if extent.depth > MOST_DEPTH:
+        raise RegexError(f"{what} is nested too deeply; use fewer groups inside groups")
 
 
 def shortest(node: Node) -> int:
@@ -174,24 +219,24 @@ def is_anchored(node: Node) -> bool:
             return False
 
 
-def lengths(node: Node) -> set[int | None]:
-    """Return the numbers of bytes that a match can consume; None stands for an unknown number."""
+def fixed_length(node: Node) -> int | None:
+    """Return the number of bytes that every match consumes; None if it is not the same for all."""
     match node:
         case Bytes():
-            return {1}
+            return 1
         case Sequence(nodes):
-            sums: set[int | None] = {0}
-            for inner in nodes:
-                sums = {None if a is None or b is None else a + b for a in sums for b in lengths(inner)}
-            return sums
+            parts = [fixed_length(inner) for inner in nodes]
+            return None if None in parts else sum(filter(None, parts))
         case Choice(nodes):
-            return set().union(*map(lengths, nodes))
+            of_branches = {fixed_length(inner) for inner in nodes}
+            return of_branches.pop() if len(of_branches) == 1 else None
         case Repeat(inner, least, most):
-            return lengths(Sequence((inner,) * least)) if least == most else {0, None}
+            once = 0 if most == 0 else fixed_length(inner)
+            return None if once is None or least != most else once * least
         case Group(_, inner):
-            return lengths(inner)
+            return fixed_length(inner)
         case _:
-            return {0}
+            return 0
 
 
 def sequence(*nodes: Node) -> Node:
