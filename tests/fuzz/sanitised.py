@@ -22,7 +22,7 @@ def build(directory: Path) -> Path:
     """Compile the native code into a library in this directory, and return its path."""
     target = directory / "batch.so"
     sources = sorted(NATIVE.glob("*.c"))
-    subprocess.run(["cc", *FLAGS, "-shared", "-fPIC", "-o", target, *sources], check=True)
+    subprocess.run(["cc", *FLAGS, "-shared", "-fPIC", "-o", target, *sources, "-lm"], check=True)
     return target
 
 
