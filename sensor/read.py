@@ -14,8 +14,8 @@ from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.suppression import Suppressor
-from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
 from sensor.files.undecoded import batches_of
 from sensor.pipeline import Pipeline
@@ -57,7 +57,7 @@ def read(
         digest=ready.rules.digest,
     )
     suppressor = Suppressor(settings.suppress_above)
-    writer = EvidenceWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
+    writer = IndexedWriter(evidence, settings.devid, local_time=settings.local_time) if evidence else None
     for recovery in writer.recovered if writer else ():
         log.warning("%s", recovery)
     if writer and writer.reconcile():
@@ -85,7 +85,7 @@ def _read_file(
     file: CaptureFile,
     pipeline: Pipeline,
     suppressor: Suppressor,
-    writer: EvidenceWriter | None,
+    writer: IndexedWriter | None,
     emit: Emit,
     progress: Progress,
 ) -> None:
@@ -99,7 +99,7 @@ def _read_file(
         position = file.position_bytes
 
 
-def _log_counters(pipeline: Pipeline, suppressor: Suppressor, writer: EvidenceWriter | None) -> Counters:
+def _log_counters(pipeline: Pipeline, suppressor: Suppressor, writer: IndexedWriter | None) -> Counters:
     counters = Counters(
         read=pipeline.read,
         undecodable=pipeline.undecodable,

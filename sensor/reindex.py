@@ -1,7 +1,7 @@
 """Fills gaps of the index: reads packets from the evidence files and matches them again.
 
-`reindex` does this for ``sensor evidence reindex``, in one go. Beside a running capture it takes too long for
-the supervisor, so `sensor.live.reindexer` runs `Rematcher` in a child process.
+`reindex` does this for ``sensor evidence reindex``, in one go. Beside a running capture a child process runs
+`Rematcher`, with rights of its own, because packets may be hostile: see `sensor.live.reindexer`.
 
 Some things cannot be recovered from the files: the names of interfaces, matches of rules that have changed
 since, and which matches a profile left out because of earlier packets of the flow. The rows of such packets
@@ -26,19 +26,17 @@ from sensor.decode import decode
 from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock, block_of_objects, block_of_packets
 from sensor.evidence.day_writer import Gap
+from sensor.evidence.device_directory import DeviceDirectory
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.index_schema import NO_INTERFACE, Day
+from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.pcap import Record, RecordReader
-from sensor.evidence.reconcile import fill
-from sensor.evidence.writer import EvidenceWriter
+from sensor.evidence.reconcile import FILL_BYTES, FILL_ITEMS, fill, reconcile
 from sensor.model import FrameBatch, PacketBatch, PacketStatus
 from sensor.rules.engine.flows import FlowTable
 from sensor.rules.engine.matcher import Matcher, Matches, Payloads
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.load import load_and_log
-
-BATCH_ITEMS = 512
-BATCH_BYTES = 4 << 20
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +160,7 @@ def _batches(reader: RecordReader, end: int) -> Iterator[tuple[list[Record], int
             break
         records.append(record)
         size += record.caplen
-        if len(records) >= BATCH_ITEMS or size >= BATCH_BYTES:
+        if len(records) >= FILL_ITEMS or size >= FILL_BYTES:
             yield records, record.end
             records, size = [], 0
     if records:
@@ -196,15 +194,26 @@ def reindex(settings: Settings, progress: Callable[[int, int], None]) -> int:
     if fault:
         raise EvidenceError(f"{directory}: {fault}; check --evidence and --devid")
     rematcher = Rematcher(settings)
-    with closing(EvidenceWriter(settings.evidence, settings.devid)) as writer:
-        writer.index.delete()
-        gaps = writer.reconcile()
+    with (
+        closing(DeviceDirectory(settings.evidence, settings.devid)),
+        closing(IndexWriter(directory)) as index,
+    ):
+        _lock(index)
+        index.delete()
+        gaps = reconcile(index)
         total = sum(gap.end - gap.start for _, gap in gaps)
         done = items = 0
         for part in rematcher.parts(directory, gaps):
-            if not fill(writer.index, *part):
+            if not fill(index, *part):
                 raise EvidenceError(f"the index in {directory} cannot be written; see the log for the reason")
             done += part.rest - part.gap.start
             items += len(part.block)
             progress(done, total)
     return items
+
+
+def _lock(index: IndexWriter) -> None:
+    try:
+        index.lock()
+    except OSError as error:
+        raise EvidenceError(f"the index in {index.directory} cannot be written: {error.strerror}") from error

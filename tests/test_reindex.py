@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import is_running
+from reindexing import Reindexing
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.config.settings import Settings
 from sensor.evidence.block import EvidenceBlock, joined
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.search import EvidenceSearch, Query, Stored
 from sensor.evidence.verify import verify
-from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
 from sensor.live import reindexer
-from sensor.live.upkeep import Upkeep
 from sensor.native.records import write_records
 from sensor.pipeline import Pipeline
 from sensor.reindex import reindex
@@ -32,7 +31,6 @@ from sensor.rules.engine.matcher import Matcher
 from sensor.rules.files.load import load_rules
 
 DEVID = 3
-TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -42,7 +40,7 @@ def settings(few_rules: Path, tmp_path: Path) -> Settings:
     write_capture(tmp_path / "capture.pcap", mix.demo(seed=1).frames)
     pipeline = Pipeline(Matcher(load_rules(few_rules)), "any", live=False)
     with (
-        closing(EvidenceWriter(settings.evidence, DEVID)) as writer,
+        closing(IndexedWriter(settings.evidence, DEVID)) as writer,
         CaptureFile(tmp_path / "capture.pcap") as capture,
     ):
         for batch in capture.batches():
@@ -51,9 +49,9 @@ def settings(few_rules: Path, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def writer(settings: Settings) -> Iterator[EvidenceWriter]:
+def writer(settings: Settings) -> Iterator[IndexedWriter]:
     """Provide a writer for the same directory."""
-    with closing(EvidenceWriter(settings.evidence, DEVID)) as writer:
+    with closing(IndexedWriter(settings.evidence, DEVID)) as writer:
         yield writer
 
 
@@ -68,39 +66,31 @@ def faults(settings: Settings) -> list[str]:
     return [verdict.fault for verdict in verify(settings.evidence / str(DEVID), DEVID) if verdict.fault]
 
 
-def tick_until(upkeep: Upkeep, condition: Callable[[], bool]) -> None:
-    """Run the chores until a condition is true."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        upkeep.tick(0)
-        time.sleep(0.001)
+def pid_of(reindexing: Reindexing) -> int:
+    """Return the process id of the reindexer, once it runs."""
+    reindexing.tick_until(lambda: reindexing.pid)
+    assert reindexing.pid
+    return reindexing.pid
 
 
-def child_of(upkeep: Upkeep) -> int:
-    """Return the process id of the reindexing child."""
-    assert upkeep.reindexer.pid
-    return upkeep.reindexer.pid
-
-
-def lose_index(writer: EvidenceWriter) -> None:
+def lose_index(writer: IndexedWriter) -> None:
     """Delete the index, as if this had happened between two runs."""
     writer.index.delete()
     writer.index.is_behind = True
 
 
-def test_lost_index_is_rebuilt_while_evidence_is_written(settings: Settings, writer: EvidenceWriter) -> None:
+def test_lost_index_is_rebuilt_while_evidence_is_written(settings: Settings, writer: IndexedWriter) -> None:
     """Rebuilt rows equal the original ones, and new evidence has rows too."""
     before = everything(settings)
     block = evidence_of_now(settings)
     lose_index(writer)
-    with closing(Upkeep(settings, writer)) as upkeep:
-        upkeep.tick(0)
+    with closing(Reindexing(settings, writer)) as reindexing:
+        pid_of(reindexing)
         status = EvidenceSearch(settings.evidence).status()["index"]
         assert (status["state"], status["done"] < status["total"]) == ("rebuilding", True)
         writer.write(block)
-        tick_until(upkeep, lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
-        tick_until(upkeep, lambda: not upkeep.reindexer.is_busy)
+        reindexing.tick_until(lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
+        reindexing.tick_until(lambda: not reindexing.reindexer.is_busy)
     assert everything(settings)[:-1] == before
     assert everything(settings)[-1].time_us == block.items["time_ns"][0] // 1000
     assert faults(settings) == []
@@ -119,30 +109,28 @@ def evidence_of_now(settings: Settings) -> EvidenceBlock:
 
 def test_killed_child(
     settings: Settings,
-    writer: EvidenceWriter,
+    writer: IndexedWriter,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A killed child is logged, and a later one fills the remaining gaps."""
     before = everything(settings)
     lose_index(writer)
-    with closing(Upkeep(settings, writer)) as upkeep:
-        upkeep.tick(0)
-        os.kill(child_of(upkeep), signal.SIGKILL)
-        tick_until(upkeep, lambda: "cannot be completed now" in caplog.text)
+    with closing(Reindexing(settings, writer)) as reindexing:
+        os.kill(pid_of(reindexing), signal.SIGKILL)
+        reindexing.tick_until(lambda: "cannot be completed now" in caplog.text)
         monkeypatch.setattr(reindexer, "PAUSE_S", 0.0)
-        assert upkeep.reindexer.remaining_bytes > 0
-        upkeep.reindexer._next_s = 0.0
-        tick_until(upkeep, lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
+        assert reindexing.reindexer.remaining_bytes > 0
+        reindexing.reindexer._next_s = 0.0
+        reindexing.tick_until(lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
     assert everything(settings) == before
 
 
-def test_end_while_the_child_works(settings: Settings, writer: EvidenceWriter) -> None:
+def test_end_while_the_child_works(settings: Settings, writer: IndexedWriter) -> None:
     """Closing ends the child; the next start continues."""
     lose_index(writer)
-    with closing(Upkeep(settings, writer)) as upkeep:
-        upkeep.tick(0)
-        pid = child_of(upkeep)
+    with closing(Reindexing(settings, writer)) as reindexing:
+        pid = pid_of(reindexing)
         assert is_running(pid)
     assert not is_running(pid)
     assert writer.reconcile()
@@ -150,7 +138,7 @@ def test_end_while_the_child_works(settings: Settings, writer: EvidenceWriter) -
 
 def test_rules_that_cannot_be_loaded(
     settings: Settings,
-    writer: EvidenceWriter,
+    writer: IndexedWriter,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
@@ -160,22 +148,22 @@ def test_rules_that_cannot_be_loaded(
     (tmp_path / "broken" / "threat.json").write_text("{")
     lose_index(writer)
     broken = settings.model_copy(update={"rules": tmp_path / "broken"})
-    with closing(Upkeep(broken, writer)) as upkeep:
-        tick_until(upkeep, lambda: "cannot be completed now" in caplog.text)
+    with closing(Reindexing(broken, writer)) as reindexing:
+        reindexing.tick_until(lambda: "cannot be completed now" in caplog.text)
     assert re.search(r"the index is not complete: .*threat\.json", capfd.readouterr().err)
 
 
-def test_file_deleted_while_the_child_works(settings: Settings, writer: EvidenceWriter) -> None:
+def test_file_deleted_while_the_child_works(settings: Settings, writer: IndexedWriter) -> None:
     """If a file is deleted during indexing, its items are not found, and no others are missing."""
     before = everything(settings)
     lose_index(writer)
-    with closing(Upkeep(settings, writer)) as upkeep:
-        upkeep.tick(0)
+    with closing(Reindexing(settings, writer)) as reindexing:
+        pid_of(reindexing)
         name = min(path.name for path in writer.directory.glob("*.pcap"))
         (writer.directory / name).unlink()
         writer.index.forget([name])
-        tick_until(upkeep, lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
-        tick_until(upkeep, lambda: not upkeep.reindexer.is_busy)
+        reindexing.tick_until(lambda: EvidenceSearch(settings.evidence).status()["index"]["state"] == "ok")
+        reindexing.tick_until(lambda: not reindexing.reindexer.is_busy)
     assert everything(settings) == [stored for stored in before if stored.path.name != name]
     assert faults(settings) == []
 

@@ -1,4 +1,4 @@
-"""A reindexing process that was taken over: it loses its life, and the index gets no row without a record."""
+"""A reindexer that was taken over: it loses its life, and the index gets no row without a record."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from processes import is_running
+from reindexing import Reindexing
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.config.settings import Settings
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.message import pack
 from sensor.evidence.pcap import RecordReader
+from sensor.evidence.reconcile import Gaps
 from sensor.evidence.rule_codec import encode_rules
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
-from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
-from sensor.live import reindexer
-from sensor.live.reindex_task import ReindexKind, Task
-from sensor.live.reindexer import Reindexer
+from sensor.live import reindex_launcher, reindexer
+from sensor.live.reindex_channel import ReindexKind, encode_gaps
 from sensor.pipeline import Pipeline
 from sensor.reindex import Rematcher
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.files.load import load_rules
 
 DEVID = 3
-TIMEOUT_S = 60
 Change = Callable[[EvidenceBlock], EvidenceBlock | None]
 
 
@@ -55,7 +55,7 @@ def prepared(few_rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepa
     write_capture(directory / "capture.pcap", mix.demo(seed=1).frames)
     pipeline = Pipeline(Matcher(load_rules(few_rules)), "any", live=False)
     with (
-        closing(EvidenceWriter(settings.evidence, DEVID)) as writer,
+        closing(IndexedWriter(settings.evidence, DEVID)) as writer,
         CaptureFile(directory / "capture.pcap") as capture,
     ):
         for batch in capture.batches():
@@ -72,42 +72,49 @@ def settings(prepared: Prepared, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def writer(settings: Settings) -> Iterator[EvidenceWriter]:
+def writer(settings: Settings) -> Iterator[IndexedWriter]:
     """Provide a writer for the evidence."""
-    with closing(EvidenceWriter(settings.evidence, DEVID)) as writer:
+    with closing(IndexedWriter(settings.evidence, DEVID)) as writer:
         yield writer
 
 
 class Attacker:
-    """Stands for the reindexing process: sends prepared bytes, and then hangs."""
+    """Stands for the reindexer: reads the gaps, sends prepared bytes, and then hangs."""
 
-    def __init__(self, rematcher: Rematcher, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._path = directory / "sent"
+    def __init__(self, rematcher: Rematcher, writer: IndexedWriter, path: Path) -> None:
+        self._path, self._writer = path, writer
         self._rematcher = rematcher
         self.rules = joined(ReindexKind.DIGEST, rematcher.rules.digest.encode())
         self.rules += joined(ReindexKind.RULES, encode_rules(list(rematcher.rules)))
         self.pids: list[int] = []
         self.hangs = True
-        self.messages: Callable[[Task], bytes] = lambda _task: b""
+        self.messages: Callable[[Gaps], bytes] = lambda _gaps: b""
         """Returns the bytes to send; each test sets it."""
-        monkeypatch.setattr(reindexer, "_execute", self._execute)
 
-    def _execute(self, task: Task, pipe: int) -> subprocess.Popen[bytes]:
-        self._path.write_bytes(self.messages(task))
-        program = f"cat {self._path} > /dev/fd/{pipe}" + ("; exec sleep 100" if self.hangs else "")
-        process = subprocess.Popen(["sh", "-c", program], pass_fds=[pipe])
+    def execute(self, _task: bytes, channel: int) -> subprocess.Popen[bytes]:
+        """Start it."""
+        gaps = self._writer.reconcile()
+        self._path.write_bytes(self.messages(gaps))
+        size = len(joined(ReindexKind.GAPS, encode_gaps(gaps)))
+        program = f"head -c {size} <&{channel} >/dev/null; cat {self._path} >&{channel}"
+        program += "; exec sleep 100" if self.hangs else ""
+        process = subprocess.Popen(["bash", "-c", program], pass_fds=[channel])
         self.pids.append(process.pid)
         return process
 
-    def first_block(self, task: Task) -> EvidenceBlock:
+    def first_block(self, gaps: Gaps) -> EvidenceBlock:
         """Return what an honest process would send first."""
-        return next(self._rematcher.parts(task.directory, task.gaps)).block
+        return next(self._rematcher.parts(self._writer.directory, gaps)).block
 
 
 @pytest.fixture
-def attacker(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attacker:
+def attacker(
+    prepared: Prepared, writer: IndexedWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Attacker:
     """Provide an attacker in the place of the process."""
-    return Attacker(prepared.rematcher, tmp_path, monkeypatch)
+    attacker = Attacker(prepared.rematcher, writer, tmp_path / "sent")
+    monkeypatch.setattr(reindex_launcher, "_execute", attacker.execute)
+    return attacker
 
 
 def joined(kind: ReindexKind, text: bytes = b"") -> bytes:
@@ -120,17 +127,14 @@ def rows(block: EvidenceBlock) -> bytes:
     return b"".join(pack(ReindexKind.ROWS, block=block, with_records=False))
 
 
-def attack(settings: Settings, writer: EvidenceWriter) -> Reindexer:
-    """Let the reindexer run until it has lost patience with its child; it never waits for it."""
+def attack(settings: Settings, writer: IndexedWriter) -> None:
+    """Work until the reindexer has lost its life or is done; nobody ever waits for it."""
     writer.index.is_behind = True
-    deadline_s = time.monotonic() + TIMEOUT_S
-    with closing(Reindexer(settings, writer)) as indexer:
-        indexer.tick()
-        while indexer.is_busy:
-            assert time.monotonic() < deadline_s
-            indexer.tick()
-            time.sleep(0.002)
-    return indexer
+    with closing(Reindexing(settings, writer)) as reindexing:
+        reindexing.tick_until(lambda: reindexing.reindexer.wanted)
+        reindexing.tick_until(lambda: not reindexing.reindexer.is_busy)
+        reindexing.tick()
+        assert reindexing.pid is None
 
 
 def stored(settings: Settings) -> int:
@@ -192,21 +196,21 @@ def repeated(block: EvidenceBlock) -> EvidenceBlock:
 )
 def test_false_rows(
     settings: Settings,
-    writer: EvidenceWriter,
+    writer: IndexedWriter,
     attacker: Attacker,
     change: Change,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """They differ from the records, so nothing of the message is written."""
 
-    def messages(task: Task) -> bytes:
-        block = change(attacker.first_block(task))
+    def messages(gaps: Gaps) -> bytes:
+        block = change(attacker.first_block(gaps))
         assert block is not None
         return attacker.rules + rows(block)
 
     attacker.messages = messages
     attack(settings, writer)
-    assert "the reindexing process sent a malformed message and is killed: " in caplog.text
+    assert "the reindexer sent a malformed message and is killed: " in caplog.text
     assert not any(map(is_running, attacker.pids))
     assert stored(settings) == 0
     assert writer.reconcile()
@@ -230,54 +234,54 @@ def test_false_rows(
 )
 def test_garbage(
     settings: Settings,
-    writer: EvidenceWriter,
+    writer: IndexedWriter,
     attacker: Attacker,
     sent: bytes,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The process is killed, and the index is left as it was."""
-    attacker.messages = lambda _task: sent
+    attacker.messages = lambda _gaps: sent
     attack(settings, writer)
-    assert "the reindexing process sent a malformed message and is killed: " in caplog.text
+    assert "the reindexer sent a malformed message and is killed: " in caplog.text
     assert not any(map(is_running, attacker.pids))
     assert stored(settings) == 0
 
 
 def test_more_rows_than_asked_for(
-    settings: Settings, writer: EvidenceWriter, attacker: Attacker, caplog: pytest.LogCaptureFixture
+    settings: Settings, writer: IndexedWriter, attacker: Attacker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once all gaps are done, only the end may follow."""
-    attacker.messages = lambda task: (len(task.gaps) + 1) * joined(ReindexKind.SKIP)
+    attacker.messages = lambda gaps: (len(gaps) + 1) * joined(ReindexKind.SKIP)
     attack(settings, writer)
     assert "malformed message" in caplog.text
 
 
 @pytest.mark.parametrize("size", [0, 10, 40])
 def test_a_process_that_stops_in_the_middle(
-    settings: Settings, writer: EvidenceWriter, attacker: Attacker, size: int
+    settings: Settings, writer: IndexedWriter, attacker: Attacker, size: int
 ) -> None:
-    """The supervisor does not wait for the rest, and can end."""
-    attacker.messages = lambda _task: attacker.rules[:size]
+    """Nobody waits for the rest, and all can end."""
+    attacker.messages = lambda _gaps: attacker.rules[:size]
     writer.index.is_behind = True
-    with closing(Reindexer(settings, writer)) as indexer:
-        indexer.tick()
+    with closing(Reindexing(settings, writer)) as reindexing:
+        reindexing.tick_until(lambda: attacker.pids)
         for _ in range(20):
             started_s = time.monotonic()
-            indexer.tick()
+            reindexing.tick()
             assert time.monotonic() - started_s < 0.5
             time.sleep(0.01)
-        assert indexer.is_busy
+        assert reindexing.reindexer.is_busy
     assert not any(map(is_running, attacker.pids))
 
 
 def test_random_damage(
-    writer: EvidenceWriter, attacker: Attacker, settings: Settings, caplog: pytest.LogCaptureFixture
+    writer: IndexedWriter, attacker: Attacker, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the bytes are, the supervisor goes on, and all rows agree with the files."""
+    """Whatever the bytes are, the indexer goes on, and all rows agree with the files."""
     rng = random.Random(16)
 
-    def messages(task: Task) -> bytes:
-        data = bytearray(rows(attacker.first_block(task).part(0, 3)))
+    def messages(gaps: Gaps) -> bytes:
+        data = bytearray(rows(attacker.first_block(gaps).part(0, 3)))
         for _ in range(rng.randint(1, 3)):
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         return attacker.rules + bytes(data) + joined(ReindexKind.DONE)
@@ -302,24 +306,24 @@ def offsets_without_record(settings: Settings) -> set[tuple[Path, int]]:
 
 def test_a_silent_process_is_replaced(
     settings: Settings,
-    writer: EvidenceWriter,
+    writer: IndexedWriter,
     attacker: Attacker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is killed after a while, and the log says so."""
     monkeypatch.setattr(reindexer, "SILENCE_S", 0.2)
-    attacker.messages = lambda _task: b""
+    attacker.messages = lambda _gaps: b""
     attack(settings, writer)
-    assert "the reindexing process has sent nothing for 0 s and is killed" in caplog.text
+    assert "the reindexer has sent nothing for 0 s and is killed" in caplog.text
     assert not any(map(is_running, attacker.pids))
 
 
 def test_an_honest_process_completes_the_index_afterwards(
-    settings: Settings, writer: EvidenceWriter, attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, writer: IndexedWriter, attacker: Attacker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attack leaves nothing behind that the next process would trip over."""
-    attacker.messages = lambda task: attacker.rules + rows(attacker.first_block(task)) * 2
+    attacker.messages = lambda gaps: attacker.rules + rows(attacker.first_block(gaps)) * 2
     attack(settings, writer)
     assert stored(settings) > 0
     monkeypatch.undo()

@@ -7,6 +7,7 @@ import mmap
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def start_a_process() -> None:
         os._exit(0)
 
 
-@pytest.mark.parametrize("role", FORKED)
+@pytest.mark.parametrize("role", (*FORKED, Role.INDEXER))
 @pytest.mark.parametrize(
     ("action", "outcome"),
     [
@@ -186,6 +187,49 @@ def test_foreign_memory_is_unmapped() -> None:
     read = ctypes.string_at
     assert attempt(Role.WORKER, lambda: read(address, 1), shared=[address]) == SUCCESS
     assert attempt(Role.WORKER, lambda: read(foreign_address, 1), shared=[address]) == "SIGSEGV"
+
+
+@needs_landlock(1)
+def test_the_indexer_changes_one_directory(tmp_path: Path) -> None:
+    """It keeps the supervisor's user. Root without capabilities owns most files, but cannot reach them."""
+    device, other = tmp_path / "3", tmp_path / "other"
+    device.mkdir()
+    other.write_text("text")
+    (device / "link").symlink_to(other)
+
+    def outcome(action: Callable[[], object]) -> str:
+        access = Access(changeable=(device,), readable=(Path("/etc"),))
+        return attempt(Role.INDEXER, action, identity=ProcessUser("", 0, 0), access=access)
+
+    assert outcome((device / "new").touch) == SUCCESS
+    assert outcome(lambda: (device / "new").rename(device / "newer")) == SUCCESS
+    assert outcome((device / "newer").unlink) == SUCCESS
+    assert outcome(other.read_text) == outcome((device / "link").read_text) == "EACCES"
+    assert outcome(other.unlink) == outcome((tmp_path / "new").touch) == "EACCES"
+    assert outcome(lambda: os.open("/etc/passwd", os.O_WRONLY)) == "EACCES"
+    assert outcome(lambda: os.chmod("/etc/passwd", 0o4777)) == "EPERM"  # noqa: PTH101, S103
+    assert outcome(lambda: os.fchmod(os.open("/etc/passwd", os.O_RDONLY), 0o666)) == "EPERM"
+    assert outcome(lambda: os.chown(device, 1, 1)) == "EPERM"
+    assert outcome(lambda: os.fchown(os.open("/etc/passwd", os.O_RDONLY), 0, 1)) == "EPERM"
+    assert outcome(lambda: os.link(other, device / "hard")) == "EPERM"
+    assert outcome(lambda: (device / "soft").symlink_to("/etc/shadow")) == "EPERM"
+    assert outcome(lambda: os.kill(os.getppid(), signal.SIGTERM)) == "EPERM"
+    assert outcome(lambda: os.open(f"/proc/{os.getppid()}/mem", os.O_RDWR)) == "EACCES"
+    assert outcome(lambda: socket.socket(socket.AF_UNIX)) == "EPERM"
+    assert outcome(lambda: threading.Thread(target=print).start()) != SUCCESS
+
+
+def test_a_process_with_threads_stays_out() -> None:
+    """Capabilities and Landlock are of each thread: another one would keep its rights."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        with pytest.raises(PrivilegeError, match="several threads"):
+            sandbox.enter(Role.WORKER)
+    finally:
+        end.set()
+        thread.join()
 
 
 @pytest.mark.usefixtures("no_filter", "no_landlock")

@@ -80,6 +80,7 @@ def snapshot(**fields: Any) -> Snapshot:
         "ring_fill": {0: 0.5},
         "map_bytes": {"flows": 1},
         "index": IndexFigures(1, 2, 3, None, True),
+        "index_missing": 4,
         "is_reindexing": False,
         "reindex_remaining": 5,
         "reindex_done": 6,

@@ -24,9 +24,9 @@ from sensor.bench.api_lookup import is_available, lookups_ms
 from sensor.bench.machine import machine
 from sensor.evidence.evidence_file import WINDOW_S, file_stem
 from sensor.evidence.index_schema import DAY_US
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
 from sensor.evidence.search import EvidenceSearch, Query
-from sensor.evidence.writer import EvidenceWriter
 from sensor.model import LinkType
 
 DEVID = 3
@@ -74,7 +74,7 @@ def _write(directory: Path, items: int, progress: Callable[[int], None]) -> dict
     """Write all items; only the CPU time of the writer counts, not that of generating them."""
     spent_s = wall_s = 0.0
     memory_mib: list[float] = []
-    with closing(EvidenceWriter(directory, DEVID)) as writer:
+    with closing(IndexedWriter(directory, DEVID)) as writer:
         since_tick = 0
         for block in synthetic_evidence.blocks(items, BATCH):
             since_tick += len(block)

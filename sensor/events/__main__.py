@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sensor.events.channel import MESSAGE_BYTES, EventKind, RuleTable, SenderConfig
+from sensor.events.channel import MESSAGE_BYTES, EventKind, SenderConfig
 from sensor.events.eve import Event, alerts, objects, packets
 from sensor.events.opener import RemoteFiles
 from sensor.events.receiver import Receiver
@@ -22,6 +22,7 @@ from sensor.events.receiver_state import ReceiverBoard
 from sensor.events.sender import ABORT_S, END_S
 from sensor.events.url import STDOUT, receiver_of
 from sensor.evidence.message import MalformedMessageError, ReceivedMessage
+from sensor.evidence.rule_numbers import RuleTable
 from sensor.evidence.writer import Chunk
 from sensor.log import log_to_stderr
 from sensor.process import sandbox

@@ -18,12 +18,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from sensor.config.settings import Settings
-from sensor.events.channel import MESSAGE_BYTES, EventKind, RuleNumbers, SenderConfig, parts_of
+from sensor.events.channel import MESSAGE_BYTES, EventKind, SenderConfig, parts_of
 from sensor.events.eve import EventOptions, count
 from sensor.events.receiver_state import Column, ReceiverBoard, ReceiverState
 from sensor.events.url import STDOUT, receiver_of
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.message import pack
+from sensor.evidence.rule_numbers import RuleNumbers
 from sensor.evidence.writer import Chunk
 from sensor.process.child import ChildProcess
 

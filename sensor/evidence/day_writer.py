@@ -7,7 +7,10 @@ with `DayWriter.abandon`, because its caches may contain rows that the database 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
+import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -30,6 +33,7 @@ _INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 18)})"
 _INSERT_MATCH = "INSERT INTO hit VALUES (?, ?)"
 _SELECT = "SELECT id, segment, classes, rules FROM evidence"
 
+_MODE = 0o640
 _CLASS_MASK = (1 << len(CLASS_BITS)) - 1
 
 
@@ -52,13 +56,15 @@ class DayWriter:
     Raises:
         UnusableError: the database cannot be trusted; it must be rebuilt.
         sqlite3.OperationalError: the database is locked, or the disk is full.
+        OSError: the file cannot be created.
     """
 
     def __init__(self, path: Path, day: Day, interface_name: Callable[[int], str]) -> None:
+        _create(path)
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         self._execute = self._connection.execute
         try:
-            prepare_for_writing(self._connection, path)
+            prepare_for_writing(self._connection)
             self._load(day, interface_name)
         except sqlite3.OperationalError:
             self.abandon()
@@ -271,6 +277,31 @@ class DayWriter:
         for segment, items in Counter(row[1] for row in rows).items():
             self._segments.remove(segment, items)
         self._execute("UPDATE file SET pieces = pieces - ? WHERE file = ?", [len(rows), file])
+
+
+def _create(path: Path) -> None:
+    """Create the file of a database, if there is none.
+
+    SQLite would make it readable for all, and follow a link.
+
+    Raises:
+        UnusableError: something else has its name.
+        OSError: it cannot be created.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise UnusableError("it is a link or a directory") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusableError("it is not a regular file")
+        if not status.st_size and stat.S_IMODE(status.st_mode) != _MODE:
+            os.fchmod(descriptor, _MODE)  # whatever the umask is: the API reads it
+    finally:
+        os.close(descriptor)
 
 
 def _with_equal_rules(blocks: Sequence[EvidenceBlock]) -> list[EvidenceBlock]:

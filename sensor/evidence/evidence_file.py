@@ -60,6 +60,15 @@ def open_evidence(path: Path) -> BinaryIO:
     return path.open("rb")  # it was finished between the two attempts, or it is gone
 
 
+def is_gone(path: Path) -> bool:
+    """Return True if an evidence file exists neither under its final name nor as an open file.
+
+    The writer may rename it between two looks, so the first name is tried again.
+    """
+    names = path, path.with_name(f"{path.name}.temp"), path
+    return not any(map(os.path.lexists, names))
+
+
 @contextlib.contextmanager
 def reading(directory: Path) -> Iterator[None]:
     """Handle errors of reading a device directory: a missing one counts as empty.

@@ -73,7 +73,7 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
+def prepare_for_writing(connection: sqlite3.Connection) -> None:
     """Set up a database that was opened for writing, and mark it as in use; create its tables if it is new.
 
     Raises:
@@ -89,7 +89,6 @@ def prepare_for_writing(connection: sqlite3.Connection, path: Path) -> None:
     for setting in _SETTINGS:
         execute(f"PRAGMA {setting}")
     if is_new:
-        path.chmod(0o640)
         connection.executescript(f"BEGIN; {SCHEMA} COMMIT")
     elif execute("SELECT 1 FROM boot WHERE boot_id != ?", [boot_id]).fetchone():
         raise sqlite3.DatabaseError("the host crashed while it was open")

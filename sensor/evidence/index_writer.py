@@ -1,4 +1,6 @@
-"""The writing side of the index: one row per record of the evidence files. Runs with the evidence writer.
+"""The writing side of the index: one row per record of the evidence files.
+
+Runs in the indexer of ``sensor run``, and with the evidence writer in ``sensor read``.
 
 The pcap files are authoritative and are written first; rows follow in batches. The index never stops or slows
 capture: if a database cannot be written, the log says so, and the records become a **gap**, a stretch of a
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -23,6 +26,8 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.day_writer import DayWriter, UnusableError
+from sensor.evidence.directory_lock import lock_index
+from sensor.evidence.evidence_file import is_gone
 from sensor.evidence.index_schema import Day, databases, day_of
 
 COMMIT_S = 0.5
@@ -88,14 +93,16 @@ class IndexFigures(NamedTuple):
 class IndexWriter:
     """Writes the databases of one device directory, and opens them as needed.
 
-    Only the process that holds the lock of the directory may use it. No method raises an error for a database
-    that is locked, damaged, foreign or on a full disk.
+    A lock keeps a second one out. No method but `lock` raises an error for an index or a database that is
+    locked, or for a database that is damaged, foreign or on a full disk.
     """
 
     def __init__(self, directory: Path, interface_name: Callable[[int], str] = str) -> None:
         self.directory = directory
         self.is_behind = True
         """True if there may be gaps."""
+        self.touched: set[str] | None = None
+        """If this is a set, the names of files whose rows change are added to it."""
         self.untidy: set[Day] = set(self.days())
         """Days whose databases may have rows of deleted files."""
         self.rows = 0
@@ -104,7 +111,9 @@ class IndexWriter:
         self._changed_s: float | None = None
         self._interface_name = interface_name
         self._databases: dict[Day, DayWriter] = {}  # least recently used first
+        self._lock: int | None = None
         self._waiting: list[_Chunk] = []
+        self._ends: dict[str, int] = {}  # of files that are not finished yet
         self._committed_s = time.monotonic()
         self._failed_s: float | None = None
 
@@ -122,10 +131,26 @@ class IndexWriter:
             last = _Chunk(day, name, offset, offset)
             self._waiting.append(last)
         last.add(block)
+        self._ends[name] = last.end
+        self._touch([name])
         if time.monotonic() - self._committed_s >= COMMIT_S or (
             self._failed_s is None and self._waiting_rows() >= COMMIT_ROWS
         ):
             self.commit()
+
+    def finish(self, name: str, end: int) -> None:
+        """Note that there are gaps if the rows of a file, which is complete now, do not reach its end."""
+        self.is_behind |= self._ends.pop(name, None) != end
+        self._touch([name])
+
+    def lock(self) -> None:
+        """Keep other writers of the index out; `change` does this, too.
+
+        Raises:
+            OSError: another process has the lock, or the directory cannot be written.
+        """
+        if self._lock is None:
+            self._lock = lock_index(self.directory)
 
     def commit(self) -> None:
         """Write the waiting rows to the databases; rows that cannot be written wait, within limits."""
@@ -163,6 +188,11 @@ class IndexWriter:
         self._changed_s = time.time()
         return done
 
+    @property
+    def waiting_files(self) -> set[str]:
+        """The files that have rows which are not committed yet."""
+        return {chunk.name for chunk in self._waiting}
+
     def figures(self) -> IndexFigures:
         """Return the state of the index."""
         waiting = sum(chunk.items for chunk in self._waiting)
@@ -176,11 +206,15 @@ class IndexWriter:
 
     def forget(self, names: Collection[str]) -> None:
         """Hide the rows of deleted files from searches; `tidy` deletes the rows."""
+        self._touch(names)
+        self._waiting = [chunk for chunk in self._waiting if chunk.name not in names]
         for day in self.days():
             near = [name for name in names if day.is_near(name)]
             if near:
-                self.change(day, DayWriter.forget, *near)
+                self.is_behind |= not self.change(day, DayWriter.forget, *near)
                 self.untidy.add(day)
+        if not all(is_gone(self.directory / name) for name in names):
+            self.is_behind = True  # the name is in use again, and its rows may have been hidden, too
 
     def tidy(self) -> None:
         """Delete some rows of deleted files, or the whole database if it has no files left."""
@@ -219,17 +253,25 @@ class IndexWriter:
             ) from error
 
     def close(self) -> None:
-        """Commit waiting rows and close all databases."""
+        """Commit waiting rows, close all databases and release the lock."""
         self.commit()
         for database in self._databases.values():
             database.close()
         self._databases.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _touch(self, names: Collection[str]) -> None:
+        if self.touched is not None:
+            self.touched.update(names)
 
     def _waiting_rows(self) -> int:
         return sum(chunk.rows for chunk in self._waiting)
 
     def _open(self, day: Day) -> DayWriter:
         """Return the database of a day, created if missing; a damaged or foreign one is moved aside."""
+        self.lock()
         if day not in self._databases:
             while len(self._databases) >= OPEN_DAYS:
                 self._databases.pop(next(iter(self._databases))).close()

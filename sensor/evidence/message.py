@@ -1,7 +1,7 @@
 """Messages between processes of different rights: a header of fixed size, the columns of a block, and a text.
 
-Used by the supervisor, the event sender and the reindexing process. The receiver checks every size before it
-reads the rest, so a message can be malformed, but not harmful.
+Used by the supervisor, the event sender, the indexer and the reindexer. The receiver checks every size before
+it reads the rest, so a message can be malformed, but not harmful.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from sensor.evidence.block import ITEM, EvidenceBlock
-from sensor.evidence.block_codec import MalformedBlockError, block_bytes, block_columns, decode_block
+from sensor.evidence.block_codec import (
+    RULE,
+    MalformedBlockError,
+    block_bytes,
+    block_columns,
+    check_rows,
+    decode_block,
+)
 from sensor.evidence.pcap import RECORD_HEADER_BYTES
 from sensor.model import Rule
 
@@ -124,3 +131,21 @@ class ReceivedMessage(NamedTuple):
             return decode_block(data, header.items, header.rules, records_bytes, rule_set)
         except MalformedBlockError as error:
             raise MalformedMessageError(str(error)) from error
+
+    def rows(self, rule_set: Sequence[Rule]) -> EvidenceBlock:
+        """Return a block that was sent without its records, whose matches refer to ``rule_set``.
+
+        Raises:
+            MalformedMessageError: the block is malformed, or it has records.
+        """
+        header = self.header
+        if header.records_bytes:
+            raise MalformedMessageError(f"{header.records_bytes} bytes of records")
+        items = np.frombuffer(self.body, ITEM, header.items)
+        rules = np.frombuffer(self.body, RULE, header.rules, items.nbytes)
+        block = EvidenceBlock(items, rules, np.empty(0, np.uint8), rule_set)
+        try:
+            check_rows(block)
+        except MalformedBlockError as error:
+            raise MalformedMessageError(str(error)) from error
+        return block

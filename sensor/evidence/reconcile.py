@@ -1,9 +1,14 @@
-"""Brings the index into agreement with the evidence files. Runs with the evidence writer."""
+"""Brings the index into agreement with the evidence files. Runs where the index is written.
+
+The files may change meanwhile, if another process writes them. Then rows are on their way when their file is
+already seen. So `compare` can be suspended, and leaves out every file whose rows have changed since it began.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,51 +16,98 @@ from numpy.typing import NDArray
 from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.day_writer import DayWriter, Gap
-from sensor.evidence.evidence_file import evidence_sizes
+from sensor.evidence.evidence_file import evidence_sizes, is_gone
 from sensor.evidence.index_schema import DAY_US, Day, day_of
 from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.pcap import first_record
 
+FILL_ITEMS = 512
+FILL_BYTES = 4 << 20
+"""Records that `fill` adds rows for at once: up to the first that reaches one of these limits."""
+
+Gaps = list[tuple[Day, Gap]]
+
 log = logging.getLogger(__name__)
 
 
-def reconcile(index: IndexWriter, open_files: Collection[str]) -> list[tuple[Day, Gap]]:
-    """Compare the databases with the finished files; return the gaps, the newest first.
+def reconcile(index: IndexWriter) -> Gaps:
+    """Compare the index with the files in one go, while nobody writes them; return the gaps as `compare`."""
+    index.commit()
+    steps = compare(index)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            gaps: Gaps = end.value
+            return gaps
+
+
+def compare(index: IndexWriter) -> Generator[None, None, Gaps]:
+    """Compare the databases with the finished files, step by step; return the gaps, the newest first.
 
     Rows without a record, because their file is gone or was cut, are removed. Records without rows become a
-    gap. Files in ``open_files`` (final names) are not compared, because their writer adds their rows; only
-    their existing gaps are returned. If the directory cannot be read, the index is left as it is and
-    ``index.is_behind`` stays set.
+    gap. Open files, and those whose rows change meanwhile, are not compared: `IndexWriter.finish` is called
+    for them. Only their existing gaps are returned. If the directory cannot be read, the index is left as it
+    is and ``index.is_behind`` stays set.
+
+    After the first step, the caller must add all rows that were on their way when that step ended.
     """
+    index.touched = touched = index.waiting_files
+    try:
+        return (yield from _compare(index, touched))
+    finally:
+        index.touched = None
+
+
+def _compare(index: IndexWriter, touched: Collection[str]) -> Generator[None, None, Gaps]:
+    """Compare as `compare`; leave out the files in ``touched``, which may become more."""
     try:
         found = evidence_sizes(index.directory)
     except EvidenceError as error:  # the files need not be gone
         log.warning("%s; the index was not compared with the files", error)
         return []
     index.is_behind = False
+    yield
+    index.commit()
     sizes = {name: size for name, (size, is_open) in found.items() if not is_open}
-    unknown = sizes.keys() - set(open_files)
+
+    def is_settled(name: str) -> bool:
+        return name not in touched and (name in sizes or name not in found)
+
+    unknown = set(sizes)
     for day in index.days():
-        unknown.difference_update(*index.change(day, _match_sizes, sizes, open_files))
+        known = index.change(day, _match_sizes, index.directory, sizes, is_settled)
+        if not known:  # its files are not unknown
+            index.is_behind = True
+            return []
+        unknown.difference_update(*known)
         index.untidy.add(day)
-    for name in sorted(unknown):
+        yield
+    for name in sorted(filter(is_settled, unknown)):
         _add_unknown_file(index, name, sizes[name])
-    return [
-        (day, gap)
-        for day in reversed(index.days())
-        for gaps in index.change(day, DayWriter.gaps)
-        for gap in gaps
-    ]
+    return (yield from _gaps(index))
 
 
-def _match_sizes(database: DayWriter, sizes: Mapping[str, int], open_files: Collection[str]) -> Iterable[str]:
+def _gaps(index: IndexWriter) -> Generator[None, None, Gaps]:
+    """Read the gaps of all days, step by step."""
+    gaps: Gaps = []
+    for day in reversed(index.days()):
+        found = index.change(day, DayWriter.gaps)
+        index.is_behind |= not found
+        gaps += [(day, gap) for part in found for gap in part]
+        yield
+    return gaps
+
+
+def _match_sizes(
+    database: DayWriter, directory: Path, sizes: Mapping[str, int], is_settled: Callable[[str], bool]
+) -> Iterable[str]:
     """Update a database to match the sizes of the files it knows; return their names."""
     files = database.files()
-    for name, end in files.items():
-        if name in open_files:
-            continue
+    for name, end in filter(lambda file: is_settled(file[0]), files.items()):
         if name not in sizes:
-            database.forget(name)
+            if is_gone(directory / name):
+                database.forget(name)
         elif sizes[name] < end:
             database.cut(name, sizes[name])
         elif sizes[name] > end:
@@ -70,7 +122,7 @@ def _add_unknown_file(index: IndexWriter, name: str, size: int) -> None:
     except EvidenceError as error:
         log.warning("%s; the file is not indexed", error)
         return
-    index.change(day_of(time_us), DayWriter.add_gap, name, size, linktype)
+    index.is_behind |= not index.change(day_of(time_us), DayWriter.add_gap, name, size, linktype)
 
 
 def fill(

@@ -1,9 +1,10 @@
 """The evidence writer: appends every item to the file of its five minutes.
 
-Runs in the supervisor and in ``sensor read``. The file ``<evidence directory>/<devid>/YYYYMMDDHHMM.pcap`` is
-named after the time of its packets, in UTC unless local time is set, with the minute rounded down to a
-multiple of five. Frames with a link type other than Ethernet go to ``…-linktype<N>.pcap``. If a foreign or
-damaged file has the name, evidence goes to ``…-2.pcap``. An open file has the suffix ``.temp``.
+Runs in the supervisor, and in ``sensor read`` as an `IndexedWriter`. The file
+``<evidence directory>/<devid>/YYYYMMDDHHMM.pcap`` is named after the time of its packets, in UTC unless local
+time is set, with the minute rounded down to a multiple of five. Frames with a link type other than Ethernet
+go to ``…-linktype<N>.pcap``. If a foreign or damaged file has the name, evidence goes to ``…-2.pcap``. An
+open file has the suffix ``.temp``.
 
 The writer is NOT a buffer: when `EvidenceWriter.write` returns, the kernel has the data. It never waits for
 a disk to be flushed.
@@ -12,26 +13,18 @@ a disk to be flushed.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
-from sensor.evidence.day_writer import Gap
-from sensor.evidence.directory_lock import lock_directory
 from sensor.evidence.evidence_file import WINDOW_S, EvidenceFile, file_stem, open_file
-from sensor.evidence.index_schema import Day
-from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.pcap import FILE_HEADER_BYTES
-from sensor.evidence.reconcile import reconcile
-from sensor.evidence.recovery import Recovery, recover
 from sensor.text import count_of
 
 MAX_OPEN_FILES = 16
@@ -69,24 +62,28 @@ class Chunk(NamedTuple):
         return self.block.record_offsets(self.offset)
 
 
+class RowTarget(Protocol):
+    """Where an evidence writer sends the rows of the index."""
+
+    def add(self, name: str, offset: int, block: EvidenceBlock) -> None:
+        """Add rows for consecutive records that were written to a file, all of the same UTC day.
+
+        ``name`` is the final name of the file, and ``offset`` that of the first record.
+        """
+
+    def finish(self, name: str, end: int) -> None:
+        """Compare the rows of a file with its end, just before it is given its final name."""
+
+
 class EvidenceWriter:
-    """Appends evidence to the files under ``directory/devid``; a lock keeps a second writer out.
+    """Appends evidence to the files of a `DeviceDirectory`.
 
-    Creates the directory with mode 0750, and files with mode 0640, both subject to the umask.
-
-    Raises:
-        EvidenceError: the directory cannot be written, or another process already writes there.
+    Creates files with mode 0640, subject to the umask.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        devid: int,
-        *,
-        local_time: bool = False,
-        interface_name: Callable[[int], str] = str,
-    ) -> None:
-        self.directory = directory / str(devid)
+    def __init__(self, directory: Path, index: RowTarget, *, local_time: bool = False) -> None:
+        self.directory = directory
+        self.index = index
         self.written = 0
         """Frames that were written to a file."""
         self.write_failed = 0
@@ -101,28 +98,11 @@ class EvidenceWriter:
         self._files: dict[str, EvidenceFile] = {}  # by stem, all files of this run: about 0.1 MB per day
         self._open: dict[str, EvidenceFile] = {}  # by stem, least recently written first
         self._failed_at: float | None = None
-        try:
-            directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self.directory.mkdir(mode=0o750, exist_ok=True)
-            self._lock = lock_directory(self.directory)
-            self.recovered: list[Recovery] = recover(self.directory)
-            """Files that the last run left open; the caller logs one line for each."""
-            self.index = IndexWriter(self.directory, interface_name)
-        except OSError as error:
-            raise EvidenceError(
-                f"cannot write evidence to {self.directory}: {error.strerror};"
-                " make it writable, or choose another directory with --evidence"
-            ) from error
 
     @property
     def paths(self) -> list[Path]:
         """The final names of the files written in this run."""
         return sorted(file.path for file in self._files.values() if file.records)
-
-    def reconcile(self) -> list[tuple[Day, Gap]]:
-        """Compare the index with the files; return the gaps, for `sensor.reindex` to fill."""
-        self.index.commit()
-        return reconcile(self.index, {file.path.name for file in self._open.values()})
 
     def write(self, block: EvidenceBlock) -> list[Chunk]:
         """Append items in order, each to the file of its time and link type; return their places.
@@ -180,24 +160,23 @@ class EvidenceWriter:
         return self._open[stem]
 
     def tick(self, now_ns: int) -> None:
-        """Finish the files whose five minutes are over, and commit the rows of the index.
+        """Finish the files whose five minutes are over.
 
         Called several times per second with the wall-clock time, so files are finished without traffic too.
         """
-        self.index.commit()
         over_s = now_ns // _NS - GRACE_S
         for stem in [stem for stem, file in self._open.items() if file.until_s <= over_s]:
             self._finish(stem)
 
     def close(self) -> None:
-        """Finish all files, close the index and release the lock."""
+        """Finish all files."""
         for stem in list(self._open):
             self._finish(stem)
-        self.index.close()
-        os.close(self._lock)
 
     def _finish(self, stem: str) -> None:
         file = self._open.pop(stem)
+        if file.records:
+            self.index.finish(file.path.name, file.end)
         try:
             file.finish()
             self.finished += file.records > 0

@@ -1,4 +1,4 @@
-"""The reading end of a pipe of messages. Runs in the supervisor, which never waits for the writer."""
+"""The reading end of a stream of messages. Runs in the indexer, which never waits for the writer."""
 
 from __future__ import annotations
 

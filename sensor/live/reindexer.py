@@ -1,113 +1,172 @@
-"""Rebuild the index while capture runs. Runs in the supervisor, with a child process that matches.
+"""Fills the gaps of the index while capture runs. Runs in the indexer, with another process that matches.
 
-The child reads packets that may be hostile, so the supervisor believes little of what it sends. It reads the
-records itself, and compares them with the rows: a row has the offset, time and length of a real record. A
-child that sends anything else is killed, and the gap stays as it was.
+That process, the reindexer, reads packets that may be hostile, so little of what it sends is believed. The
+indexer reads the records itself, and compares them with the rows: a row has the offset, time and length of a
+real record. A reindexer that sends anything else is closed down, and the gap stays as it was.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
-import signal
-import subprocess
-import sys
+import select
+import socket
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from sensor.config.settings import Settings
 from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.evidence.block_codec import MalformedBlockError, check_origin
 from sensor.evidence.day_writer import Gap
 from sensor.evidence.evidence_file import open_evidence
-from sensor.evidence.index_schema import NO_INTERFACE, Day
-from sensor.evidence.message import MalformedMessageError, ReceivedMessage
+from sensor.evidence.index_schema import NO_INTERFACE
+from sensor.evidence.index_writer import IndexWriter
+from sensor.evidence.message import MalformedMessageError, ReceivedMessage, pack
 from sensor.evidence.pcap import RECORD_HEADER_BYTES, SNAPLEN, RecordReader
-from sensor.evidence.reconcile import fill
+from sensor.evidence.reconcile import FILL_BYTES, FILL_ITEMS, Gaps, compare, fill
 from sensor.evidence.rule_codec import decode_rules
-from sensor.evidence.writer import EvidenceWriter
 from sensor.live.message_pipe import MessagePipe
-from sensor.live.reindex_task import MESSAGE_BYTES, PIPE_BYTES, ReindexKind, Task
+from sensor.live.reindex_channel import MESSAGE_BYTES, ReindexKind, encode_gaps
 from sensor.model import Rule
-from sensor.process.child import finish
-from sensor.reindex import BATCH_BYTES, BATCH_ITEMS
-from sensor.rules.engine.profile import PROFILES
+from sensor.rules.engine.http_payload import HttpReading
 
 TURN_S = 0.02
-"""Time one call of `Reindexer.tick` may spend on received parts, so that capture does not wait longer."""
-PAUSE_S = 60.0
-"""Time between two searches for gaps: after a failure, or after a running capture left a new gap."""
+"""Time one call of `Reindexer.tick` may spend on received parts, so that new rows do not wait longer."""
+FIRST_PAUSE_S, PAUSE_S = 1.0, 60.0
+"""Shortest and longest time between two searches for gaps.
+
+It doubles while searches follow each other, and is the longest after a failure.
+"""
 SILENCE_S = 600.0
-"""Time without a message, after which a child is killed. It has to load the rules, at the lowest priority."""
+"""Time without a message, after which a reindexer is replaced. It has to load the rules, at the lowest
+priority."""
 MOST_RULES = 1 << 17
-"""Rules that a child may define."""
-_MOST_BATCH_BYTES = BATCH_BYTES + SNAPLEN + BATCH_ITEMS * RECORD_HEADER_BYTES
+"""Rules that a reindexer may define."""
+_MOST_FILL_BYTES = FILL_BYTES + SNAPLEN + FILL_ITEMS * RECORD_HEADER_BYTES
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
 
 class Reindexer:
-    """Fills the gaps of the index while capture runs.
+    """Looks for gaps of the index, and fills them with what a reindexer finds in the files.
 
-    A child process reads and matches the records; `tick` writes the rows for what it sends.
+    `tick` does a small part of the work. The owner watches `wanted`, starts a process for each new number,
+    and passes its socket to `adopt`.
     """
 
-    def __init__(self, settings: Settings, writer: EvidenceWriter) -> None:
-        self._settings = settings
-        self._writer = writer
-        self._child: _Child | None = None
-        self._next_s = 0.0
+    def __init__(
+        self, index: IndexWriter, http: HttpReading, watch_arrival: Callable[[], Callable[[], bool]]
+    ) -> None:
+        """Prepare; start with the first call of `tick`.
+
+        ``http`` is the definition of HTTP that the reindexer matches with. ``watch_arrival`` returns a
+        function that returns True once all rows that were on their way have been added.
+        """
+        self.wanted = 0
+        """Number of the process that is needed; 0: none."""
         self.remaining_bytes = 0
         """Bytes of evidence files that are known to have no rows yet."""
         self.done_bytes = 0
         """Bytes of evidence files that were given rows since the start."""
+        self._index = index
+        self._http = http
+        self._watch_arrival = watch_arrival
+        self._processes = 0
+        self._comparison: Iterator[Gaps | None] | None = None
+        self._gaps: Gaps = []
+        self._child: _Child | None = None
+        self._searched_s, self._pause_s = -PAUSE_S, FIRST_PAUSE_S
+        self._next_s = 0.0
 
     @property
     def is_busy(self) -> bool:
-        """True while gaps are being filled."""
-        return self._child is not None
+        """True while gaps are looked for or filled."""
+        return bool(self._comparison or self.wanted)
 
     @property
-    def pid(self) -> int | None:
-        """Process id of the child; None if there is none."""
-        return self._child.process.pid if self._child else None
+    def is_comparing(self) -> bool:
+        """True while `tick` has work that waits for nobody."""
+        return self._comparison is not None
+
+    @property
+    def channel(self) -> tuple[int, int] | None:
+        """The socket to the reindexer and the events of poll(2) to wait for; None if there is no socket."""
+        if self._child is None:
+            return None
+        return self._child.descriptor, select.POLLIN | (select.POLLOUT if self._child.unsent else 0)
 
     def tick(self) -> None:
-        """Do a small part of the work. The supervisor calls this several times per second."""
-        if self._child is not None:
+        """Do a small part of the work."""
+        if self._comparison is not None:
+            self._compare(self._comparison)
+        elif self._child is not None:
             self._receive(self._child)
-        elif self._writer.index.is_behind and time.monotonic() >= self._next_s:
-            self._next_s = time.monotonic() + PAUSE_S
-            gaps = self._writer.reconcile()
-            if gaps:
-                self._start(gaps)
+        elif not self.wanted and self._index.is_behind and time.monotonic() >= self._next_s:
+            self._search()
+
+    def adopt(self, number: int, channel: socket.socket | None) -> None:
+        """Use the socket to the process with this number; None: it could not be started."""
+        if number != self.wanted or self._child:
+            if channel:
+                channel.close()
+        elif channel:
+            self._child = _Child(channel, self._gaps)
+        else:
+            self._retry_later()
 
     def close(self) -> None:
-        """Stop the child; the gaps it has not filled are left for the next start."""
+        """Give up the process; the gaps it has not filled are left for another one."""
         if self._child:
             self._child.close()
         self._child = None
+        self.wanted = 0
 
-    def _start(self, gaps: Sequence[tuple[Day, Gap]]) -> None:
-        size = sum(gap.end - gap.start for _, gap in gaps)
-        self.remaining_bytes = size
-        log.info("rebuilding the index for %d bytes of evidence in %d gaps", size, len(gaps))
-        try:
-            self._child = _Child(Task(self._settings, self._writer.directory, gaps))
-        except OSError as error:
-            log.warning("the index cannot be rebuilt: no process can be started (%s)", error.strerror)
-            self._retry_later()
+    def _search(self) -> None:
+        """Begin to look for gaps."""
+        now_s = time.monotonic()
+        is_first = now_s - self._searched_s >= PAUSE_S
+        self._pause_s = FIRST_PAUSE_S if is_first else min(2 * self._pause_s, PAUSE_S)
+        self._searched_s, self._next_s = now_s, now_s + self._pause_s
+        self._comparison = self._steps()
+
+    def _steps(self) -> Iterator[Gaps | None]:
+        """Compare files and index; yield None until it is done, then the gaps."""
+        steps = compare(self._index)
+        has_arrived: Callable[[], bool] | None = None
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                yield end.value
+                return
+            if has_arrived is None:
+                has_arrived = self._watch_arrival()
+                while not has_arrived():
+                    yield None
+            yield None
+
+    def _compare(self, comparison: Iterator[Gaps | None]) -> None:
+        gaps = next(comparison)
+        if gaps is None:
+            return
+        self._comparison = None
+        if gaps:
+            self.remaining_bytes = sum(gap.end - gap.start for _, gap in gaps)
+            log.info(
+                "rebuilding the index for %d bytes of evidence in %d gaps", self.remaining_bytes, len(gaps)
+            )
+            self._gaps = gaps
+            self._processes += 1
+            self.wanted = self._processes
 
     def _receive(self, child: _Child) -> None:
         deadline_s = time.monotonic() + TURN_S
         try:
+            child.send()
             while time.monotonic() < deadline_s:
                 message = child.pipe.read()
                 if message is None:
@@ -123,7 +182,7 @@ class Reindexer:
                     self._retry_later()
                     return
         except MalformedMessageError as error:
-            log.error("the reindexing process sent a malformed message and is killed: %s", error)  # noqa: TRY400
+            log.error("the reindexer sent a malformed message and is killed: %s", error)  # noqa: TRY400
             self._retry_later()
         except (EOFError, OSError):
             self._retry_later()
@@ -145,7 +204,7 @@ class Reindexer:
         if message.header.kind == ReindexKind.ROWS:
             block, rest = self._block(child, message, gap)
             offsets = block.record_offsets(gap.start)[:-1] if len(block) else offsets
-        if not fill(self._writer.index, day, gap, offsets, block, rest):
+        if not fill(self._index, day, gap, offsets, block, rest):
             return False
         self.done_bytes += rest - gap.start
         self.remaining_bytes -= rest - gap.start
@@ -158,13 +217,13 @@ class Reindexer:
         There are none if the file has been deleted.
         """
         header = message.header
-        if not 0 < header.items <= BATCH_ITEMS or header.records_bytes or header.text_bytes:
+        if not 0 < header.items <= FILL_ITEMS or header.records_bytes or header.text_bytes:
             raise MalformedMessageError(f"{header.items} items, {header.records_bytes} bytes of records")
         size = message.frame_records_bytes()
-        if size > min(_MOST_BATCH_BYTES, gap.end - gap.start):
+        if size > min(_MOST_FILL_BYTES, gap.end - gap.start):
             raise MalformedMessageError(f"records of {size} bytes from byte {gap.start} of {gap}")
         try:
-            with open_evidence(self._writer.directory / gap.name) as file:
+            with open_evidence(self._index.directory / gap.name) as file:
                 linktype = RecordReader(file).linktype or 0
                 records = os.pread(file.fileno(), size, gap.start)
         except FileNotFoundError:
@@ -174,48 +233,47 @@ class Reindexer:
             check_origin(block, [linktype], [NO_INTERFACE])
         except MalformedBlockError as error:
             raise MalformedMessageError(str(error)) from error
-        http = PROFILES[self._settings.profile].http
-        block = replace(block, http=http, digest=child.digest)
+        block = replace(block, http=self._http, digest=child.digest)
         return block.without_records(), gap.start + size
 
     def _check_silence(self, child: _Child) -> None:
         if time.monotonic() - child.heard_s > SILENCE_S:
-            log.error("the reindexing process has sent nothing for %d s and is killed", SILENCE_S)
+            log.error("the reindexer has sent nothing for %d s and is killed", SILENCE_S)
             self._retry_later()
 
     def _retry_later(self) -> None:
         log.warning("the index cannot be completed now; trying again in %d s", PAUSE_S)
         self.close()
         self._next_s = time.monotonic() + PAUSE_S
-        self._writer.index.is_behind = True
+        self._index.is_behind = True
 
 
 class _Child:
-    """The reindexing process, and what it has said so far."""
+    """The reindexer, and what it has said so far."""
 
-    def __init__(self, task: Task) -> None:
-        """Start it.
-
-        Raises:
-            OSError: the kernel starts no more processes.
-        """
-        self.gaps = list(task.gaps)
-        """The rest of the work; the child does the first gap."""
+    def __init__(self, channel: socket.socket, gaps: Gaps) -> None:
+        """Prepare to send the gaps; ``channel`` is closed by `close`."""
+        self.gaps = gaps
+        """The rest of the work; the process does the first gap."""
         self.digest = ""
         self.rules: list[Rule] = []
         self.heard_s = time.monotonic()
         """Time of its last message."""
-        ours, theirs = os.pipe()
+        self.unsent = memoryview(b"".join(pack(ReindexKind.GAPS, encode_gaps(gaps))))
+        self.descriptor = channel.detach()
+        self.pipe = MessagePipe(self.descriptor, MESSAGE_BYTES)
+
+    def send(self) -> None:
+        """Send as much of the gaps as fits.
+
+        Raises:
+            OSError: the process has ended.
+        """
         try:
-            with suppress(OSError):  # beyond the limit of an unprivileged user
-                fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            self.process = _execute(task, theirs)
-        except BaseException:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        self.pipe = MessagePipe(ours, MESSAGE_BYTES)
+            while self.unsent:
+                self.unsent = self.unsent[os.write(self.descriptor, self.unsent) :]
+        except BlockingIOError:
+            return
 
     def learn(self, message: ReceivedMessage) -> bool:
         """Keep what a message says about the rules; return False if it is about something else.
@@ -234,19 +292,5 @@ class _Child:
         return False
 
     def close(self) -> None:
-        """End the process."""
+        """Close the channel."""
         self.pipe.close()
-        finish(self.process)
-
-
-def _execute(task: Task, pipe: int) -> subprocess.Popen[bytes]:
-    """Start the process; its standard input is a file with the task."""
-    with os.fdopen(os.memfd_create("sensor-task"), "w+b") as file:
-        file.write(task.as_json())
-        file.seek(0)
-        command = [sys.executable, "-m", "sensor.live.reindex_process", str(pipe), str(os.getpid())]
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited
-        try:
-            return subprocess.Popen(command, stdin=file, pass_fds=[pipe])
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)

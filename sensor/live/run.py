@@ -163,6 +163,7 @@ def _loop(
             notifier.reloading(supervisor.reloader.is_loading)
             supervisor.events.tick()
             supervisor.upkeep.tick(time.time_ns())
+            supervisor.indexer.tick()
             supervisor.publish("capturing")
         if status.is_due():
             text = line(supervisor.counters(), supervisor.program.counters()[abi.Counter.SEEN][1])

@@ -22,10 +22,12 @@ from sensor.capture.syscalls import link_update
 from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.events.sender import EventSender
+from sensor.evidence.device_directory import DeviceDirectory
 from sensor.evidence.quarantine import Quarantine
 from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
 from sensor.live.api_process import ApiProcess
+from sensor.live.indexer_process import IndexerProcess
 from sensor.live.program_options import options_of, plan_of
 from sensor.live.reload import Reloader
 from sensor.live.upkeep import Upkeep
@@ -39,7 +41,7 @@ from sensor.pipeline import BatchReport, Pipeline
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.prefilter.networks import Networks
 from sensor.rules.ready import Ready
-from sensor.text import count_of, interface_name
+from sensor.text import count_of
 
 log = logging.getLogger(__name__)
 
@@ -68,17 +70,16 @@ class Supervisor:
         self._totals = Counters()
         self._started_s = time.time()
         listener = stack.enter_context(closing(listen(settings.metrics))) if settings.metrics else None
-        writer = EvidenceWriter(
-            settings.evidence,
-            settings.devid,
-            local_time=settings.local_time,
-            interface_name=interface_name,
-        )
-        self.writer = stack.enter_context(closing(writer))
-        self._quarantine = Quarantine(writer.directory)
-        self.upkeep = stack.enter_context(closing(Upkeep(settings, writer)))
-        for recovery in writer.recovered:
+        device = stack.enter_context(closing(DeviceDirectory(settings.evidence, settings.devid)))
+        for recovery in device.recovered:
             log.warning("%s", recovery)
+        names = {interface.index: interface.name for interface in interfaces}
+        indexer = IndexerProcess(settings, device.path, names)
+        self.indexer = stack.enter_context(closing(indexer))
+        writer = EvidenceWriter(device.path, indexer, local_time=settings.local_time)
+        self.writer = stack.enter_context(closing(writer))
+        self._quarantine = Quarantine(device.path)
+        self.upkeep = Upkeep(settings, writer, indexer.forget)
         self.suppressor = Suppressor(settings.suppress_above)
         self._http = ready.matcher.http
         options = replace(
@@ -163,7 +164,7 @@ class Supervisor:
         """Publish the metrics to the exporter, if there is one; ``state`` is one of `catalogue.STATES`."""
         if not self.exporter:
             return
-        upkeep = self.upkeep
+        upkeep, index = self.upkeep, self.indexer.report
         snapshot = Snapshot(
             time_s=time.time(),
             started_s=self._started_s,
@@ -184,10 +185,11 @@ class Supervisor:
             clock_jumps=self.clock_jumps,
             ring_fill={ring.cpu: ring.fill() for ring in self.rings.rings},
             map_bytes=self._map_bytes,
-            index=self.writer.index.figures(),
-            is_reindexing=upkeep.reindexer.is_busy,
-            reindex_remaining=upkeep.reindexer.remaining_bytes,
-            reindex_done=upkeep.reindexer.done_bytes,
+            index=self.indexer.figures(),
+            index_missing=self.indexer.missing,
+            is_reindexing=index.is_reindexing,
+            reindex_remaining=index.remaining_bytes,
+            reindex_done=index.done_bytes,
             deleted=upkeep.retention.deleted,
             retention_failures=upkeep.retention.failures,
             receivers=self.events.states(),

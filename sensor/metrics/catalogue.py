@@ -232,6 +232,11 @@ INDEX_COMMITTED = Metric(
     "gauge",
     "Time of the last successful write to the index; absent before the first.",
 )
+INDEX_MISSING = Metric(
+    "sensor_index_missing_rows",
+    "counter",
+    "Rows that the indexer did not get in time, or died with; they are added from the files later.",
+)
 INDEX_FAILURES = Metric("sensor_index_failures", "counter", "Failed writes to the index.")
 INDEX_COMPLETE = Metric(
     "sensor_index_complete",

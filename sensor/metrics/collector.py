@@ -215,6 +215,7 @@ def _index_samples(snapshot: Snapshot) -> Iterator[Sample]:
     index = snapshot.index
     yield Sample(c.INDEX_ROWS, index.rows)
     yield Sample(c.INDEX_WAITING, index.waiting)
+    yield Sample(c.INDEX_MISSING, snapshot.index_missing)
     yield Sample(c.INDEX_FAILURES, index.failures)
     if index.changed_s is not None:
         yield Sample(c.INDEX_COMMITTED, index.changed_s)

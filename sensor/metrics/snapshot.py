@@ -64,6 +64,8 @@ class Snapshot:
     map_bytes: dict[str, int]
     """Bytes of memory by name of the BPF map."""
     index: IndexFigures
+    index_missing: int
+    """Rows that the indexer did not get in time."""
     is_reindexing: bool
     reindex_remaining: int
     reindex_done: int

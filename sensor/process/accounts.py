@@ -37,6 +37,8 @@ class Role(Enum):
     """If ``sensor run`` starts it, the setting ``api_user`` names another account."""
     EVENT_FILES = "sensor-files"
     """Opens files for the event sender; keeps the user of the supervisor."""
+    INDEXER = "sensor-index"
+    """Writes the index in the directory of the evidence; keeps the user of the supervisor."""
 
 
 class ProcessUser(NamedTuple):

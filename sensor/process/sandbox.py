@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sysconfig
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ NEEDS = {
     Role.EXPORTER: Calls.ACCEPT | Calls.THREADS | Calls.READ_FILES | Calls.READ_NICS | Calls.READ_MAPS,
     Role.EVENT_SENDER: Calls.CONNECT | Calls.THREADS | Calls.READ_FILES | Calls.CODE | Calls.MEMORY_FILES,
     Role.EVENT_FILES: Calls.UNIX | Calls.READ_FILES | Calls.CHANGE_FILES,
+    Role.INDEXER: Calls.READ_FILES | Calls.CHANGE_FILES | Calls.DATABASES,
     Role.REINDEXER: Calls.READ_FILES | Calls.THREADS | Calls.CODE,
     Role.API: Calls.ACCEPT | Calls.READ_FILES | Calls.TRY_WRITING | Calls.THREADS | Calls.CODE,
 }
@@ -59,6 +61,8 @@ NAME_SERVICE = tuple(
     map(Path, ("/etc", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/nscd"))
 )
 """Files for looking up host names."""
+
+_ENDING_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +124,7 @@ def enter(
     capabilities: Sequence[str] = (),
     supervisor: int | None = None,
 ) -> None:
-    """Give up all rights but these, for good. Call this while the process has one thread.
+    """Give up all rights but these, for good.
 
     Args:
         role: Decides on the user and the system calls.
@@ -136,9 +140,10 @@ def enter(
         supervisor: Process id of the parent, with which this process is to end.
 
     Raises:
-        PrivilegeError: The kernel refuses a step.
+        PrivilegeError: The kernel refuses a step, or the process has threads, which would keep their rights.
     """
     try:
+        _require_one_thread(role)
         if descriptors is not None:
             _close_all_but(descriptors, streams)
         if shared is not None:
@@ -159,6 +164,19 @@ def enter(
         restrict_calls(NEEDS[role])
     except OSError as error:
         raise PrivilegeError(f"{role.value}: cannot enter the sandbox: {error.strerror}") from error
+
+
+def _require_one_thread(role: Role) -> None:
+    """Wait until threads that are ending have ended.
+
+    Raises:
+        PrivilegeError: Some do not end.
+    """
+    deadline_s = time.monotonic() + _ENDING_S
+    while len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+        if time.monotonic() > deadline_s:
+            raise PrivilegeError(f"{role.value}: cannot enter the sandbox: the process has several threads")
+        time.sleep(0.001)
 
 
 def _close_all_but(descriptors: Collection[int], streams: Collection[int]) -> None:

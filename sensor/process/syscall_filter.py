@@ -47,6 +47,8 @@ class Calls(Flag):
     """Open files for writing, as SQLite tries first. Their permissions and Landlock forbid it."""
     CHANGE_FILES = auto()
     """Create, append to and rename files."""
+    DATABASES = auto()
+    """Write databases: SQLite removes files, and as root it tries to set their owner, which is refused."""
     CODE = auto()
     """Load shared libraries."""
     THREADS = auto()
@@ -83,6 +85,7 @@ _LISTS: dict[Calls, str] = {
         fstatfs flock fadvise64 sendfile chdir umask
     """,
     Calls.CHANGE_FILES: "rename renameat renameat2 ftruncate fsync fdatasync",
+    Calls.DATABASES: "unlink unlinkat fchown",
     Calls.ACCEPT: "accept4 accept listen setsockopt socketpair",
     Calls.CONNECT: "connect bind setsockopt sendmmsg recvmmsg socketpair",
     Calls.UNIX: "connect setsockopt",
@@ -126,7 +129,9 @@ def restrict_calls(needs: Calls) -> None:
     """
     check_library()
     if Calls.THREADS in needs:
-        _hide_clone3()
+        _refuse("clone3", errno.ENOSYS)  # the C library uses clone(2) instead, whose flags a filter can see
+    if Calls.DATABASES in needs:
+        _refuse("fchown", errno.EPERM)
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     rules.set_attr(seccomp.Attr.CTL_LOG, 1)
     rules.set_attr(seccomp.Attr.CTL_TSYNC, 1)
@@ -140,14 +145,14 @@ def restrict_calls(needs: Calls) -> None:
     rules.load()
 
 
-def _hide_clone3() -> None:
-    """Let the C library use clone(2) for threads, whose flags a filter can see.
+def _refuse(name: str, error: int) -> None:
+    """Let a call fail that libraries are known to try, without a line in the kernel's log.
 
-    This is a filter of its own because it logs nothing.
+    This is a filter of its own because the other one logs what it refuses.
     """
     rules = seccomp.SyscallFilter(seccomp.ALLOW)
     rules.set_attr(seccomp.Attr.CTL_TSYNC, 1)
-    _add(rules, seccomp.ERRNO(errno.ENOSYS), "clone3")
+    _add(rules, seccomp.ERRNO(error), name)
     rules.load()
 
 

@@ -21,7 +21,7 @@ import pytest
 from processes import wait_until
 
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.writer import EvidenceWriter
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.model import Evidence, FiveTuple, LinkType, Match, Rule
 from tests.frames import IPV4, TCP, ethernet, ipv4, tcp
 
@@ -94,7 +94,7 @@ REPLY = evidence_item(
 
 def keep(directory: Path, items: Sequence[Evidence], devid: int = DEVID) -> Path:
     """Write and index evidence; return the evidence directory."""
-    with closing(EvidenceWriter(directory, devid)) as writer:
+    with closing(IndexedWriter(directory, devid)) as writer:
         writer.write(block_of_objects(items))
     return directory
 

@@ -12,7 +12,7 @@ import pytest
 from api_samples import DEVID, NOON_US, environment, evidence_item, keep, serving
 
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.writer import EvidenceWriter
+from sensor.evidence.indexed_writer import IndexedWriter
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root privileges to drop")
 
@@ -51,7 +51,7 @@ def test_evidence_is_found_while_it_is_written(directory: Path) -> None:
 
         assert count() == 1
         for start in (1, 11):
-            with closing(EvidenceWriter(evidence, DEVID)) as writer:
+            with closing(IndexedWriter(evidence, DEVID)) as writer:
                 for number in range(start, start + 10):
                     writer.write(block_of_objects([evidence_item(number)]))
                     writer.index.commit()

@@ -10,11 +10,12 @@ import pytest
 from event_samples import THREAT, chunk, item, sending
 from processes import wait_until
 
-from sensor.events.channel import EventKind, RuleNumbers, RuleTable, SenderConfig, parts_of
+from sensor.events.channel import EventKind, SenderConfig, parts_of
 from sensor.events.eve import EventOptions
 from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.evidence.message import HEADER_BYTES, MalformedMessageError, ReceivedMessage, pack
 from sensor.evidence.rule_codec import decode_rules, encode_rules
+from sensor.evidence.rule_numbers import RuleNumbers, RuleTable
 from sensor.evidence.writer import Chunk
 from sensor.model import Match, Rule
 

@@ -14,7 +14,8 @@ from event_samples import NOON_NS, SERVICE, THREAT, item
 
 from sensor.events.eve import EventOptions, alerts, flow_id, packets
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.writer import Chunk, EvidenceWriter
+from sensor.evidence.indexed_writer import IndexedWriter
+from sensor.evidence.writer import Chunk
 from sensor.model import Evidence, FiveTuple
 from sensor.rules.engine.http_payload import RFC9110
 
@@ -133,7 +134,7 @@ def test_the_payload_is_bounded() -> None:
 def test_offsets_are_those_of_the_file(tmp_path: Path) -> None:
     """The record at the offset is the packet of the event, even if items before it had no match."""
     items = [item(number, b"x" * number, (THREAT,) if number % 2 else ()) for number in range(10)]
-    writer = EvidenceWriter(tmp_path, 3)
+    writer = IndexedWriter(tmp_path, 3)
     [chunk] = writer.write(block_of_objects(items))
     writer.close()
     found = [json.loads(event.line) for event in alerts(packets(chunk, RFC9110), OPTIONS)]

@@ -10,7 +10,7 @@ from evidence_queries import COUNT, random_items
 from evidence_samples import DEVID
 
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.writer import EvidenceWriter
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.model import Evidence
 
 
@@ -20,7 +20,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evidence]
     directory = tmp_path_factory.mktemp("kept")
     items = random_items(COUNT, seed=7)
     for devid in (DEVID, 12):
-        writer = EvidenceWriter(directory, devid, interface_name=lambda index: f"eth{index}")
+        writer = IndexedWriter(directory, devid, interface_name=lambda index: f"eth{index}")
         with closing(writer):
             for start in range(0, COUNT, 50):
                 writer.write(

@@ -16,6 +16,7 @@ from evidence_samples import DEVID, NOON_S, NS, item
 from sensor.evidence import writer as evidence_writer
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.indexed_writer import IndexedWriter
 
 evidence_writer.QUIET_S = 0.0  # writes do not fail and succeed alternately on this disk
 small_disk, directory = map(Path, sys.argv[1:])
@@ -26,7 +27,7 @@ logging.getLogger("sensor").addHandler(handler)
 
 ballast = small_disk / "ballast"
 ballast.write_bytes(bytes(64 << 10))
-writer = evidence_writer.EvidenceWriter(small_disk, DEVID)
+writer = IndexedWriter(small_disk, DEVID)
 given = 0
 kept: list[int] = []
 

@@ -16,6 +16,7 @@ from sensor.config.settings import Settings
 from sensor.evidence import writer as evidence_writer
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
 from sensor.live.upkeep import Upkeep
@@ -25,8 +26,8 @@ from sensor.live import upkeep  # isort: skip
 upkeep.RETENTION_S = 0.0
 evidence_writer.QUIET_S = 0.0
 small_disk, percent, windows, window_items = Path(sys.argv[1]), float(sys.argv[2]), 100, 500
-writer = evidence_writer.EvidenceWriter(small_disk, DEVID)
-chores = Upkeep(Settings(evidence=small_disk, retain_free_percent=percent), writer)
+writer = IndexedWriter(small_disk, DEVID)
+chores = Upkeep(Settings(evidence=small_disk, retain_free_percent=percent), writer, writer.index.forget)
 least_free = 100.0
 for number in range(windows):
     time_s = NOON_S + number * WINDOW_S
@@ -35,12 +36,12 @@ for number in range(windows):
             block_of_objects([item(first + one, time_s * NS + one, caplen=450) for one in range(100)])
         )
         chores.tick((time_s + first // 2) * NS)
+        writer.index.tidy()
     disk = os.statvfs(small_disk)
     least_free = min(least_free, 100 * disk.f_bavail / disk.f_blocks)
 while writer.index.untidy:
-    chores.tick((time_s + first // 2) * NS)
+    writer.index.tidy()
 files = sorted(path.name for path in writer.directory.glob("*.pcap*"))
-chores.close()
 writer.close()
 index = EvidenceSearch(small_disk)
 sys.stdout.write(

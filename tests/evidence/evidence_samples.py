@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.pcap import Record, RecordReader
-from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, FiveTuple, LinkType
 
 DEVID = 3
@@ -60,9 +60,9 @@ def number_of(record: Record) -> int:
 
 
 @contextmanager
-def writing(directory: Path, *, local_time: bool = False) -> Iterator[EvidenceWriter]:
+def writing(directory: Path, *, local_time: bool = False) -> Iterator[IndexedWriter]:
     """Provide a writer that is closed at the end."""
-    with closing(EvidenceWriter(directory, DEVID, local_time=local_time)) as writer:
+    with closing(IndexedWriter(directory, DEVID, local_time=local_time)) as writer:
         yield writer
 
 

@@ -12,8 +12,8 @@ from evidence_samples import DEVID, NOON_S, NS, capinfos_counts, item, tcpdump_c
 
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.export import Container, encoded
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.search import EvidenceSearch, Query
-from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Match, Rule
 
 
@@ -47,7 +47,7 @@ def test_pcapng_has_everything(tmp_path: Path) -> None:
         ),
         item(4, (NOON_S + 2) * NS, caplen=63)._replace(interface=1),
     ]
-    writer = EvidenceWriter(tmp_path, DEVID, interface_name=lambda index: f"eth{index}")
+    writer = IndexedWriter(tmp_path, DEVID, interface_name=lambda index: f"eth{index}")
     writer.write(block_of_objects(kinds))
     writer.close()
     path = exported(tmp_path, "pcapng")

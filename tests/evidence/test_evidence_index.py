@@ -22,10 +22,10 @@ from sensor.evidence import day_writer, index_connection, index_schema, index_wr
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.index_schema import day_of
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.reconcile import fill
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
-from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence, Match, Rule
 from sensor.reindex import Rematcher
 
@@ -40,7 +40,7 @@ def rematcher(few_rules: Path) -> Rematcher:
     return Rematcher(Settings(rules=few_rules))
 
 
-def complete(writer: EvidenceWriter, rematcher: Rematcher) -> int:
+def complete(writer: IndexedWriter, rematcher: Rematcher) -> int:
     """Fill all gaps, as the supervisor does after its start; return how many packets had no row."""
     parts = list(rematcher.parts(writer.directory, writer.reconcile()))
     assert all(fill(writer.index, *part) for part in parts)

@@ -14,9 +14,9 @@ from evidence_samples import NOON_S, NS, PROGRAM_ENVIRONMENT, item, names_in, wr
 
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.retention import DELETED_AT_ONCE, Limits, Retention
 from sensor.evidence.search import EvidenceSearch, Query
-from sensor.evidence.writer import EvidenceWriter
 
 PROGRAM = Path(__file__).with_name("evidence_retention.py")
 DAY_S = 86_400
@@ -62,7 +62,7 @@ def test_full_disk_without_retention(tmp_path: Path) -> None:
     assert all("is not in the index" in fault for fault in result["faults"])
 
 
-def windows(writer: EvidenceWriter, count: int, step_s: int = WINDOW_S) -> list[str]:
+def windows(writer: IndexedWriter, count: int, step_s: int = WINDOW_S) -> list[str]:
     """Write ``count`` files, the last of which stays open; return their final names."""
     for number in range(count):
         writer.write(block_of_objects([item(number, (NOON_S + number * step_s) * NS, caplen=1000)]))
@@ -71,7 +71,7 @@ def windows(writer: EvidenceWriter, count: int, step_s: int = WINDOW_S) -> list[
     return [path.name for path in writer.paths]
 
 
-def retention(writer: EvidenceWriter, **limits: float) -> Retention:
+def retention(writer: IndexedWriter, **limits: float) -> Retention:
     """Return a retention with only these limits."""
     return Retention(writer.directory, Limits(**limits), writer.index.forget)
 

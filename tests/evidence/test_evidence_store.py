@@ -29,8 +29,9 @@ from sensor.errors import EvidenceError
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.explain_block import explained
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.pcap import RecordReader, file_header
-from sensor.evidence.writer import GRACE_S, MAX_OPEN_FILES, EvidenceWriter
+from sensor.evidence.writer import GRACE_S, MAX_OPEN_FILES
 from sensor.model import LinkType
 from sensor.rules.engine.http_payload import RFC9110
 
@@ -207,9 +208,9 @@ def test_time_that_pcap_cannot_hold_is_counted(
 def test_second_writer_is_rejected(tmp_path: Path) -> None:
     """A second writer in a directory is rejected, and the message names the first one."""
     with writing(tmp_path), pytest.raises(EvidenceError, match=f"process {os.getpid()} already .* --devid"):
-        EvidenceWriter(tmp_path, DEVID)
+        IndexedWriter(tmp_path, DEVID)
     with writing(tmp_path):
-        EvidenceWriter(tmp_path, DEVID + 1).close()
+        IndexedWriter(tmp_path, DEVID + 1).close()
 
 
 def test_directory_that_cannot_be_created_is_an_error_at_start(tmp_path: Path) -> None:
@@ -217,13 +218,13 @@ def test_directory_that_cannot_be_created_is_an_error_at_start(tmp_path: Path) -
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     with pytest.raises(EvidenceError, match=f"cannot write evidence to {in_the_way}/3: .* --evidence"):
-        EvidenceWriter(in_the_way, DEVID)
+        IndexedWriter(in_the_way, DEVID)
 
 
 def test_directory_that_cannot_be_written_is_an_error_at_start() -> None:
     """A directory in which even root cannot create a file is an error at the start."""
     with pytest.raises(EvidenceError, match="cannot write evidence to /sys/kernel/3: "):
-        EvidenceWriter(Path("/sys/kernel"), DEVID)
+        IndexedWriter(Path("/sys/kernel"), DEVID)
 
 
 def test_modes_of_files_and_directories(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_reader_without_the_right_to_write() -> None:
             assert _as_nobody(lambda: _items(directory)) == 1
         _open_to_all(directory)
         before = sorted(path.name for path in writer.directory.iterdir())
-        assert before == [".lock", "20230618.sqlite", "202306181200.pcap"]
+        assert before == [".index.lock", ".lock", "20230618.sqlite", "202306181200.pcap"]
         assert _as_nobody(lambda: _items(directory)) == 1
         assert sorted(path.name for path in writer.directory.iterdir()) == before
 

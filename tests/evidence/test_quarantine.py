@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.quarantine import MOST_FILES, Quarantine, QuarantinedFrame
 from sensor.evidence.verify import verify
-from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
 
 FRAME = QuarantinedFrame(b"\2" * 60, 1500, 1_700_000_000_123_456_789)
@@ -86,7 +86,7 @@ def test_a_directory_that_is_none(tmp_path: Path, kind: str, caplog: pytest.LogC
 def test_a_quarantine_is_no_evidence(tmp_path: Path) -> None:
     """The index is complete beside it, and the directory can be written by the next run."""
     with_quarantine = tmp_path / "3"
-    writer = EvidenceWriter(tmp_path, 3)
+    writer = IndexedWriter(tmp_path, 3)
     Quarantine(writer.directory).keep(FRAME)
     assert writer.reconcile() == []
     writer.close()

@@ -21,8 +21,8 @@ from evidence_queries import COUNT, random_items
 from sensor.api.app import create_app, guarded
 from sensor.config.settings import Settings
 from sensor.evidence.block import block_of_objects
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.search import EvidenceSearch, Query
-from sensor.evidence.writer import EvidenceWriter
 from sensor.files.capture_file import CaptureFile
 from tests.fuzz.rounds import Round
 
@@ -76,7 +76,7 @@ _HEADERS = (
 def _evidence() -> tuple[Path, list[str]]:
     """Return a directory with evidence, and the keys of its items."""
     directory = Path(tempfile.mkdtemp(prefix="sensor-fuzz-api-"))
-    with closing(EvidenceWriter(directory, 3)) as writer:
+    with closing(IndexedWriter(directory, 3)) as writer:
         writer.write(block_of_objects(random_items(COUNT, seed=9)))
     return directory, [stored.key for stored in EvidenceSearch(directory).iterate(Query())]
 

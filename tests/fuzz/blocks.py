@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sensor.evidence.block import ITEM, EvidenceBlock, block_of_objects
 from sensor.evidence.block_codec import MalformedBlockError, block_bytes, decode_block, encode_block
 from sensor.evidence.explain_block import explained
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.pcap import RECORD_HEADER_BYTES
 from sensor.evidence.search import EvidenceSearch, Query
-from sensor.evidence.writer import EvidenceWriter
 from sensor.rules.engine.http_payload import RFC9110
 from tests.fuzz.rounds import Round
 
@@ -90,7 +90,7 @@ def use(block: EvidenceBlock) -> None:
 def _store(one: Round, block: EvidenceBlock, number: int) -> None:
     """Write a block to a directory of its own; what is written is found."""
     directory = one.directory / str(number)
-    with closing(EvidenceWriter(directory, 3)) as writer:
+    with closing(IndexedWriter(directory, 3)) as writer:
         writer.write(block)
         assert writer.written + writer.write_failed == len(block)
         writer.tick(0)

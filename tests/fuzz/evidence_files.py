@@ -22,10 +22,10 @@ from sensor.errors import EvidenceError
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.cursor import CursorError
 from sensor.evidence.export import encoded
+from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.json_object import stored_object
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
-from sensor.evidence.writer import EvidenceWriter
 from sensor.model import Evidence
 from sensor.reindex import reindex
 from tests.fuzz.random_captures import damaged
@@ -61,7 +61,7 @@ class Kept(NamedTuple):
 def _kept() -> Kept:
     directory = Path(tempfile.mkdtemp(prefix="sensor-fuzz-evidence-"))
     items = random_items(COUNT, seed=7)
-    with closing(EvidenceWriter(directory, DEVID, interface_name=lambda index: f"eth{index}")) as writer:
+    with closing(IndexedWriter(directory, DEVID, interface_name=lambda index: f"eth{index}")) as writer:
         writer.write(block_of_objects(items))
     return Kept(directory, items)
 
@@ -199,7 +199,7 @@ def _verify(directory: Path, _: Kept, __: random.Random) -> None:
 def _write(directory: Path, kept: Kept, rng: random.Random) -> None:
     """Start a writer, which repairs what it can, and write more evidence."""
     chosen = rng.sample(kept.items, 20)
-    with closing(EvidenceWriter(directory, DEVID)) as writer:
+    with closing(IndexedWriter(directory, DEVID)) as writer:
         writer.reconcile()
         writer.write(block_of_objects(chosen))
         writer.tick(0)

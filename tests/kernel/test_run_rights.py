@@ -107,26 +107,31 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
         replay(network[1], directory / "traffic.pcap")
         wait_until_received(network[0], len(mix.demo(seed=1).frames))
         wait_until(lambda: any(one.stat().st_size for one in (directory / "events").iterdir()))
-        wait_until(lambda: len(processes(run)) >= 5)
+        wait_until(lambda: len(processes(run)) >= 7)
         found = processes(run)
         roles = {
             "sensor-worker0": identity_of(Role.WORKER).uid,
             "sensor-metrics": identity_of(Role.EXPORTER).uid,
             "sensor-events": identity_of(Role.EVENT_SENDER).uid,
             "sensor-files": user,
+            "sensor-index": user,
         }
         [api] = [one for name, one in found.items() if not name.startswith("sensor-")]
         wait_until(lambda: status_of(api.pid)["Seccomp"] == "2")
+        wait_until(lambda: any("sqlite" in link for link in kinds(found["sensor-index"].pid)))
         statuses = {name: status_of(found[name].pid) for name in roles} | {"api": status_of(api.pid)}
         assert {name: statuses[name]["Uid"].split() for name in roles} == {
             name: [str(uid)] * 4 for name, uid in roles.items()
         }
-        assert len({status["Uid"] for status in statuses.values()}) == len(roles) + 1
+        users = {status["Uid"] for status in statuses.values()}
+        assert len(users) == len(roles)  # two of the roles share one; the API has another
         for name, status in statuses.items():
             kept = 1 << 1 if name == "sensor-files" and user == 0 else 0  # CAP_DAC_OVERRIDE
             assert {int(status[f"Cap{kind}"], 16) for kind in ("Prm", "Eff")} == {kept}, name
             assert {int(status[f"Cap{kind}"], 16) for kind in ("Inh", "Bnd", "Amb")} == {0}, name
             assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2"), name
+        alone = ("sensor-worker0", "sensor-index", "sensor-files")
+        assert {statuses[name]["Threads"] for name in alone} == {"1"}
         ambient = int(status_of(run.process.pid)["CapAmb"], 16)
         assert ambient == (0 if user == 0 else 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8)  # those of SWITCHING
 
@@ -138,9 +143,14 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
         assert not any("bpf" in link for link in perf)
         maps = [str(path.readlink()) for path in Path(f"/proc/{found['sensor-metrics'].pid}/fd").iterdir()]
         assert [link for link in maps if link.startswith("anon_inode")] == ["anon_inode:bpf-map"]
+        files = {Path(link).suffix for link in kinds(found["sensor-index"].pid) if link != "socket:"}
+        assert files <= {".lock", ".sqlite", ".sqlite-wal", ".sqlite-shm"}, files
+        assert kinds(found["sensor-index"].pid).count("socket:") == 1
         shared = shared_mappings(found["sensor-worker0"].pid)
         assert len([name for name in shared if "perf_event" in name]) <= -(-cpus // min(cpus, 2))
-        assert len([name for name in shared if "perf_event" not in name]) == 2, shared  # reports, flows
+        assert len([name for name in shared if "perf_event" not in name]) == 3, (
+            shared
+        )  # reports, flows, heartbeat
         assert len(shared_mappings(found["sensor-metrics"].pid)) == 1  # the figures
 
         figures = ask(METRICS)
@@ -155,7 +165,7 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
 def test_a_killed_supervisor_takes_all_along(network: Network, directory: Path, user: int) -> None:  # noqa: ARG001
     """Processes of other users end with the supervisor, too."""
     with running(*start(network, directory)) as run:
-        wait_until(lambda: len(processes(run)) >= 5)
+        wait_until(lambda: len(processes(run)) >= 6)
         found = list(processes(run).values())
         run.process.send_signal(signal.SIGKILL)
         run.process.wait()
