@@ -84,6 +84,8 @@ def work(
         supervisor=supervisor,
     )
     pipeline.flows, pipeline.beat = flows, heartbeat.beat
+    for ring in own.rings:
+        flows.undo(ring.cpu, ring.tail)
     pipeline.matcher.batch_matcher.show_place_in(heartbeat.place)
     clock_due_s = time.monotonic() + CLOCK_S
     with suppress(BrokenPipeError, ConnectionResetError):
@@ -115,6 +117,7 @@ def _process_batch(
     batch = ring.read(rings.clock, ring.halfway(suspects_end) if ring.tail < suspects_end else None)
     if batch is None:
         return False
+    pipeline.flows.begin_batch(ring.cpu)
     before = pipeline.counts()
     for turn in pipeline.turns(batch, TURN_NS):
         now = pipeline.counts()
