@@ -26,7 +26,7 @@ from sensor.bench.traffic.frames import write_capture
 from sensor.cli import cli
 from sensor.config.settings import Settings
 from sensor.errors import SensorError
-from sensor.rules.engine.budget import PAYLOAD_NS
+from sensor.rules.engine.budget import PAYLOAD_NS, SHORT_NS
 from sensor.rules.engine.expression import expression
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.engine.scan import SLICE
@@ -282,8 +282,9 @@ def test_expressions_that_the_rules_page_calls_refused_are_refused(row: list[str
 
 def test_the_rules_page_says_when_a_scan_is_cut() -> None:
     """The limits in bytes and milliseconds are those of the code."""
-    assert f"no longer than {SLICE:,} bytes" in RULES
-    assert f"after {PAYLOAD_NS / 1e6:g} ms of CPU time" in RULES
+    assert f"up to {SLICE:,} bytes" in RULES
+    assert f"after {SHORT_NS / 1e3:g} µs of CPU time" in RULES
+    assert f"{PAYLOAD_NS / 1e6:g} ms at 64 KiB" in " ".join(RULES.split())
 
 
 def test_the_table_lists_every_setting() -> None:

@@ -86,10 +86,13 @@ class _Budget(ctypes.Structure):
     """``struct budget``."""
 
     _fields_ = [
+        ("limit_ns", ctypes.c_int64),
+        ("cost_ns", ctypes.c_int64),
+        ("start_ns", ctypes.c_int64),
         ("wall_end_ns", ctypes.c_int64),
-        ("cpu_end_ns", ctypes.c_int64),
-        ("scans", ctypes.c_uint32),
+        ("unchecked", ctypes.c_uint32),
         ("is_cut", ctypes.c_uint32),
+        ("uncharged", ctypes.c_uint64),
     ]
 
 
@@ -105,7 +108,10 @@ class _Matcher(ctypes.Structure):
         ("ports", ctypes.c_void_p),
         ("decoded", ctypes.c_void_p),
         ("decoded_size", ctypes.c_uint64),
-        ("budget_ns", ctypes.c_int64),
+        ("least_ns", ctypes.c_int64),
+        ("most_ns", ctypes.c_int64),
+        ("seen_wall_ns", ctypes.c_int64),
+        ("seen_cpu_ns", ctypes.c_int64),
         ("budget", _Budget),
         ("stop_ns", ctypes.c_int64),
         ("place", ctypes.c_void_p),
@@ -211,19 +217,19 @@ class BatchMatcher:
         is_http: NDArray[np.bool_],
         sport: NDArray[np.uint16],
         dport: NDArray[np.uint16],
-        budget_ns: int,
+        budgets_ns: tuple[int, int],
         stop_ns: int = 0,
         *,
         measure: bool = False,
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.bool_], NDArray[np.int64]]:
         """Match n payloads, each from ``start`` up to ``end`` in ``data``; every array has shape (n,).
 
-        ``transport`` is 0 for TCP, 1 for UDP, 2 for others. A payload is searched until ``budget_ns`` of CPU
-        time are spent, or half of that if it is no longer than a slice. After ``stop_ns`` of the monotonic
-        clock no further payload is matched, unless it is 0. Returns each match as the payload's position and
-        the rule's index, sorted by both. Also returns, for the first m payloads, which were matched (at least
-        one if there is one), True if a payload was not searched completely, and the nanoseconds that it took,
-        0 unless ``measure`` asks for them.
+        ``transport`` is 0 for TCP, 1 for UDP, 2 for others. ``budgets_ns`` is the CPU time after which the
+        search of a payload of 0 bytes, and of 64 KiB, is cut; others are in between. After ``stop_ns`` of the
+        monotonic clock no further payload is matched, unless it is 0. Returns each match as the payload's
+        position and the rule's index, sorted by both. Also returns, for the first m payloads, which were
+        matched (at least one if there is one), True if a payload was not searched completely, and the
+        nanoseconds that it took, 0 unless ``measure`` asks for them.
 
         Raises:
             SensorError: A payload is not within the data, or a scan failed.
@@ -241,7 +247,8 @@ class BatchMatcher:
             raise SensorError("the columns of the payloads differ in length; this is a bug: please report it")
         if count:
             self._make_room(int((columns[1] - columns[0]).max()))
-        self._matcher.budget_ns, self._matcher.stop_ns = budget_ns, stop_ns
+        self._matcher.least_ns, self._matcher.most_ns = budgets_ns
+        self._matcher.stop_ns = stop_ns
         incomplete, cost_ns = np.zeros(count, np.bool_), np.zeros(count, np.int64)
         addresses = (
             *(one.ctypes.data for one in (*columns, incomplete)),

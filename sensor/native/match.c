@@ -14,6 +14,9 @@
 #define MOST_STEPS 8
 #define ENCODED (1u << 16)	/* a screen's bit for a text that percent-decoding may change */
 #define MOST_DECODINGS 2
+#define LONGEST 65536
+#define CHECKED_BYTES 1024	/* a clock is read after so many bytes */
+#define MOST_NS_PER_BYTE 40	/* that a scan is charged; the dearest that are known cost as much */
 #define BLANK_LINE "\r\n\r\n"
 #define BLANK_LINE_SIZE 4u
 
@@ -55,12 +58,15 @@ struct transport {
 	struct stage decoded;
 };
 
-/* When the current payload has to be done. */
+/* What the current payload may cost. */
 struct budget {
-	int64_t wall_end_ns;	/* not spent before; 0: no clock has been read */
-	int64_t cpu_end_ns;	/* spent after; 0: this clock has not been read */
-	uint32_t scans;		/* that were begun */
+	int64_t limit_ns;	/* CPU time */
+	int64_t cost_ns;	/* CPU time that has been charged */
+	int64_t start_ns;	/* on the wall clock; 0: it has not been read */
+	int64_t wall_end_ns;	/* the clock of CPU time is not read before this */
+	uint32_t unchecked;	/* bytes that were worked on since the wall clock was read */
 	uint32_t is_cut;	/* true if a scan was broken off or left out */
+	uint64_t uncharged;	/* bytes that were worked on since the clock of CPU time was read */
 };
 
 struct matcher {
@@ -72,8 +78,11 @@ struct matcher {
 	const uint16_t *ports;	/* the port of each rule; 0: any */
 	uint8_t *decoded;	/* room for a decoded payload */
 	uint64_t decoded_size;
-	int64_t budget_ns;	/* CPU time that a payload may cost */
-	struct budget budget;	/* of the current payload */
+	int64_t least_ns;	/* CPU time that a payload may cost without regard to its size */
+	int64_t most_ns;	/* the same if it has LONGEST bytes, or more */
+	int64_t seen_wall_ns;	/* when the clock of CPU time was read last, and what it said */
+	int64_t seen_cpu_ns;
+	struct budget budget;
 	int64_t stop_ns;	/* CLOCK_MONOTONIC: after it no further payload is matched; 0: never */
 	uint64_t *place;	/* gets the start of each payload before it is matched */
 	uint32_t rules;
@@ -143,39 +152,68 @@ static int64_t clock_ns(clockid_t clock)
 	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-/* Starts the budget of a payload of SIZE bytes. */
-static void start_budget(struct matcher *matcher, uint32_t size)
+/* A clock is read only if the payload may take several scans, and is not so short that it ends first. */
+static void start_budget(struct matcher *matcher, uint32_t size, bool is_http)
 {
-	matcher->budget = (struct budget){0};
-	if (size <= matcher->slice)	/* nearly always done before a clock would have been read */
+	struct budget *budget = &matcher->budget;
+	int64_t share = size < LONGEST ? size : LONGEST;
+
+	*budget = (struct budget){.limit_ns = matcher->least_ns +
+					      (matcher->most_ns - matcher->least_ns) * share / LONGEST};
+	if (size <= matcher->slice && (!is_http || size < CHECKED_BYTES))
 		return;
-	matcher->budget.wall_end_ns = clock_ns(CLOCK_MONOTONIC) + matcher->budget_ns;
-	matcher->budget.cpu_end_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) + matcher->budget_ns;
+	budget->start_ns = clock_ns(CLOCK_MONOTONIC);
+	budget->wall_end_ns = budget->start_ns + budget->limit_ns / 4;
+}
+
+/*
+ * Adds the CPU time since the last call to the cost of the payload. Interrupts and a hypervisor take their time
+ * from the thread's, so only what is plausible for the bytes that were worked on is added, and the first time
+ * no more than half of the budget: one such event does not spend it.
+ */
+static void charge(struct matcher *matcher, int64_t wall_ns)
+{
+	struct budget *budget = &matcher->budget;
+	int64_t before_ns = matcher->seen_cpu_ns, most_ns = budget->uncharged * MOST_NS_PER_BYTE;
+	int64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID), cost_ns;
+
+	if (matcher->seen_wall_ns < budget->start_ns) {
+		/* The thread had no more CPU time until the payload began than wall time passed. */
+		before_ns += budget->start_ns - matcher->seen_wall_ns;
+		if (most_ns > budget->limit_ns / 2)
+			most_ns = budget->limit_ns / 2;
+	}
+	cost_ns = cpu_ns > before_ns ? cpu_ns - before_ns : 0;
+	budget->cost_ns += cost_ns < most_ns ? cost_ns : most_ns;
+	budget->uncharged = 0;
+	matcher->seen_wall_ns = wall_ns;
+	matcher->seen_cpu_ns = cpu_ns;
 }
 
 /*
  * Returns true if nothing more may be done for this payload, which is then incomplete. CPU time counts, but
- * reading its clock is a system call. It is read only when so much wall time has passed that the budget may
- * be spent. For a short payload it is read for the first time after half of the budget at the earliest, and
- * the other half is counted from there.
+ * reading its clock is a system call. It is read when a quarter of the budget has passed on the wall clock,
+ * which few payloads need, and then only when the rest may be spent.
  */
 static bool is_spent(struct matcher *matcher)
 {
 	struct budget *budget = &matcher->budget;
-	int64_t wall_ns, cpu_ns;
+	int64_t wall_ns;
 
-	if (budget->is_cut)
-		return true;
+	if (budget->is_cut || budget->unchecked < CHECKED_BYTES)
+		return budget->is_cut;
+	budget->uncharged += budget->unchecked;
+	budget->unchecked = 0;
 	wall_ns = clock_ns(CLOCK_MONOTONIC);
-	if (!budget->wall_end_ns)
-		budget->wall_end_ns = wall_ns + matcher->budget_ns / 2;
+	if (!budget->start_ns) {
+		budget->start_ns = wall_ns;
+		budget->wall_end_ns = wall_ns + budget->limit_ns / 4;
+	}
 	if (wall_ns <= budget->wall_end_ns)
 		return false;
-	cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-	if (!budget->cpu_end_ns)
-		budget->cpu_end_ns = cpu_ns + matcher->budget_ns / 2;
-	budget->wall_end_ns = wall_ns + budget->cpu_end_ns - cpu_ns;
-	budget->is_cut = cpu_ns > budget->cpu_end_ns;
+	charge(matcher, wall_ns);
+	budget->is_cut = budget->cost_ns >= budget->limit_ns;
+	budget->wall_end_ns = wall_ns + budget->limit_ns - budget->cost_ns;
 	return budget->is_cut;
 }
 
@@ -189,7 +227,7 @@ static int scan_slices(struct matcher *matcher, void *stream, const uint8_t *dat
 		uint32_t length = size - at < matcher->slice ? size - at : matcher->slice;
 		int error;
 
-		if (at && is_spent(matcher))
+		if (is_spent(matcher))
 			return matcher->reset_stream(stream, 0, NULL, NULL, NULL);
 		error = matcher->scan_stream(stream, (const char *)data + at, length, 0, matcher->scratch,
 					     handler, context);
@@ -198,6 +236,7 @@ static int scan_slices(struct matcher *matcher, void *stream, const uint8_t *dat
 			return error;
 		}
 		at += length;
+		matcher->budget.unchecked += length;
 	}
 	/* Reports the matches at the end of the text. */
 	return matcher->reset_stream(stream, 0, matcher->scratch, handler, context);
@@ -207,12 +246,11 @@ static int scan_slices(struct matcher *matcher, void *stream, const uint8_t *dat
 static int scan_text(struct matcher *matcher, const struct database *database, const uint8_t *data,
 		     uint32_t size, on_match handler, void *context)
 {
-	if (!database->whole || !size)	/* no rule matches the empty string */
-		return 0;
-	if (matcher->budget.scans++ && is_spent(matcher))
+	if (!database->whole || !size || is_spent(matcher))	/* no rule matches the empty string */
 		return 0;
 	if (size > matcher->slice)
 		return scan_slices(matcher, database->stream, data, size, handler, context);
+	matcher->budget.unchecked += size;
 	return matcher->scan(database->whole, (const char *)data, size, 0, matcher->scratch, handler,
 			     context);
 }
@@ -333,6 +371,7 @@ static int search_http(struct matcher *matcher, const struct transport *transpor
 	if (size > matcher->decoded_size)
 		return -1;
 	for (decodings = 0; decodings < MOST_DECODINGS; decodings++) {
+		matcher->budget.unchecked += text.size;
 		if (is_spent(matcher) || !decode(&text, matcher->decoded))
 			return 0;
 		needed = 0;
@@ -395,6 +434,8 @@ int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads,
 	int64_t now_ns = payloads->cost_ns ? clock_ns(CLOCK_MONOTONIC) : 0;
 	int64_t count = 0;
 
+	matcher->seen_wall_ns = clock_ns(CLOCK_MONOTONIC);
+	matcher->seen_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 	matcher->has_stopped = 0;
 	while (*next < payloads->count && !matcher->has_stopped && capacity - count >= matcher->rules) {
 		int64_t number = *next;
@@ -411,7 +452,7 @@ int64_t match_payloads(struct matcher *matcher, const struct payloads *payloads,
 		transport = &matcher->transports[payloads->transport[number]];
 		size = (uint32_t)(end - start);
 		__atomic_store_n(matcher->place, (uint64_t)start, __ATOMIC_RELAXED);
-		start_budget(matcher, size);
+		start_budget(matcher, size, payloads->is_http[number]);
 		if (payloads->is_http[number])
 			error = search_http(matcher, transport, payloads->data + start, size);
 		else

@@ -179,9 +179,10 @@ class Matcher:
         ports = payloads.sport, payloads.dport
         columns = payloads.start, payloads.end, transports, payloads.is_http, *ports
         data = np.frombuffer(buffer, np.uint8)
-        budget_ns = budget.PAYLOAD_NS // 2 if self.missed else budget.PAYLOAD_NS  # RE2 gets the other half
+        most_ns = budget.PAYLOAD_NS // 2 if self.missed else budget.PAYLOAD_NS  # RE2 gets the other half
+        budgets_ns = min(budget.SHORT_NS, most_ns), most_ns
         found = self.batch_matcher.match(
-            data, *columns, budget_ns=budget_ns, stop_ns=stop_ns, measure=measure
+            data, *columns, budgets_ns=budgets_ns, stop_ns=stop_ns, measure=measure
         )
         return Matches(*found)
 
