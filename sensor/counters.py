@@ -6,7 +6,7 @@ Used in the supervisor and in ``sensor read``.
 
     seen      = ignored (by reason) + submitted + submit_failed    kernel
     submitted = read + in_ring                                     ring
-    read      = undecodable + unmatched + quarantined + matched    worker
+    read      = undecodable + unmatched + sampled + quarantined + matched    worker
     matched   = written + suppressed + write_failed                writer
 """
 
@@ -32,6 +32,8 @@ class Counters:
     read: int = 0
     undecodable: int = 0
     unmatched: int = 0
+    sampled: int = 0
+    """Not matched, because their source had had its share of an overloaded worker."""
     quarantined: int = 0
     """Not matched, because workers die of them."""
     matched: int = 0
@@ -55,9 +57,9 @@ class Counters:
         yield "submitted", "read + in_ring", self.submitted, self.read + self.in_ring
         yield (
             "read",
-            "undecodable + unmatched + quarantined + matched",
+            "undecodable + unmatched + sampled + quarantined + matched",
             self.read,
-            (self.undecodable + self.unmatched + self.quarantined + self.matched),
+            (self.undecodable + self.unmatched + self.sampled + self.quarantined + self.matched),
         )
         yield (
             "matched",

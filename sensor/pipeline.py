@@ -47,6 +47,8 @@ class BatchReport(NamedTuple):
     """The part of ``batch_ns`` spent on matching."""
     fill: float = 0.0
     """How full the ring was when the batch was read, 0 to 1."""
+    sampled: int = 0
+    """Frames that were not matched because their source had had its share of an overloaded worker."""
     quarantined: QuarantinedFrame | None = None
     """The only frame, if it was not matched because workers die of it."""
 
@@ -131,9 +133,10 @@ class Pipeline:
         self.digest = digest
         self._is_threat = np.array([rule.rule_class == "threat" for rule in matcher.rules], np.bool_)
 
-    def counts(self) -> tuple[int, int, int, int, int]:
-        """Return totals: frames read, undecodable, unmatched; payloads cut; nanoseconds of matching."""
-        return self.read, self.undecodable, self.unmatched, self.matcher.cut, self.match_ns
+    def counts(self) -> tuple[int, int, int, int, int, int]:
+        """Return totals: frames read, undecodable, unmatched, sampled; payloads cut; ns of matching."""
+        frames = self.read, self.undecodable, self.unmatched, self.sampled
+        return *frames, self.matcher.cut, self.match_ns
 
     def process(self, batch: FrameBatch) -> EvidenceBlock:
         """Match every frame of the batch and return the evidence, in order; it owns its bytes."""
@@ -235,7 +238,7 @@ class Pipeline:
         matches: Matches,
     ) -> tuple[EvidenceBlock, NDArray[np.intp]]:
         """Return the evidence among the packets that were matched, and its positions among them."""
-        kept, counts, rules = self._select(batch, frames, packets, matched, matches)
+        kept, counts, rules = self._select(frames, packets, matched.chosen, matched.serials, matches)
         chosen = matched.chosen[kept]
         flows = self._flow_hash.keys(frames, packets, chosen)
         block = block_of_packets(
@@ -290,8 +293,7 @@ class Pipeline:
         own = np.arange(len(chosen)) if self._labels else np.flatnonzero(numbers == 0)
         keys = self._flow_hash.keys(np.frombuffer(batch.buffer, np.uint8), packets, chosen[own])
         own_numbers = numbers[own]
-        columns = keys, own_numbers, births[own], batch.timestamp_ns[chosen[own]]
-        serials = self.flows.count(*columns, batch.positions(chosen[own]))
+        serials = self.flows.count(keys, own_numbers, births[own], batch.timestamp_ns[chosen[own]])
         numbers[own] = own_numbers
         is_early = np.ones(len(chosen), np.bool_) if depth is None else numbers <= depth
         if self._profile.http_at_any_depth:
@@ -300,18 +302,17 @@ class Pipeline:
 
     def _select(
         self,
-        batch: FrameBatch,
         frames: NDArray[np.uint8],
         packets: PacketBatch,
-        matched: _Candidates,
+        chosen: NDArray[np.intp],
+        serials: NDArray[np.uint64],
         matches: Matches,
     ) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.uint32]]:
         """Decide which packets become evidence.
 
-        Returns the positions of those packets among the matched ones, the number of counted matches of each
-        matched packet, and the rules of the counted matches of the evidence.
+        Returns the positions of those packets among the chosen ones, the number of counted matches of each
+        chosen packet, and the rules of the counted matches of the evidence.
         """
-        chosen, serials, _ = matched
         counts = np.bincount(matches.payload, minlength=len(chosen)).astype(np.int64)
         if self._labels:
             first = np.append(0, np.cumsum(counts))
@@ -324,7 +325,6 @@ class Pipeline:
                 chosen,
                 first,
                 rules,
-                batch.positions(chosen),
                 by_flow=by_flow,
                 once=once,
                 only_threats=self._keep == "threat",

@@ -21,7 +21,7 @@ from typing import IO, Any
 from processes import TIMEOUT_S, children, wait_until
 from pyroute2 import IPRoute
 
-from sensor.metrics.figures import Figures, as_object, ask
+from sensor.metrics.figures import Figures, ask
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import Plan
@@ -127,7 +127,7 @@ def ask_until(holds: Callable[[Figures], object]) -> Figures:
         figures = ask(METRICS)
         if holds(figures):
             return figures
-    raise AssertionError(as_object(figures, figures))
+    raise AssertionError(figures.samples)
 
 
 def wait_until_received(interface: str, frames: int) -> None:

@@ -19,6 +19,7 @@ from sensor.events.receiver_state import ReceiverState
 from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.evidence.index_writer import IndexFigures
 from sensor.evidence.retention import Deleted
+from sensor.metrics.costly_sources import CostlySource
 from sensor.metrics.rule_loads import RuleLoads
 from sensor.metrics.snapshot import SIZE, Snapshot, SnapshotBoard
 from sensor.metrics.tally import MOST_RULES, OTHER_RULES, Tally
@@ -79,6 +80,7 @@ def snapshot(**fields: Any) -> Snapshot:
         "clock_jumps": 0,
         "ring_fill": {0: 0.5},
         "map_bytes": {"flows": 1},
+        "costly_sources": [CostlySource("10.66.66.66", 2.5, 0.25), CostlySource("other", 0.5, 1.0)],
         "index": IndexFigures(1, 2, 3, None, True),
         "index_missing": 4,
         "is_reindexing": False,

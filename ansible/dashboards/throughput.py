@@ -40,9 +40,9 @@ LAW = {
     f"{total('submitted_frames_total', 'submit_failed_frames_total')})",
     "submitted - read - in ring": f"{total('submitted_frames_total')} - "
     f"({total('read_frames_total', 'in_ring_frames')})",
-    "read - undecodable - unmatched - quarantined - matched": f"{total('read_frames_total')} - "
-    f"({total('undecodable_frames_total', 'unmatched_frames_total', 'quarantined_frames_total')} + "
-    f"{total('matched_frames_total')})",
+    "read - undecodable - unmatched - sampled - quarantined - matched": f"{total('read_frames_total')} - "
+    f"({total('undecodable_frames_total', 'unmatched_frames_total', 'sampled_frames_total')} + "
+    f"{total('quarantined_frames_total', 'matched_frames_total')})",
     "matched - written - suppressed - write failed": f"{total('matched_frames_total')} - "
     f"({outcome('written')} + {outcome('suppressed')} + {outcome('write_failed')})",
 }
@@ -57,6 +57,7 @@ WAY = {
     "candidates submitted": total("submitted_frames_total"),
     "undecodable": total("undecodable_frames_total"),
     "unmatched": total("unmatched_frames_total"),
+    "sampled": total("sampled_frames_total"),
     "quarantined": total("quarantined_frames_total"),
     "matched": total("matched_frames_total"),
     "suppressed": outcome("suppressed"),
@@ -233,6 +234,21 @@ def _capacity() -> tuple[AnyPanel, ...]:
             "stays full; evictions show whether it is too small.",
             SHARE,
             {"{{instance}}": f"sensor_flow_table_entries{{{HOST}}} / sensor_flow_table_capacity{{{HOST}}}"},
+        ),
+        lines(
+            "Costliest sources",
+            "CPU time that it takes to match all packets of a source, as a share of one CPU; other: all "
+            "sources that are not named.",
+            SHARE,
+            {"{{instance}} {{address}}": f"sensor_costly_source_cpu_ratio{{{HOST}}}"},
+        ),
+        lines(
+            "Sampled",
+            "Candidates per second that were not matched, because their source had had its share of an "
+            "overloaded worker.",
+            FRAMES_PER_SECOND,
+            {"{{instance}}": by("instance", "sampled_frames")},
+            limit=0.000001,
         ),
         lines(
             "Batch duration",

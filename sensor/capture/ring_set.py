@@ -52,6 +52,10 @@ class RingSet:
         """Wait until a ring is an eighth full, or the timeout has passed."""
         self._poll.poll(timeout_ms)
 
+    def fill(self) -> float:
+        """Return the used share of the fullest ring, 0 to 1."""
+        return max(ring.fill() for ring in self.rings)
+
     def waiting(self) -> int:
         """Count the unread frames of all rings, see `PerfRing.waiting`."""
         return sum(ring.waiting() for ring in self.rings)

@@ -34,6 +34,7 @@ _STAGES = {
     "submit_failed": "LOST: ring full",
     "undecodable": "",
     "unmatched": "",
+    "sampled": "overload: costly sources",
     "quarantined": "workers die of them",
     "matched": "",
     "written": "in a file",
@@ -164,6 +165,10 @@ def _details(found: dict[str, Any]) -> Table:
         table.add_row(
             "rings", f"{sparkline(fill.values(), 1.0)}  fullest: CPU {fullest}, {fill[fullest]:.0%}"
         )
+    costly = {address: one for address, one in found["costly_sources"].items() if address != "other"}
+    if costly:
+        is_sampled = any((one["matched_ratio"] or 0) < 1 for one in costly.values())
+        table.add_row("costliest", _costly(costly), style="bold red" if is_sampled else None)
     alive, workers = number(found["workers_alive"]), number(found["workers"])
     table.add_row("workers", f"{alive} of {workers}, restarts: {number(found['worker_restarts'])}")
     table.add_row("rules", f"{number(found['rules'])} ({(found['rules_digest'] or 'unknown')[:12]})")
@@ -186,6 +191,15 @@ def _details(found: dict[str, Any]) -> Table:
         free, size = found["disk_free_bytes"], found["disk_size_bytes"]
         table.add_row("disk", f"{free / 2**30:,.1f} GiB of {size / 2**30:,.1f} GiB free ({free / size:.0%})")
     return table
+
+
+def _costly(sources: dict[str, dict[str, float | None]]) -> str:
+    """Return the costliest sources, with what each asks for and the part of its packets that is matched."""
+    texts = []
+    for address, one in sources.items():
+        cpu, matched = (one[name] or 0.0 for name in ("cpu_ratio", "matched_ratio"))
+        texts.append(f"{address} {cpu:.0%} of a CPU" + (f", {matched:.0%} matched" if matched < 1 else ""))
+    return "; ".join(texts)
 
 
 def _index(found: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ MESSAGE = np.dtype(
         ("read", "<u4"),
         ("undecodable", "<u4"),
         ("unmatched", "<u4"),
+        ("sampled", "<u4"),
         ("cut", "<u4"),
         ("slot", "<u4"),
         ("items", "<u4"),
@@ -46,6 +47,10 @@ MESSAGE = np.dtype(
         ("fill", "<f8"),
     ]
 )
+
+
+_REPORTED = ("tail", "read", "undecodable", "unmatched", "sampled", "cut", "batch_ns", "match_ns", "fill")
+"""Fields of a message that have the name of the report's."""
 
 
 class Kind(IntEnum):
@@ -120,7 +125,7 @@ class ReportChannel:
         message = np.zeros(1, MESSAGE)
         message["kind"], message["cpu"] = kind, cpu
         if report is not None:
-            for name in ("tail", "read", "undecodable", "unmatched", "cut", "batch_ns", "match_ns", "fill"):
+            for name in _REPORTED:
                 message[name] = getattr(report, name)
         if part is not None:
             while not self._free:

@@ -53,7 +53,8 @@ def checked_report(
 def _complete(worker: WorkerProcess, message: Message) -> BatchReport:
     fields = message.fields
     cpu, tail, read = (int(fields[name]) for name in ("cpu", "tail", "read"))
-    undecodable, unmatched, cut = (int(fields[name]) for name in ("undecodable", "unmatched", "cut"))
+    counts = ("undecodable", "unmatched", "sampled", "cut")
+    undecodable, unmatched, sampled, cut = (int(fields[name]) for name in counts)
     batch_ns, match_ns, fill = int(fields["batch_ns"]), int(fields["match_ns"]), float(fields["fill"])
     parts = [*worker.parts, *([message.block] if message.block is not None else [])]
     rings = {ring.cpu: ring for ring in worker.rings}
@@ -62,7 +63,7 @@ def _complete(worker: WorkerProcess, message: Message) -> BatchReport:
     _require(before <= tail <= rings[cpu].head and tail % RECORD_ALIGNMENT == 0, f"tail {tail} of CPU {cpu}")
     _require(read * _LEAST_RECORD_BYTES <= tail - before, f"{read} frames in {tail - before} bytes")
     items = sum(map(len, parts))
-    _require(read == undecodable + unmatched + items, "the frames of a batch do not add up")
+    _require(read == undecodable + unmatched + sampled + items, "the frames of a batch do not add up")
     _require(cut <= read, f"{cut} payloads cut in {read} frames")
     _require(batch_ns <= _MOST_NS and match_ns <= _MOST_NS, "times")
     _require(bool(np.isfinite(fill)) and 0 <= fill <= 1, "the fill of the ring")
@@ -70,7 +71,7 @@ def _complete(worker: WorkerProcess, message: Message) -> BatchReport:
     worker.parts = []
     worker.reported_tails[cpu] = tail
     block = joined(parts) if parts else None
-    return BatchReport(cpu, tail, read, undecodable, unmatched, cut, block, batch_ns, match_ns, fill)
+    return BatchReport(cpu, tail, read, undecodable, unmatched, cut, block, batch_ns, match_ns, fill, sampled)
 
 
 def _require(condition: bool, what: str) -> None:

@@ -171,6 +171,7 @@ def _loop(
             if show_status:
                 show_status(text)
         if check.is_due():
+            supervisor.watch_sources()
             if supervisor.api:
                 supervisor.api.tick()
             if supervisor.exporter:

@@ -33,6 +33,7 @@ from sensor.live.reload import Reloader
 from sensor.live.upkeep import Upkeep
 from sensor.live.worker_pool import WorkerPool
 from sensor.metrics.catalogue import FLOWS, RING_SIZE, Metric
+from sensor.metrics.costly_sources import CostlySources
 from sensor.metrics.exporter import Exporter, listen
 from sensor.metrics.figure_source import FigureSource
 from sensor.metrics.snapshot import Snapshot, SnapshotBoard
@@ -109,6 +110,7 @@ class Supervisor:
             {interface.index for interface in interfaces},
         )
         stack.callback(self.workers.kill)
+        self._costly_sources = CostlySources(self.workers.sources)
         self.publish("starting")
         self.api = stack.enter_context(closing(ApiProcess(settings))) if settings.api else None
 
@@ -122,6 +124,7 @@ class Supervisor:
                 read=before.read + report.read,
                 undecodable=before.undecodable + report.undecodable,
                 unmatched=before.unmatched + report.unmatched,
+                sampled=before.sampled + report.sampled,
                 quarantined=before.quarantined + (report.quarantined is not None),
                 matched=before.matched + (0 if report.block is None else len(report.block)),
                 cut=before.cut + report.cut,
@@ -143,6 +146,10 @@ class Supervisor:
         self.handle(self.workers.hand_over(self._pipeline))
         self._rules = rules = compiled.ready.rules
         log.info("%s in force (%s)", count_of(len(rules), "rule"), rules.digest[:12])
+
+    def watch_sources(self) -> None:
+        """Look for the costliest sources; call this once per second."""
+        self._costly_sources.tick(self._totals.sampled)
 
     def counters(self) -> Counters:
         """Return the counters of this moment; ``in_ring`` is inferred, since frames keep arriving."""
@@ -185,6 +192,7 @@ class Supervisor:
             clock_jumps=self.clock_jumps,
             ring_fill={ring.cpu: ring.fill() for ring in self.rings.rings},
             map_bytes=self._map_bytes,
+            costly_sources=self._costly_sources.figures,
             index=self.indexer.figures(),
             index_missing=self.indexer.missing,
             is_reindexing=index.is_reindexing,

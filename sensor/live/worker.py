@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from sensor.capture.fair_shares import FairShares
 from sensor.capture.ring import PerfRing
 from sensor.capture.ring_set import RingSet
 from sensor.live.heartbeat import Heartbeat
 from sensor.live.report_channel import Kind, ReportChannel
+from sensor.native.source_table import SourceTable
 from sensor.pipeline import BatchReport, Pipeline
 from sensor.process import sandbox
 from sensor.process.accounts import Role
@@ -56,6 +58,7 @@ def work(
     number: int,
     pipeline: Pipeline,
     flows: FlowTable,
+    sources: SourceTable,
     rings: Sequence[PerfRing],
     channel: ReportChannel,
     heartbeat: Heartbeat,
@@ -78,14 +81,16 @@ def work(
         shared=[
             channel.shared_address,
             flows.shared_address,
+            sources.shared_address,
             heartbeat.shared_address,
             *(ring.address for ring in own.rings),
         ],
         supervisor=supervisor,
     )
     pipeline.flows, pipeline.beat = flows, heartbeat.beat
-    for ring in own.rings:
-        flows.undo(ring.cpu, ring.tail)
+    # while rings are drained nothing arrives, so that everything can be matched
+    shares = FairShares(sources, lambda: 0.0 if DRAIN in stop_signals else own.fill())
+    pipeline.shares = shares
     pipeline.matcher.batch_matcher.show_place_in(heartbeat.place)
     clock_due_s = time.monotonic() + CLOCK_S
     with suppress(BrokenPipeError, ConnectionResetError):
@@ -94,7 +99,9 @@ def work(
             had_frames = []
             for ring in own.rings:
                 heartbeat.enter_ring(ring.cpu)
-                had_frames.append(_process_batch(ring, own, pipeline, channel, suspects.get(ring.cpu, 0)))
+                had_frames.append(
+                    _process_batch(ring, own, pipeline, shares, channel, suspects.get(ring.cpu, 0))
+                )
                 heartbeat.leave_ring()
             if DRAIN in stop_signals and not any(had_frames):
                 break
@@ -107,7 +114,12 @@ def work(
 
 
 def _process_batch(
-    ring: PerfRing, rings: RingSet, pipeline: Pipeline, channel: ReportChannel, suspects_end: int
+    ring: PerfRing,
+    rings: RingSet,
+    pipeline: Pipeline,
+    shares: FairShares,
+    channel: ReportChannel,
+    suspects_end: int,
 ) -> bool:
     """Match a batch of a ring; report and release it, turn by turn. Return False if the ring was empty.
 
@@ -117,18 +129,20 @@ def _process_batch(
     batch = ring.read(rings.clock, ring.halfway(suspects_end) if ring.tail < suspects_end else None)
     if batch is None:
         return False
-    pipeline.flows.begin_batch(ring.cpu)
     before = pipeline.counts()
     for turn in pipeline.turns(batch, TURN_NS):
         now = pipeline.counts()
-        read, undecodable, unmatched, cut, match_ns = (
+        read, undecodable, unmatched, sampled, cut, match_ns = (
             after - then for after, then in zip(now, before, strict=True)
         )
         frames = read, undecodable, unmatched, cut
-        times = time.perf_counter_ns() - started_ns, match_ns
-        channel.report(BatchReport(ring.cpu, ring.tail_after(turn.end), *frames, turn.block, *times, fill))
+        done_ns = time.perf_counter_ns()
+        times = done_ns - started_ns, match_ns
+        tail = ring.tail_after(turn.end)
+        channel.report(BatchReport(ring.cpu, tail, *frames, turn.block, *times, fill, sampled))
         ring.release(turn.end)
         before, started_ns, fill = now, time.perf_counter_ns(), ring.fill()
+        shares.note_report(started_ns - done_ns, len(turn.block))
     return True
 
 

@@ -20,6 +20,7 @@ from sensor.live.report_check import checked_report
 from sensor.live.suspects import Suspects
 from sensor.live.worker import DRAIN, HAND_OVER
 from sensor.live.worker_process import WorkerProcess
+from sensor.native.source_table import SourceTable
 from sensor.pipeline import BatchReport, Pipeline
 from sensor.process.child import KILLED_S
 
@@ -65,7 +66,8 @@ class WorkerPool:
         try:
             for number in range(count):
                 flows = pipeline.flows if count == 1 else pipeline.flows.empty_copy()
-                self._workers.append(WorkerProcess(number, rings[number::count], pipeline, flows, {}))
+                worker = WorkerProcess(number, rings[number::count], pipeline, flows, SourceTable(), {})
+                self._workers.append(worker)
         except BaseException:
             self.kill()
             raise
@@ -77,6 +79,11 @@ class WorkerPool:
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         return [worker.process.pid for worker in self._workers]
+
+    @property
+    def sources(self) -> list[SourceTable]:
+        """The sources of each worker's packets; the tables outlive the workers."""
+        return [worker.sources for worker in self._workers]
 
     @property
     def alive(self) -> int:
@@ -173,7 +180,8 @@ class WorkerPool:
         else:
             del self._deaths_at_start[worker.number]
         suspects = {ring.cpu: self._suspects[ring.cpu].end for ring in worker.rings}
-        successor = WorkerProcess(worker.number, worker.rings, self._pipeline, worker.flows, suspects)
+        tables = worker.flows, worker.sources
+        successor = WorkerProcess(worker.number, worker.rings, self._pipeline, *tables, suspects)
         self._workers.insert(place, successor)
         if worker.stop_signal == DRAIN:
             successor.stop(DRAIN)

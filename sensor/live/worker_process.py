@@ -16,6 +16,7 @@ from sensor.live.heartbeat import Heartbeat
 from sensor.live.report_channel import ReportChannel
 from sensor.live.stall_detector import StallDetector
 from sensor.live.worker import signals_blocked, work
+from sensor.native.source_table import SourceTable
 from sensor.pipeline import Pipeline
 from sensor.process.child import FunctionProcess
 from sensor.rules.engine.flows import FlowTable
@@ -37,9 +38,10 @@ class WorkerProcess:
         rings: Sequence[PerfRing],
         pipeline: Pipeline,
         flows: FlowTable,
+        sources: SourceTable,
         suspects: Mapping[int, int],
     ) -> None:
-        """Start the process with the rules of ``pipeline`` and what is known about flows.
+        """Start the process with the rules of ``pipeline`` and what is known about flows and sources.
 
         ``suspects`` says, by CPU, up to which position in a ring workers may die of the frames.
 
@@ -48,7 +50,7 @@ class WorkerProcess:
         """
         self.number = number
         self.rings = rings
-        self.flows = flows
+        self.flows, self.sources = flows, sources
         self.stop_signal: signal.Signals | None = None
         """`DRAIN` or `HAND_OVER` once the worker was asked to stop."""
         self.has_started = False
@@ -67,7 +69,8 @@ class WorkerProcess:
         """Set by `reap`."""
         self.channel = ReportChannel()
         self.heartbeat = Heartbeat()
-        arguments = (number, pipeline, flows, rings, self.channel, self.heartbeat, os.getpid(), suspects)
+        shared = self.channel, self.heartbeat
+        arguments = (number, pipeline, flows, sources, rings, *shared, os.getpid(), suspects)
         try:
             with signals_blocked():
                 self.process = FunctionProcess(work, arguments, f"worker {number}")

@@ -14,6 +14,7 @@ from typing import Literal
 
 from sensor import abi
 from sensor.evidence.retention import REASONS as DELETED_FOR
+from sensor.metrics.costly_sources import MOST_NAMED
 from sensor.metrics.talkers import MOST_TALKERS
 from sensor.metrics.tally import MATCH_CLASSES, MOST_RULES
 
@@ -54,7 +55,8 @@ _DELETED_FOR = ("reason",), str(len(DELETED_FOR))
 _LOSS = ("interface", "kind"), "interfaces x counters of the driver"
 
 # The law of the counters: seen = ignored + submitted + submit_failed; submitted = read + in_ring;
-# read = undecodable + unmatched + quarantined + matched; matched = written + suppressed + write_failed.
+# read = undecodable + unmatched + sampled + quarantined + matched;
+# matched = written + suppressed + write_failed.
 SEEN = Metric("sensor_seen_frames", "counter", "Frames seen by the XDP program.", *_BOTH)
 SEEN_BYTES = Metric(
     "sensor_seen_bytes", "counter", "Bytes on the wire of the frames seen by the XDP program.", *_BOTH
@@ -87,6 +89,12 @@ UNDECODABLE = Metric(
     "sensor_undecodable_frames", "counter", "Candidates with malformed or unknown headers.", *_CPU
 )
 UNMATCHED = Metric("sensor_unmatched_frames", "counter", "Candidates that no rule matched.", *_CPU)
+SAMPLED = Metric(
+    "sensor_sampled_frames",
+    "counter",
+    "Candidates that were not matched, because their source had had its share of an overloaded worker.",
+    *_CPU,
+)
 QUARANTINED = Metric(
     "sensor_quarantined_frames",
     "counter",
@@ -130,6 +138,21 @@ TALKERS = Metric(
     "Matched frames by sending address; one series for each of the current top talkers, other for the rest.",
     ("address",),
     f"at most {MOST_TALKERS} + 1",
+)
+COSTLY_CPU = Metric(
+    "sensor_costly_source_cpu_ratio",
+    "gauge",
+    "CPU time that it takes to match all packets of a source (IPv4 address or IPv6 /64), as a share of one "
+    "CPU; one series for each of the costliest sources, other for the rest.",
+    ("address",),
+    f"at most {MOST_NAMED} + 1",
+)
+COSTLY_MATCHED = Metric(
+    "sensor_costly_source_matched_ratio",
+    "gauge",
+    "Share of the source's packets that is matched, 0 to 1; below 1, the source is sampled.",
+    ("address",),
+    f"at most {MOST_NAMED} + 1",
 )
 CUT = Metric("sensor_payloads_cut", "counter", "Payloads whose search was stopped because of its cost.")
 

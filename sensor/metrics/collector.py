@@ -190,6 +190,7 @@ def _worker_samples(tally: TallyFigures, cpus: Iterable[int]) -> Iterator[Sample
         yield Sample(c.READ, tally.read.get(cpu, 0), (str(cpu),))
         yield Sample(c.UNDECODABLE, tally.undecodable.get(cpu, 0), (str(cpu),))
         yield Sample(c.UNMATCHED, tally.unmatched.get(cpu, 0), (str(cpu),))
+        yield Sample(c.SAMPLED, tally.sampled.get(cpu, 0), (str(cpu),))
         yield Sample(c.QUARANTINED, tally.quarantined.get(cpu, 0), (str(cpu),))
 
 
@@ -206,6 +207,9 @@ def _match_samples(snapshot: Snapshot) -> Iterator[Sample]:
             )
     for labels, count in tally.rules:
         yield Sample(c.RULE_MATCHES, count, labels)
+    for source in snapshot.costly_sources:
+        yield Sample(c.COSTLY_CPU, source.demand, (source.address,))
+        yield Sample(c.COSTLY_MATCHED, source.matched, (source.address,))
     yield Sample(c.TALKERS, tally.other_talkers, (OTHER,))
     for address, frames in tally.talkers.items():
         yield Sample(c.TALKERS, frames, (address,))

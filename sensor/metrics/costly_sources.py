@@ -23,7 +23,6 @@ MOST_NAMED = 5
 LEAST_DEMAND = 0.01
 """Sources that ask for a smaller share of a CPU are not named."""
 OTHER = "other"
-PERIOD_S = 1.0
 QUIET_S = 30.0
 """Time without a sampled packet after which the sampling of a source is over."""
 
@@ -77,24 +76,20 @@ class CostlySources:
 
     def __init__(self, tables: Sequence[SourceTable], clock: Callable[[], float] = time.monotonic) -> None:
         """Read these tables, one per worker; ``clock`` returns seconds."""
-        self.figures: list[CostlySource] = []
-        """The costliest first, and `OTHER` at the end; empty while there is nothing to match."""
+        self.figures = [_Sums().figures(OTHER)]
+        """The costliest first, and `OTHER` at the end."""
         self._tables, self._clock = tables, clock
         self._changed_ns = [0] * len(tables)
-        self._due_s = 0.0
         self._total = 0
         self._sampled: dict[str, float] = {}  # packets of each named source, at the last look
         self._episodes: dict[str, _Episode] = {}
 
     def tick(self, sampled: int) -> None:
-        """Look at the tables if it is time, and log which sources are sampled.
+        """Look at the tables, and log which sources are sampled; call this once per second.
 
         ``sampled`` is the number of packets sampled since the start.
         """
         now_s = self._clock()
-        if now_s < self._due_s:
-            return
-        self._due_s = now_s + PERIOD_S
         named, others = self._look()
         before = self._sampled
         new = sampled - self._total
@@ -106,8 +101,7 @@ class CostlySources:
         if packets[OTHER] < new / 2:  # some packets of sources that are named from now on
             packets[OTHER] = 0
         self._total, self._sampled = sampled, {address: sums.sampled for address, sums in named.items()}
-        self.figures = [sums.figures(address) for address, sums in named.items()]
-        self.figures += [others.figures(OTHER)] if named or others.offered else []
+        self.figures = [sums.figures(address) for address, sums in (*named.items(), (OTHER, others))]
         for source in self.figures:
             if packets[source.address]:
                 self._note(source, packets[source.address], now_s)
@@ -158,7 +152,7 @@ class CostlySources:
                     "overload over: packets from %s are no longer sampled; %s were not matched in %.0f s",
                     _text(address),
                     f"{episode.packets:,.0f}",
-                    episode.last_s - episode.begun_s + PERIOD_S,
+                    episode.last_s - episode.begun_s + 1,
                 )
 
 

@@ -25,6 +25,7 @@ STAGES: dict[str, tuple[c.Metric, c.Metric | None]] = {
     "read": (c.READ, None),
     "undecodable": (c.UNDECODABLE, None),
     "unmatched": (c.UNMATCHED, None),
+    "sampled": (c.SAMPLED, None),
     "quarantined": (c.QUARANTINED, None),
     "matched": (c.MATCHED, c.MATCHED_BYTES),
 }
@@ -154,6 +155,13 @@ def as_object(before: Figures, now: Figures) -> dict[str, Any]:
         "index_complete": None if (is_complete := now.total(c.INDEX_COMPLETE)) is None else bool(is_complete),
         "index_waiting_rows": now.total(c.INDEX_WAITING),
         "reindex_remaining_bytes": now.total(c.REINDEX_REMAINING),
+        "costly_sources": {
+            address: {
+                "cpu_ratio": now.total(c.COSTLY_CPU, address=address),
+                "matched_ratio": now.total(c.COSTLY_MATCHED, address=address),
+            }
+            for address in now.by("address", c.COSTLY_CPU)
+        },
         "talkers": now.by("address", c.TALKERS),
         "clock_jumps": now.total(c.CLOCK_JUMPS),
         "disk_free_bytes": now.total(c.DISK_FREE),

@@ -23,6 +23,7 @@ from sensor.counters import Counters
 from sensor.events.receiver_state import ReceiverState
 from sensor.evidence.index_writer import IndexFigures
 from sensor.evidence.retention import Deleted, Reason
+from sensor.metrics.costly_sources import CostlySource
 from sensor.metrics.rule_loads import LoadFigures
 from sensor.metrics.tally import TallyFigures
 
@@ -63,6 +64,7 @@ class Snapshot:
     """Used share of each CPU's ring, 0 to 1. The exporter has no ring itself: it could read the frames."""
     map_bytes: dict[str, int]
     """Bytes of memory by name of the BPF map."""
+    costly_sources: list[CostlySource]
     index: IndexFigures
     index_missing: int
     """Rows that the indexer did not get in time."""

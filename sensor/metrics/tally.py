@@ -38,8 +38,9 @@ class TallyFigures(NamedTuple):
     read: dict[int, int]
     undecodable: dict[int, int]
     unmatched: dict[int, int]
+    sampled: dict[int, int]
     quarantined: dict[int, int]
-    """Frames by CPU; so are the three before."""
+    """Frames by CPU; so are the four before."""
     matches: dict[str, int]
     """Matches by class of the rule, one of `MATCH_CLASSES`."""
     rules: list[tuple[RuleLabels, int]]
@@ -63,8 +64,9 @@ class Tally:
         self.read: Counter[int] = Counter()
         self.undecodable: Counter[int] = Counter()
         self.unmatched: Counter[int] = Counter()
+        self.sampled: Counter[int] = Counter()
         self.quarantined: Counter[int] = Counter()
-        """Frames by CPU; so are the three before."""
+        """Frames by CPU; so are the four before."""
         self.matches: Counter[str] = Counter()
         """Matches by class of the rule, one of `MATCH_CLASSES`."""
         self.rules: Counter[RuleLabels] = Counter({OTHER_RULES: 0})
@@ -83,6 +85,7 @@ class Tally:
         self.read[report.cpu] += report.read
         self.undecodable[report.cpu] += report.undecodable
         self.unmatched[report.cpu] += report.unmatched
+        self.sampled[report.cpu] += report.sampled
         self.quarantined[report.cpu] += report.quarantined is not None
         if report.batch_ns:  # 0 for a frame in quarantine
             self.batch_s.observe(report.batch_ns / 1e9)
@@ -98,6 +101,7 @@ class Tally:
             read=dict(self.read),
             undecodable=dict(self.undecodable),
             unmatched=dict(self.unmatched),
+            sampled=dict(self.sampled),
             quarantined=dict(self.quarantined),
             matches=dict(self.matches),
             rules=list(self.rules.items()),

@@ -117,8 +117,8 @@ class SourceTable:
         self._seed = np.array([secrets.randbits(64) for _ in range(2)], np.uint64)
 
     @property
-    def memory_address(self) -> int:
-        """Address of the memory."""
+    def shared_address(self) -> int:
+        """Address of the shared memory."""
         return int(self._table.ctypes.data)
 
     @property

@@ -24,6 +24,7 @@
 #define OUT_OF_ORDER_NS INT64_C(5000000000)	/* rings of several CPUs have no common order */
 #define SLICE_SHIFT 27		/* a flow is kept or sampled for 2^27 ns, an eighth of a second */
 #define MOST 1e12		/* a sum; there is no such cost in so little time */
+#define MOST_CPUS 1e6		/* a demand */
 #define LN2 0.6931471805599453
 
 /* Packets of late, and what they cost. */
@@ -140,8 +141,11 @@ static void add(struct sums *sums, const struct sums *more)
 static double demand_of(const struct source_table *table, const struct sums *sums, double offered)
 {
 	const struct sums *like = sums->matched > 0 ? sums : &table->all;
+	double demand = 0;
 
-	return like->matched > 0 ? offered * like->cost_ns / like->matched * LN2 / HALF_LIFE_NS : 0;
+	if (like->matched > 0)
+		demand = offered * like->cost_ns / like->matched * LN2 / HALF_LIFE_NS;
+	return demand < MOST_CPUS ? demand : MOST_CPUS;
 }
 
 static bool is_known(const struct source *source)

@@ -148,9 +148,8 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
         assert kinds(found["sensor-index"].pid).count("socket:") == 1
         shared = shared_mappings(found["sensor-worker0"].pid)
         assert len([name for name in shared if "perf_event" in name]) <= -(-cpus // min(cpus, 2))
-        assert len([name for name in shared if "perf_event" not in name]) == 3, (
-            shared
-        )  # reports, flows, heartbeat
+        others = [name for name in shared if "perf_event" not in name]
+        assert len(others) == 4, others  # reports, flows, sources, heartbeat
         assert len(shared_mappings(found["sensor-metrics"].pid)) == 1  # the figures
 
         figures = ask(METRICS)
