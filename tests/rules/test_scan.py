@@ -143,7 +143,7 @@ def test_the_first_scan_is_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_short_payload_is_cut_between_scans(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a rule would find in decoded text is missing if the text as it is has spent the budget."""
+    """Decoded text is not searched if searching the text as it is has spent the budget."""
     rule = Rule(1, "threat", "Type", "Name", "needle", is_http=True, decode="url")
     raw, decoded = (b"GET /" + b"." * 1400 + text + b" HTTP/1.1" + BLANK for text in (b"needle", b"n%65edle"))
     for budget_ns, expected in ((10**9, ([1, 1], 0)), (0, ([], 2))):
