@@ -78,9 +78,15 @@ class FrameBatch:
     """
     flow_born_jiffies: NDArray[np.int64] | None = None
     """Start of that flow in jiffies, which distinguishes it from an earlier flow of the same endpoints."""
+    ring_origin: int | None = None
+    """Position in the ring that offset 0 of the buffer stands for; None if the frames come from no ring."""
 
     def __len__(self) -> int:
         return len(self.start)
+
+    def positions(self, index: NDArray[np.intp]) -> NDArray[np.uint64] | None:
+        """Return the position in the ring of each frame in ``index``, if they come from one."""
+        return None if self.ring_origin is None else (self.start[index] + self.ring_origin).astype(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)

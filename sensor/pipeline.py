@@ -238,7 +238,7 @@ class Pipeline:
         matches: Matches,
     ) -> tuple[EvidenceBlock, NDArray[np.intp]]:
         """Return the evidence among the packets that were matched, and its positions among them."""
-        kept, counts, rules = self._select(frames, packets, matched.chosen, matched.serials, matches)
+        kept, counts, rules = self._select(batch, frames, packets, matched, matches)
         chosen = matched.chosen[kept]
         flows = self._flow_hash.keys(frames, packets, chosen)
         block = block_of_packets(
@@ -293,7 +293,8 @@ class Pipeline:
         own = np.arange(len(chosen)) if self._labels else np.flatnonzero(numbers == 0)
         keys = self._flow_hash.keys(np.frombuffer(batch.buffer, np.uint8), packets, chosen[own])
         own_numbers = numbers[own]
-        serials = self.flows.count(keys, own_numbers, births[own], batch.timestamp_ns[chosen[own]])
+        columns = keys, own_numbers, births[own], batch.timestamp_ns[chosen[own]]
+        serials = self.flows.count(*columns, batch.positions(chosen[own]))
         numbers[own] = own_numbers
         is_early = np.ones(len(chosen), np.bool_) if depth is None else numbers <= depth
         if self._profile.http_at_any_depth:
@@ -302,17 +303,18 @@ class Pipeline:
 
     def _select(
         self,
+        batch: FrameBatch,
         frames: NDArray[np.uint8],
         packets: PacketBatch,
-        chosen: NDArray[np.intp],
-        serials: NDArray[np.uint64],
+        matched: _Candidates,
         matches: Matches,
     ) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.uint32]]:
         """Decide which packets become evidence.
 
-        Returns the positions of those packets among the chosen ones, the number of counted matches of each
-        chosen packet, and the rules of the counted matches of the evidence.
+        Returns the positions of those packets among the matched ones, the number of counted matches of each
+        matched packet, and the rules of the counted matches of the evidence.
         """
+        chosen, serials, _ = matched
         counts = np.bincount(matches.payload, minlength=len(chosen)).astype(np.int64)
         if self._labels:
             first = np.append(0, np.cumsum(counts))
@@ -325,6 +327,7 @@ class Pipeline:
                 chosen,
                 first,
                 rules,
+                batch.positions(chosen),
                 by_flow=by_flow,
                 once=once,
                 only_threats=self._keep == "threat",

@@ -136,7 +136,7 @@ class PerfRing:
             KernelError: The ring is damaged.
         """
         self._batch = unread = self._unread_until(stop)
-        return _frames(unread.buffer, unread.raw, unread.meta, clock) if unread else None
+        return _frames(unread, clock) if unread else None
 
     def tail_after(self, frames: int) -> int:
         """Return the tail once the first ``frames`` frames of the last batch are released."""
@@ -262,16 +262,16 @@ class _Unread(NamedTuple):
         return self.shift + int(self.raw[frames]) - _RAW_HEADER if frames < len(self.raw) else self.end
 
 
-def _frames(
-    buffer: memoryview, raw: NDArray[np.int64], meta: NDArray[np.void], clock: WallClock
-) -> FrameBatch:
+def _frames(unread: _Unread, clock: WallClock) -> FrameBatch:
+    meta = unread.meta
     return FrameBatch(
-        buffer=buffer,
-        start=raw + abi.FRAME_META.itemsize,
+        buffer=unread.buffer,
+        start=unread.raw + abi.FRAME_META.itemsize,
         caplen=meta["caplen"].astype(np.int64),
         wirelen=meta["wirelen"].astype(np.int64),
         timestamp_ns=meta["ktime_ns"].astype(np.int64) + clock.offset_ns,
         interface=meta["ifindex"].astype(np.int64),
         flow_packets=meta["flow_packets"].astype(np.int64),
         flow_born_jiffies=meta["flow_born_jiffies"].astype(np.int64),
+        ring_origin=unread.shift,
     )

@@ -88,6 +88,8 @@ def work(
         supervisor=supervisor,
     )
     pipeline.flows, pipeline.beat = flows, heartbeat.beat
+    for ring in own.rings:
+        flows.undo(ring.cpu, ring.tail)
     # while rings are drained nothing arrives, so that everything can be matched
     shares = FairShares(sources, lambda: 0.0 if DRAIN in stop_signals else own.fill())
     pipeline.shares = shares
@@ -129,6 +131,7 @@ def _process_batch(
     batch = ring.read(rings.clock, ring.halfway(suspects_end) if ring.tail < suspects_end else None)
     if batch is None:
         return False
+    pipeline.flows.begin_batch(ring.cpu)
     before = pipeline.counts()
     for turn in pipeline.turns(batch, TURN_NS):
         now = pipeline.counts()

@@ -13,6 +13,7 @@ from sensor.native import library, pointer
 _count_flows = library.count_flows
 _select_packets = library.select_packets
 _count_flows.restype = _select_packets.restype = None
+library.begin_batch.restype = library.undo_flows.restype = None
 library.flow_table_bytes.restype = ctypes.c_uint64
 
 
@@ -28,6 +29,14 @@ class FlowMemory:
         """Address of the memory."""
         return self._address.value or 0
 
+    def begin_batch(self, ring: int) -> None:
+        """Forget how to undo changes: all frames so far were reported. The next ones are of this ring."""
+        library.begin_batch(self._address, ctypes.c_uint32(ring))
+
+    def undo(self, ring: int, tail: int) -> None:
+        """Undo what frames of a ring have changed that were not reported: those from ``tail`` on."""
+        library.undo_flows(self._address, ctypes.c_uint32(ring), ctypes.c_uint64(tail))
+
     def count(
         self,
         idle_ns: int,
@@ -36,6 +45,7 @@ class FlowMemory:
         numbers: NDArray[np.int64],
         born_jiffies: NDArray[np.int64],
         now_ns: NDArray[np.int64],
+        positions: NDArray[np.uint64] | None = None,
     ) -> NDArray[np.uint64]:
         """Count packets in their flows, and return the serial number of each packet's flow, shape (n,).
 
@@ -43,12 +53,14 @@ class FlowMemory:
         are those of `sensor.rules.engine.flows.FlowTable.count`.
         """
         serials = np.empty(len(keys), np.uint64)
-        arrays = keys, numbers, born_jiffies, now_ns, serials
+        arrays = keys, numbers, born_jiffies, now_ns
         _count_flows(
             self._address,
             ctypes.c_int64(idle_ns),
             ctypes.c_int64(life_ns),
             *(pointer(array) for array in arrays),
+            positions if positions is None else pointer(positions),
+            pointer(serials),
             ctypes.c_int64(len(keys)),
         )
         return serials
@@ -62,6 +74,7 @@ class FlowMemory:
         first: NDArray[np.int64],
         classes: NDArray[np.uint8],
         also: NDArray[np.uint8],
+        positions: NDArray[np.uint64] | None = None,
         *,
         by_flow: bool,
         once: bool,
@@ -79,6 +92,7 @@ class FlowMemory:
             first: First match of each packet, shape (n + 1,).
             classes: The bit of each match's class.
             also: Further bits that a match labels its flow with.
+            positions: As for `count`.
             by_flow: Keep the packet that opens a flow, and the first answer to it.
             once: A class counts once per flow.
             all_classes: The bits of all classes: nothing more in a flow with all of them is kept.
@@ -90,6 +104,7 @@ class FlowMemory:
             self._address,
             *(pointer(array) for array in (serials, data, address, size, first)),
             *(pointer(array) for array in (classes, also)),
+            positions if positions is None else pointer(positions),
             ctypes.c_int64(len(serials)),
             ctypes.c_int(by_flow),
             ctypes.c_int(once),

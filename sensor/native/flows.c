@@ -8,6 +8,9 @@
  * Two generations of an open-addressing hash table hold the flows. When the young one has
  * FLOWS entries, it becomes the old one. A flow that is found in the old one moves back.
  * Keys are seeded 64-bit hashes, so their low bits are the slot.
+ *
+ * A worker may die at any instruction, and its successor sees the frames again that it has not
+ * reported. The journal has what each frame changed, so that undo_flows() can take it back.
  */
 #include <stdint.h>
 #include <string.h>
@@ -16,6 +19,7 @@
 #define FLOWS (SLOTS / 2)
 #define LABELS (1u << 20)
 #define PROBES 4096
+#define CHANGES (1u << 15)	/* a frame of a ring changes three entries, and a batch has 8192 */
 
 enum slot_state { EMPTY, USED, MOVED };
 
@@ -37,12 +41,33 @@ struct labels {
 	uint8_t source[16];	/* sender of the packet whose answer is awaited */
 };
 
+enum place { GENERATION_0, GENERATION_1, LABEL };
+
+/* An entry before a frame changed it. */
+struct change {
+	uint64_t position;	/* of the frame in its ring */
+	uint64_t next_serial;
+	uint32_t place;		/* enum place */
+	uint32_t slot;
+	union {
+		struct flow flow;
+		struct labels labels;
+	} before;
+};
+
+struct journal {
+	uint32_t ring;
+	uint32_t count;
+	struct change changes[CHANGES];
+};
+
 struct flow_table {
 	uint32_t young;		/* generation, 0 or 1 */
 	uint32_t count;		/* flows in the young generation */
 	uint64_t next_serial;
 	struct flow flows[2][SLOTS];
 	struct labels labels[LABELS];
+	struct journal journal;	/* of the batch that is under way */
 };
 
 uint64_t flow_table_bytes(void)
@@ -55,6 +80,75 @@ static int64_t add_saturated(int64_t a, int64_t b)
 	int64_t sum;
 
 	return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
+/*
+ * Keeps an entry, before the frame at POSITION changes it. Position 0 stands for a frame that comes
+ * from no ring: nobody will see it again.
+ */
+static void keep(struct flow_table *table, uint64_t position, enum place place, uint32_t slot)
+{
+	struct journal *journal = &table->journal;
+	uint32_t count = journal->count;
+	struct change *change = &journal->changes[count];
+
+	if (!position || count >= CHANGES)
+		return;
+	change->position = position;
+	change->next_serial = table->next_serial;
+	change->place = place;
+	change->slot = slot;
+	if (place == LABEL)
+		change->before.labels = table->labels[slot];
+	else
+		change->before.flow = table->flows[place][slot];
+	/* A process that is killed has done what comes before an instruction, and nothing after it. */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	journal->count = count + 1;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static void keep_flow(struct flow_table *table, uint64_t position, const struct flow *flow)
+{
+	size_t entry = (size_t)(flow - table->flows[0]);
+
+	keep(table, position, entry / SLOTS ? GENERATION_1 : GENERATION_0, entry % SLOTS);
+}
+
+/* The next batch is of this ring, and all earlier ones were reported. */
+void begin_batch(struct flow_table *table, uint32_t ring)
+{
+	table->journal.count = 0;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	table->journal.ring = ring;
+}
+
+/* Takes back what the frames of RING at position FROM and later have changed, the last change first. */
+void undo_flows(struct flow_table *table, uint32_t ring, uint64_t from)
+{
+	struct journal *journal = &table->journal;
+	uint32_t count = journal->count < CHANGES ? journal->count : CHANGES;
+
+	if (journal->ring != ring)
+		return;
+	while (count--) {
+		const struct change *change = &journal->changes[count];
+		struct flow *flow;
+
+		if (change->position < from || change->place > LABEL)
+			continue;
+		if (change->next_serial < table->next_serial)
+			table->next_serial = change->next_serial;
+		if (change->place == LABEL) {
+			table->labels[change->slot % LABELS] = change->before.labels;
+			continue;
+		}
+		flow = &table->flows[change->place][change->slot % SLOTS];
+		if (change->place == (table->young & 1))
+			table->count += (change->before.flow.state == USED) - (flow->state == USED);
+		*flow = change->before.flow;
+	}
+	journal->count = 0;
 }
 
 /* Returns the flow's slot, or the slot for a new flow (its state is not USED). */
@@ -79,22 +173,29 @@ static struct flow *find_slot(struct flow *flows, uint64_t key)
 	return free_slot;
 }
 
-/* Returns the flow's slot in the young generation; its state is USED if the flow is known. */
-static struct flow *admit(struct flow_table *table, uint64_t key)
+/*
+ * Returns the flow's slot in the young generation, which the frame at POSITION is about to change;
+ * its state is USED if the flow is known.
+ */
+static struct flow *admit(struct flow_table *table, uint64_t key, uint64_t position)
 {
 	struct flow *slot = find_slot(table->flows[table->young & 1], key);
 	struct flow *old;
 
-	if (slot->state == USED)
+	if (slot->state == USED) {
+		keep_flow(table, position, slot);
 		return slot;
+	}
 	if (table->count >= FLOWS) {
 		table->young ^= 1;
 		table->count = 0;
 		memset(table->flows[table->young & 1], 0, sizeof(table->flows[0]));
 		slot = find_slot(table->flows[table->young & 1], key);
 	}
+	keep_flow(table, position, slot);
 	old = find_slot(table->flows[~table->young & 1], key);
 	if (old->state == USED) {
+		keep_flow(table, position, old);
 		*slot = *old;
 		old->state = MOVED;
 		table->count++;
@@ -115,14 +216,15 @@ static void start_flow(struct flow_table *table, struct flow *slot, uint64_t key
  * Counts COUNT packets in their flows. Where NUMBERS is 0 the packet's number in its flow
  * replaces it; a flow has ended if it was idle for IDLE_NS or lived for LIFE_NS. Other packets
  * were numbered by the kernel, which also says when the flow began. SERIALS, unless null,
- * gets the serial number of each packet's flow.
+ * gets the serial number of each packet's flow. POSITIONS, unless null, are those of the frames in
+ * their ring.
  */
 void count_flows(struct flow_table *table, int64_t idle_ns, int64_t life_ns, const uint64_t *keys,
-		 int64_t *numbers, const int64_t *born_jiffies, const int64_t *now_ns, uint64_t *serials,
-		 int64_t count)
+		 int64_t *numbers, const int64_t *born_jiffies, const int64_t *now_ns,
+		 const uint64_t *positions, uint64_t *serials, int64_t count)
 {
 	for (int64_t i = 0; i < count; i++) {
-		struct flow *flow = admit(table, keys[i]);
+		struct flow *flow = admit(table, keys[i], positions ? positions[i] : 0);
 		int64_t now = now_ns[i];
 
 		if (numbers[i]) {
@@ -144,10 +246,12 @@ void count_flows(struct flow_table *table, int64_t idle_ns, int64_t life_ns, con
 	}
 }
 
-static struct labels *labels_of(struct flow_table *table, uint64_t serial)
+/* Returns the labels of a flow, which the frame at POSITION is about to change. */
+static struct labels *labels_of(struct flow_table *table, uint64_t serial, uint64_t position)
 {
 	struct labels *labels = &table->labels[serial % LABELS];
 
+	keep(table, position, LABEL, serial % LABELS);
 	if (labels->serial != serial)
 		*labels = (struct labels){.serial = serial};
 	return labels;
@@ -181,19 +285,20 @@ static int opens(struct labels *labels, const uint8_t *source, uint8_t size)
  * Decides which of COUNT packets, and which of their matches, are kept. Packet I has the matches
  * FIRST[I] to FIRST[I + 1] - 1; a match is the bit of its rule's class (CLASS) and the bits that
  * it labels the flow with besides (ALSO). The source address of packet I starts at ADDRESS[I]
- * in DATA, has SIZE[I] bytes (4 or 16), and is followed by the destination.
+ * in DATA, has SIZE[I] bytes (4 or 16), and is followed by the destination. POSITIONS are as above.
  *
  * BY_FLOW: a packet is kept if it opens its flow or answers the opening one. Otherwise it is kept
  * if a match that counts is of a class in WANTED. ONCE: a class counts once per flow.
  */
 void select_packets(struct flow_table *table, const uint64_t *serials, const uint8_t *data,
 		    const int64_t *address, const uint8_t *size, const int64_t *first,
-		    const uint8_t *class, const uint8_t *also, int64_t count, int by_flow, int once,
+		    const uint8_t *class, const uint8_t *also, const uint64_t *positions,
+		    int64_t count, int by_flow, int once,
 		    uint8_t all_classes, uint8_t threat, uint8_t wanted, uint8_t *keep_packet,
 		    uint8_t *keep_match)
 {
 	for (int64_t i = 0; i < count; i++) {
-		struct labels *labels = labels_of(table, serials[i]);
+		struct labels *labels = labels_of(table, serials[i], positions ? positions[i] : 0);
 		const uint8_t *source = data + address[i];
 		uint8_t width = size[i] == 16 ? 16 : 4;
 		int is_wanted = 0, is_opening;

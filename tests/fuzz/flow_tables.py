@@ -82,6 +82,7 @@ def fuzz(one: Round) -> None:
             return
     for _ in range(BATCHES // 4):
         _fill_with_garbage(memory, one.rng)
+        memory.undo(one.rng.randrange(2), one.rng.getrandbits(64))
         keys = [one.rng.getrandbits(64) for _ in range(200)]
         times = np.array([one.rng.randrange(-(2**63), 2**63) for _ in keys], np.int64)
         numbers = np.array([one.rng.choice((0, 0, 5)) for _ in keys], np.int64)
@@ -101,6 +102,9 @@ def _compare(
     numbers = [rng.choice((0, 0, 0, 1, 7)) for _ in keys]
     births = [rng.choice((100, 100, 900)) if number else 0 for number in numbers]
     times = [now_ns + rng.randrange(4) for _ in keys]
+    packets = _random_packets(size, rng)
+    if rng.random() < 0.3:
+        _die_in_batch(memory, idle_ns, life_ns, (keys, numbers, births, times), packets, rng)
     expected = [simple.count(*each) for each in zip(keys, numbers, births, times, strict=True)]
     found_numbers = np.array(numbers, np.int64)
     serials = memory.count(
@@ -115,13 +119,41 @@ def _compare(
     if found != expected:
         one.fault(f"counted {found} instead of {expected}: {keys} {numbers} {births} {times}")
         return
-    packets = _random_packets(size, rng)
     by_flow, once, wanted = rng.random() < 0.5, rng.random() < 0.5, rng.choice((THREAT, ALL_CLASSES))
     kept = _select(memory, serials, *packets, by_flow=by_flow, once=once, wanted=wanted)
     simply = _select_simply(simple, serials.tolist(), *packets, by_flow=by_flow, once=once, wanted=wanted)
     if [column.tolist() for column in kept] != [*simply]:
         one.fault(f"kept {kept} instead of {simply}: {packets} {by_flow=} {once=} {wanted=}")
     one.comparisons += 2 * size
+
+
+def _die_in_batch(
+    memory: FlowMemory,
+    idle_ns: int,
+    life_ns: int,
+    columns: tuple[list[int], ...],
+    packets: Packets,
+    rng: random.Random,
+) -> None:
+    """Count and label a batch in the table alone, as a worker that dies does, and undo that."""
+    ring, size = rng.randrange(4), len(packets[0])
+    keys, numbers, births, times = columns
+    positions = np.cumsum([rng.randrange(8, 80, 8) for _ in keys]).astype(np.uint64)
+    memory.begin_batch(ring)
+    serials = memory.count(
+        idle_ns,
+        life_ns,
+        np.array(keys, np.uint64),
+        *(np.array(column, np.int64) for column in (numbers, births, times)),
+        positions,
+    )
+    done = rng.randrange(size + 1)
+    addresses, matches = (column[:done] for column in packets)
+    flags = {"by_flow": rng.random() < 0.5, "once": rng.random() < 0.5}
+    _select(
+        memory, serials[:done], addresses, matches, wanted=ALL_CLASSES, positions=positions[:done], **flags
+    )
+    memory.undo(ring, 0)
 
 
 Packets = tuple[list[bytes], list[list[tuple[int, int]]]]
@@ -148,6 +180,7 @@ def _select(
     by_flow: bool,
     once: bool,
     wanted: int,
+    positions: NDArray[np.uint64] | None = None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     sizes = np.array([len(both) for both in addresses], np.int64)
     first = np.append(0, np.cumsum([len(each) for each in matches])).astype(np.int64)
@@ -160,6 +193,7 @@ def _select(
         first,
         np.array([bit for bit, _ in bits], np.uint8),
         np.array([also for _, also in bits], np.uint8),
+        positions,
         by_flow=by_flow,
         once=once,
         all_classes=ALL_CLASSES,

@@ -24,6 +24,8 @@ from sensor.metrics import catalogue as c
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 
+ONE_WORKER = [("--keep", "flow"), ("--profile", "ly_probe")]
+"""The order of packets decides what is kept."""
 KILL_EVERY_S = 0.5
 SECONDS = 6
 
@@ -66,14 +68,16 @@ def slowly(path: Path) -> int:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("flags", [(), ("--profile", "thorough")])
+@pytest.mark.parametrize(
+    "flags", [(), ("--profile", "thorough"), ("--keep", "flow"), ("--profile", "ly_probe")]
+)
 def test_a_worker_is_killed_every_half_second(
     network: Network, tmp_path: Path, traffic: Path, workers: str, flags: tuple[str, ...]
 ) -> None:
     """No frame is put aside or counts as undecodable, and the evidence is that of `sensor read`."""
     total = len(frames_of([traffic]))
     with running(network[0], tmp_path / "live", "--workers", workers, *flags, *ALL_KEPT) as run:
-        known = run.wait_for_workers(1 if flags[:1] == ("--keep",) else int(workers))
+        known = run.wait_for_workers(1 if flags in ONE_WORKER else int(workers))
         kills = []
 
         def kill() -> None:

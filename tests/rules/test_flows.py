@@ -165,3 +165,92 @@ def test_generations_are_shared_with_a_forked_process() -> None:
     os.waitpid(child, 0)
     assert numbers(table, [2]) == [3]
     assert numbers(table.empty_copy(), [2]) == [1]
+
+
+JOURNAL_BYTES = 8 + (1 << 15) * 72
+"""The end of the table's memory, ``struct journal``."""
+
+
+def memory_of(table: FlowTable) -> NDArray[np.uint8]:
+    """Return all that a table knows about flows."""
+    return np.frombuffer(table._memory._map, np.uint8)[:-JOURNAL_BYTES]
+
+
+def use(table: FlowTable, frame_keys: Iterable[int], first_position: int | None, labelled: int) -> None:
+    """Count the frames of a batch, and label the flows of the first ones; each frame is 8 bytes long."""
+    keys = np.array(list(frame_keys), np.uint64)
+    zeros = np.zeros(len(keys), np.int64)
+    positions = None
+    if first_position is not None:
+        positions = (first_position + 8 * np.arange(len(keys))).astype(np.uint64)
+    serials = table.count(keys, zeros.copy(), zeros, zeros, positions)
+    matches = np.ones(labelled, np.uint8)
+    table._memory.select(
+        serials[:labelled],
+        np.zeros(8, np.uint8),
+        np.zeros(labelled, np.int64),
+        np.full(labelled, 4, np.uint8),
+        np.arange(labelled + 1),
+        matches,
+        matches,
+        None if positions is None else positions[:labelled],
+        by_flow=True,
+        once=True,
+        all_classes=31,
+        threat=16,
+        wanted=31,
+    )
+
+
+@pytest.mark.parametrize("reported", [0, 1, 50, 99, 100])
+@pytest.mark.parametrize("labelled", [0, 40, 100])
+def test_frames_that_were_not_reported_leave_no_trace(reported: int, labelled: int) -> None:
+    """A worker that dies counts and labels nothing for the frames that its successor sees again."""
+    ring, tail = 3, 8000
+    known, batch = [1, 2, 3, 1 << 63], [key % 17 for key in range(100)]
+    died, expected = FlowTable(inf, inf), FlowTable(inf, inf)
+    for table in (died, expected):
+        table.begin_batch(ring)
+        use(table, known, tail - 800, len(known))
+        table.begin_batch(ring)
+    use(died, batch, tail, labelled)
+    died.undo(ring + 1, tail)  # another ring's batches were all reported
+    died.undo(ring, tail + 8 * reported)
+    use(expected, batch[:reported], tail, min(labelled, reported))
+    assert np.array_equal(memory_of(died), memory_of(expected))
+    died.undo(ring, 0)  # nothing is undone twice
+    assert np.array_equal(memory_of(died), memory_of(expected))
+
+
+def test_a_generation_that_ends_in_a_batch() -> None:
+    """Changes in both generations are undone, but flows that were dropped stay so."""
+    table = FlowTable(inf, inf)
+    rng = np.random.default_rng(1)
+    use(table, rng.integers(1, 1 << 63, (1 << 19) - 4000, np.uint64).tolist(), None, 0)
+    generation = memory_of(table)[0]
+    table.begin_batch(0)
+    batch = [7, *rng.integers(1, 1 << 63, 8190, np.uint64).tolist(), 7]
+    for _ in range(5):
+        use(table, batch, 8, 0)
+        table.undo(0, 0)
+        assert memory_of(table)[0] != generation
+    zero = np.zeros(2, np.int64)
+    counted = zero.copy()
+    table.count(np.array([7, 7], np.uint64), counted, zero, zero)
+    assert counted.tolist() == [1, 2]
+
+
+def test_the_journal_is_never_left() -> None:
+    """More changes than it has room for are made, and not kept."""
+    table = FlowTable(inf, inf)
+    table.begin_batch(0)
+    for number in range(10):
+        use(table, range(number * 8000, number * 8000 + 8000), 8, 8000)
+    table.undo(0, 0)
+
+
+def test_the_size_of_the_journal() -> None:
+    """The tests above look at everything else."""
+    table = FlowTable(inf, inf)
+    table.begin_batch(7)
+    assert table._memory._map[-JOURNAL_BYTES] == 7

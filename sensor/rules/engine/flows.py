@@ -47,12 +47,21 @@ class FlowTable:
         other._memory = FlowMemory()
         return other
 
+    def begin_batch(self, ring: int) -> None:
+        """Note that all frames so far were reported, and that the next ones are of this ring."""
+        self._memory.begin_batch(ring)
+
+    def undo(self, ring: int, tail: int) -> None:
+        """Forget the frames of a ring from ``tail`` on, which a worker had not reported when it died."""
+        self._memory.undo(ring, tail)
+
     def count(
         self,
         keys: NDArray[np.uint64],
         numbers: NDArray[np.int64],
         born_jiffies: NDArray[np.int64],
         now_ns: NDArray[np.int64],
+        positions: NDArray[np.uint64] | None = None,
     ) -> NDArray[np.uint64]:
         """Count packets in their flows; return the serial number of each packet's flow, for `label`.
 
@@ -61,8 +70,10 @@ class FlowTable:
             numbers: The kernel's number of each packet in its flow. A 0 is replaced by ours.
             born_jiffies: Start of the kernel's flow, for packets that the kernel has numbered.
             now_ns: Time of each packet.
+            positions: Position of each packet's frame in its ring; None if it comes from no ring.
         """
-        return self._memory.count(self._idle_ns, self._life_ns, keys, numbers, born_jiffies, now_ns)
+        columns = keys, numbers, born_jiffies, now_ns, positions
+        return self._memory.count(self._idle_ns, self._life_ns, *columns)
 
     def label(
         self,
@@ -72,6 +83,7 @@ class FlowTable:
         chosen: NDArray[np.intp],
         first: NDArray[np.int64],
         rules: Sequence[Rule],
+        positions: NDArray[np.uint64] | None = None,
         *,
         by_flow: bool,
         once: bool,
@@ -90,6 +102,7 @@ class FlowTable:
             chosen: Positions of the n packets in the batch.
             first: First match of each packet, shape (n + 1,).
             rules: The rule of each match.
+            positions: As for `count`.
             by_flow: Keep the first packet of each flow and the first answer to it, matched or not.
             once: Each class counts once per flow.
             only_threats: Otherwise, keep packets with a match of a threat rule only.
@@ -105,6 +118,7 @@ class FlowTable:
             first,
             np.array([_CLASS_BITS[rule.rule_class] for rule in rules], np.uint8),
             np.array([_CLASS_BITS["os"] if rule.os else 0 for rule in rules], np.uint8),
+            positions,
             by_flow=by_flow,
             once=once,
             all_classes=_ALL_CLASSES,
