@@ -85,7 +85,7 @@ class Campaign:
                 text = f"{end}: {messages.read(_REPORT_BYTES).decode(errors='replace')}"
                 Fault(text, {}).save(self.faults / f"{fuzzer.name}-{self.seed}-{number}-end")
                 result.faults.append(f"round {number}: {text}")
-        return number + 1
+        return last if number < first else number + 1
 
     def _environment(self, fuzzer: Fuzzer) -> dict[str, str]:
         environment = dict(os.environ)
@@ -98,8 +98,11 @@ class Campaign:
 
 
 def _collect(process: subprocess.Popen[bytes], first: int, result: Result) -> tuple[int, str]:
-    """Add the results of a process; return its last round, and how it ended if that is a fault."""
-    number, is_inside = first, False
+    """Add the results of a process; return its last round, and how it ended if that is a fault.
+
+    The round is the one before ``first`` if the process began none.
+    """
+    number, is_inside = first - 1, False
     while line := _next_line(process):
         event: dict[str, Any] = json.loads(line)
         is_inside = "begin" in event

@@ -14,11 +14,13 @@ from typing import Any
 
 from evidence_queries import RULES, random_items
 
-from sensor.events.channel import EventKind, RuleTable, SenderConfig
+from sensor.events.channel import EventKind, SenderConfig
 from sensor.events.eve import EventOptions
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.message import HEADER_BYTES, MalformedMessageError, ReceivedMessage, pack
 from sensor.evidence.rule_codec import decode_rules, encode_rules
+from sensor.evidence.rule_numbers import RuleTable
+from sensor.live.indexer_channel import REPORT_BYTES, IndexerReport
 from sensor.live.message_pipe import MessagePipe
 from tests.fuzz.blocks import use
 from tests.fuzz.rounds import Round
@@ -40,16 +42,23 @@ def fuzz(one: Round) -> None:
             one.comparisons += 1
             for receive in (
                 lambda m: use(m.block(RULES)),
+                lambda m: m.rows(RULES),
                 RuleTable().define,
                 lambda m: SenderConfig.of(m.text),
             ):
                 with one.no_other_error(MalformedMessageError, message_bin=data):
                     receive(message)
+        report = _damaged(IndexerReport(1, 2, 3, 4, 5, 1.7e9).pack(), rng)[
+            : rng.choice((REPORT_BYTES, 10**6))
+        ]
+        with one.no_other_error(MalformedMessageError, report_bin=report):
+            found = IndexerReport.of(report)
+            assert IndexerReport.of(found.pack()) == found
         rules = _odd_rules(rng)
         with one.no_other_error(MalformedMessageError, rules_json=rules):
-            found = decode_rules(rules)
-            assert decode_rules(encode_rules(found)) == found
-        one.comparisons += 1
+            decoded = decode_rules(rules)
+            assert decode_rules(encode_rules(decoded)) == decoded
+        one.comparisons += 2
     for _ in range(PIPES):
         sent = b"".join(_sound(rng) if rng.random() < 0.7 else _damaged(_sound(rng), rng) for _ in range(3))
         with one.no_other_error(EOFError, MalformedMessageError, stream_bin=sent):

@@ -121,6 +121,8 @@ def _packet(one: RandomRule, rules: list[RandomRule], http: HttpReading, rng: ra
     if rng.random() < 0.3:
         text += random_text(rng)
     payload = damaged(wrapped(one.rule, text, http, rng), rng)
+    if one.rule.decode and rng.random() < 0.3:
+        payload = payload[:8] + payload[8:].replace(b" ", b"+")
     if rng.random() < 0.05:
         payload = _padded(payload, rng)
     ports = [one.rule.port if rng.random() < 0.9 else rng.choice(_PORTS), rng.randrange(65536)]
