@@ -177,12 +177,13 @@ class DayWriter:
             return
         rows = self._builder.rows(file, offsets, block)
         self._execute("SAVEPOINT rows")
-        try:
-            self._connection.executemany(_INSERT, rows.evidence())
-            self._connection.executemany(_INSERT_MATCH, rows.matches())
-        except sqlite3.IntegrityError:
-            self._execute("ROLLBACK TO rows")
-            rows = self._insert_each(rows)
+        with rows.shown():
+            try:
+                self._execute("INSERT INTO evidence SELECT * FROM item_row")
+                self._execute("INSERT INTO hit SELECT * FROM hit_row")
+            except sqlite3.IntegrityError:
+                self._execute("ROLLBACK TO rows")
+                rows = self._insert_each(rows)
         self._execute("RELEASE rows")
         if len(rows.ids):
             keys, counts = np.unique(
@@ -209,7 +210,7 @@ class DayWriter:
         """
         ids = rows.ids.copy()
         inserted = np.ones(len(ids), np.bool_)
-        for number, (id_, *columns) in enumerate(rows.evidence()):
+        for number, (id_, *columns) in enumerate(self._execute("SELECT * FROM item_row").fetchall()):
             file, offset, segment = columns[0], columns[1], columns[-1]
             while found := self._execute("SELECT file, offset FROM evidence WHERE id = ?", [id_]).fetchone():
                 if found == (file, offset):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,31 +16,35 @@ from sensor.evidence.index_schema import CLASS_BITS, NO_INTERFACE, OFFSET_BITS, 
 from sensor.evidence.rule_text import http_text, rule_text
 from sensor.evidence.segments import Segments
 from sensor.model import RULE_CLASSES, Rule
+from sensor.native.item_rows import add_item_rows, item_rows
 from sensor.rules.engine.http_payload import HttpReading
 
 _CLASS_BITS = np.array([CLASS_BITS[rule_class] for rule_class in RULE_CLASSES], np.int64)
 
 
 class Rows(NamedTuple):
-    """Rows for the tables ``evidence`` and ``hit``, in columns."""
+    """Rows for the tables ``evidence`` and ``hit``, in columns: an entry per item, and per match."""
 
+    items: NDArray[np.void]
+    file: int
     ids: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    interfaces: NDArray[np.int64]
     classes: NDArray[np.int64]
-    columns: tuple[Iterable[Any], ...]
-    """The columns of ``evidence`` after the id; a column may be endless. Each can be read several times."""
+    segments: NDArray[np.int64]
     rules: NDArray[np.int64]
     """The rule number of each match."""
     item_of_match: NDArray[np.intp]
 
-    def evidence(self) -> Iterator[tuple[Any, ...]]:
-        """Return the rows of ``evidence``."""
-        return zip(self.ids.tolist(), *self.columns, strict=False)
+    def shown(self) -> AbstractContextManager[None]:
+        """Return a context in which the rows are those of the tables ``item_row`` and ``hit_row``.
 
-    def matches(self) -> Iterator[tuple[int, int]]:
-        """Return the rows of ``hit``, in the order of that table, which is the quickest to insert."""
+        The rows of ``hit_row`` are in the order of ``hit``, which is the quickest to insert.
+        """
+        columns = {name: column for name, column in self._asdict().items() if name != "item_of_match"}
         order = np.argsort(self.rules, kind="stable")
-        ids = self.ids[self.item_of_match[order]]
-        return zip(self.rules[order].tolist(), ids.tolist(), strict=True)
+        hit_ids = self.ids[self.item_of_match[order]]
+        return item_rows(**columns, hit_rules=self.rules[order], hit_ids=hit_ids)
 
 
 class _KnownRules:
@@ -67,6 +71,7 @@ class RowBuilder:
         start_us: int,
     ) -> None:
         """Read the known rules and interfaces; ``start_us`` is the start of the day."""
+        add_item_rows(connection)
         self._execute = connection.execute
         self._segments = segments
         self._interface_name = interface_name
@@ -94,26 +99,9 @@ class RowBuilder:
         classes = np.zeros(len(items), np.int64)
         np.bitwise_or.at(classes, block.item_of_match, _CLASS_BITS[block.classes])
         rules = self._rule_numbers(block)
-        columns = (
-            repeat(file),
-            offsets.tolist(),
-            items["caplen"].tolist(),
-            items["wirelen"].tolist(),
-            self._interface_numbers(items["interface"]),
-            items["protocol"].tolist(),
-            _addresses(items, "source"),
-            items["sport"].tolist(),
-            _addresses(items, "destination"),
-            items["dport"].tolist(),
-            _tags(items),
-            items["payload_start"].tolist(),
-            items["payload_end"].tolist(),
-            classes.tolist(),
-            _lists(items["matches"], rules),
-            items["incomplete"].tolist(),
-            self._segments.assign(ids).tolist(),
-        )
-        return Rows(ids, classes, columns, rules, block.item_of_match)
+        interfaces = self._interface_numbers(items["interface"])
+        segments = self._segments.assign(ids)
+        return Rows(items, file, ids, offsets, interfaces, classes, segments, rules, block.item_of_match)
 
     def _rule_numbers(self, block: EvidenceBlock) -> NDArray[np.int64]:
         """Return the rule number of each match."""
@@ -144,10 +132,9 @@ class RowBuilder:
             )
         return self._rules[key]
 
-    def _interface_numbers(self, indices: NDArray[np.int32]) -> Iterable[int]:
+    def _interface_numbers(self, indices: NDArray[np.int32]) -> NDArray[np.int64]:
         different, which = np.unique(indices, return_inverse=True)
-        numbers = [self._interface(index) for index in different.tolist()]
-        return repeat(numbers[0]) if len(numbers) == 1 else np.array(numbers, np.int64)[which].tolist()
+        return np.array([self._interface(index) for index in different.tolist()], np.int64)[which]
 
     def _interface(self, index: int) -> int:
         name = "" if index == NO_INTERFACE else self._interface_name(index)
@@ -155,43 +142,6 @@ class RowBuilder:
             cursor = self._execute("INSERT INTO interface VALUES (NULL, ?)", [name])
             self._interfaces[name] = inserted_number(cursor)
         return self._interfaces[name]
-
-
-def _addresses(items: NDArray[np.void], name: str) -> list[bytes]:
-    """Return the addresses of a column, 4 or 16 bytes each."""
-    is_long = items["ip_version"] == 6
-    column = items[name]
-    if not is_long.any():
-        return _bytes(column[:, :4])
-    addresses = np.empty(len(items), object)
-    addresses[is_long] = _bytes(column[is_long])
-    addresses[~is_long] = _bytes(column[~is_long, :4])
-    return addresses.tolist()
-
-
-def _bytes(rows: NDArray[np.uint8]) -> list[bytes]:
-    """Return each row as bytes."""
-    found: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}")[:, 0].tolist()
-    return found
-
-
-def _tags(items: NDArray[np.void]) -> Iterable[bytes | None]:
-    """Return the VLAN tags of each item in network byte order; None for an item without tags."""
-    counts = items["vlan_count"]
-    if not counts.any():
-        return repeat(None)
-    tags = _bytes(items["vlan_tci"].astype(">u2").view(np.uint8))
-    return [both[: 2 * count] or None for both, count in zip(tags, counts.tolist(), strict=True)]
-
-
-def _lists(counts: NDArray[np.uint32], rules: NDArray[np.int64]) -> Sequence[str | None]:
-    """Return the rule numbers of each item as text, separated by commas; None for an item without rules."""
-    if (counts == 1).all():
-        return list(map(str, rules.tolist()))
-    ends = np.cumsum(counts, dtype=np.int64)
-    numbers = list(map(str, rules.tolist()))
-    stretches = zip((ends - counts).tolist(), ends.tolist(), strict=True)
-    return [",".join(numbers[first:end]) or None for first, end in stretches]
 
 
 def parse_list(rules: str | None) -> list[int]:
