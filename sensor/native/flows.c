@@ -5,9 +5,11 @@
  * shared with the worker that comes after this one. Nothing in that memory is trusted to be an
  * address or an index: whatever it holds, all accesses stay inside it.
  *
- * Two generations of an open-addressing hash table hold the flows. When the young one has
- * FLOWS entries, it becomes the old one. A flow that is found in the old one moves back.
- * Keys are seeded 64-bit hashes, so their low bits are the slot.
+ * There are two generations of flows. When the young one has FLOWS entries, it becomes the old
+ * one. A flow that is found in the old one is copied to the young one, which is searched first.
+ * Flows lie in the order in which they came, and a table of SLOTS small entries finds them by
+ * open addressing: a few flows touch few pages. Keys are seeded 64-bit hashes, so their low bits
+ * are the slot.
  *
  * A worker may die at any instruction, and its successor sees the frames again that it has not
  * reported. The journal has what each frame changed, so that undo_flows() can take it back.
@@ -19,18 +21,26 @@
 #define FLOWS (SLOTS / 2)
 #define LABELS (1u << 20)
 #define PROBES 4096
-#define CHANGES (1u << 15)	/* a frame of a ring changes three entries, and a batch has 8192 */
+#define CHANGES (1u << 15)	/* a frame of a ring changes two entries, and a batch has 8192 */
 
-enum slot_state { EMPTY, USED, MOVED };
+/* A slot is 0, or a part of the key and the flow's index plus 1. */
+#define INDEX_BITS 20
+#define INDEX_MASK ((1u << INDEX_BITS) - 1)
+#define NO_SLOT UINT32_MAX
 
 struct flow {
 	uint64_t key;
 	int64_t idle_end_ns;
 	int64_t expires_ns;
 	int64_t born_jiffies;
-	uint64_t serial;	/* of the flow, not of the slot: names its labels */
-	uint32_t packets;
-	uint32_t state;		/* enum slot_state */
+	uint64_t serial;	/* names its labels */
+	uint32_t packets;	/* 0: the flow is new */
+	uint32_t reserved;
+};
+
+struct generation {
+	uint32_t slots[SLOTS];
+	struct flow flows[FLOWS];
 };
 
 struct labels {
@@ -48,7 +58,9 @@ struct change {
 	uint64_t position;	/* of the frame in its ring */
 	uint64_t next_serial;
 	uint32_t place;		/* enum place */
-	uint32_t slot;
+	uint32_t index;		/* of the flow in its generation, or of the labels */
+	uint32_t slot;		/* where the flow is added; NO_SLOT if it was there */
+	uint32_t slot_before;
 	union {
 		struct flow flow;
 		struct labels labels;
@@ -63,9 +75,10 @@ struct journal {
 
 struct flow_table {
 	uint32_t young;		/* generation, 0 or 1 */
-	uint32_t count;		/* flows in the young generation */
+	uint32_t counts[2];	/* flows in each generation */
+	uint32_t reserved;
 	uint64_t next_serial;
-	struct flow flows[2][SLOTS];
+	struct generation generations[2];
 	struct labels labels[LABELS];
 	struct journal journal;	/* of the batch that is under way */
 };
@@ -83,10 +96,11 @@ static int64_t add_saturated(int64_t a, int64_t b)
 }
 
 /*
- * Keeps an entry, before the frame at POSITION changes it. Position 0 stands for a frame that comes
- * from no ring: nobody will see it again.
+ * Keeps an entry, before the frame at POSITION changes it. SLOT is null, or where a flow is added.
+ * Position 0 stands for a frame that comes from no ring: nobody will see it again.
  */
-static void keep(struct flow_table *table, uint64_t position, enum place place, uint32_t slot)
+static void keep(struct flow_table *table, uint64_t position, enum place place, uint32_t index,
+		 const uint32_t *slot)
 {
 	struct journal *journal = &table->journal;
 	uint32_t count = journal->count;
@@ -97,22 +111,17 @@ static void keep(struct flow_table *table, uint64_t position, enum place place, 
 	change->position = position;
 	change->next_serial = table->next_serial;
 	change->place = place;
-	change->slot = slot;
+	change->index = index;
+	change->slot = slot ? (uint32_t)(slot - table->generations[place].slots) : NO_SLOT;
+	change->slot_before = slot ? *slot : 0;
 	if (place == LABEL)
-		change->before.labels = table->labels[slot];
+		change->before.labels = table->labels[index];
 	else
-		change->before.flow = table->flows[place][slot];
+		change->before.flow = table->generations[place].flows[index];
 	/* A process that is killed has done what comes before an instruction, and nothing after it. */
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	journal->count = count + 1;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
-
-static void keep_flow(struct flow_table *table, uint64_t position, const struct flow *flow)
-{
-	size_t entry = (size_t)(flow - table->flows[0]);
-
-	keep(table, position, entry / SLOTS ? GENERATION_1 : GENERATION_0, entry % SLOTS);
 }
 
 /* The next batch is of this ring, and all earlier ones were reported. */
@@ -133,83 +142,86 @@ void undo_flows(struct flow_table *table, uint32_t ring, uint64_t from)
 		return;
 	while (count--) {
 		const struct change *change = &journal->changes[count];
-		struct flow *flow;
+		struct generation *generation;
 
 		if (change->position < from || change->place > LABEL)
 			continue;
 		if (change->next_serial < table->next_serial)
 			table->next_serial = change->next_serial;
 		if (change->place == LABEL) {
-			table->labels[change->slot % LABELS] = change->before.labels;
+			table->labels[change->index % LABELS] = change->before.labels;
 			continue;
 		}
-		flow = &table->flows[change->place][change->slot % SLOTS];
-		if (change->place == (table->young & 1))
-			table->count += (change->before.flow.state == USED) - (flow->state == USED);
-		*flow = change->before.flow;
+		generation = &table->generations[change->place];
+		generation->flows[change->index % FLOWS] = change->before.flow;
+		if (change->slot != NO_SLOT) {
+			generation->slots[change->slot % SLOTS] = change->slot_before;
+			table->counts[change->place] = change->index % FLOWS;
+		}
 	}
 	journal->count = 0;
 }
 
-/* Returns the flow's slot, or the slot for a new flow (its state is not USED). */
-static struct flow *find_slot(struct flow *flows, uint64_t key)
+static uint32_t slot_value(uint64_t key, uint32_t index)
 {
-	struct flow *free_slot = NULL;
+	return (uint32_t)(key >> (32 + INDEX_BITS)) << INDEX_BITS | (index + 1);
+}
+
+/* Returns the flow, or null; *FREE is then the slot for it. */
+static struct flow *find_flow(struct generation *generation, uint64_t key, uint32_t **free)
+{
+	uint32_t part = slot_value(key, 0) & ~INDEX_MASK;
 
 	for (uint32_t probe = 0; probe < PROBES; probe++) {
-		struct flow *slot = &flows[(key + probe) % SLOTS];
+		uint32_t *slot = &generation->slots[(key + probe) % SLOTS];
+		struct flow *flow = &generation->flows[((*slot & INDEX_MASK) - 1) % FLOWS];
 
-		if (slot->state == USED && slot->key == key)
-			return slot;
-		if (slot->state != USED && !free_slot)
-			free_slot = slot;
-		if (slot->state == EMPTY)
-			break;
+		if (!*slot) {
+			*free = slot;
+			return NULL;
+		}
+		if ((*slot & ~INDEX_MASK) == part && flow->key == key)
+			return flow;
 	}
-	if (!free_slot) {	/* not with half of the slots in use: forget the flow that is there */
-		free_slot = &flows[key % SLOTS];
-		free_slot->state = MOVED;
-	}
-	return free_slot;
+	*free = &generation->slots[key % SLOTS];	/* not with half of the slots in use: forget what is there */
+	return NULL;
 }
 
-/*
- * Returns the flow's slot in the young generation, which the frame at POSITION is about to change;
- * its state is USED if the flow is known.
- */
+/* Returns the flow, which the frame at POSITION is about to change, in the young generation. */
 static struct flow *admit(struct flow_table *table, uint64_t key, uint64_t position)
 {
-	struct flow *slot = find_slot(table->flows[table->young & 1], key);
-	struct flow *old;
+	uint32_t young = table->young & 1, index;
+	struct flow *flow, *old = NULL;
+	uint32_t *slot, *unused;
 
-	if (slot->state == USED) {
-		keep_flow(table, position, slot);
-		return slot;
+	flow = find_flow(&table->generations[young], key, &slot);
+	if (flow) {
+		index = (uint32_t)(flow - table->generations[young].flows);
+		keep(table, position, (enum place)young, index, NULL);
+		return flow;
 	}
-	if (table->count >= FLOWS) {
-		table->young ^= 1;
-		table->count = 0;
-		memset(table->flows[table->young & 1], 0, sizeof(table->flows[0]));
-		slot = find_slot(table->flows[table->young & 1], key);
+	if (table->counts[young] >= FLOWS) {
+		young ^= 1;
+		table->counts[young] = 0;
+		memset(table->generations[young].slots, 0, sizeof(table->generations[young].slots));
+		table->young = young;
+		find_flow(&table->generations[young], key, &slot);
 	}
-	keep_flow(table, position, slot);
-	old = find_slot(table->flows[~table->young & 1], key);
-	if (old->state == USED) {
-		keep_flow(table, position, old);
-		*slot = *old;
-		old->state = MOVED;
-		table->count++;
-	}
-	return slot;
+	if (table->counts[young ^ 1])
+		old = find_flow(&table->generations[young ^ 1], key, &unused);
+	index = table->counts[young] % FLOWS;
+	flow = &table->generations[young].flows[index];
+	keep(table, position, (enum place)young, index, slot);
+	*flow = old ? *old : (struct flow){.key = key};
+	*slot = slot_value(key, index);
+	table->counts[young] = index + 1;
+	return flow;
 }
 
-static void start_flow(struct flow_table *table, struct flow *slot, uint64_t key, int64_t idle_end_ns,
-		       int64_t expires_ns)
+static void start_flow(struct flow_table *table, struct flow *flow, int64_t idle_end_ns, int64_t expires_ns)
 {
-	if (slot->state != USED)
-		table->count++;
-	*slot = (struct flow){.key = key, .idle_end_ns = idle_end_ns, .expires_ns = expires_ns,
-			      .serial = ++table->next_serial, .packets = 1, .state = USED};
+	*flow = (struct flow){.key = flow->key, .idle_end_ns = idle_end_ns, .expires_ns = expires_ns,
+			      .serial = ++table->next_serial, .packets = 1};
 }
 
 /*
@@ -228,18 +240,18 @@ void count_flows(struct flow_table *table, int64_t idle_ns, int64_t life_ns, con
 		int64_t now = now_ns[i];
 
 		if (numbers[i]) {
-			if (flow->state != USED || (flow->born_jiffies && flow->born_jiffies != born_jiffies[i]))
-				start_flow(table, flow, keys[i], INT64_MAX, INT64_MAX);
+			if (!flow->packets || (flow->born_jiffies && flow->born_jiffies != born_jiffies[i]))
+				start_flow(table, flow, INT64_MAX, INT64_MAX);
 			flow->born_jiffies = born_jiffies[i];
-		} else if (flow->state != USED || now > flow->idle_end_ns || now > flow->expires_ns) {
-			start_flow(table, flow, keys[i], add_saturated(now, idle_ns), add_saturated(now, life_ns));
+		} else if (!flow->packets || now > flow->idle_end_ns || now > flow->expires_ns) {
+			start_flow(table, flow, add_saturated(now, idle_ns), add_saturated(now, life_ns));
 			numbers[i] = 1;
 		} else {
 			int64_t idle_end_ns = add_saturated(now, idle_ns);
 
 			if (idle_end_ns > flow->idle_end_ns)
 				flow->idle_end_ns = idle_end_ns;
-			numbers[i] = ++flow->packets;
+			numbers[i] = flow->packets < UINT32_MAX ? ++flow->packets : flow->packets;
 		}
 		if (serials)
 			serials[i] = flow->serial;
@@ -251,7 +263,7 @@ static struct labels *labels_of(struct flow_table *table, uint64_t serial, uint6
 {
 	struct labels *labels = &table->labels[serial % LABELS];
 
-	keep(table, position, LABEL, serial % LABELS);
+	keep(table, position, LABEL, serial % LABELS, NULL);
 	if (labels->serial != serial)
 		*labels = (struct labels){.serial = serial};
 	return labels;

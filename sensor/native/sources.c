@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "mix.h"
+
 #define SETS 4096u
 #define WAYS 4u
 #define SOURCES (SETS * WAYS)
@@ -68,16 +70,6 @@ struct levels {
 	double known;
 	double unknown;
 };
-
-
-
-/* Mixes the bits (finalizer of splitmix64, https://prng.di.unimi.it/splitmix64.c). */
-static uint64_t mix(uint64_t bits)
-{
-	bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
-	bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
-	return bits ^ (bits >> 31);
-}
 
 static uint64_t load(const uint8_t *data, uint32_t size)
 {

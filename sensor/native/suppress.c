@@ -10,6 +10,8 @@
  */
 #include <stdint.h>
 
+#include "mix.h"
+
 #define WAYS 8
 #define SECONDS 4		/* counted at the same time */
 
@@ -36,14 +38,6 @@ static uint32_t turn_of(struct seconds *seconds, int64_t second)
 	seconds->turns++;
 	seconds->second[seconds->turns % SECONDS] = second;
 	return (uint32_t)seconds->turns;
-}
-
-/* Mixes the bits (finalizer of splitmix64, https://prng.di.unimi.it/splitmix64.c). */
-static uint64_t mix(uint64_t bits)
-{
-	bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
-	bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
-	return bits ^ (bits >> 31);
 }
 
 static struct slot *find_slot(struct slot *set, uint64_t key, uint32_t turn, uint32_t oldest)

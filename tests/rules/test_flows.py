@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sensor.decode import decode
+from sensor.errors import SensorError
 from sensor.rules.engine.flows import FlowHash, FlowTable
 from tests import frames
 
@@ -167,7 +168,7 @@ def test_generations_are_shared_with_a_forked_process() -> None:
     assert numbers(table.empty_copy(), [2]) == [1]
 
 
-JOURNAL_BYTES = 8 + (1 << 15) * 72
+JOURNAL_BYTES = 8 + (1 << 15) * 80
 """The end of the table's memory, ``struct journal``."""
 
 
@@ -254,3 +255,18 @@ def test_the_size_of_the_journal() -> None:
     table = FlowTable(inf, inf)
     table.begin_batch(7)
     assert table._memory._map[-JOURNAL_BYTES] == 7
+
+
+def test_packets_outside_of_the_batch_are_refused() -> None:
+    """No byte behind the frames or the columns is read."""
+    batch = frames.batch_of([packet(), packet()])
+    buffer, packets = np.frombuffer(batch.buffer, np.uint8), decode(batch)
+    flows = FlowHash(tos=False)
+    assert len(flows.keys(buffer, packets, np.array([1, 0]))) == 2
+    for position in (-1, 2):
+        with pytest.raises(SensorError, match="outside of its batch"):
+            flows.keys(buffer, packets, np.array([0, position]))
+    for offset in (-1, len(buffer) - 7, 1 << 62):
+        packets.source_offset[1] = offset
+        with pytest.raises(SensorError, match="outside of its batch"):
+            flows.keys(buffer, packets, np.array([1]))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.model import RULE_CLASSES, PacketBatch, Rule
+from sensor.native.flow_hash import hash_flows
 from sensor.native.flow_memory import FlowMemory
 
 _NS = 1_000_000_000
@@ -136,8 +137,8 @@ class FlowHash:
     """
 
     def __init__(self, tos: bool) -> None:
-        self._tos = tos
-        self._seed = np.array([secrets.randbits(64)], np.uint64)
+        self._service = 0xFE if tos else 0
+        self._seed = secrets.randbits(64)
 
     def keys(
         self, buffer: NDArray[np.uint8], packets: PacketBatch, chosen: NDArray[np.intp]
@@ -146,31 +147,4 @@ class FlowHash:
 
         All chosen packets must have an IP header.
         """
-        source = self._seed ^ (packets.sport[chosen].astype(np.uint64) << np.uint64(32))
-        destination = self._seed ^ (packets.dport[chosen].astype(np.uint64) << np.uint64(32))
-        versions = packets.ip_version[chosen]
-        for version, words in ((4, 1), (6, 4)):
-            of_version = np.flatnonzero(versions == version)
-            if len(of_version):
-                start = packets.source_offset[chosen[of_version], None]
-                addresses = buffer[start + np.arange(8 * words)].view("<u4").astype(np.uint64)
-                for column in range(words):
-                    source[of_version] = _mix(source[of_version] ^ addresses[:, column])
-                    destination[of_version] = _mix(destination[of_version] ^ addresses[:, column + words])
-        swap = source > destination
-        service = packets.tos[chosen].astype(np.uint64) & np.uint64(0xFE if self._tos else 0)
-        swap &= service == 0
-        low: NDArray[np.uint64] = np.where(swap, destination, source)
-        high = np.where(swap, source, destination)
-        rest = packets.protocol[chosen].astype(np.uint64) | service << np.uint64(8)
-        if packets.vlan_count.any():
-            vlan = (packets.vlan_tci[chosen] & 0xFFF).astype(np.uint64)
-            rest |= (vlan[:, 0] << np.uint64(16)) | (vlan[:, 1] << np.uint64(32))
-        return _mix(_mix(low ^ rest) + high)
-
-
-def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Mix every bit into all 64 (the finaliser of splitmix64)."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+        return hash_flows(buffer, packets, chosen, self._seed, self._service)
