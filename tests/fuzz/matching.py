@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sensor.rules.engine import budget
 from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
 from sensor.rules.engine.locate import locate
-from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.matcher import Matcher, Payloads
 from tests.fuzz.pcre_matrix import match_matrix
 from tests.fuzz.random_rules import SLICE, Packet, RandomRule, random_packets, random_rules
 from tests.fuzz.rounds import Round
@@ -27,7 +27,11 @@ RULES = 50
 PACKETS = 4000
 LOCATED = 300
 """Matches per round whose spans are compared."""
+BUDGETS_NS = (0, 1_000, 20_000, 100_000)
+"""Budgets of CPU time with which searches are cut."""
 BLANK_LINE = b"\r\n\r\n"
+BETWEEN = (b"", b"41", b"\n\r\n", b"GET / HTTP/1.1")
+"""Bytes behind a payload: nothing that is read by mistake may make a difference."""
 
 
 def fuzz(one: Round) -> None:
@@ -36,15 +40,33 @@ def fuzz(one: Round) -> None:
     rules = random_rules(one.rng, RULES)
     packets = random_packets(rules, http, one.rng, PACKETS)
     expected = expected_matches(rules, packets, http)
-    with patch.object(budget, "PAYLOAD_NS", 10**12):
-        matcher = Matcher([each.rule for each in rules], http)
-        found = np.zeros_like(expected)
-        matches = matcher.matches(*payloads_of(packets, http))
-    found[matches.rule, matches.payload] = 1
+    matcher = Matcher([each.rule for each in rules], http)
+    batch = payloads_of(packets, http, one.rng.choice(BETWEEN))
+    found, _ = _search(matcher, batch, 10**12)
     one.comparisons += int((expected >= 0).sum())
     for rule, packet in np.argwhere((found != expected) & (expected >= 0)):
         _note(one, rules[rule], packets[packet], "missed" if expected[rule, packet] else "invented")
+    cut, incomplete = _search(matcher, batch, one.rng.choice(BUDGETS_NS))
+    one.comparisons += int((found | cut).sum())
+    for rule, packet in np.argwhere((cut > found) | (cut != found) & ~incomplete):
+        what = (
+            "invented by a cut search"
+            if cut[rule, packet]
+            else "missed by a search that is not said to be cut"
+        )
+        _note(one, rules[rule], packets[packet], what)
     _compare_spans(one, rules, packets, np.argwhere((found == 1) & (expected == 1)), http)
+
+
+def _search(
+    matcher: Matcher, batch: tuple[memoryview, Payloads], budget_ns: int
+) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """Return 1 where a rule is found, shape (rules, packets), and True for packets that were cut."""
+    found = np.zeros((len(matcher.rules), len(batch[1].start)), np.int8)
+    with patch.multiple(budget, PAYLOAD_NS=budget_ns, SHORT_NS=budget_ns):
+        matches = matcher.matches(*batch)
+    found[matches.rule, matches.payload] = 1
+    return found, matches.incomplete
 
 
 def expected_matches(rules: list[RandomRule], packets: list[Packet], http: HttpReading) -> NDArray[np.int8]:

@@ -125,6 +125,8 @@ def _packet(one: RandomRule, rules: list[RandomRule], http: HttpReading, rng: ra
         payload = payload[:8] + payload[8:].replace(b" ", b"+")
     if rng.random() < 0.05:
         payload = _padded(payload, rng)
+    if rng.random() < 0.05:
+        payload += rng.choice((b"%", b"%4", b"%a", b"+", b"\r\n\r"))
     ports = [one.rule.port if rng.random() < 0.9 else rng.choice(_PORTS), rng.randrange(65536)]
     rng.shuffle(ports)
     protocol = one.rule.protocol if one.rule.protocol and rng.random() < 0.9 else rng.choice(PROTOCOLS)

@@ -150,11 +150,13 @@ def packets(rules: Iterable[Rule], http: HttpReading, each: int) -> Iterator[tup
         yield payload, protocol, *(ports if protocol in (TCP, UDP) else (0, 0))
 
 
-def payloads_of(packets: list[Packet], http: HttpReading) -> tuple[memoryview, Payloads]:
-    """Return the packets as a batch, with other bytes between the payloads."""
+def payloads_of(
+    packets: list[Packet], http: HttpReading, between: bytes = b"GET"
+) -> tuple[memoryview, Payloads]:
+    """Return the packets as a batch, with other bytes ``between`` the payloads."""
     sizes = np.array([len(payload) for payload, *_ in packets], np.int64)
-    end = np.cumsum(sizes + 3)
-    return memoryview(b"".join(b"GET" + payload for payload, *_ in packets)), Payloads(
+    end = np.cumsum(sizes + len(between))
+    return memoryview(b"".join(between + payload for payload, *_ in packets)), Payloads(
         end - sizes,
         end,
         np.array([protocol for _, protocol, _, _ in packets], np.uint8),
