@@ -71,7 +71,7 @@ def test_store_with_a_missing_directory() -> None:
 @pytest.mark.usefixtures("use_few_rules")
 def test_match_measures_every_payload() -> None:
     """A rule matches only the matching payload, and each cost is positive."""
-    command = [*SENSOR, "bench", "match", "--quick", "--json"]
+    command = [*SENSOR, "bench", "match", "--quick", "--trials", "10", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     [one] = found["sets"]

@@ -4,7 +4,9 @@ Each figure is the least of many rounds over a batch, as other programs only add
 and ``thorough_us`` are the whole pipeline, with decoding, flows and evidence; ``decode_us`` and
 ``match_us`` are two parts of it. ``live_us`` is the default profile on frames whose flows the kernel has
 counted, as it does live. ``re_us`` and ``pcre2_us`` are the baselines of ``match_us``, one rule after the
-other. Runs in ``sensor bench match``.
+other. ``worst`` is the most that a packet can cost (`sensor.bench.worst_payload`).
+
+Runs in ``sensor bench match``.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from sensor.bench import probe_frames
 from sensor.bench.baselines import Baselines
 from sensor.bench.effort import Step
 from sensor.bench.machine import machine
+from sensor.bench.worst_payload import QUICK_TRIALS, TRIALS
+from sensor.bench.worst_payload import measure as measure_worst
 from sensor.decode import decode
 from sensor.model import FrameBatch, Rule
 from sensor.pipeline import Pipeline
@@ -41,11 +45,23 @@ SERVER_PORT, FIRST_CLIENT_PORT = 80, 40_000
 WORD = re.compile(r"(?<![\\\[A-Za-z:])[A-Za-z]{4,}(?![\]-])")
 
 
-def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
+def measure(
+    rules: Path,
+    *,
+    quick: bool,
+    step: Step,
+    trials: int | None = None,
+    seed: int = 1,
+    capture: Path | None = None,
+) -> dict[str, Any]:
     """Measure a set of rules, and unless ``quick`` ten times as many.
+
+    ``trials`` and ``seed`` are those of the search for the worst payload, which is written to the file
+    ``capture``, if given.
 
     Raises:
         RulesError: a rule is wrong.
+        OSError: ``capture`` cannot be written.
     """
     where = machine()
     loaded = list(load_rules(rules))
@@ -53,12 +69,19 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
     if not quick:
         sets.append([one for rule in loaded for one in variants(rule, VARIANTS)])
     results = []
+    worst = []
     for rule_set in sets:
         step(f"compiling {len(rule_set)} rules")
-        results.append(_measure(rule_set, step))
+        start = time.process_time()
+        matcher = Matcher(rule_set)
+        compile_s = time.process_time() - start
+        results.append(_measure(matcher, compile_s, step))
+        if rule_set is loaded:
+            trials = trials or (QUICK_TRIALS if quick else TRIALS)
+            worst = measure_worst(matcher, trials=trials, seed=seed, step=step, capture=capture)
     step("searching each rule with re and PCRE2")
     _add_baselines(results[0]["payloads"], Baselines(loaded))
-    return {"machine": where, "payload_bytes": SIZE, "sets": results}
+    return {"machine": where, "payload_bytes": SIZE, "sets": results, "worst": worst}
 
 
 def variants(rule: Rule, times: int) -> Iterable[Rule]:
@@ -76,16 +99,14 @@ def _rotated(word: str, step: int) -> str:
     )
 
 
-def _measure(rules: list[Rule], step: Step) -> dict[str, Any]:
+def _measure(matcher: Matcher, compile_s: float, step: Step) -> dict[str, Any]:
     """Measure a set of rules with each kind of payload."""
-    start = time.process_time()
-    pipeline = Pipeline(Matcher(rules), "any")
-    compile_s = time.process_time() - start
-    step(f"matching {len(rules)} rules")
+    pipeline = Pipeline(matcher, "any")
+    step(f"matching {len(matcher.rules)} rules")
     return {
-        "rules": len(rules),
+        "rules": len(matcher.rules),
         "compile_s": round(compile_s, 2),
-        "database_mib": round(pipeline.matcher.size_bytes / 2**20, 1),
+        "database_mib": round(matcher.size_bytes / 2**20, 1),
         "payloads": {kind: costs(pipeline, payload) for kind, payload in payloads().items()},
     }
 

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from sensor.cli.bench_output import decision_lines, kernel_lines, match_lines, ring_lines, store_lines
 from sensor.cli.setting_options import setting_options
 from sensor.config.loading import load_settings
+from sensor.errors import SensorError
 
 QUICK_ITEMS = 100_000
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -71,15 +72,37 @@ def ring_command(rules: Path | None, quick: bool, as_json: bool) -> None:
 @bench_group.command("match")
 @setting_options("bench match", config=False)
 @_QUICK
+@click.option(
+    "--trials",
+    type=click.IntRange(10),
+    metavar="NUMBER",
+    help="Payloads to try per transport in the search for the worst.  [default: 4000; 500 with --quick]",
+)
+@click.option("--seed", type=int, default=1, show_default=True, metavar="NUMBER", help="Seed of that search.")
+@click.option(
+    "--capture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the worst packets to this capture file.",
+)
 @_AS_JSON
-def match_command(rules: Path | None, quick: bool, as_json: bool) -> None:
-    """Measure the cost of matching per candidate.
+def match_command(
+    rules: Path | None, quick: bool, trials: int | None, seed: int, capture: Path | None, as_json: bool
+) -> None:
+    """Measure the cost of matching per candidate, and search for the worst.
 
-    Without --quick, also measures it with ten times as many rules.
+    The worst is the most that a stranger's packet can cost with these rules. Without --quick, ordinary costs
+    are also measured with ten times as many rules.
     """
     from sensor.bench.match import measure
 
-    _show(measure(_rules_directory(rules), quick=quick, step=_show_step), as_json, match_lines)
+    try:
+        found = measure(
+            _rules_directory(rules), quick=quick, step=_show_step, trials=trials, seed=seed, capture=capture
+        )
+    except OSError as error:
+        raise SensorError(f"{capture} cannot be written: {error.strerror}") from error
+    _show(found, as_json, match_lines)
 
 
 @bench_group.command("store")

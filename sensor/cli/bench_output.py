@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import Any
 
 from sensor.text import count_of
@@ -132,6 +133,29 @@ def match_lines(found: Found) -> Iterator[str]:
         yield f"    {'':<13}" + "".join(f"{name.removesuffix('_us'):>9}" for name in names)
         for kind, costs in rule_set["payloads"].items():
             yield f"    {kind:<13}" + "".join(f"{costs[name]:>9g}" for name in names)
+    for worst in found["worst"]:
+        yield ""
+        yield from _worst_lines(worst)
+
+
+def _worst_lines(worst: Found) -> Iterator[str]:
+    """Yield the dearest packet of a size, how it is built, and the rules to blame if it is too dear."""
+    verdict = "met" if worst["is_met"] else "NOT MET"
+    cost = f"{worst['cost_us']:,g} us of CPU time (median), limit {worst['limit_us']:,g} us: {verdict}"
+    yield f"worst packet with {worst['payload_bytes']:,} bytes of payload: {cost}"
+    incomplete = ", and its search is cut" if worst["incomplete"] else ""
+    yield f"    {worst['kind']}; {count_of(worst['matches'], 'rule')} of it match{incomplete}"
+    repeated = ", ".join(f'"{text}"' for text in worst["repeated"])
+    yield from wrap(
+        f'"{worst["beginning"]}", then repeated: {repeated}',
+        110,
+        initial_indent="    ",
+        subsequent_indent="    ",
+    )
+    kinds = ", ".join(f"{kind}: {cost_us:,g}" for kind, cost_us in worst["match_us_by_kind"].items())
+    yield f"    matching alone in us, {worst['trials']:,} trials each: {kinds}"
+    for rule in worst["dearest_rules"]:
+        yield f"    {rule['cost_us']:>9,g} us  {rule['class']} {rule['rule']} {rule['name']}, measured alone"
 
 
 def store_lines(found: Found, indent: str = "") -> Iterator[str]:

@@ -38,7 +38,7 @@ def measure(rules: Iterable[Rule], specimens: Sequence[Specimen], http: HttpRead
     start_s = time.perf_counter()
     matcher = Matcher(rules, http)
     compile_ms = (time.perf_counter() - start_s) * 1e3
-    buffer, payloads = _batch_of(specimens, http)
+    buffer, payloads = batch_of(specimens, http)
     passes = [_pass(matcher, buffer, payloads) for _ in range(_PASSES)]
     least_ns, matches = min(passes)
     return Cost(compile_ms, matcher.size_bytes, least_ns / len(specimens), matches)
@@ -55,8 +55,8 @@ def measure_each(
         yield rule, Cost(cost.compile_ms, cost.size_bytes, payload_ns, cost.hits)
 
 
-def _batch_of(specimens: Sequence[Specimen], http: HttpReading) -> tuple[memoryview, Payloads]:
-    """Return the specimens as a capture worker matches them: as one batch."""
+def batch_of(specimens: Sequence[Specimen], http: HttpReading) -> tuple[memoryview, Payloads]:
+    """Return the specimens as a capture worker matches them: as one batch, for `Matcher.matches`."""
     texts, protocols, sports, dports = zip(*specimens, strict=True)
     sizes = np.array([len(text) for text in texts], np.int64)
     end = np.cumsum(sizes)
