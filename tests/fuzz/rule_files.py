@@ -1,6 +1,7 @@
 """Rule files: whatever is in them, loading ends soon, in bounded memory, with rules or with faults by name.
 
-Files are damaged as JSON, in their fields and byte by byte.
+Files are damaged as JSON, in their fields and byte by byte. Expressions are random, and some are short and
+stand for much: nested repeats, long lookarounds, thousands of branches or groups.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from tests.fuzz.random_rules import random_regex
 from tests.fuzz.rounds import Round
 
 DIRECTORIES = 40
-MOST_CPU_S = 10.0
-"""CPU time for one directory, also with sanitisers and on slow machines."""
+COSTLY = 40
+"""Costly expressions per round, each in a directory of its own."""
+MOST_CPU_S = 30.0
+"""CPU time for one directory, also on slow machines."""
 MOST_GROWTH_KIB = 1 << 20
 """Memory that a round may need."""
 _VALUES: tuple[Any, ...] = (
@@ -53,15 +56,33 @@ _NAMES = (
     *("desc", "deleted", "id", "Regex", "", "rules", "ü"),
 )
 _IDS = ("1", "2", "50001", "0", "-1", "01", "1.5", "999999999", "1000000000", "x", "", "\u0661")
+_REPEATS = ("{0,32}", "{99}", "{1000}", "*", "+", "?", "{0,99}", "{2,}", "{32,}", "*?", "{1,65535}")
+_LOOKS = ("(?=%s)", "(?!%s)", "(?<=%s)", "(?<!%s)")
+_PIECES = (
+    "a",
+    ".",
+    "[ab]",
+    r"\w",
+    "(?:a|b|cd)",
+    "(?:)",
+    "a{0}",
+    "a?",
+    r"\b",
+    "^",
+    "$",
+    "(a|b)",
+    "(?i:x)",
+    r"[^\n]",
+)
 
 
 def fuzz(one: Round) -> None:
     """Load random directories, strictly and leniently."""
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number in range(DIRECTORIES):
+    for number in range(DIRECTORIES + COSTLY):
         directory = one.directory / str(number)
         directory.mkdir()
-        files = [_random_file(one.rng) for _ in range(one.rng.choice((1, 1, 2, 5)))]
+        files = _random_files(one.rng) if number < DIRECTORIES else [_file([costly_regex(one.rng)])]
         for rule_class, content in zip(one.rng.sample(RULE_CLASSES, len(files)), files, strict=True):
             (directory / f"{rule_class}.json").write_bytes(content)
         for lenient in (False, True):
@@ -94,6 +115,49 @@ def _load(directory: Path, *, lenient: bool) -> None:
     for fault in faults:
         assert "\n" not in str(fault), fault
         json.dumps(fault_object(fault))
+
+
+def costly_regex(rng: random.Random) -> str:
+    """Return a short expression that stands for much."""
+    match rng.randrange(6):
+        case 0:
+            regex = _nested(rng)
+        case 1:
+            regex = rng.choice(_LOOKS) % _nested(rng) + "a"
+        case 2:
+            regex = "|".join(f"{rng.choice(_PIECES)}{number}" for number in range(rng.choice((9, 300, 5000))))
+        case 3:
+            depth = rng.choice((50, 500, 5000))
+            regex = "(?:" * depth + "ab" + (")" + rng.choice(("", "?", "{2}"))) * depth
+        case 4:
+            regex = (
+                "".join(rng.choice(_LOOKS) % rng.choice(_PIECES) for _ in range(rng.choice((2, 9, 99)))) + "a"
+            )
+        case _:
+            regex = "".join(
+                f"{rng.choice(_PIECES)}{rng.choice(_REPEATS)}" for _ in range(rng.choice((3, 9, 40)))
+            )
+    return rng.choice(("", "^", "x")) + regex + rng.choice(("", "b", "$"))
+
+
+def _nested(rng: random.Random) -> str:
+    """Return repeats of repeats."""
+    regex = rng.choice(_PIECES)
+    for _ in range(rng.randint(1, 5)):
+        other = rng.choice(("", "", rng.choice(_PIECES)))
+        regex = f"(?:{regex}{other}){rng.choice(_REPEATS)}"
+    return regex
+
+
+def _file(regexes: list[str]) -> bytes:
+    rules = {
+        str(number): {"type": "t", "name": "n", "regex": regex} for number, regex in enumerate(regexes, 1)
+    }
+    return json.dumps({"threat": {"rules": rules}}).encode()
+
+
+def _random_files(rng: random.Random) -> list[bytes]:
+    return [_random_file(rng) for _ in range(rng.choice((1, 1, 2, 5)))]
 
 
 def _random_file(rng: random.Random) -> bytes:
