@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sensor.capture.program import check_privileges
+from sensor.errors import PrivilegeError
 from tests.fuzz import sanitised
 from tests.fuzz.campaign import Campaign, Result
 from tests.fuzz.fuzzers import FUZZERS, Fuzzer
@@ -25,7 +28,7 @@ _SHOWN_LINES = 20
 def main() -> int:
     """Run the fuzzers that the command line names, and return 1 if there are faults."""
     given = _arguments()
-    chosen = [FUZZERS[name] for name in given.names] or list(FUZZERS.values())
+    chosen = [one for one in FUZZERS.values() if one.name in (given.names or FUZZERS) and _can_run(one)]
     with tempfile.TemporaryDirectory(prefix="sensor-fuzz-") as directory:
         library = sanitised.build(Path(directory)) if any(one.is_sanitised for one in chosen) else None
         campaign = Campaign(given.seed, given.faults, library)
@@ -40,6 +43,7 @@ def main() -> int:
             _print_result(fuzzer, result, time.monotonic() - started_s)
             return result
 
+        signal.signal(signal.SIGINT, lambda *_: campaign.stop())
         with ThreadPoolExecutor(given.jobs) as pool:
             results = list(pool.map(run, chosen))
     faults = sum(len(result.faults) for result in results)
@@ -60,6 +64,17 @@ def _arguments() -> argparse.Namespace:
         "--faults", type=Path, default=Path("fuzz-faults"), help="directory for failing inputs"
     )
     return parser.parse_args()
+
+
+def _can_run(fuzzer: Fuzzer) -> bool:
+    """Return False if this user may not load eBPF and the fuzzer has to."""
+    try:
+        if fuzzer.needs_kernel:
+            check_privileges()
+    except PrivilegeError as error:
+        print(f"{fuzzer.name:24} skipped: {error}")
+        return False
+    return True
 
 
 def _print_result(fuzzer: Fuzzer, result: Result, seconds: float) -> None:

@@ -48,39 +48,47 @@ class Campaign:
     """Directory for the inputs that show faults, one directory per fault."""
     library: Path | None = None
     """The native code with sanitisers, if a fuzzer needs it."""
+    is_stopped: bool = False
+    """True once `stop` was called."""
+    _processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
     def run(self, fuzzer: Fuzzer, seconds: float, first: int = 0, last: int = 1 << 62) -> Result:
         """Run the rounds from ``first`` up to ``last``, until the time is over."""
         result = Result()
         end_s = time.monotonic() + seconds
-        while first < last and len(result.faults) < MOST_FAULTS:
+        while first < last and len(result.faults) < MOST_FAULTS and not self.is_stopped:
             first = self._run_process(fuzzer, end_s - time.monotonic(), first, last, result)
             if time.monotonic() >= end_s:
                 break
         return result
 
+    def stop(self) -> None:
+        """End all fuzzers now; what they have found so far is their result."""
+        self.is_stopped = True
+        for process in list(self._processes):
+            process.kill()
+
     def _run_process(self, fuzzer: Fuzzer, seconds: float, first: int, last: int, result: Result) -> int:
         """Run one process, and return the round after its last one."""
         numbers = [str(number) for number in (self.seed, first, last, seconds)]
-        command = [
-            sys.executable,
-            "-m",
-            "tests.fuzz.child",
-            fuzzer.module,
-            fuzzer.name,
-            *numbers,
-            str(self.faults),
-        ]
-        with tempfile.TemporaryFile() as messages:
+        arguments = [fuzzer.module, fuzzer.name, *numbers, str(self.faults.absolute())]
+        with tempfile.TemporaryFile() as messages, tempfile.TemporaryDirectory() as scratch:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=messages, cwd=ROOT, env=self._environment(fuzzer)
+                [sys.executable, "-m", "tests.fuzz.child", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                cwd=ROOT,
+                env=self._environment(fuzzer) | {"TMPDIR": scratch},
+                start_new_session=True,  # ^C stops the campaign, not the process in the middle of a round
             )
+            self._processes.add(process)
             try:
                 number, end = _collect(process, first, result)
             finally:
                 process.kill()
                 process.communicate()
-            if end:
+                self._processes.remove(process)
+            if end and not self.is_stopped:
                 messages.seek(0)
                 text = f"{end}: {messages.read(_REPORT_BYTES).decode(errors='replace')}"
                 Fault(text, {}).save(self.faults / f"{fuzzer.name}-{self.seed}-{number}-end")

@@ -24,7 +24,7 @@ class Fault(NamedTuple):
 
     def save(self, directory: Path) -> None:
         """Write the text and the inputs to files in a new directory."""
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "fault.txt").write_text(self.text + "\n", errors="backslashreplace")
         for name, content in self.inputs.items():
             (directory / name).write_bytes(content)
