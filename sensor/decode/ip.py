@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sensor.decode.frame_group import FrameGroup, Integers, Switch, finish_as, table_of
 from sensor.decode.transport import icmp, tcp, udp
 from sensor.decode.tunnel import gre, ipv4_inside, ipv6_inside
 from sensor.model import PacketStatus
+from sensor.native.extensions import LATER_FRAGMENT, WHOLE, walk_extensions
 from sensor.protocols import (
     AH,
     DESTINATION,
@@ -37,10 +40,6 @@ IPV4_SIZE_MIN = 20
 IPV4_MORE_FRAGMENTS = 0x2000
 IPV4_FRAGMENT_OFFSET = 0x1FFF
 IPV6_SIZE = 40
-IPV6_MORE_FRAGMENTS = 0x0001
-IPV6_FRAGMENT_OFFSET = 0xFFF8
-EXTENSION_SIZE_MIN = 8
-EXTENSIONS_MAX = 8
 
 
 def ipv4(group: FrameGroup) -> None:
@@ -79,11 +78,9 @@ def ipv6(group: FrameGroup) -> None:
     payload_length = group.u16(4)
     packet_end = _packet_end(group, length=np.where(payload_length == 0, 0, IPV6_SIZE + payload_length))
     packet = group.narrow(packet_end).skip(IPV6_SIZE).keep(packet_end <= group.wire_end)
-    for _ in range(EXTENSIONS_MAX):
-        extended = IS_EXTENSION[packet.protocol]
-        if not np.count_nonzero(extended):
-            break
-        packet = packet.keep(~extended).join(_decode_extension(packet.keep(extended)))
+    extended = IS_EXTENSION[packet.protocol]
+    if np.count_nonzero(extended):
+        packet = packet.keep(~extended).join(_behind_extensions(packet.keep(extended)))
     IPV6_PROTOCOLS.enter(packet, packet.protocol)
 
 
@@ -92,26 +89,14 @@ def _packet_end(group: FrameGroup, length: Integers) -> Integers:
     return np.where(length == 0, group.wire_end, group.position + length)
 
 
-def _decode_extension(group: FrameGroup) -> FrameGroup:
-    """Decode the extension header that ``protocol`` names (RFC 8200, section 4); finish later fragments.
-
-    All kinds are decoded at once, so that a batch takes at most eight steps whatever chains it contains.
-    """
-    group = group.require(EXTENSION_SIZE_MIN)
-    group = group.require(_extension_size(group))
-    packet = group.skip(_extension_size(group))
-    fragment = np.where(group.protocol == FRAGMENT, group.u16(2), 0)
-    group.decoding.first_fragment[group.frames] |= fragment & IPV6_MORE_FRAGMENTS != 0
-    later = fragment & IPV6_FRAGMENT_OFFSET != 0
-    group.set(protocol=group.u8(0))
-    packet.keep(later).finish_at_payload(PacketStatus.FRAGMENT)
-    return packet.keep(~later)
-
-
-def _extension_size(group: FrameGroup) -> Integers:
-    """Return header sizes: AH counts words of 4 bytes (RFC 4302, section 2.2), the others words of 8."""
-    kind, length = group.protocol, group.u8(1)
-    return np.select([kind == FRAGMENT, kind == AH], [8, (length + 2) * 4], (length + 1) * 8)
+def _behind_extensions(group: FrameGroup) -> FrameGroup:
+    """Decode extension headers, and return the packets behind them; finish later fragments."""
+    walked = walk_extensions(group.decoding.octets, group.position, group.end, group.protocol)
+    group.set(protocol=walked.protocol.astype(np.int64))
+    group.decoding.first_fragment[group.frames] |= walked.is_first
+    packet = replace(group, position=walked.position)
+    packet.keep(walked.outcome == LATER_FRAGMENT).finish_at_payload(PacketStatus.FRAGMENT)
+    return packet.keep(walked.outcome == WHOLE)
 
 
 IS_EXTENSION = table_of(8, [HOP_BY_HOP, ROUTING, FRAGMENT, AH, DESTINATION, MOBILITY, HIP, SHIM6])
