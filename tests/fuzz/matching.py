@@ -49,12 +49,8 @@ def fuzz(one: Round) -> None:
     cut, incomplete = _search(matcher, batch, one.rng.choice(BUDGETS_NS))
     one.comparisons += int((found | cut).sum())
     for rule, packet in np.argwhere((cut > found) | (cut != found) & ~incomplete):
-        what = (
-            "invented by a cut search"
-            if cut[rule, packet]
-            else "missed by a search that is not said to be cut"
-        )
-        _note(one, rules[rule], packets[packet], what)
+        what = "invented" if cut[rule, packet] else "missed"
+        _note(one, rules[rule], packets[packet], f"{what}, with little time")
     _compare_spans(one, rules, packets, np.argwhere((found == 1) & (expected == 1)), http)
 
 

@@ -23,6 +23,8 @@ SLICE = 2048
 _PORTS = (0, 0, 0, 0, 80, 443, 445, 1, 65535)
 BYTES = (r"\x00", r"\xff", r"[\x00-\x03]", r"[\x80-\xff]", ".", "a", "B", "7", r"\s", r"\d", "[^a-f]", r"\W")
 """Expressions of one byte each."""
+_REQUESTS = ("GET ", "GET /", "POST /a", "(?:GET|PUT) /", "HTTP/1", "[A-Z]+ /", "P(?:UT|OST) /?", r"\w+\s/\S")
+"""Expressions with which requests and answers begin."""
 _TOKENS = [*"()|?*+[]^$.a", "{2}", r"\b", r"\n", "(?:", "(?=", "(?!"]
 
 
@@ -54,7 +56,7 @@ def _bundled() -> list[str]:
 
 def random_regex(rng: random.Random) -> str:
     """Return an expression of one of several kinds; not all of them are valid."""
-    match rng.randrange(8):
+    match rng.randrange(10):
         case 0:
             return _mutated(rng.choice(_bundled()), rng)
         case 1:
@@ -62,7 +64,9 @@ def random_regex(rng: random.Random) -> str:
         case 2 | 3:
             beginning = "".join(rng.choices(BYTES, k=rng.randint(1, 9)))
             return f"^{beginning}{random_expression(rng, depth=1)}"
-        case 4:
+        case 4 | 5:
+            return f"^{rng.choice(_REQUESTS)}{rng.choice(('', random_expression(rng, depth=1)))}"
+        case 6:
             return f"^(?:{random_expression(rng)})"
         case _:
             return random_expression(rng)

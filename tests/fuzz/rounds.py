@@ -23,7 +23,7 @@ class Fault(NamedTuple):
     """Content by file name."""
 
     def save(self, directory: Path) -> None:
-        """Write the text and the inputs to files in a new directory."""
+        """Write the text and the inputs to files in this directory."""
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "fault.txt").write_text(self.text + "\n", errors="backslashreplace")
         for name, content in self.inputs.items():
