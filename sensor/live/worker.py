@@ -98,14 +98,15 @@ def work(
     with suppress(BrokenPipeError, ConnectionResetError):
         channel.send(Kind.STARTED)
         while HAND_OVER not in stop_signals:
-            had_frames = []
+            had_frames = False
             for ring in own.rings:
-                heartbeat.enter_ring(ring.cpu)
-                had_frames.append(
+                if ring.waiting_bytes:
+                    had_frames = True
+                    heartbeat.enter_ring(ring.cpu)
                     _process_batch(ring, own, pipeline, shares, channel, suspects.get(ring.cpu, 0))
-                )
-                heartbeat.leave_ring()
-            if DRAIN in stop_signals and not any(had_frames):
+                    heartbeat.leave_ring()
+            heartbeat.beat()
+            if DRAIN in stop_signals and not had_frames:
                 break
             if not stop_signals and all(ring.waiting_bytes < ENOUGH_BYTES for ring in own.rings):
                 own.wait(WAIT_MS)
@@ -122,15 +123,15 @@ def _process_batch(
     shares: FairShares,
     channel: ReportChannel,
     suspects_end: int,
-) -> bool:
-    """Match a batch of a ring; report and release it, turn by turn. Return False if the ring was empty.
+) -> None:
+    """Match a batch of a ring; report and release it, turn by turn.
 
     Of the frames up to ``suspects_end``, a batch has half.
     """
     started_ns, fill = time.perf_counter_ns(), ring.fill()
     batch = ring.read(rings.clock, ring.halfway(suspects_end) if ring.tail < suspects_end else None)
     if batch is None:
-        return False
+        return
     pipeline.flows.begin_batch(ring.cpu)
     before = pipeline.counts()
     for turn in pipeline.turns(batch, TURN_NS):
@@ -146,7 +147,6 @@ def _process_batch(
         ring.release(turn.end)
         before, started_ns, fill = now, time.perf_counter_ns(), ring.fill()
         shares.note_report(started_ns - done_ns, len(turn.block))
-    return True
 
 
 def _handle_signals() -> set[int]:

@@ -16,6 +16,7 @@ from disturbed_sensor import CHECK_S
 from frames import IPV4, TCP, ethernet, ipv4, tcp
 from freezer import Freezer, freezer, freezers
 from live import METRICS, Run, ask_until, replay, running, wait_until_received
+from processes import is_running, wait_until
 from test_run import Network, assert_law, comparable, frames_of, read_of
 from test_workers import ALL_KEPT, assert_evidence_of, write
 
@@ -147,6 +148,28 @@ def freeze_for(group: Freezer, processes: list[int], seconds: float) -> None:
         group.freeze(process)
     threading.Event().wait(seconds)
     group.thaw()
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("version", freezers())
+def test_the_end_does_not_wait_for_a_frozen_worker(
+    network: Network, tmp_path: Path, traffic: Path, version: str
+) -> None:
+    """Another worker drains the rings, also if the frozen one cannot be killed before it is thawed."""
+    total = len(frames_of([traffic]))
+    with freezer(version) as group, running(network[0], tmp_path / "live", *ALL_KEPT) as run:
+        [worker] = run.wait_for_workers(1)
+        group.freeze(worker)
+        replay(network[1], traffic)
+        wait_until_received(network[0], total)
+        run.process.send_signal(signal.SIGINT)
+        wait_until(lambda: run.process.poll() is not None)
+        assert is_running(worker) == (version == "v1")
+        group.thaw()
+        assert run.wait() == 0  # the log is open as long as any process is there
+    assert assert_law(run).restarts == 1
+    assert_nothing_given_up(run, total)
+    assert_evidence_of(run, traffic, tmp_path, *ALL_KEPT)
 
 
 @pytest.mark.usefixtures("often")

@@ -19,7 +19,7 @@ from sensor.live.heartbeat import Sign
 from sensor.live.stall_detector import MOST_STILL_CHECKS, StallDetector
 from sensor.model import FrameBatch
 from sensor.pipeline import Pipeline, Turn
-from sensor.process.child import FunctionProcess
+from sensor.process.child import FunctionProcess, finish
 
 pytestmark = pytest.mark.kernel
 
@@ -188,7 +188,7 @@ def test_checks_are_counted_not_seconds() -> None:
     detector = StallDetector(child.pid)
     time.sleep(0.1)  # it sleeps by now
     found = [detector.check(sign(1), 1, has_work=True) for _ in range(MOST_STILL_CHECKS + 1)]
-    child.kill()
+    finish(child)
     assert found[:-1] == [None] * MOST_STILL_CHECKS
     assert "stands still" in str(found[-1])
 
@@ -202,7 +202,7 @@ def test_what_ends_a_stall(event: str) -> None:
         is_due = number % (MOST_STILL_CHECKS - 1) == 0
         beats, reports = (number if event == kind and is_due else 0 for kind in ("sign", "report"))
         assert not detector.check(sign(beats), reports, has_work=event != "no work")
-    child.kill()
+    finish(child)
 
 
 def test_a_worker_that_gets_little_cpu_time_is_left_alone() -> None:
@@ -216,4 +216,4 @@ def test_a_worker_that_gets_little_cpu_time_is_left_alone() -> None:
         wait_until(lambda known=used_ns: time.clock_gettime_ns(clock) > known)
         os.kill(child.pid, signal.SIGSTOP)
         assert not detector.check(sign(1), 1, has_work=True)
-    child.kill()
+    finish(child)
