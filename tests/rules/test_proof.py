@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hyperscan
@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from sensor.model import Rule
+from sensor.native.batch_matcher import Databases
+from sensor.native.trial import Trial
 from sensor.rules.engine import budget, scan
 from sensor.rules.engine.expression import expression
 from sensor.rules.engine.http_payload import RFC9110, head_end
 from sensor.rules.engine.matcher import MISSED_AT_ONCE, Matcher, Payloads
-from sensor.rules.engine.proof import missed
+from sensor.rules.engine.proof import PATIENCE_NS, missed
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.engine.witness import LONGEST, MOST, OFFSETS, witness_payloads, witness_texts
 from sensor.rules.files.load import load_rules
@@ -134,16 +136,39 @@ def test_a_missed_rule_is_named(
         (lambda text: len(text) % 16 != 5, [0]),
     ],
 )
-def test_a_miss_is_noticed(find: object, expected: list[int]) -> None:
+def test_a_miss_is_noticed(find: Callable[[bytes], bool], expected: list[int]) -> None:
     """The engine may miss a rule always, at some offsets, in one letter case or in long texts."""
-    assert missed([expression(COOKIE)], {0: [lambda _: True, find]}) == expected  # type: ignore[list-item]
+    finders = [lambda _texts, _patience_ns: True, lambda texts, _patience_ns: all(map(find, texts))]
+    assert missed([expression(COOKIE)], {0: finders}) == expected
+
+
+def test_trials_end_when_their_time_is_over() -> None:
+    """Each database is tried on at least one text; the time that is left is shared by all that wait."""
+    asked: list[int] = []
+
+    def find(texts: Sequence[bytes], patience_ns: int) -> bool:
+        asked.append(patience_ns)
+        return bool(texts)
+
+    assert missed([expression("needle")] * 4, {number: [find, find] for number in range(4)}) == []
+    assert asked[0] == PATIENCE_NS // 8
+    assert asked == sorted(asked)
+    whole, sliced = (scan._compile(mode, [(7, expression("needle").tree)]) for mode in (1, 2))
+    trial = Trial(Databases(hyperscan.dumpb(whole), hyperscan.dumpb(sliced)), SLICE)
+    texts = [b"a needle", b"nothing"]
+    assert trial.finds(7, 0xFF, texts, 0)
+    assert not trial.finds(7, 0xFF, texts, 10**12)
+    assert not trial.finds(6, 0xFF, texts, 10**12)
+    assert trial.finds(3, 3, texts[:1], 10**12)
+    assert not trial.finds(7, 0xFF, [b"." * SLICE + b"nothing"], 0)
+    assert trial.finds(7, 0xFF, [b"." * (SLICE - 3) + b"needle"], 0)
 
 
 def test_a_rule_without_a_witness_text_is_not_trusted() -> None:
     """If the rule matches none of the texts that are tried, nothing is proven."""
     unproven = expression("|".join([rf"x{number}\b_" for number in range(100)]) + "|zz")
     assert not list(witness_payloads(unproven.tree, unproven.span_finder))
-    assert missed([unproven], {0: [lambda _: True]}) == [0]
+    assert missed([unproven], {0: [lambda _texts, _patience_ns: True]}) == [0]
 
 
 @pytest.mark.usefixtures("incomplete_engine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from sensor.model import Rule
 from sensor.rules.engine.expression import expression
 from sensor.rules.engine.matcher import Matcher
+from sensor.rules.engine.scan import SCREEN_BITS, Screen, Screened
 from sensor.rules.files.load import load_rules
+from sensor.rules.regex.tree import Bytes
 from tests.rules.expressions import random_text
 from tests.rules.naive import Naive
 from tests.rules.samples import mutated, sample
@@ -40,6 +43,18 @@ def test_all_rules_together_match_what_each_matches_alone(directory: Path) -> No
         assert found == [one.rule.rule_id for one in naive if one.matches(payload, protocol)], payload
         matches += len(found)
     assert matches > 300
+
+
+def test_few_patterns_of_a_screen_have_the_same_id() -> None:
+    """Hyperscan compiles patterns of the same id in quadratic time; what the ids call for is not affected."""
+    groups = [
+        [Screened.of(expression(f"needle{number}").tree) for number in range(first, first + 600)]
+        for first in (0, 300)
+    ]
+    ids = Screen.of(groups, {Bytes(frozenset(b"%")): 1 << 16}).fast_patterns.ids
+    assert Counter(number % (1 << SCREEN_BITS) for number in ids) == {1: 300, 2: 300, 3: 300, 1 << 16: 1}
+    assert max(Counter(ids).values()) <= 256
+    assert max(ids) < 1 << 32
 
 
 def _payload(rules: list[Rule], rng: random.Random) -> bytes:

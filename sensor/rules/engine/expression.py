@@ -42,7 +42,7 @@ class Expression:
         self.span_finder = SpanFinder(self.tree)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=20_000)
 def expression(regex: str) -> Expression:
     """Return the expression; unchanged ones come from a cache when rules are reloaded."""
     return Expression(regex)

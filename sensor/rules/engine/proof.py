@@ -6,13 +6,42 @@ the rule matches according to RE2. A rule that is missed once is decided by RE2 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
+from sensor.native.trial import Trial
 from sensor.rules.engine.expression import Expression
+from sensor.rules.engine.scan import SLICE, Decider
 from sensor.rules.engine.witness import witness_payloads
 
-Finder = Callable[[bytes], bool]
-"""Returns True if the engine finds one particular rule in a text."""
+PATIENCE_NS = 10_000_000_000
+"""CPU time for all trials together. Most rule sets need a fraction of it. Where many rules match each other's
+texts, trials would grow with the square of the rules; then each rule is tried on fewer texts."""
+
+Finder = Callable[[Sequence[bytes], int], bool]
+"""Returns True if the engine finds one particular rule in each text. It is called with the CPU time after
+which it tries no further text."""
+
+
+class Trials:
+    """The databases of a rule set, each loaded once to be tried."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[Decider, Trial] = {}
+
+    def finder(self, decider: Decider, wanted: int, mask: int) -> Finder:
+        """Return a finder for the matches of a decider whose id is ``wanted`` under ``mask``."""
+        return partial(self._finds, decider, wanted, mask)
+
+    def _finds(
+        self, decider: Decider, wanted: int, mask: int, texts: Sequence[bytes], patience_ns: int
+    ) -> bool:
+        if decider.databases.whole is None:
+            return False
+        if decider not in self._loaded:
+            self._loaded[decider] = Trial(decider.databases, SLICE)
+        return self._loaded[decider].finds(wanted, mask, texts, patience_ns)
 
 
 def missed(expressions: Sequence[Expression], finders: Mapping[int, Sequence[Finder]]) -> list[int]:
@@ -20,13 +49,14 @@ def missed(expressions: Sequence[Expression], finders: Mapping[int, Sequence[Fin
 
     A rule without any witness text counts as missed: nothing proves that it works.
     """
-    return [index for index, each in finders.items() if not _is_found(expressions[index], each)]
-
-
-def _is_found(expression: Expression, finders: Sequence[Finder]) -> bool:
-    is_proven = False
-    for payload in witness_payloads(expression.tree, expression.span_finder):
-        if not all(find(payload) for find in finders):
-            return False
-        is_proven = True
-    return is_proven
+    patience_ns, waiting = PATIENCE_NS, sum(map(len, finders.values()))
+    found = []
+    for index, each in finders.items():
+        one = expressions[index]
+        texts = list(witness_payloads(one.tree, one.span_finder))
+        start_ns = time.thread_time_ns()
+        if not texts or not all(find(texts, patience_ns // waiting) for find in each):
+            found.append(index)
+        patience_ns = max(0, patience_ns - (time.thread_time_ns() - start_ns))
+        waiting -= len(each)
+    return found

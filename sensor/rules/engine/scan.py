@@ -2,18 +2,15 @@
 
 Two databases do the work. The *screen* holds literals of each rule: every match contains one. It scans every
 payload, and nearly always nothing more is needed. The *decider* holds the rules themselves, and scans only if
-the screen calls for it. Payloads are scanned in C (`sensor.native.batch_matcher`); the methods here that scan
-are for texts that prove the databases.
+the screen calls for it. Payloads are scanned in C (`sensor.native.batch_matcher`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, reduce
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from operator import or_
-from typing import Any
+from typing import NamedTuple
 
 import hyperscan
 
@@ -25,6 +22,13 @@ from sensor.rules.regex.tree import Bytes, Node, RegexError, sequence
 
 SLICE = 2048
 """Longer texts are scanned in slices of so many bytes."""
+
+SCREEN_BITS = 17
+"""Bits of a fast pattern's id that call for deciders, or for decoding."""
+_NUMBERS = 1 << 32 - SCREEN_BITS
+_MOST_ALIKE = 256
+"""Patterns with the same id. Hyperscan scans faster if there are many, but it compiles them in a time that
+grows with the square of their number."""
 
 Trees = Mapping[int, Node]
 """Lowered trees by rule index."""
@@ -78,25 +82,18 @@ class Decider:
         self.databases = Databases(hyperscan.dumpb(whole), hyperscan.dumpb(sliced))
         return int(whole.size() + sliced.size())
 
-    @cached_property
-    def _whole(self) -> hyperscan.Database | None:
-        return _load(self.databases.whole, hyperscan.HS_MODE_BLOCK)
 
-    @cached_property
-    def _sliced(self) -> hyperscan.Database | None:
-        return _load(self.databases.sliced, hyperscan.HS_MODE_STREAM)
+class Screened(NamedTuple):
+    """A rule as a screen sees it."""
 
-    def matches(self, text: bytes) -> set[int]:
-        """Return the ids of the expressions that match."""
-        found: set[int] = set()
-        if len(text) <= SLICE:
-            if self._whole:
-                self._whole.scan(text, _note_match, 0, found)
-        elif self._sliced:
-            with self._sliced.stream(_note_match, 0, found) as stream:
-                for start in range(0, len(text), SLICE):
-                    stream.scan(text[start : start + SLICE])
-        return found
+    tree: Node
+    literals: list[frozenset[Literal]]
+    """Every match contains a literal of each set."""
+
+    @classmethod
+    def of(cls, tree: Node) -> Screened:
+        """Find the literals of a lowered tree."""
+        return cls(tree, required(tree))
 
 
 class Screen:
@@ -104,40 +101,40 @@ class Screen:
 
     def __init__(self, fast_patterns: Decider) -> None:
         self.fast_patterns = fast_patterns
-        """The id of a fast pattern is the set of deciders it calls for, as bits."""
+        """The id of a fast pattern is the set of deciders it calls for, as bits below `SCREEN_BITS`.
+
+        The higher bits have no meaning. They keep the number of patterns with the same id small.
+        """
 
     @classmethod
-    def of(cls, groups: Sequence[Trees], extra: Mapping[Node, int]) -> Screen:
+    def of(cls, groups: Sequence[Sequence[Screened]], extra: Mapping[Node, int]) -> Screen:
         """Return the screen for deciders of these ``groups`` of rules; its database is not yet compiled.
 
         An ``extra`` bit is set if its node matches.
         """
         needed = Counter(extra)
-        common = Counter(
-            literal for trees in groups for tree in trees.values() for literal in chain(*required(tree))
-        )
-        for number, trees in enumerate(groups):
-            for node in {node for tree in trees.values() for node in _fast_patterns(tree, common)}:
+        common = Counter(literal for group in groups for one in group for literal in chain(*one.literals))
+        for number, group in enumerate(groups):
+            for node in {node for one in group for node in _fast_patterns(one, common)}:
                 needed[node] |= 1 << number
-        return cls(Decider((mask, node) for node, mask in needed.items()))
-
-    def needs(self, text: bytes) -> int:
-        """Return the deciders that the text needs, as bits."""
-        return reduce(or_, self.fast_patterns.matches(text), 0)
+        return cls(Decider(_numbered(needed)))
 
 
-def _fast_patterns(tree: Node, common: Counter[Literal]) -> list[Node]:
+def _numbered(needed: Mapping[Node, int]) -> Iterator[tuple[int, Node]]:
+    """Yield the id of each fast pattern with its node."""
+    used: Counter[int] = Counter()
+    for node, mask in needed.items():
+        yield used[mask] // _MOST_ALIKE % _NUMBERS << SCREEN_BITS | mask, node
+        used[mask] += 1
+
+
+def _fast_patterns(one: Screened, common: Counter[Literal]) -> list[Node]:
     """Return rare literals, or the tree itself: every matching text contains at least one of these nodes."""
-    rare = [literals for literals in required(tree) if not any(map(is_ordinary, literals))]
+    rare = [literals for literals in one.literals if not any(map(is_ordinary, literals))]
     if not rare:
-        return [tree]
+        return [one.tree]
     best = min(rare, key=lambda literals: (max(common[one] for one in literals), -min(map(len, literals))))
     return [sequence(*map(Bytes, literal)) for literal in best]
-
-
-def _note_match(index: int, _start: int, _end: int, _flags: int, found: Any) -> None:
-    """Add a match; Hyperscan calls this."""
-    found.add(index)
 
 
 def _compile(mode: int, trees: Sequence[tuple[int, Node]]) -> hyperscan.Database | None:
@@ -150,12 +147,4 @@ def _compile(mode: int, trees: Sequence[tuple[int, Node]]) -> hyperscan.Database
         elements=len(trees),
         flags=[hyperscan.HS_FLAG_SINGLEMATCH] * len(trees),
     )
-    return database
-
-
-def _load(serial: bytes | None, mode: int) -> hyperscan.Database | None:
-    if serial is None:
-        return None
-    database = hyperscan.loadb(serial, mode)
-    database.scratch = hyperscan.Scratch(database)
     return database

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from types import MappingProxyType
 
 from sensor.model import Rule
@@ -17,8 +16,8 @@ from sensor.native.batch_matcher import StagePlan, TransportPlan
 from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.linear import LinearDecider
-from sensor.rules.engine.proof import Finder
-from sensor.rules.engine.scan import Decider, Screen, Trees
+from sensor.rules.engine.proof import Finder, Trials
+from sensor.rules.engine.scan import Decider, Screen, Screened, Trees
 from sensor.rules.engine.spans import SpanFinder
 from sensor.rules.engine.view import DecodedViews, Part, Views
 from sensor.rules.regex.lowering import fits
@@ -27,6 +26,7 @@ from sensor.rules.regex.tree import Bytes, Node, Position, is_anchored, without
 _ENCODING = Bytes(frozenset(b"%+"))
 ENCODED = 1 << 16
 """The bit that a screen sets for a text that percent-decoding may change; above all deciders' bits."""
+_WHOLE_ID = 0xFFFFFFFF
 
 PARTS: tuple[Part, ...] = ("total", "head", "body")
 """In the order of ``enum part`` in ``match.c``."""
@@ -75,12 +75,12 @@ class Transport:
         """The databases for `BatchMatcher`; rules that RE2 decides are not among them."""
         return TransportPlan(self.plain.databases, self.http.plan, self.decoded.plan)
 
-    def finders(self) -> Iterator[tuple[int, Finder]]:
+    def finders(self, trials: Trials) -> Iterator[tuple[int, Finder]]:
         """Yield each rule's index with a finder for each database that must find it."""
         for index in self.plain.ids:
-            yield index, partial(_decides, self.plain, index)
-        yield from self.http.finders()
-        yield from self.decoded.finders()
+            yield index, trials.finder(self.plain, index, _WHOLE_ID)
+        yield from self.http.finders(trials)
+        yield from self.decoded.finders(trials)
 
     def missed_matches(self, text: bytes, budget: Budget, *, is_http: bool) -> set[int]:
         """Return the rules that Hyperscan misses and that match a payload according to RE2."""
@@ -139,12 +139,12 @@ class Stage:
         called = [(bit, PARTS.index(part), decider.databases) for bit, part, decider in self.deciders]
         return StagePlan(self.screen.fast_patterns.databases, called)
 
-    def finders(self) -> Iterator[tuple[int, Finder]]:
+    def finders(self, trials: Trials) -> Iterator[tuple[int, Finder]]:
         """Yield each rule's index with a finder for its screen and one for its decider."""
         for bit, _, decider in self.deciders:
             for index in decider.ids:
-                yield index, partial(_calls_for, self.screen, bit)
-                yield index, partial(_decides, decider, index)
+                yield index, trials.finder(self.screen.fast_patterns, bit, bit)
+                yield index, trials.finder(decider, index, _WHOLE_ID)
 
     def use_re2(self, span_finders: Mapping[int, SpanFinder]) -> None:
         """Decide these rules with RE2 as well, whatever the screen finds."""
@@ -160,21 +160,14 @@ def _search(stage: Stage, views: Views, found: set[int], budget: Budget) -> None
         linear.add_matches(views[part].text, found, budget)
 
 
-def _decides(decider: Decider, index: int, text: bytes) -> bool:
-    return index in decider.matches(text)
-
-
-def _calls_for(screen: Screen, bit: int, text: bytes) -> bool:
-    return bool(screen.needs(text) & bit)
-
-
 class Deciders:
-    """Makes deciders and screens; deciders of the same rules are shared."""
+    """Makes deciders and screens; those of the same rules are shared."""
 
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
         self._deciders: dict[tuple[int, ...], Decider] = {}
-        self._screens: list[Screen] = []
+        self._screens: dict[tuple[object, ...], Screen] = {}
+        self._screened: dict[tuple[Part, int], Screened] = {}
 
     def fits(self, rule: int, http: HttpReading) -> bool:
         """Return True if a rule may match a payload that looks like HTTP."""
@@ -188,19 +181,23 @@ class Deciders:
             self._deciders[key] = Decider((index, self._trees[index]) for index in rules)
         return self._deciders[key]
 
-    def screen(self, groups: Iterable[tuple[Part, list[int]]], extra: Mapping[Node, int]) -> Screen:
-        """Return a screen for the deciders of these groups; ``extra`` is passed on to `Screen`.
+    def screen(self, groups: Sequence[tuple[Part, list[int]]], extra: Mapping[Node, int]) -> Screen:
+        """Return a screen for the deciders of these groups; ``extra`` is passed on to `Screen`."""
+        key = (*((part, tuple(rules)) for part, rules in groups), *extra.items())
+        if key not in self._screens:
+            screened = [[self._screen_of(part, index) for index in rules] for part, rules in groups]
+            self._screens[key] = Screen.of(screened, extra)
+        return self._screens[key]
 
-        The screen scans the whole payload, in which the edges of a part are not visible.
-        """
-        trees = [
-            {index: without(self._trees[index], _EDGES[part]) for index in rules} for part, rules in groups
-        ]
-        self._screens.append(Screen.of(trees, extra))
-        return self._screens[-1]
+    def _screen_of(self, part: Part, rule: int) -> Screened:
+        """Return a rule without the edges of its part, which a screen does not see in the whole payload."""
+        if (part, rule) not in self._screened:
+            self._screened[part, rule] = Screened.of(without(self._trees[rule], _EDGES[part]))
+        return self._screened[part, rule]
 
     def compile(self) -> int:
         """Compile all databases, on all processors, and return their size in bytes."""
-        made = [*self._deciders.values(), *(screen.fast_patterns for screen in self._screens)]
+        made = [*self._deciders.values(), *(screen.fast_patterns for screen in self._screens.values())]
+        made.sort(key=lambda decider: len(decider.ids), reverse=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return sum(pool.map(Decider.compile, made))

@@ -5,14 +5,24 @@ An engine is tried on them before it is trusted (`sensor.rules.engine.proof`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import cycle, islice, zip_longest
 
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.engine.spans import SpanFinder
 from sensor.rules.regex.charset import WORDS
-from sensor.rules.regex.tree import Bytes, Choice, Group, Node, Repeat, Sequence, is_anchored
+from sensor.rules.regex.tree import (
+    Bytes,
+    Choice,
+    Group,
+    Node,
+    Position,
+    Repeat,
+    Sequence,
+    is_anchored,
+    without,
+)
 
 LONGEST = 512
 """Greatest length of a text in bytes; it is exceeded only if the rule matches nothing shorter."""
@@ -25,6 +35,7 @@ _PLACEMENTS = 4
 
 _BEFORE = (b"x", b" ", b"x" * 63 + b"\n")
 _AFTER = (b"x", b"", b" ", b"\n")
+_POSITIONS = frozenset(Position)
 _TAIL = 41
 _MIXED = 4
 _MANY = 20
@@ -53,26 +64,31 @@ def witness_payloads(tree: Node, span_finder: SpanFinder) -> Iterator[bytes]:
     """Yield payloads that a lowered tree matches according to RE2: its texts among other bytes.
 
     If the tree can match anywhere, texts are preceded by 0 to `OFFSETS` - 1 bytes, and some of them
-    cross the edge of a slice.
+    cross the edge of a slice. RE2 sees texts alone if the bytes around them cannot matter.
     """
     found = witness_texts(tree)
+    matches: Callable[[bytes], bool] = span_finder.matches
+    if without(tree, _POSITIONS) == tree and all(map(matches, found)):
+        matches = bool
     rounds = max(_PLACEMENTS, -(-OFFSETS // len(found)))
     anchored = is_anchored(tree)
     for number, text in enumerate(found):
         for turn in range(rounds):
             offset = 0 if anchored else (turn * OFFSETS // rounds + number) % OFFSETS
-            yield from _matching(span_finder, text, offset, (7 * turn + 3 * number) % _TAIL, turn + number)
+            yield from _matching(matches, text, offset, (7 * turn + 3 * number) % _TAIL, turn + number)
     for turn, edge in enumerate((SLICE - 1, SLICE - len(found[0]) // 2, SLICE, SLICE + OFFSETS)):
         text = found[turn * len(found) // 4]
-        yield from _matching(span_finder, text, 0 if anchored else max(edge, 0), SLICE, turn)
+        yield from _matching(matches, text, 0 if anchored else max(edge, 0), SLICE, turn)
 
 
-def _matching(span_finder: SpanFinder, text: bytes, offset: int, tail: int, turn: int) -> Iterator[bytes]:
+def _matching(
+    matches: Callable[[bytes], bool], text: bytes, offset: int, tail: int, turn: int
+) -> Iterator[bytes]:
     """Yield the text with the first bytes around it with which the rule matches, if there are any."""
     for before in _rotated(_BEFORE if offset else (b"",), turn):
         for after in _rotated(_AFTER, turn):
             payload = (before * offset)[len(before) * offset - offset :] + text + after * tail
-            if span_finder.matches(payload):
+            if matches(payload):
                 yield payload
                 return
 

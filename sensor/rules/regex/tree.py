@@ -268,6 +268,8 @@ def simplified(node: Node) -> Node:
 
 def without(node: Node, positions: frozenset[Position]) -> Node:
     """Return the tree without some positions: it matches wherever the tree does, and perhaps elsewhere."""
+    if not positions:
+        return node
     match node:
         case Sequence(nodes):
             return sequence(*(without(inner, positions) for inner in nodes))
