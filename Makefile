@@ -27,7 +27,7 @@ BUNDLE_PYTHONS := 3.11 3.12 3.13
 
 setup: $(VENV)/.done
 
-$(VENV)/.done: pyproject.toml packages.txt hatch_build.py $(wildcard sensor/native/*.[ch] sensor/native/sqlite/*.c)
+$(VENV)/.done: pyproject.toml packages.txt hatch_build.py $(wildcard sensor/native/*.[ch] sensor/native/*/*.[ch])
 	if ! dpkg-query -W $(PACKAGES) >/dev/null 2>&1; then
 	    apt-get update -qq
 	    # Tests only need the program, but the package would start a service on port 9090.

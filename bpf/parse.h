@@ -2,10 +2,11 @@
 /*
  * The parser: from a frame to the offsets of its headers and payload. It handles Ethernet, up
  * to two VLAN tags, IPv4 with options, IPv6 with extension headers, fragments, TCP, UDP, ICMP
- * and ICMPv6. sensor/decode/ follows the same rules (docs/parsing.md), and tests compare the two.
+ * and ICMPv6. sensor/native/decode/ follows the same rules (docs/parsing.md), and tests compare
+ * the two.
  *
  * A frame that carries another packet is PACKET_TUNNEL. Rules apply to the inner packet, which
- * only sensor/decode/ looks for, so the caller must let the frame pass whatever the outer
+ * only user space looks for, so the caller must let the frame pass whatever the outer
  * headers say.
  *
  * A header that this parser does not know is PACKET_UNKNOWN, never a guess. The caller must let

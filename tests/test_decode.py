@@ -31,6 +31,7 @@ from reference_decode import Packet, reference_decode
 from tunnels import tunnel_corpus
 
 from sensor.decode import decode
+from sensor.errors import SensorError
 from sensor.model import FrameBatch, LinkType, PacketBatch, PacketStatus
 
 CORPUS = corpus() + tunnel_corpus()
@@ -183,3 +184,15 @@ def test_agreement_with_dpkt() -> None:
         assert packets.sport[number] == ip.data.sport
         assert packets.dport[number] == ip.data.dport
         assert frame[payload] == ip.data.data == PAYLOAD
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("start", -1), ("start", 1 << 62), ("caplen", -1), ("caplen", 1 << 62), ("wirelen", -1)],
+)
+def test_frames_outside_of_the_buffer_are_refused(column: str, value: int) -> None:
+    """A fault in a reader of frames never becomes a read outside of their buffer."""
+    batch = batch_of(FRAMES[:3])
+    getattr(batch, column)[1] = value
+    with pytest.raises(SensorError, match="frame 1 of a batch lies outside"):
+        decode(batch)

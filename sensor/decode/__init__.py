@@ -1,26 +1,48 @@
 """Decodes frames to packets: header fields and payload spans. Runs in workers and in ``sensor read``.
 
-The frames of a batch are decoded together: each layer reads its header in all frames that reach it,
-then passes them to the next layers. ``link``, ``ip``, ``transport`` and ``tunnel`` contain the layers,
-``frame_group`` what they share. ``bpf/parse.h`` applies the same rules in the kernel, up to the first
-tunnel; the tests compare the two.
+The loop over the frames is in ``sensor/native/decode.c``, and each layer is a header file in
+``sensor/native/decode/``. ``bpf/parse.h`` applies the same rules in the kernel, up to the first tunnel; the
+tests compare the two.
 """
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import fields
+
 import numpy as np
 
-from sensor.decode.frame_group import FrameGroup, unknown
-from sensor.decode.link import LINK_LAYERS, enter_tunnel
-from sensor.model import FrameBatch, PacketBatch, PacketStatus
+from sensor.errors import SensorError
+from sensor.model import FrameBatch, PacketBatch
+from sensor.native import address, library
 
-__all__ = ["decode"]
+if not hasattr(library, "decode_frames"):
+    raise SensorError("the native library is of another version; install sensor again: pip install .")
+library.decode_frames.restype = ctypes.c_int64
 
-TUNNELS_MAX = 2
+
+class _Frames(ctypes.Structure):
+    """``struct frames``."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("start", ctypes.c_void_p),
+        ("caplen", ctypes.c_void_p),
+        ("wirelen", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("link_type", ctypes.c_int64),
+    )
+
+
+class _DecodedColumns(ctypes.Structure):
+    """``struct packets``, whose columns are those of `PacketBatch`, in the same order."""
+
+    _fields_ = tuple((column.name, ctypes.c_void_p) for column in fields(PacketBatch))
 
 
 def decode(batch: FrameBatch) -> PacketBatch:
-    """Return one packet for each frame of a batch, in the same order; no input raises an exception.
+    """Return one packet for each frame of a batch, in the same order; no bytes raise an exception.
 
     Only a frame's ``caplen`` bytes are read. A header cut off there makes the packet MALFORMED; a
     payload ends there. Fields decoded before an UNKNOWN or MALFORMED header are kept. Frames of a
@@ -28,29 +50,38 @@ def decode(batch: FrameBatch) -> PacketBatch:
 
     Up to two tunnels are entered, and the innermost packet is the one returned. A packet with a third
     tunnel is UNKNOWN. A datagram to a tunnel's port that carries no such packet is ordinary payload.
+
+    Raises:
+        SensorError: A frame is not within the buffer.
     """
-    packets = _malformed_packets(len(batch))
-    group = FrameGroup.at_start(batch, packets)
-    LINK_LAYERS.get(batch.linktype, unknown)(group)
-    for _ in range(TUNNELS_MAX):
-        if group.decoding.pending:
-            enter_tunnel(group.decoding.join_pending())
-    group.decoding.restore_datagrams()
-    return packets
-
-
-def _malformed_packets(count: int) -> PacketBatch:
-    """Return empty packets with status MALFORMED, which is final for packets that no layer finishes."""
-    return PacketBatch(
-        status=np.full(count, PacketStatus.MALFORMED, np.uint8),
-        ip_version=np.zeros(count, np.uint8),
-        protocol=np.zeros(count, np.uint8),
-        tos=np.zeros(count, np.uint8),
-        vlan_count=np.zeros(count, np.uint8),
-        vlan_tci=np.zeros((count, 2), np.uint16),
-        source_offset=np.zeros(count, np.int64),
-        sport=np.zeros(count, np.uint16),
-        dport=np.zeros(count, np.uint16),
-        payload_start=np.zeros(count, np.int64),
-        payload_end=np.zeros(count, np.int64),
+    count = len(batch)
+    packets = PacketBatch(
+        status=np.empty(count, np.uint8),
+        ip_version=np.empty(count, np.uint8),
+        protocol=np.empty(count, np.uint8),
+        tos=np.empty(count, np.uint8),
+        vlan_count=np.empty(count, np.uint8),
+        vlan_tci=np.empty((count, 2), np.uint16),
+        source_offset=np.empty(count, np.int64),
+        sport=np.empty(count, np.uint16),
+        dport=np.empty(count, np.uint16),
+        payload_start=np.empty(count, np.int64),
+        payload_end=np.empty(count, np.int64),
     )
+    columns = [
+        np.ascontiguousarray(column, np.int64) for column in (batch.start, batch.caplen, batch.wirelen)
+    ]
+    if any(column.shape != (count,) for column in columns):
+        raise SensorError("the columns of the frames differ in length; this is a bug: please report it")
+    frames = _Frames(
+        address(batch.buffer),
+        batch.buffer.nbytes,
+        *(column.ctypes.data for column in columns),
+        count,
+        batch.linktype,
+    )
+    decoded = _DecodedColumns(*(getattr(packets, column.name).ctypes.data for column in fields(PacketBatch)))
+    done = library.decode_frames(ctypes.byref(frames), ctypes.byref(decoded))
+    if done < count:
+        raise SensorError(f"frame {done} of a batch lies outside of it; this is a bug: please report it")
+    return packets

@@ -32,6 +32,7 @@ FUZZERS = {
         Fuzzer("prefilter", rounds=3, comparisons=60_000),
         Fuzzer("kernel_prefilter", rounds=3, comparisons=20_000, needs_kernel=True),
         Fuzzer("headers", rounds=3, comparisons=80_000),
+        Fuzzer("headers", rounds=1, comparisons=25_000, is_sanitised=True),
         Fuzzer("kernel_headers", rounds=3, comparisons=25_000, needs_kernel=True),
         Fuzzer("capture_files", rounds=2, comparisons=7_000, is_sanitised=True),
         Fuzzer("flow_tables", rounds=2, comparisons=20_000, is_sanitised=True),
