@@ -96,16 +96,6 @@ def test_batches_have_at_most_max_frames(max_frames: int, tmp_path: Path) -> Non
         assert [len(batch) for batch in batches] == [min(max_frames, left) for left in rest]
 
 
-def test_batches_stay_valid(tmp_path: Path) -> None:
-    """Frames can be read after the whole file was read and closed."""
-    frames = some_frames()
-    path = tmp_path / "capture"
-    path.write_bytes(pcap(frames))
-    with CaptureFile(path) as file:
-        batches = list(file.batches(max_frames=3))
-    assert [frame for batch in batches for frame in as_frames(batch)] == frames
-
-
 def test_linktype_without_its_flags(tmp_path: Path) -> None:
     """The bits for the frame check sequence are not part of the link type."""
     frames = some_frames(3)

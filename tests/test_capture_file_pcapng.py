@@ -215,16 +215,6 @@ def test_pcapng_of_many_chunks(tmp_path: Path) -> None:
     assert read_bytes(tmp_path, content) == (frames, "")
 
 
-def test_pcapng_batches_stay_valid(tmp_path: Path) -> None:
-    """Frames can be read after the whole file was read and closed."""
-    frames = [Frame(bytes([number]) * 2_000, START_NS + number, 2_000) for number in range(256)] * 8
-    path = tmp_path / "capture"
-    path.write_bytes(simple_pcapng(frames))
-    with CaptureFile(path) as file:
-        batches = list(file.batches(max_frames=100))
-    assert [frame for batch in batches for frame in as_frames(batch)] == frames
-
-
 def test_pcapng_from_a_pipe() -> None:
     """A pcapng file can be read from a pipe."""
     frames = some_frames()

@@ -12,6 +12,8 @@ from sensor.files.gunzip_stream import MAGIC, GunzipStream
 FRAME_SIZE_MAX = 262_144
 """The longest frame that libpcap writes or reads (MAXIMUM_SNAPLEN); a longer frame means damage."""
 SKIP_BYTES = 1 << 20
+SPARE_BYTES = 2 * FRAME_SIZE_MAX
+"""Room in a buffer for what is usually left of the one before."""
 
 
 class ByteSource:
@@ -26,6 +28,7 @@ class ByteSource:
         self.path = path
         self._bytes_read = 0
         self._gunzip: GunzipStream | None = None
+        self._buffer = memoryview(b"")
         self.at_end = False
         """True after a read returned fewer bytes than requested."""
         try:
@@ -73,19 +76,23 @@ class ByteSource:
         return data
 
     def read_after(self, rest: memoryview, size: int) -> memoryview:
-        """Return a new buffer with ``rest``, the unused end of the last buffer, followed by the next bytes.
+        """Return ``rest``, the unused end of the last such buffer, followed by the next bytes.
+
+        The memory of the last buffer is used again, because fresh memory costs more than reading.
 
         Raises:
             CaptureFileError: the system cannot read the file.
         """
-        buffer = memoryview(bytearray(len(rest) + size))
-        buffer[: len(rest)] = rest
+        kept = len(rest)
+        if kept + size > len(self._buffer):
+            self._buffer = memoryview(bytearray(kept + size + SPARE_BYTES))
+        self._buffer[:kept] = rest
         try:
-            count = self._file.readinto(buffer[len(rest) :])
+            count = self._file.readinto(self._buffer[kept : kept + size])
         except OSError as error:
             raise self._unreadable(error) from error
         self._advance(count, size)
-        return buffer[: len(rest) + count]
+        return self._buffer[: kept + count]
 
     def skip(self, size: int) -> bool:
         """Skip the next bytes; return False if the file ends before.

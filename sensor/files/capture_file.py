@@ -57,7 +57,7 @@ class CaptureFile:
         return self._source.position_bytes
 
     def batches(self, max_frames: int = 4096) -> Iterator[FrameBatch]:
-        """Yield the frames in batches, in the order of the file; a batch stays valid after the next one.
+        """Yield the frames in batches, in the order of the file; a batch is valid until the next one.
 
         Raises:
             CaptureFileError: the file is damaged or cut short. The frames before that are yielded first.

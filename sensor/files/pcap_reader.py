@@ -31,7 +31,7 @@ FILE_HEADER_BYTES = 24
 NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
 VERSION_MAJOR, VERSION_MINOR_MAX = 2, 4
 LINKTYPE_MASK = 0xFFFF  # the higher bits give the length of the frame check sequence
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 21
 
 
 def read_pcap(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:

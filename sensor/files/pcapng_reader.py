@@ -23,7 +23,7 @@ MAGIC = b"\x0a\x0d\x0d\x0a"
 VERSION_MAJOR = 1
 BYTE_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 NATIVE_ORDER = "<" if struct.pack("=H", 1) == b"\1\0" else ">"
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 21
 BLOCK_BYTES_MIN = 12
 SECTION_BYTES_MIN = 28
 BLOCK_BYTES_MAX = 1 << 24
