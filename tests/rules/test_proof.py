@@ -13,7 +13,7 @@ import pytest
 
 from sensor.model import Rule
 from sensor.native.batch_matcher import Databases
-from sensor.native.trial import Trial
+from sensor.native.witness_scanner import WitnessScanner
 from sensor.rules.engine import budget, scan
 from sensor.rules.engine.expression import expression
 from sensor.rules.engine.http_payload import RFC9110, head_end
@@ -154,14 +154,14 @@ def test_trials_end_when_their_time_is_over() -> None:
     assert asked[0] == PATIENCE_NS // 8
     assert asked == sorted(asked)
     whole, sliced = (scan._compile(mode, [(7, expression("needle").tree)]) for mode in (1, 2))
-    trial = Trial(Databases(hyperscan.dumpb(whole), hyperscan.dumpb(sliced)), SLICE)
+    scanner = WitnessScanner(Databases(hyperscan.dumpb(whole), hyperscan.dumpb(sliced)), SLICE)
     texts = [b"a needle", b"nothing"]
-    assert trial.finds(7, 0xFF, texts, 0)
-    assert not trial.finds(7, 0xFF, texts, 10**12)
-    assert not trial.finds(6, 0xFF, texts, 10**12)
-    assert trial.finds(3, 3, texts[:1], 10**12)
-    assert not trial.finds(7, 0xFF, [b"." * SLICE + b"nothing"], 0)
-    assert trial.finds(7, 0xFF, [b"." * (SLICE - 3) + b"needle"], 0)
+    assert scanner.finds(7, 0xFF, texts, 0)
+    assert not scanner.finds(7, 0xFF, texts, 10**12)
+    assert not scanner.finds(6, 0xFF, texts, 10**12)
+    assert scanner.finds(3, 3, texts[:1], 10**12)
+    assert not scanner.finds(7, 0xFF, [b"." * SLICE + b"nothing"], 0)
+    assert scanner.finds(7, 0xFF, [b"." * (SLICE - 3) + b"needle"], 0)
 
 
 def test_a_rule_without_a_witness_text_is_not_trusted() -> None:

@@ -21,7 +21,7 @@ from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.expression import Expression, expression, span_finder
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
 from sensor.rules.engine.locate import locate_each
-from sensor.rules.engine.proof import Finder, Trials, missed
+from sensor.rules.engine.proof import Finder, Scanners, missed
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.engine.stages import Deciders, Transport
 
@@ -231,8 +231,8 @@ class Matcher:
 def _prove(expressions: Sequence[Expression], transports: Transports) -> list[int]:
     """Try every rule on its witness texts, and return the indices of those that Hyperscan misses."""
     finders: dict[int, list[Finder]] = {index: [] for index in range(len(expressions))}
-    trials = Trials()
+    scanners = Scanners()
     for transport in transports:
-        for index, find in transport.finders(trials):
+        for index, find in transport.finders(scanners):
             finders[index].append(find)
     return missed(expressions, finders)

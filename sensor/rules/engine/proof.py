@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from sensor.native.trial import Trial
+from sensor.native.witness_scanner import WitnessScanner
 from sensor.rules.engine.expression import Expression
 from sensor.rules.engine.scan import SLICE, Decider
 from sensor.rules.engine.witness import witness_payloads
@@ -24,11 +24,11 @@ Finder = Callable[[Sequence[bytes], int], bool]
 which it tries no further text."""
 
 
-class Trials:
+class Scanners:
     """The databases of a rule set, each loaded once to be tried."""
 
     def __init__(self) -> None:
-        self._loaded: dict[Decider, Trial] = {}
+        self._loaded: dict[Decider, WitnessScanner] = {}
 
     def finder(self, decider: Decider, wanted: int, mask: int) -> Finder:
         """Return a finder for the matches of a decider whose id is ``wanted`` under ``mask``."""
@@ -40,7 +40,7 @@ class Trials:
         if decider.databases.whole is None:
             return False
         if decider not in self._loaded:
-            self._loaded[decider] = Trial(decider.databases, SLICE)
+            self._loaded[decider] = WitnessScanner(decider.databases, SLICE)
         return self._loaded[decider].finds(wanted, mask, texts, patience_ns)
 
 

@@ -16,7 +16,7 @@ from sensor.native.batch_matcher import StagePlan, TransportPlan
 from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.linear import LinearDecider
-from sensor.rules.engine.proof import Finder, Trials
+from sensor.rules.engine.proof import Finder, Scanners
 from sensor.rules.engine.scan import Decider, Screen, Screened, Trees
 from sensor.rules.engine.spans import SpanFinder
 from sensor.rules.engine.view import DecodedViews, Part, Views
@@ -75,12 +75,12 @@ class Transport:
         """The databases for `BatchMatcher`; rules that RE2 decides are not among them."""
         return TransportPlan(self.plain.databases, self.http.plan, self.decoded.plan)
 
-    def finders(self, trials: Trials) -> Iterator[tuple[int, Finder]]:
+    def finders(self, scanners: Scanners) -> Iterator[tuple[int, Finder]]:
         """Yield each rule's index with a finder for each database that must find it."""
         for index in self.plain.ids:
-            yield index, trials.finder(self.plain, index, _WHOLE_ID)
-        yield from self.http.finders(trials)
-        yield from self.decoded.finders(trials)
+            yield index, scanners.finder(self.plain, index, _WHOLE_ID)
+        yield from self.http.finders(scanners)
+        yield from self.decoded.finders(scanners)
 
     def missed_matches(self, text: bytes, budget: Budget, *, is_http: bool) -> set[int]:
         """Return the rules that Hyperscan misses and that match a payload according to RE2."""
@@ -139,12 +139,12 @@ class Stage:
         called = [(bit, PARTS.index(part), decider.databases) for bit, part, decider in self.deciders]
         return StagePlan(self.screen.fast_patterns.databases, called)
 
-    def finders(self, trials: Trials) -> Iterator[tuple[int, Finder]]:
+    def finders(self, scanners: Scanners) -> Iterator[tuple[int, Finder]]:
         """Yield each rule's index with a finder for its screen and one for its decider."""
         for bit, _, decider in self.deciders:
             for index in decider.ids:
-                yield index, trials.finder(self.screen.fast_patterns, bit, bit)
-                yield index, trials.finder(decider, index, _WHOLE_ID)
+                yield index, scanners.finder(self.screen.fast_patterns, bit, bit)
+                yield index, scanners.finder(decider, index, _WHOLE_ID)
 
     def use_re2(self, span_finders: Mapping[int, SpanFinder]) -> None:
         """Decide these rules with RE2 as well, whatever the screen finds."""

@@ -1,4 +1,4 @@
-"""Tries a pair of databases on texts that a rule must match. The loop is in ``trial.c``.
+"""Tries a pair of databases on texts that a rule must match. The loop is in ``witness_scanner.c``.
 
 Runs where rules are compiled.
 """
@@ -15,8 +15,8 @@ from sensor.native import check_hyperscan, hyperscan_library, library, pointer
 from sensor.native.batch_matcher import Databases
 
 
-class _Trial(ctypes.Structure):
-    """``struct trial``."""
+class _Scanner(ctypes.Structure):
+    """``struct witness_scanner``."""
 
     _fields_ = [
         ("scan", ctypes.c_void_p),
@@ -34,11 +34,11 @@ class _Trial(ctypes.Structure):
 
 
 library.first_missed.restype = ctypes.c_int64
-if ctypes.c_int64.in_dll(library, "trial_size").value != ctypes.sizeof(_Trial):
+if ctypes.c_int64.in_dll(library, "witness_scanner_size").value != ctypes.sizeof(_Scanner):
     raise SensorError("the native library is of another version; install sensor again: pip install .")
 
 
-class Trial:
+class WitnessScanner:
     """A pair of databases, loaded to be tried. It belongs to one thread."""
 
     def __init__(self, databases: Databases, slice_bytes: int) -> None:
@@ -56,7 +56,7 @@ class Trial:
             check_hyperscan(hyperscan_library.hs_deserialize_database(serial, size, ctypes.byref(database)))
             check_hyperscan(hyperscan_library.hs_alloc_scratch(database, ctypes.byref(self._scratch)))
         check_hyperscan(hyperscan_library.hs_open_stream(self._sliced, 0, ctypes.byref(self._stream)))
-        self._trial = _Trial(
+        self._scanner = _Scanner(
             scan=ctypes.cast(hyperscan_library.hs_scan, ctypes.c_void_p),
             scan_stream=ctypes.cast(hyperscan_library.hs_scan_stream, ctypes.c_void_p),
             reset_stream=ctypes.cast(hyperscan_library.hs_reset_stream, ctypes.c_void_p),
@@ -83,10 +83,10 @@ class Trial:
         """
         end = np.cumsum([len(text) for text in texts], dtype=np.int64)
         start = end - np.array([len(text) for text in texts], np.int64)
-        self._trial.wanted, self._trial.mask, self._trial.patience_ns = wanted, mask, patience_ns
+        self._scanner.wanted, self._scanner.mask, self._scanner.patience_ns = wanted, mask, patience_ns
         data = b"".join(texts)
         missed = library.first_missed(
-            ctypes.byref(self._trial), data, pointer(start), pointer(end), ctypes.c_int64(len(texts))
+            ctypes.byref(self._scanner), data, pointer(start), pointer(end), ctypes.c_int64(len(texts))
         )
         if missed < 0:
             raise SensorError("a witness text cannot be scanned; this is a bug: please report it")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Tries a pair of Hyperscan databases on texts that a rule must match. sensor/native/trial.py builds the
+ * Tries a pair of Hyperscan databases on texts that a rule must match. sensor/native/witness_scanner.py builds the
  * structure and calls first_missed(). Databases and texts come from this program.
  */
 #include <stddef.h>
@@ -19,7 +19,7 @@ typedef int (*scan_stream_function)(void *stream, const char *data, unsigned siz
 typedef int (*reset_stream_function)(void *stream, unsigned flags, void *scratch, on_match handler,
 				     void *context);
 
-struct trial {
+struct witness_scanner {
 	scan_function scan;
 	scan_stream_function scan_stream;
 	reset_stream_function reset_stream;
@@ -33,35 +33,35 @@ struct trial {
 	uint32_t is_found;
 };
 
-const int64_t trial_size = sizeof(struct trial);
+const int64_t witness_scanner_size = sizeof(struct witness_scanner);
 
 static int note(unsigned id, unsigned long long from, unsigned long long to, unsigned flags, void *context)
 {
-	struct trial *trial = context;
+	struct witness_scanner *scanner = context;
 
 	(void)from;
 	(void)to;
 	(void)flags;
-	trial->is_found = (id & trial->mask) == trial->wanted;
-	return trial->is_found;		/* ends the scan */
+	scanner->is_found = (id & scanner->mask) == scanner->wanted;
+	return scanner->is_found;		/* ends the scan */
 }
 
-static int scan_slices(struct trial *trial, const char *data, int64_t size)
+static int scan_slices(struct witness_scanner *scanner, const char *data, int64_t size)
 {
 	int error = 0;
 
 	while (size && !error) {
-		uint32_t length = size < trial->slice ? (uint32_t)size : trial->slice;
+		uint32_t length = size < scanner->slice ? (uint32_t)size : scanner->slice;
 
-		error = trial->scan_stream(trial->stream, data, length, 0, trial->scratch, note, trial);
+		error = scanner->scan_stream(scanner->stream, data, length, 0, scanner->scratch, note, scanner);
 		data += length;
 		size -= length;
 	}
 	if (error) {
-		trial->reset_stream(trial->stream, 0, NULL, NULL, NULL);
+		scanner->reset_stream(scanner->stream, 0, NULL, NULL, NULL);
 		return error;
 	}
-	return trial->reset_stream(trial->stream, 0, trial->scratch, note, trial);
+	return scanner->reset_stream(scanner->stream, 0, scanner->scratch, note, scanner);
 }
 
 static int64_t cpu_time_ns(void)
@@ -78,25 +78,25 @@ static int64_t cpu_time_ns(void)
  * at least one. Returns the number of the first text in which the rule is not found, COUNT if it is found in
  * all that were scanned, or -1 if Hyperscan failed.
  */
-int64_t first_missed(struct trial *trial, const char *data, const int64_t *start, const int64_t *end,
+int64_t first_missed(struct witness_scanner *scanner, const char *data, const int64_t *start, const int64_t *end,
 		     int64_t count)
 {
-	int64_t end_ns = cpu_time_ns() + trial->patience_ns;
+	int64_t end_ns = cpu_time_ns() + scanner->patience_ns;
 	int64_t number;
 
 	for (number = 0; number < count; number++) {
 		int64_t size = end[number] - start[number];
 		int error;
 
-		trial->is_found = 0;
-		if (size > trial->slice)
-			error = scan_slices(trial, data + start[number], size);
+		scanner->is_found = 0;
+		if (size > scanner->slice)
+			error = scan_slices(scanner, data + start[number], size);
 		else
-			error = trial->scan(trial->whole, data + start[number], (uint32_t)size, 0,
-					    trial->scratch, note, trial);
+			error = scanner->scan(scanner->whole, data + start[number], (uint32_t)size, 0,
+					    scanner->scratch, note, scanner);
 		if (error && error != HS_SCAN_TERMINATED)
 			return -1;
-		if (!trial->is_found)
+		if (!scanner->is_found)
 			return number;
 		if (cpu_time_ns() > end_ns)
 			break;
