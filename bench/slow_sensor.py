@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 
 from sensor.cli import main
-from sensor.evidence.block import EvidenceBlock
 from sensor.model import FrameBatch
-from sensor.pipeline import Pipeline
+from sensor.pipeline import Pipeline, Turn
 
-_process = Pipeline.process
+_turns = Pipeline.turns
 
 
-def _slowly(self: Pipeline, batch: FrameBatch) -> EvidenceBlock:
+def _slowly(self: Pipeline, batch: FrameBatch, turn_ns: int = 0) -> Iterator[Turn]:
     end_s = time.process_time() + len(batch) * float(os.environ["SENSOR_BENCH_SLOW_US"]) / 1e6
     while time.process_time() < end_s:
         pass
-    return _process(self, batch)
+    yield from _turns(self, batch, turn_ns)
 
 
 if __name__ == "__main__":
-    Pipeline.process = _slowly  # type: ignore[method-assign]
+    Pipeline.turns = _slowly  # type: ignore[method-assign]
     main()

@@ -12,7 +12,13 @@ from typing import Any
 from sensor.text import count_of
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 260, 70, 40, 20
-_COLOURS = {"kernel": "#4c78a8", "workers": "#f58518", "supervisor": "#54a24b", "other": "#bbbbbb"}
+_COLOURS = {
+    "kernel": "#4c78a8",
+    "workers": "#f58518",
+    "supervisor": "#54a24b",
+    "indexer": "#b279a2",
+    "other": "#bbbbbb",
+}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse }
@@ -109,8 +115,8 @@ def _cpu_plot(cpu_us: dict[str, float]) -> str:
     for number, (stage, cost) in enumerate(stages.items()):
         drawn.append(
             f'<rect x="{x:.1f}" y="10" width="{cost * scale:.1f}" height="36" fill="{_COLOURS[stage]}"/>'
-            f'<rect x="{10 + number * 155}" y="60" width="12" height="12" fill="{_COLOURS[stage]}"/>'
-            f'<text x="{27 + number * 155}" y="71">{stage} {cost:.2f} us</text>'
+            f'<rect x="{10 + number * 126}" y="60" width="12" height="12" fill="{_COLOURS[stage]}"/>'
+            f'<text x="{27 + number * 126}" y="71">{stage} {cost:.2f} us</text>'
         )
         x += cost * scale
     return _svg(90, "".join(drawn))

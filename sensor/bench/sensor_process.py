@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -22,7 +22,9 @@ from sensor.errors import SensorError
 from sensor.process.tied import tied
 
 SAMPLE_S = 0.005
-_READY, _COUNTERS = "capturing on", "counters: "
+CHILDREN = {"workers": "sensor-worker", "indexer": "sensor-index"}
+"""Stages that are child processes of the supervisor, and how the names of these begin."""
+_READY, _COUNTERS, _ROWS_LEFT_OUT = "capturing on", "counters: ", "the index does not keep up"
 _STOP_TIMEOUT_S = 120
 
 
@@ -30,10 +32,14 @@ class FinalCounts(NamedTuple):
     """The counters and costs of a sensor that has stopped."""
 
     counters: Counters
+    match_lag_s: float
+    """Time from the signal until everything waiting in the rings was matched."""
     lag_s: float
-    """Time from the signal until everything waiting in the rings was matched and written."""
+    """Time from the signal until it was written and indexed, too."""
+    left_rows_out: bool
+    """True if the index did not keep up: rows were left out, to be added later."""
     cpu_s: dict[str, float]
-    """CPU time of the workers and of the supervisor since the capture began."""
+    """CPU time of each stage since the capture began."""
 
 
 class SensorUnderTest:
@@ -41,13 +47,17 @@ class SensorUnderTest:
 
     def __init__(self, process: subprocess.Popen[bytes], log: list[str]) -> None:
         self._process, self._log = process, log
-        self._workers = dict.fromkeys(_workers_of(process.pid), 0.0)
-        self._start_s = process_s(process.pid)
+        self._children = {stage: _children_of(process.pid, name) for stage, name in CHILDREN.items()}
+        pids = [process.pid, *(pid for pids in self._children.values() for pid in pids)]
+        self._start_s = {pid: process_s(pid) for pid in pids}
+        self._now_s = dict(self._start_s)
+        self._matched_s: float | None = None
 
     @property
     def memory_mib(self) -> dict[str, float]:
-        """The proportional set sizes of the workers and of the supervisor (smaps_rollup, proc(5))."""
-        return {"workers": sum(map(pss_mib, self._workers)), "supervisor": pss_mib(self._process.pid)}
+        """The proportional set size of each stage (smaps_rollup, proc(5))."""
+        children = {stage: sum(map(pss_mib, pids)) for stage, pids in self._children.items()}
+        return children | {"supervisor": pss_mib(self._process.pid)}
 
     def stop(self) -> FinalCounts:
         """Stop the sensor, and read its counters.
@@ -58,20 +68,37 @@ class SensorUnderTest:
         signalled_s = time.monotonic()
         self._process.send_signal(signal.SIGINT)
         line = self._counters_line(signalled_s + _STOP_TIMEOUT_S)
-        lag_s = time.monotonic() - signalled_s
-        supervisor_s = process_s(self._process.pid) - self._start_s
+        ended_s = time.monotonic()
+        self._note_cpu_times()
         self._process.communicate(timeout=_STOP_TIMEOUT_S)
-        counters = Counters(**json.loads(line.partition(_COUNTERS)[2]))
-        cpu_s = {"workers": sum(self._workers.values()), "supervisor": supervisor_s}
-        return FinalCounts(counters, lag_s, cpu_s)
+        return FinalCounts(
+            Counters(**json.loads(line.partition(_COUNTERS)[2])),
+            (self._matched_s or ended_s) - signalled_s,
+            ended_s - signalled_s,
+            any(_ROWS_LEFT_OUT in line for line in self._log),
+            {stage: sum(map(self._spent_s, pids)) for stage, pids in self._children.items()}
+            | {"supervisor": self._spent_s(self._process.pid)},
+        )
+
+    def _spent_s(self, pid: int) -> float:
+        return self._now_s[pid] - self._start_s[pid]
+
+    def _note_cpu_times(self) -> None:
+        """Note the CPU time of all processes that have not ended, and when the last worker has."""
+        ended = set()
+        for pid in self._now_s:
+            try:
+                self._now_s[pid] = process_s(pid)
+            except OSError:
+                ended.add(pid)
+        if self._matched_s is None and ended.issuperset(self._children["workers"]):
+            self._matched_s = time.monotonic()
 
     def _counters_line(self, deadline_s: float) -> str:
-        """Return the log line with the final counters; note the workers' CPU time until they end."""
+        """Return the log line with the final counters; note CPU times until then."""
         log, unread = _log_of(self._process), b""
         while time.monotonic() < deadline_s:
-            for pid in self._workers:
-                with suppress(OSError):  # the worker has ended
-                    self._workers[pid] = process_s(pid)
+            self._note_cpu_times()
             if not select.select([log], [], [], SAMPLE_S)[0]:
                 continue
             data = os.read(log.fileno(), 65536)
@@ -119,9 +146,10 @@ def _log_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
     return process.stderr
 
 
-def _workers_of(supervisor: int) -> list[int]:
+def _children_of(supervisor: int, name: str) -> list[int]:
+    """Return the children whose names begin like this."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return [int(pid) for pid in children if _comm(pid).startswith("sensor-worker")]
+    return [int(pid) for pid in children if _comm(pid).startswith(name)]
 
 
 def _comm(pid: str) -> str:

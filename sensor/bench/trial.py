@@ -49,7 +49,12 @@ class Trial:
     lost_on_wire: int
     """Frames sent but not seen by the kernel program."""
     counters: Counters
+    match_lag_s: float
+    """Time after the last frame until all were matched."""
     lag_s: float
+    """The same until they were written and indexed, too."""
+    left_rows_out: bool
+    """True if the index did not keep up: rows were left out, to be added later."""
     cpu_us_per_frame: dict[str, float]
     memory_mib: dict[str, float]
     steal_percent: float
@@ -77,8 +82,8 @@ class Trial:
 
     @property
     def keeps_up(self) -> bool:
-        """True if hardly any frame waited after the last one had arrived."""
-        return self.lag_s <= max(MOST_LAG_S, self.seconds * MOST_LAG_SHARE)
+        """True if hardly any frame or row waited after the last frame had arrived."""
+        return self.lag_s <= max(MOST_LAG_S, self.seconds * MOST_LAG_SHARE) and not self.left_rows_out
 
     @property
     def is_without_loss(self) -> bool:
@@ -87,11 +92,13 @@ class Trial:
 
     @property
     def limit(self) -> str | None:
-        """The stage that lost most; the matcher if nothing was lost but much waited; None if neither."""
+        """The stage that lost most, or where much waited; None if there is none."""
         stage, lost = max(self.losses.items(), key=lambda item: item[1])
         if lost:
             return stage
-        return None if self.keeps_up else "matcher"
+        if self.keeps_up:
+            return None
+        return "index" if self.left_rows_out or self.match_lag_s < self.lag_s / 2 else "matcher"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the trial as JSON data."""
@@ -138,7 +145,9 @@ class Rig:
             sent_bytes=sent.octets,
             lost_on_wire=sent.frames - final.counters.seen,
             counters=final.counters,
+            match_lag_s=round(final.match_lag_s, 3),
             lag_s=round(final.lag_s, 3),
+            left_rows_out=final.left_rows_out,
             cpu_us_per_frame={stage: round(spent / sent.frames * 1e6, 3) for stage, spent in cpu_s.items()},
             memory_mib=memory_mib,
             steal_percent=round(steal * 100, 1),

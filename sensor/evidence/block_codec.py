@@ -85,21 +85,11 @@ def check_block(block: EvidenceBlock) -> None:
     Raises:
         MalformedBlockError: they are not.
     """
-    check_rows(block, len(block.records))
-    _check_headers(block)
-
-
-def check_rows(block: EvidenceBlock, records_bytes: int | None = None) -> None:
-    """Check what `check_block` does, but for the records, of which ``records_bytes`` is the size if known.
-
-    Raises:
-        MalformedBlockError: the block contradicts itself.
-    """
     items, rules = block.items, block.rules
     _require((items["caplen"] <= SNAPLEN).all(), "a frame is too long")
-    sizes = items["caplen"].astype(np.int64) + RECORD_HEADER_BYTES
-    total = int(sizes.sum()) if records_bytes is None else records_bytes
-    _check_order(items["record"], sizes, total, "record")
+    _check_order(
+        items["record"], items["caplen"].astype(np.int64) + RECORD_HEADER_BYTES, len(block.records), "record"
+    )
     _check_order(items["first_match"], items["matches"].astype(np.int64), len(rules), "match")
     _require((rules < len(block.rule_set)).all(), "a rule is unknown")
     _require(_are_distinct(block), "a rule matches an item twice")
@@ -110,6 +100,7 @@ def check_rows(block: EvidenceBlock, records_bytes: int | None = None) -> None:
     _require((items["incomplete"] <= 1).all(), "a mark of incomplete items is neither 0 nor 1")
     _require(not items["reserved"].any(), "reserved bytes are not 0")
     _check_addresses(items)
+    _check_headers(block)
 
 
 def check_origin(block: EvidenceBlock, linktypes: Collection[int], interfaces: Collection[int]) -> None:

@@ -136,15 +136,22 @@ class Indexer:
             self._send_report()
 
     def _wait(self) -> None:
-        """Wait for messages, or until something else is due."""
-        if not self._inbox.is_empty:
+        """Wait for messages, or until something else is due.
+
+        Once rows wait for the next commit, others may join them in the channel: each wake-up has a cost.
+        """
+        if not self._inbox.is_empty or self.reindexer.is_comparing:
             return
-        poll = select.poll()
-        poll.register(self._inbox.descriptor, select.POLLIN)
-        if channel := self.reindexer.channel:
-            poll.register(*channel)
-        is_busy = self.reindexer.is_comparing
-        poll.poll(0 if is_busy else 1000 * (COMMIT_S if self.index.waiting_files else CHORES_S))
+        wait_s = self._commit_s - time.monotonic() if self.index.waiting_files else CHORES_S
+        if wait_s > 0:
+            poll = select.poll()
+            awaited = (
+                select.POLLRDHUP if self.index.waiting_files else select.POLLIN
+            )  # the end, or any message
+            poll.register(self._inbox.descriptor, awaited)
+            if channel := self.reindexer.channel:
+                poll.register(*channel)
+            poll.poll(1000 * wait_s)
 
     def _receive(self) -> None:
         """Handle messages for a while.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -44,7 +45,6 @@ QUIET_S = 10.0
 """Time without missing rows, after some were missing, until the log reports that the index keeps up again."""
 END_S, END_STALLED_S = 30.0, 10.0
 """Time the process has to insert the last rows when the sensor stops: in total, and without progress."""
-_STEP_S = 0.05
 _MOST_NAMES = 1000
 """Names of deleted files in one message."""
 _MOST_REPORTS = 100
@@ -158,21 +158,23 @@ class IndexerProcess(ChildProcess):
         self.reindexers.close()
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
-        deadline_s = time.monotonic() + patience_s
-        progress_s, before = time.monotonic(), self._report
-        while self._due_s is None:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STEP_S)
-                break
-            self._read_reports()
-            if self._report != before:
-                progress_s, before = time.monotonic(), self._report
-            if time.monotonic() > min(deadline_s, progress_s + END_STALLED_S):
-                break
-        self._read_reports()
+        is_ending = self._await_end(time.monotonic() + patience_s)
         if self._waiting:
             log.warning("%s not in the index yet; the next start adds them", count_of(self._waiting, "row"))
-        super().close()
+        super().close(END_STALLED_S if is_ending else 0.0)
+
+    def _await_end(self, deadline_s: float) -> bool:
+        """Read reports until the process closes the channel; return False if it does not, or stalls."""
+        progress_s, before, poll = time.monotonic(), self._report, select.poll()
+        while self._read_reports():
+            if self._report != before:
+                progress_s, before = time.monotonic(), self._report
+            left_s = min(deadline_s, progress_s + END_STALLED_S) - time.monotonic()
+            if left_s <= 0 or self._is_killed:
+                return False
+            poll.register(self._channel, select.POLLIN)
+            poll.poll(1000 * left_s)
+        return True
 
     @property
     def _waiting(self) -> int:
@@ -198,21 +200,25 @@ class IndexerProcess(ChildProcess):
             log.warning("the index does not keep up: rows are left out, and added from the files later")
         self._missed_s = time.monotonic()
 
-    def _read_reports(self) -> None:
-        """Read what the process has reported; kill it if a report is malformed."""
-        if self._is_killed:
-            return
+    def _read_reports(self) -> bool:
+        """Read what the process has reported; return False if no more can come.
+
+        The process is killed if a report is malformed.
+        """
         try:
-            for _ in range(_MOST_REPORTS):
+            for _ in range(_MOST_REPORTS if not self._is_killed else 0):
                 data = self._channel.recv(REPORT_BYTES + 1, socket.MSG_DONTWAIT)
                 if not data:
-                    return
+                    return False
                 self._note(IndexerReport.of(data))
-        except OSError:  # there is none, or the process has died
-            return
+        except BlockingIOError:
+            return True
+        except OSError:  # the process has died
+            return False
         except MalformedMessageError as error:
             log.error("the indexer sent a malformed report and is killed: %s", error)  # noqa: TRY400
             self._kill()
+        return True
 
     def _note(self, report: IndexerReport) -> None:
         """Note a report.

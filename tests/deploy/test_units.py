@@ -176,11 +176,12 @@ def test_no_process_has_more_capabilities_than_it_needs(service: Container) -> N
         "sensor-worker0": 0,
         "sensor-events": 0,
         "sensor-files": 0,
+        "sensor-index": 0,
     }
     found = processes(service)
     assert {one["Name"]: int(one["CapPrm"], 16) for one in found} == needs
     users = {one["Name"]: one["Uid"] for one in found}
-    assert users.pop("sensor-files") == users["sensor"]
+    assert users.pop("sensor-files") == users.pop("sensor-index") == users["sensor"]
     assert len(set(users.values())) == len(users)
     for one in found:
         assert one["CapEff"] == one["CapPrm"]

@@ -70,7 +70,7 @@ def test_figures_add_up(tmp_path: Path, capture: Path) -> None:
     [row] = found["rows"]
     assert (row["traffic"], row["frames"], row["workers"]) == ("traffic.pcap", 2000, 1)
     assert row["evidence"]["found"] + row["evidence"]["lost"] >= row["evidence"]["expected"] > 500
-    assert row["limited_by"] in ("generator", "wire", "matcher", "evidence")
+    assert row["limited_by"] in ("generator", "wire", "matcher", "evidence", "index")
     assert row["generator_ceiling_pps"] > 0
     for trial in row["trials"]:
         counters = Counters(**trial["counters"])
@@ -79,7 +79,9 @@ def test_figures_add_up(tmp_path: Path, capture: Path) -> None:
         assert min(trial["cpu_us_per_frame"].values()) >= 0
     if row["zero_loss_pps"]:
         assert row["zero_loss_pps"] <= max(trial["offered_pps"] for trial in row["trials"])
-        assert set(row["cpu_us_per_frame"]) == {"kernel", "workers", "supervisor", "whole_machine"}
+        stages = {"workers", "supervisor", "indexer"}
+        assert set(row["cpu_us_per_frame"]) == {"kernel", *stages, "whole_machine"}
+        assert set(row["memory_mib"]) == stages
         assert row["zero_loss_gbps"] > 0
     assert report.read_text().count("<svg") >= 1
     assert "http" not in report.read_text().replace("http://www.w3.org/2000/svg", "")
