@@ -14,6 +14,7 @@ from sensor.bench.private_network import private_network, veth_pair
 from sensor.capture.program import Program, check_privileges
 from sensor.config.settings import BUNDLED_RULES
 from sensor.errors import SensorError
+from sensor.rules.engine import budget, locate
 
 FEW = {11001, 11031, 11061, 11064, 21002, 31001, 41001, 41111, 51001, 51008, 51401, 51601, 51607}
 
@@ -75,6 +76,13 @@ def few_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chosen = {rule_id: rule for rule_id, rule in content["rules"].items() if int(rule_id) in FEW}
         (directory / file.name).write_text(json.dumps({key: {"rules": chosen}}))
     return directory
+
+
+@pytest.fixture
+def enough_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every search come to its end; on a busy host one in a million is cut."""
+    for module in (budget, locate):
+        monkeypatch.setattr(module, "PAYLOAD_NS", 10**12)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from sensor.model import RULE_CLASSES, Match, Rule
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.files.load import load_rules
 
+pytestmark = pytest.mark.usefixtures("enough_time")
+
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus"
 REFERENCE = ROOT.parent / "shared" / "reference"

@@ -14,8 +14,7 @@ from sensor.errors import SensorError
 from sensor.files.capture_file import CaptureFile
 from sensor.model import Match, Rule
 from sensor.protocols import TCP
-from sensor.rules.engine import budget, spans
-from sensor.rules.engine import locate as locate_module
+from sensor.rules.engine import spans
 from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.expression import span_finder
 from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
@@ -54,26 +53,35 @@ def check(matcher: Matcher, packets: Iterator[Packet]) -> int:
 
 
 @needs_pcre
+@pytest.mark.usefixtures("enough_time")
 @pytest.mark.parametrize("http", [LY_PROBE, RFC9110], ids=["ly_probe", "rfc9110"])
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=NAMES)
-def test_places_and_versions_are_those_of_pcre(
-    directory: Path, http: HttpReading, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_places_and_versions_are_those_of_pcre(directory: Path, http: HttpReading) -> None:
     """The corpus, witness texts of all rules, and mixtures of them have the matches that PCRE finds."""
     if not directory.is_dir():
         pytest.skip("these rules are not on this machine")
-    monkeypatch.setattr(budget, "PAYLOAD_NS", 10**12)
-    monkeypatch.setattr(locate_module, "PAYLOAD_NS", 10**12)
     rng, matcher = Random(14), Matcher(load_rules(directory), http)
     packets = [*corpus(), *witnesses(matcher.rules, rng, http), *mixed(matcher.rules, rng, http)]
     assert check(matcher, iter(packets)) > 3 * len(matcher.rules)
 
 
 @needs_pcre
+@pytest.mark.usefixtures("enough_time")
+@pytest.mark.parametrize("size", [1460, 9000])
+def test_places_in_payloads_of_usual_length(size: int) -> None:
+    """A long payload changes no place, however large the rule is."""
+    rng, matcher = Random(15), Matcher(load_rules(DIRECTORIES[0]))
+    packets = (
+        (payload.ljust(size, b"."), *rest) for payload, *rest in witnesses(matcher.rules, rng, RFC9110)
+    )
+    assert check(matcher, packets) > len(matcher.rules)
+
+
+@needs_pcre
+@pytest.mark.usefixtures("enough_time")
 @pytest.mark.skipif(not COSTLY.exists(), reason="the payload is not on this machine")
-def test_a_payload_that_many_rules_match(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_payload_that_many_rules_match() -> None:
     """Each of its 88 matches has its place."""
-    monkeypatch.setattr(budget, "SHORT_NS", 10**9)
     matcher = Matcher(load_rules(DIRECTORIES[0]))
     assert check(matcher, iter([(COSTLY.read_bytes(), TCP, 80, 5000)])) == 88
 

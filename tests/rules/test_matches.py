@@ -137,15 +137,13 @@ def encoded(text: bytes, rng: Random) -> bytes:
     return text
 
 
+@pytest.mark.usefixtures("enough_time")
 @pytest.mark.parametrize("http", [LY_PROBE, RFC9110], ids=["ly_probe", "rfc9110"])
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=["own", "reference"])
-def test_a_batch_matches_as_its_payloads_do(
-    directory: Path, http: HttpReading, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_matches_as_its_payloads_do(directory: Path, http: HttpReading) -> None:
     """The corpus, witness texts of all rules, and mixtures of them match the same rules in both ways."""
     if not directory.is_dir():
         pytest.skip("these rules are not on this machine")
-    monkeypatch.setattr(budget, "PAYLOAD_NS", 10**12)
     rng = Random(13)
     matcher = Matcher(load_rules(directory), http)
     packets = [*corpus(), *witnesses(matcher.rules, rng, http), *mixed(matcher.rules, rng, http)]

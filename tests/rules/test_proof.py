@@ -223,6 +223,7 @@ def test_no_own_rule_is_missed(own: Matcher) -> None:
     assert own.missed == ()
 
 
+@pytest.mark.usefixtures("enough_time")
 def test_own_rules_are_found_in_all_their_witness_texts(own: Matcher) -> None:
     """Each witness text of a rule gives a match, in the part of a packet that the rule looks at."""
     for one in own.rules:

@@ -29,6 +29,7 @@ STARTS = [
 ]
 
 
+@pytest.mark.usefixtures("enough_time")
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda directory: directory.parent.name)
 def test_all_rules_together_match_what_each_matches_alone(directory: Path) -> None:
     """Screens, parts, protocols and decoding give the same matches as searching everywhere for each rule."""
