@@ -23,6 +23,8 @@ MOST_NAMED = 5
 LEAST_DEMAND = 0.01
 """Sources that ask for a smaller share of a CPU are not named."""
 OTHER = "other"
+SAMPLED = 0.95
+"""A source of whose packets a larger part is matched is not worth a line in the log."""
 QUIET_S = 30.0
 """Time without a sampled packet after which the sampling of a source is over."""
 
@@ -103,7 +105,7 @@ class CostlySources:
         self._total, self._sampled = sampled, {address: sums.sampled for address, sums in named.items()}
         self.figures = [sums.figures(address) for address, sums in (*named.items(), (OTHER, others))]
         for source in self.figures:
-            if packets[source.address]:
+            if packets[source.address] and source.matched < SAMPLED:
                 self._note(source, packets[source.address], now_s)
         self._end_episodes(now_s)
 
