@@ -199,7 +199,7 @@ def test_client_certificates(certificates: Path) -> None:
             2,
             "audit: /nowhere/audit: cannot be written",
         ),
-        (["--listen", "192.0.2.1:1", "--evidence", "nowhere"], 6, "nowhere does not exist"),
+        (["--listen", "192.0.2.1:1", "--evidence", "nowhere"], 6, "nowhere: there is no such directory"),
         (["--listen", "127.0.0.1:{taken}"], 1, "Address already in use; choose another --listen"),
     ],
 )
