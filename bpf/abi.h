@@ -129,6 +129,29 @@ struct flow_set {
 	struct flow flows[FLOW_WAYS];
 };
 
+/*
+ * A state of a decision about a payload (plan.h): an outcome, which is an enum counter; or a place in a table.
+ * STATE_PREFIX: the lower bits are the index of a prefix.
+ * STATE_ROW: there is a state for each value of (word >> SHIFT) & MASK, the first one at START * STATE_ROW_UNIT. SHIFT
+ * are the lowest 6 bits of the state, MASK are 8 bits at STATE_MASK_SHIFT, START are 16 bits at STATE_START_SHIFT.
+ */
+#define STATE_PREFIX (1U << 30)
+#define STATE_ROW (1U << 31)
+#define STATE_MASK_SHIFT 6
+#define STATE_START_SHIFT 14
+#define STATE_ROW_UNIT 16
+
+/* No decision takes more steps than this. */
+#define PLAN_STEPS 128
+
+/* Payloads of at least `length` bytes, whose first word has `value` where `mask` has ones. */
+struct plan_prefix {
+	__u64 value;
+	__u64 mask;
+	__u32 length;
+	__u32 otherwise;	/* the next state if the payload does not fit */
+};
+
 /* Precedes every frame in the ring. */
 struct frame_meta {
 	__u64 ktime_ns;		/* CLOCK_MONOTONIC */

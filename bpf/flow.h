@@ -25,8 +25,6 @@
 #include "abi.h"
 #include "flow_key.h"
 
-/* Keeps the compiler from moving reads and writes across it. */
-#define barrier() asm volatile("" ::: "memory")
 #define EVERY_BYTE 0x0101010101010101ULL
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile __typeof__(x) *)&(x) = (value))

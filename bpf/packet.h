@@ -15,6 +15,8 @@
 #define HEADER_OFFSET_MAX 0x7fff
 
 #define be16(x) __builtin_bswap16(x)
+/* Keeps the compiler from moving reads and writes across it. */
+#define barrier() asm volatile("" ::: "memory")
 
 struct frame {
 	void *data;

@@ -4,8 +4,6 @@
  * perf ring of the CPU, and counts every frame in exactly one bucket.
  *
  * BCC compiles it when it is loaded, and again when the rules change, with
- *   plan.h                the plan: code that judges packets, written by sensor/rules/prefilter/emit.py;
- *                         PORTS_DECIDE is 1 if the ports alone can be a reason to ignore a packet
  *   SNAPLEN               maximum number of bytes kept of a frame
  *   ACTION                the XDP action for every frame, XDP_PASS or XDP_DROP
  *   MULTI_BUFFER          frames may come in several buffers; only the first one is read
@@ -19,6 +17,7 @@
  *   COUNTERS_FD           struct counters, one per interface and CPU
  *   FLOWS_FD              FLOW_SETS times struct flow_set; FLOW_SEEDS for flow_key.h
  *   FOLLOW_FD             time until which any flow is followed, CLOCK_MONOTONIC; 0: none is
+ * and with the tables of the plan (plan.h, sensor/capture/plan_maps.py).
  *
  * A map full of zeroes lets everything pass, so a program that is attached before its maps are
  * filled hides nothing. Frames that cannot be judged here go to user space, which decides.
@@ -29,8 +28,6 @@
 #include "plan.h"
 
 BPF_PERF_OUTPUT(frames);
-/* The class of each port: which of the plan's prefixes apply to it alone. */
-BPF_ARRAY(port_classes, __u16, 65536);
 #if NETWORKS
 BPF_LPM_TRIE(networks4, struct network4, __u32, NETWORKS);
 BPF_LPM_TRIE(networks6, struct network6, __u32, NETWORKS);
@@ -55,13 +52,12 @@ struct work {
 	__u64 payload_len;
 	__u64 kept_len;		/* bytes of the payload within SNAPLEN */
 	__u64 flow_born_jiffies;
+	struct first_states states;
 	__u32 flow_packets;
 	__u32 flow_place;	/* enum flow_place; FLOW_PLACE_COUNT if no flow began */
 	__u32 status;		/* enum packet_status */
 	__u32 bucket;		/* enum counter */
 	__u32 wirelen;
-	__u16 sport_class;	/* from port_classes */
-	__u16 dport_class;
 	bool is_word_unreadable;	/* the payload's first bytes are in another buffer */
 };
 
@@ -144,20 +140,6 @@ static __always_inline bool is_outside_networks(const struct work *work)
 #endif
 }
 
-static __always_inline __u16 class_of(__be16 port_be)
-{
-	int port = be16(port_be);
-	__u16 *class = port_classes.lookup(&port);
-
-	return class ? *class : 0;
-}
-
-static __always_inline void look_up_ports(struct work *work)
-{
-	work->sport_class = class_of(work->packet.sport_be);
-	work->dport_class = class_of(work->packet.dport_be);
-}
-
 /* Returns true if the plan can judge the packet. Fragments, and payloads in other buffers, show too little. */
 static __always_inline bool is_judged_by_rules(const struct work *work)
 {
@@ -173,11 +155,9 @@ static __always_inline enum counter judge_without_flow(struct work *work)
 	if (is_outside_networks(work))
 		return COUNTER_IGNORED_NETWORK;
 	if (is_judged_by_rules(work)) {
-		enum counter reason;
+		enum counter reason = judge_by_ports(work->packet.protocol, work->packet.sport_be,
+						     work->packet.dport_be);
 
-		if (PORTS_DECIDE)
-			look_up_ports(work);
-		reason = judge_by_ports(work->packet.protocol, work->sport_class, work->dport_class);
 		if (reason != COUNTER_SUBMITTED)
 			return reason;
 	}
@@ -191,10 +171,8 @@ static __always_inline enum counter judge_packet(struct work *work)
 {
 	if (!is_judged_by_rules(work))
 		return COUNTER_SUBMITTED;
-	if (!PORTS_DECIDE)	/* as late as here: most packets are ignored for their flow before */
-		look_up_ports(work);
-	return judge_by_rules(work->packet.protocol, work->sport_class, work->dport_class, work->word,
-			      work->payload_len);
+	return judge_by_rules(&work->states, work->packet.protocol, work->packet.sport_be,
+			      work->packet.dport_be, work->word, work->payload_len);
 }
 
 static __always_inline bool may_be_http(const struct work *work)

@@ -1,4 +1,4 @@
-"""numpy dtypes and enums of ``bpf/abi.h``; a test compares them with the header. Used by capture code."""
+"""Structures, enums and constants of ``bpf/abi.h``; a test compares them. Used by capture code."""
 
 from __future__ import annotations
 
@@ -104,6 +104,15 @@ FLOW_SET = np.dtype(
         ("flows", FLOW, (FLOW_WAYS,)),
     ]
 )
+
+STATE_PREFIX = 1 << 30
+STATE_ROW = 1 << 31
+STATE_MASK_SHIFT = 6
+STATE_START_SHIFT = 14
+STATE_ROW_UNIT = 16
+PLAN_STEPS = 128
+
+PLAN_PREFIX = np.dtype([("value", "=u8"), ("mask", "=u8"), ("length", "=u4"), ("otherwise", "=u4")])
 
 FRAME_META = np.dtype(
     [

@@ -20,10 +20,10 @@ def printable(data: bytes) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 file``, ``2 files``, ``2 matches``."""
+    """Return a number with its noun: ``1 file``, ``2 files``, ``2 matches``, ``2 prefixes``."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number} {noun}{'es' if noun.endswith('ch') else 's'}"
+    return f"{number} {noun}{'es' if noun.endswith(('ch', 'x')) else 's'}"
 
 
 def interface_name(index: int) -> str:

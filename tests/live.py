@@ -23,8 +23,8 @@ from pyroute2 import IPRoute
 
 from sensor.metrics.figures import Figures, ask
 from sensor.rules.engine.http_payload import RFC9110
-from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import Plan
+from sensor.rules.prefilter.tables import kernel_plan
 
 SENSOR = [sys.executable, "-m", "sensor"]
 METRICS = "127.0.0.1:9321"

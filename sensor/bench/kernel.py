@@ -23,12 +23,10 @@ from sensor.bench.frame_kinds import FrameKind, candidate_frame, frame_kinds
 from sensor.bench.machine import figure, machine
 from sensor.bench.prefilter_decisions import NOT_CONNECTED, default_program, frames_by_bucket
 from sensor.bench.xdp_filter import ABSENT, xdp_filter
-from sensor.capture.program import KernelPlan, Program, ProgramOptions, check_privileges
+from sensor.capture.plan_maps import KernelPlan
+from sensor.capture.program import Program, ProgramOptions, check_privileges
 from sensor.capture.syscalls import prog_time_ns, xdp_load
 from sensor.errors import SensorError
-from sensor.rules.engine.http_payload import RFC9110
-from sensor.rules.prefilter.emit import kernel_plan
-from sensor.rules.prefilter.plan import Plan
 
 TABLES = (1 << 16, 1 << 18, 1 << 20)
 """Sizes of the flow table, in flows, whose memory is measured; the last is the default."""
@@ -95,7 +93,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
             "flows": options.flows,
             "bytes": sum(map_bytes.values()),
             "maps": map_bytes,
-            "bytes_by_flows": {str(flows): _map_bytes_with(flows) for flows in TABLES},
+            "bytes_by_flows": {str(flows): _map_bytes_with(plan, flows) for flows in TABLES},
         },
     }
 
@@ -174,8 +172,7 @@ def _alternate(
     return bucket, ours_ns, baseline_ns
 
 
-def _map_bytes_with(flows: int) -> int:
+def _map_bytes_with(plan: KernelPlan, flows: int) -> int:
     """Return the memory of all maps with a flow table of ``flows`` flows."""
-    plan = kernel_plan(Plan.pass_all(), RFC9110)
     with closing(Program(plan, ProgramOptions(flows=flows))) as program:
         return sum(program.memory_bytes().values())

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sensor import abi
-from sensor.capture.program import KernelPlan, Program, ProgramOptions, check_privileges
+from sensor.capture.plan_maps import KernelPlan
+from sensor.capture.program import Program, ProgramOptions, check_privileges
 from sensor.capture.syscalls import prog_test_run
 from sensor.config.settings import Settings
 from sensor.errors import CaptureFileError
@@ -18,8 +19,8 @@ from sensor.live.program_options import options_of
 from sensor.model import LinkType
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.files.load import load_rules
-from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import Plan, demands
+from sensor.rules.prefilter.tables import kernel_plan
 
 NOT_CONNECTED = abi.Counter.SUBMIT_FAILED
 """The bucket of candidates in a measurement, where no ring is connected."""

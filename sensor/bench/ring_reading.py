@@ -21,8 +21,8 @@ from sensor.capture.ring_set import RingSet
 from sensor.config.settings import Settings
 from sensor.live.worker import ENOUGH_BYTES, WAIT_MS
 from sensor.rules.engine.http_payload import RFC9110
-from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import Plan
+from sensor.rules.prefilter.tables import kernel_plan
 
 PAGE_BYTES = 4096
 """BCC gives the size of buffers in pages."""

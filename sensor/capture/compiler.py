@@ -14,11 +14,10 @@ _PACKAGED = Path(__file__).parents[1] / "_bpf"
 _SOURCE = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "bpf"
 
 
-def compile_program(plan_code: str, flags: Iterable[str]) -> Any:
+def compile_program(flags: Iterable[str]) -> Any:
     """Compile ``prefilter.c`` and create its own maps. Nothing is loaded yet.
 
     Args:
-        plan_code: C code of the plan, which takes the place of ``plan.h``.
         flags: Further flags of the compiler, such as ``-DSNAPLEN=256``.
 
     Returns:
@@ -27,10 +26,9 @@ def compile_program(plan_code: str, flags: Iterable[str]) -> Any:
     Raises:
         KernelError: BCC is not installed, or the program could not be compiled.
     """
-    text = (_SOURCE / "prefilter.c").read_text(encoding="ascii")
-    text = text.replace('#include "plan.h"', plan_code)
+    text = (_SOURCE / "prefilter.c").read_bytes()
     try:
-        return _import_bcc()(text=text.encode(), cflags=[f"-I{_SOURCE}", "-Wall", "-Werror", *flags])
+        return _import_bcc()(text=text, cflags=[f"-I{_SOURCE}", "-Wall", "-Werror", *flags])
     except KernelError:
         raise
     except Exception as error:

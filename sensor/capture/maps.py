@@ -6,6 +6,7 @@ descriptor, and raise `OSError` with the kernel's errno.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from sensor.capture.kernel_structs import (
     BPF_MAP_CREATE,
     BPF_MAP_LOOKUP_ELEM,
+    BPF_MAP_TYPE_ARRAY,
     BPF_MAP_UPDATE_BATCH,
     BPF_MAP_UPDATE_ELEM,
     MapBatchAttr,
@@ -40,6 +42,20 @@ def create_array(name: str, kind: int, value: np.dtype[Any], count: int, flags: 
         map_name=name.encode(),
     )
     return bpf(BPF_MAP_CREATE, attr)
+
+
+def create_table(name: str, content: Array) -> int:
+    """Create an array map whose single element is the whole of ``content``; return its file descriptor.
+
+    Linux 5.15 limits an element to 4 MiB.
+    """
+    fd = create_array(name, BPF_MAP_TYPE_ARRAY, np.dtype((np.void, content.nbytes)), 1)
+    try:
+        update(fd, np.zeros(1, np.uint32), np.ascontiguousarray(content))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def look_up(fd: int, key: Array, value: np.dtype[Any], count: int = 1) -> Array | None:

@@ -1,4 +1,4 @@
-"""The kernel program: compile it for the rules, load it, fill its maps, read its counters.
+"""The kernel program: compile it, load it with the plan of the rules, fill its maps, read its counters.
 
 Runs in the supervisor. When the rules change, the program is compiled and loaded again. Counters and flows
 are in maps that outlive it (`SharedMaps`).
@@ -11,10 +11,10 @@ import os
 import resource
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from sensor.capture import maps
 from sensor.capture.compiler import compile_program, definitions, free, load_error
 from sensor.capture.flow_table import FlowKey, KernelFlow
 from sensor.capture.kernel_structs import BPF_F_XDP_HAS_FRAGS
+from sensor.capture.plan_maps import KernelPlan, PlanMaps
 from sensor.capture.ring import PerfRing
 from sensor.capture.shared_maps import SharedMaps
 from sensor.capture.syscalls import xdp_load
@@ -51,18 +52,9 @@ def check_privileges() -> None:
         raise PrivilegeError(f"capturing needs root, or {', '.join(others)} and {last}: run this with sudo")
 
 
-class KernelPlan(NamedTuple):
-    """The plan in the form that the kernel program uses: what the rules ask the kernel to pass."""
-
-    code: str
-    """C code of ``judge_by_rules()`` and ``looks_like_http()``, written by `sensor.rules.prefilter.emit`."""
-    port_classes: NDArray[np.uint16]
-    """The class of each port, an argument of ``judge_by_rules()``; shape (65536,)."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ProgramOptions:
-    """Everything else that is compiled in. It stays when the rules change."""
+    """Everything that is compiled in. It stays when the rules change."""
 
     snaplen: int = CAPLEN_MAX
     """Largest number of bytes kept of a frame."""
@@ -109,20 +101,22 @@ class ProgramOptions:
 
 
 class LoadedProgram:
-    """The program, compiled for one plan and loaded, with the maps that belong to it alone."""
+    """The program, loaded for one plan, with the maps that belong to it alone."""
 
-    def __init__(self, bpf: Any, flags: int) -> None:
+    def __init__(self, bpf: Any, plan_maps: PlanMaps, flags: int) -> None:
         self.bpf = bpf
-        """BCC's object, with the maps."""
+        """BCC's object, with the maps that it has created."""
+        self.plan_maps = plan_maps
         self.fd = xdp_load("prefilter", bpf.dump_func(b"prefilter"), flags)
 
     def map_fd(self, name: str) -> int:
-        """Return the file descriptor of one of its maps."""
+        """Return the file descriptor of a map that BCC has created."""
         return int(self.bpf[name.encode()].map_fd)
 
     def close(self) -> None:
         """Close program and maps. The kernel keeps a program that is still attached."""
         os.close(self.fd)
+        self.plan_maps.close()
         free(self.bpf)
 
 
@@ -165,28 +159,23 @@ class Program:
         return self._shared.counters_fd
 
     def compile(self, plan: KernelPlan) -> LoadedProgram:
-        """Compile and load the program for another plan. It is not used yet, see `use`.
+        """Compile and load the program with another plan. It is not used yet, see `use`.
 
         This takes some tenths of a second, during which other threads run.
 
         Raises:
             KernelError: The kernel refused it.
         """
-        flags = BPF_F_XDP_HAS_FRAGS if self._options.multi_buffer else 0
-        bpf = compile_program(plan.code, [*self._options.flags(), *self._shared.flags()])
-        try:
-            loaded = LoadedProgram(bpf, flags)
-        except OSError as error:
-            free(bpf)
-            raise load_error(f"{error.strerror}: {error.filename}" if error.filename else error) from error
-        try:
-            maps.fill(loaded.map_fd("port_classes"), plan.port_classes)
-            self._fill_networks(loaded)
-        except OSError as error:
-            loaded.close()
-            raise load_error(error) from error
-        for ring in self._rings:
-            _connect(loaded, ring)
+        with ExitStack() as undo:
+            try:
+                loaded = self._load(plan, undo)
+                self._fill_networks(loaded)
+            except OSError as error:
+                reason = f"{error.strerror}: {error.filename}" if error.filename else error
+                raise load_error(reason) from error
+            for ring in self._rings:
+                _connect(loaded, ring)
+            undo.pop_all()
         return loaded
 
     def use(self, loaded: LoadedProgram) -> None:
@@ -227,15 +216,25 @@ class Program:
 
     def memory_bytes(self) -> dict[str, int]:
         """Return the memory of each map."""
-        fds = self._shared.fds() | {
-            name: self._loaded.map_fd(name) for name in ("port_classes", "frames", "works")
-        }
+        own = {name: self._loaded.map_fd(name) for name in ("frames", "works")}
+        fds = self._shared.fds() | self._loaded.plan_maps.fds() | own
         return {name: maps.memory_bytes(fd) for name, fd in fds.items()}
 
     def close(self) -> None:
         """Close program and maps. The kernel keeps them as long as an interface uses them."""
         self._loaded.close()
         self._shared.close()
+
+    def _load(self, plan: KernelPlan, undo: ExitStack) -> LoadedProgram:
+        """Compile and load the program for a plan; ``undo`` closes what was opened."""
+        plan_maps = PlanMaps(plan)
+        undo.callback(plan_maps.close)
+        bpf = compile_program([*self._options.flags(), *self._shared.flags(), *plan_maps.flags()])
+        undo.callback(free, bpf)
+        flags = BPF_F_XDP_HAS_FRAGS if self._options.multi_buffer else 0
+        loaded = LoadedProgram(bpf, plan_maps, flags)
+        undo.callback(os.close, loaded.fd)
+        return loaded
 
     def _fill_networks(self, loaded: LoadedProgram) -> None:
         options = self._options

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from sensor.cli.rules_plan_output import passing_object, plan_lines
+from sensor.cli.rules_plan_output import passing_object, plan_lines, table_lines
 from sensor.cli.setting_options import setting_options
 from sensor.config.loading import load_settings
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.load import load_and_log
 from sensor.rules.prefilter.plan import Plan, demands
+from sensor.rules.prefilter.tables import kernel_plan
 
 
 @click.command("plan")
@@ -26,13 +27,11 @@ def plan_command(config: Path | None, as_json: bool, **flags: Any) -> None:
     come first: they cost the most.
     """
     settings = load_settings(flags, config)
-    every = list(
-        Plan.of(
-            demands(load_and_log(settings.rules, lenient=settings.lenient), PROFILES[settings.profile].http)
-        ).passing()
-    )
+    http = PROFILES[settings.profile].http
+    plan = Plan.of(demands(load_and_log(settings.rules, lenient=settings.lenient), http))
+    every = list(plan.passing())
     if as_json:
         for one in every:
             click.echo(json.dumps(passing_object(one)))
     else:
-        click.echo("\n".join(plan_lines(every)))
+        click.echo("\n".join([*plan_lines(every), *table_lines(len(every), kernel_plan(plan, http))]))

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from sensor.capture.plan_maps import KernelPlan
 from sensor.model import Rule
 from sensor.protocols import TCP, UDP
 from sensor.rules.files.describe import prefix_words
 from sensor.rules.prefilter.plan import OTHER, Passing
 from sensor.rules.prefilter.prefix import WORD
+from sensor.text import count_of
 
 _NAMES = {TCP: "tcp", UDP: "udp", OTHER: "other protocols"}
 _SHOWN = 4
@@ -45,6 +47,16 @@ def plan_lines(every: Sequence[Passing]) -> Iterator[str]:
         for port, group in groupby(passing, key=lambda one: one.port):
             yield f"{name}, port {port}:" if port else f"{name}, every port:"
             yield from (f"    {prefix_words(one.prefix)}    {_rule_list(one.rules)}" for one in group)
+
+
+def table_lines(prefixes: int, tables: KernelPlan) -> Iterator[str]:
+    """Yield what the plan takes in the kernel."""
+    yield f"{count_of(prefixes, 'prefix')}, in tables of {tables.bytes / 2**20:.1f} MiB"
+    if tables.merged:
+        yield (
+            f"{count_of(tables.merged, 'prefix')} too many for the tables: others are shorter instead, "
+            "so more payloads pass than listed"
+        )
 
 
 def _where(one: Passing) -> str:

@@ -5,12 +5,13 @@ Runs in the supervisor, and in the commands that try or measure the program.
 
 from __future__ import annotations
 
-from sensor.capture.program import KernelPlan, ProgramOptions
+from sensor.capture.plan_maps import KernelPlan
+from sensor.capture.program import ProgramOptions
 from sensor.config.settings import Keep, Settings
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.profile import PROFILES
-from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import Plan
+from sensor.rules.prefilter.tables import kernel_plan
 
 
 def plan_of(rules_plan: KernelPlan, http: HttpReading, keep: Keep) -> KernelPlan:

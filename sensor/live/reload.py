@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from sensor.capture.program import KernelPlan, LoadedProgram
+from sensor.capture.plan_maps import KernelPlan
+from sensor.capture.program import LoadedProgram
 from sensor.errors import KernelError, RulesError
 from sensor.metrics.rule_loads import RuleLoads
 from sensor.rules.engine.http_payload import HttpReading

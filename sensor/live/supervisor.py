@@ -16,7 +16,8 @@ from sensor import abi
 from sensor.capture.attachment import Interface
 from sensor.capture.cpus import online_cpus
 from sensor.capture.interface import default_workers
-from sensor.capture.program import KernelPlan, LoadedProgram, Program
+from sensor.capture.plan_maps import KernelPlan
+from sensor.capture.program import LoadedProgram, Program
 from sensor.capture.ring_set import RingSet
 from sensor.capture.syscalls import link_update
 from sensor.config.settings import Settings
@@ -142,6 +143,7 @@ class Supervisor:
         for link_fd in self.link_fds:
             link_update(link_fd, compiled.program.fd)
         self.program.use(compiled.program)
+        self._map_bytes = self.program.memory_bytes()
         self._pipeline = self._pipeline.with_matcher(compiled.ready.matcher, compiled.ready.rules.digest)
         self.handle(self.workers.hand_over(self._pipeline))
         self._rules = rules = compiled.ready.rules

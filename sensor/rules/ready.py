@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sensor import DISTRIBUTION
-from sensor.capture.program import KernelPlan
+from sensor import DISTRIBUTION, abi
+from sensor.capture.plan_maps import FirstStates, KernelPlan
 from sensor.model import Rule
 from sensor.rules.engine.compiled_rules import dump, restore
 from sensor.rules.engine.http_payload import HttpReading
@@ -32,8 +32,8 @@ from sensor.rules.engine.matcher import Matcher
 from sensor.rules.files.load import load_rules
 from sensor.rules.files.rule_fault import Fault
 from sensor.rules.files.rule_set import RuleSet, digest_of
-from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import PORTS, Plan, demands
+from sensor.rules.prefilter.tables import kernel_plan
 from sensor.text import count_of
 
 KEPT = 8
@@ -44,7 +44,6 @@ _SUFFIX = ".rules"
 _HEADER = struct.Struct("<16s32sQ")
 """`_MAGIC`, SHA-256 of all that follows it, and the size of the JSON that comes next; then the blobs."""
 _MAGIC = b"sensor rules 1\n\0"
-_PORT_CLASSES = np.dtype("<u2")
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +75,10 @@ def make_ready(directory: Path, http: HttpReading, *, lenient: bool) -> Ready:
     ready.matcher.batch_matcher  # noqa: B018 - loaded here, the databases are shared by all workers
     for fault in ready.rules.faults:
         log.warning("rule skipped: %s", fault)
+    if ready.plan.merged:
+        log.warning(
+            "the rules ask for too many different first bytes: the kernel passes more payloads than needed"
+        )
     for rule in ready.matcher.missed:
         log.warning("Hyperscan misses rule %d; RE2 decides it instead", rule.rule_id)
     return ready
@@ -134,13 +137,15 @@ def _write_cached(path: Path, ready: Ready) -> None:
 def _pack(ready: Ready) -> bytes:
     """Return the content of a cached file."""
     shape, databases = dump(ready.matcher)
-    blobs = [ready.plan.port_classes.astype(_PORT_CLASSES).tobytes(), *databases]
+    plan = ready.plan
+    blobs = [*(table.tobytes() for table in (plan.ports, plan.rows, plan.prefixes)), *databases]
     faults = [asdict(fault) | {"path": str(fault.path)} for fault in ready.rules.faults]
     fields = {
         "rules": [asdict(rule) for rule in ready.rules],
         "digest": ready.rules.digest,
         "faults": faults,
-        "code": ready.plan.code,
+        "first_states": plan.first,
+        "merged_prefixes": plan.merged,
         "matcher": shape,
         "sizes": [len(blob) for blob in blobs],
     }
@@ -166,15 +171,21 @@ def _unpack(content: bytes, http: HttpReading) -> Ready:
     for size in fields["sizes"]:
         blobs.append(content[start : start + size])
         start += size
-    if start != len(content) or len(blobs[0]) != PORTS * _PORT_CLASSES.itemsize:
+    if start != len(content):
         raise ValueError("the sizes are wrong")
     rules = tuple(Rule(**rule) for rule in fields["rules"])
     faults = tuple(Fault(**fault | {"path": Path(fault["path"])}) for fault in fields["faults"])
-    classes = np.frombuffer(blobs[0], _PORT_CLASSES).astype(np.uint16)
+    ports, rows, prefixes, *databases = blobs
     return Ready(
         RuleSet(rules, fields["digest"], faults),
-        restore(rules, http, fields["matcher"], blobs[1:]),
-        KernelPlan(fields["code"], classes),
+        restore(rules, http, fields["matcher"], databases),
+        KernelPlan(
+            FirstStates(*fields["first_states"]),
+            np.frombuffer(ports, np.uint32).reshape(2, PORTS),
+            np.frombuffer(rows, np.uint32),
+            np.frombuffer(prefixes, abi.PLAN_PREFIX),
+            fields["merged_prefixes"],
+        ),
     )
 
 

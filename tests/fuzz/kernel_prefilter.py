@@ -19,8 +19,8 @@ from sensor.model import PacketStatus, Rule
 from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import LY_PROBE, RFC9110
 from sensor.rules.engine.matcher import Matcher
-from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.plan import Plan, demands
+from sensor.rules.prefilter.tables import kernel_plan
 from sensor.rules.regex.parser import parse
 from tests.fuzz.random_rules import BYTES, Packet, random_conditions, random_packets, random_rules
 from tests.fuzz.rounds import Round

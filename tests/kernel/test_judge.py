@@ -1,4 +1,4 @@
-"""The plan's C code decides like the plan itself, for every prefix and port."""
+"""The kernel decides like the plan, for every prefix and port."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from collections import Counter as Tally
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sensor import abi
+from sensor.capture.plan_maps import FirstStates, KernelPlan, PlanMaps
 from sensor.capture.syscalls import prog_test_run
 from sensor.config.settings import BUNDLED_RULES
 from sensor.model import Rule
 from sensor.protocols import TCP, UDP
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.files.load import load_rules
-from sensor.rules.prefilter.emit import c_code
-from sensor.rules.prefilter.plan import MOST_PREFIXES, OTHER, UNKNOWN_CLASS, Demand, Plan, demands
+from sensor.rules.prefilter import decision
+from sensor.rules.prefilter.plan import OTHER, PORTS, Demand, Plan, demands
 from sensor.rules.prefilter.prefix import WORD, Prefix
+from sensor.rules.prefilter.tables import kernel_plan
 
 pytestmark = pytest.mark.kernel(alone=False)
 
 BPF = Path(__file__).parents[2] / "bpf"
 PROTOCOLS = {TCP: TCP, UDP: UDP, OTHER: 1}
-RULES, HTTP, PORTS = range(3)  # enum subject in judge_probe.c
-BY_PORTS = (abi.Counter.IGNORED_PROTOCOL, abi.Counter.IGNORED_PORT)
+BY_RULES, HTTP, BY_PORTS = range(3)  # enum subject in judge_probe.c
+PORT_REASONS = (abi.Counter.IGNORED_PROTOCOL, abi.Counter.IGNORED_PORT)
+MOST_TRIED = 1500
+"""Prefixes for which payloads are made in a round."""
 FEW = [
     Rule(1, "service", "t", "n", "^SSH-", protocol=TCP),
     Rule(2, "service", "t", "n", r"^[\x00-\x03]\xff[\x80-\x85]", protocol=TCP, port=445),
@@ -39,31 +44,37 @@ FEW = [
 class Judge:
     """The loaded ``judge_by_rules()`` of a plan. Each decision is also compared with ``judge_by_ports()``."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: KernelPlan) -> None:
         os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
         from bcc import BPF as Bcc  # noqa: N811 - the name of the class
 
-        probe = (Path(__file__).parent / "judge_probe.c").read_text()
-        source = f'#include "abi.h"\n#include "parse.h"\n{c_code(plan, RFC9110)}{probe}'
-        self.bpf = Bcc(text=source.encode(), cflags=[f"-I{BPF}", "-Wall", "-Werror"])
-        self.fd = self.bpf.load_func(b"probe", Bcc.XDP).fd
-        self.port_classes = plan.port_classes().tolist()
+        self._maps = PlanMaps(plan)
+        probe = (Path(__file__).parent / "judge_probe.c").read_bytes()
+        self._bpf = Bcc(text=probe, cflags=[f"-I{BPF}", "-Wall", "-Werror", *self._maps.flags()])
+        self._fd = self._bpf.load_func(b"probe", Bcc.XDP).fd
+
+    def close(self) -> None:
+        """Close program and maps."""
+        self._bpf.cleanup()
+        self._maps.close()
 
     def ask(self, protocol: int, sport: int, dport: int, payload: bytes) -> abi.Counter:
-        """Return the kernel's decision about a packet."""
-        word = payload[:WORD].ljust(WORD, b"\0")
-        return self.ask_by_class(
-            protocol, self.port_classes[sport], self.port_classes[dport], word, len(payload)
-        )
-
-    def ask_by_class(self, protocol: int, sport: int, dport: int, word: bytes, length: int) -> abi.Counter:
-        """Return the kernel's decision by port classes, and check that ``judge_by_ports()`` agrees."""
+        """Return the kernel's decision about a packet, and check that ``judge_by_ports()`` agrees."""
         by_rules, by_ports = (
-            prog_test_run(self.fd, struct.pack("=8sIHHBB6x", word, length, sport, dport, protocol, about))
-            for about in (RULES, PORTS)
+            self._ask(payload, protocol, sport, dport, about) for about in (BY_RULES, BY_PORTS)
         )
-        assert by_ports == (by_rules if by_rules in BY_PORTS else abi.Counter.SUBMITTED)
+        assert by_ports == (by_rules if by_rules in PORT_REASONS else abi.Counter.SUBMITTED)
         return abi.Counter(by_rules)
+
+    def looks_like_http(self, payload: bytes) -> bool:
+        """Return True if the kernel takes a payload for HTTP."""
+        return bool(self._ask(payload, TCP, 0, 0, HTTP))
+
+    def _ask(self, payload: bytes, protocol: int, sport: int, dport: int, about: int) -> int:
+        word = payload[:WORD].ljust(WORD, b"\0")
+        question = struct.pack(">8sIHHBB6x", word, 0, sport, dport, protocol, about)
+        length = struct.pack("=I", len(payload))
+        return prog_test_run(self._fd, question[:WORD] + length + question[WORD + len(length) :])
 
 
 def payloads(prefixes: list[Prefix], rng: random.Random) -> Iterator[bytes]:
@@ -78,7 +89,7 @@ def payloads(prefixes: list[Prefix], rng: random.Random) -> Iterator[bytes]:
 
 def disagreements(plan: Plan, rounds: int, tally: Tally[abi.Counter]) -> list[str]:
     """Describe every packet that kernel and plan judge differently, trying many per prefix."""
-    judge, rng = Judge(plan), random.Random(7)
+    judge, rng = Judge(kernel_plan(plan, RFC9110)), random.Random(7)
     ports = [0, 4, *(port for needs in plan.needs.values() for port in needs.ports)]
     prefixes = [
         one
@@ -88,7 +99,7 @@ def disagreements(plan: Plan, rounds: int, tally: Tally[abi.Counter]) -> list[st
     ]
     found = []
     for _ in range(rounds):
-        for payload in payloads(prefixes, rng):
+        for payload in payloads(rng.sample(prefixes, min(len(prefixes), MOST_TRIED)), rng):
             for protocol in PROTOCOLS.values():
                 sport, dport = (rng.choice(ports), rng.choice(ports)) if protocol in (TCP, UDP) else (0, 0)
                 kernels = judge.ask(protocol, sport, dport, payload)
@@ -98,7 +109,7 @@ def disagreements(plan: Plan, rounds: int, tally: Tally[abi.Counter]) -> list[st
                     found.append(
                         f"{protocol} {sport} {dport} {payload!r}: plan {ours.name}, kernel {kernels.name}"
                     )
-    judge.bpf.cleanup()
+    judge.close()
     return found
 
 
@@ -118,54 +129,85 @@ def test_agreement_where_most_ports_are_free() -> None:
         assert tally[reason] > 100
 
 
-def test_agreement_with_thousands_of_rules() -> None:
-    """The plan shortens prefixes that are too many for the kernel, and both still agree."""
-    rng, tally = random.Random(5), Tally[abi.Counter]()
-    asked = []
-    for number in range(2000):
+def many_demands(count: int) -> list[Demand]:
+    """Return what rules of all kinds ask for, with prefixes of any shape."""
+    rng = random.Random(5)
+    found = []
+    for number in range(count):
         protocol, port = rng.choice((TCP, UDP, None)), rng.choice((0, rng.randrange(1, 65536)))
         mask = int.from_bytes(rng.choices((0xFF, 0xDF, 0xF0, 0), (9, 4, 2, 1), k=WORD))
-        found = {
-            Prefix(rng.getrandbits(64) & mask, mask, rng.choice((1, 8, 64)))
+        prefixes = {
+            Prefix(rng.getrandbits(64) & mask, mask, rng.choice((1, 8, 64, 1300)))
             for _ in range(rng.choice((1, 4)))
         }
         rule = Rule(number, "service", "t", "n", "x", protocol=protocol, port=port)
-        asked.append(Demand(rule, frozenset(found)))
-    plan = Plan.of(asked)
-    assert plan.size <= MOST_PREFIXES
+        found.append(Demand(rule, frozenset(prefixes)))
+    return found
+
+
+def test_agreement_with_thousands_of_rules() -> None:
+    """The kernel is as exact as with few rules."""
+    tally = Tally[abi.Counter]()
+    plan = Plan.of(many_demands(2000))
     assert disagreements(plan, 1, tally) == []
+    assert min(tally[abi.Counter.SUBMITTED], tally[abi.Counter.IGNORED_PREFIX]) > 5000
+
+
+def test_full_tables_let_more_pass_and_never_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that does not fit into the tables is shortened as far as necessary."""
+    plan, http = Plan.of(many_demands(2000)), RFC9110
+    monkeypatch.setattr(decision, "_MOST_PREFIXES", len(kernel_plan(plan, http).prefixes) * 2 // 3)
+    shortened = kernel_plan(plan, http)
+    assert shortened.merged > 500
+    judge, rng = Judge(shortened), random.Random(6)
+    for payload in payloads(rng.sample(plan.needs[TCP].common.prefixes, 500), rng):
+        if plan.judge(TCP, 1, 2, payload) == abi.Counter.SUBMITTED:
+            assert judge.ask(TCP, 1, 2, payload) == abi.Counter.SUBMITTED
+    others = Tally(judge.ask(TCP, 1, 2, rng.randbytes(100)) for _ in range(1000))
+    assert others[abi.Counter.IGNORED_PREFIX] > 900
+    judge.close()
 
 
 @pytest.mark.parametrize("rules", [[], FEW])
-def test_a_port_map_of_zeroes_ignores_nothing_that_rules_need(rules: list[Rule]) -> None:
-    """An unfilled map lets every packet of a protocol with rules pass."""
-    plan = Plan.of(demands(rules, RFC9110))
-    judge = Judge(plan)
+def test_tables_of_zeroes_ignore_nothing(rules: list[Rule]) -> None:
+    """Unfilled tables let every packet pass."""
+    plan = kernel_plan(Plan.of(demands(rules, RFC9110)), RFC9110)
+    zeroes = (np.zeros_like(table) for table in (plan.ports, plan.rows, plan.prefixes))
+    judge = Judge(KernelPlan(plan.first, *zeroes))
     for protocol in (TCP, UDP):
-        reason = judge.ask_by_class(protocol, UNKNOWN_CLASS, UNKNOWN_CLASS, b"\xee" * 8, 100)
-        assert reason == (abi.Counter.SUBMITTED if rules else abi.Counter.IGNORED_PROTOCOL)
-    judge.bpf.cleanup()
+        assert judge.ask(protocol, 1, 2, b"\xee" * 100) == abi.Counter.SUBMITTED
+    judge.close()
+
+
+def test_an_endless_decision_lets_packets_pass() -> None:
+    """The program ends it, whatever is in the tables."""
+    circle = abi.STATE_PREFIX
+    prefixes = np.array([(1, 1, 1, circle)], abi.PLAN_PREFIX)
+    ports = np.full((2, PORTS), circle, np.uint32)
+    states = FirstStates(*[circle] * 4)
+    judge = Judge(KernelPlan(states, ports, np.zeros(1, np.uint32), prefixes))
+    assert judge.ask(TCP, 1, 2, b"\0") == abi.Counter.SUBMITTED
+    judge.close()
 
 
 def test_pass_all_ignores_nothing() -> None:
     """It submits every protocol, port and payload."""
     plan = Plan.pass_all()
-    judge, rng = Judge(plan), random.Random(3)
+    judge, rng = Judge(kernel_plan(plan, RFC9110)), random.Random(3)
     for protocol in range(256):
         payload = rng.randbytes(rng.randrange(1, 20))
         assert (
             judge.ask(protocol, 1, 2, payload) == plan.judge(protocol, 1, 2, payload) == abi.Counter.SUBMITTED
         )
-    judge.bpf.cleanup()
+    judge.close()
 
 
 def test_agreement_on_what_looks_like_http() -> None:
     """The kernel recognises the same payloads as HTTP as the profile does."""
-    judge = Judge(Plan.pass_all())
+    judge = Judge(kernel_plan(Plan.pass_all(), RFC9110))
     texts = [text + b"xxxxxxxxxxxx" for text in RFC9110.beginnings]
     changed = [text[:i] + bytes([text[i] ^ 32]) + text[i + 1 :] for text in texts for i in range(9)]
     for text in texts + changed:
         for payload in (text, text[:10], text[:11]):
-            word = payload[:WORD].ljust(WORD, b"\0")
-            seen = prog_test_run(judge.fd, struct.pack("=8sIHHBB6x", word, len(payload), 0, 0, TCP, HTTP))
-            assert seen == RFC9110.matches(payload), payload
+            assert judge.looks_like_http(payload) == RFC9110.matches(payload), payload
+    judge.close()

@@ -32,9 +32,9 @@ from sensor.pipeline import Pipeline
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.load import load_rules
-from sensor.rules.prefilter.emit import kernel_plan
 from sensor.rules.prefilter.networks import Networks
 from sensor.rules.prefilter.plan import Plan, demands
+from sensor.rules.prefilter.tables import kernel_plan
 from tests.rules.commands import write_rules
 from tests.rules.samples import payloads, tricky_rules
 

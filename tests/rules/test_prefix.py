@@ -11,7 +11,7 @@ from sensor.rules.prefilter.prefix import Prefix, prefixes, word_of
 from sensor.rules.prefilter.prefix_set import PrefixSet
 
 ANY = "anything"
-HTTP = ["GET\\x20/ of 8 bytes or more", "HTTP/1 of 8 bytes or more", "POST\\x20/ of 8 bytes or more"]
+HTTP = ["GET\\x20/ of 11 bytes or more", "HTTP/1 of 11 bytes or more", "POST\\x20/ of 11 bytes or more"]
 
 
 def prefixes_of(regex: str, **fields: object) -> list[str]:
@@ -26,7 +26,7 @@ def prefixes_of(regex: str, **fields: object) -> list[str]:
         (r"^SSH-2", [r"(?i:ssh)\-2"]),
         (r"(?-i)^SSH", ["SSH"]),
         (r"^\x00\xff", [r"\x00\xff"]),
-        (r"^longer than a word", [r"(?i:longer)\x20(?i:t) of 16 bytes or more"]),
+        (r"^longer than a word", [r"(?i:longer)\x20(?i:t) of 18 bytes or more"]),
         (r"^(?:ab|cd)x", ["(?i:abx)", "(?i:cdx)"]),
         (r"^a?1", ["(?i:a)1", "1"]),
         (r"^a{0,2}1", ["(?i:a)1", "(?i:aa)1", "1"]),
@@ -36,7 +36,7 @@ def prefixes_of(regex: str, **fields: object) -> list[str]:
         (r"^1[\x00-\xff]*2", ["1 of 2 bytes or more"]),
         (r"^(?=12)1[0-9]", [r"12"]),
         (r"^(?!12)1[23]", ["13"]),
-        (r"^[\x00-\xff]{8}1", ["anything of 8 bytes or more"]),
+        (r"^[\x00-\xff]{8}1", ["anything of 9 bytes or more"]),
         (r"anywhere", ["anything of 8 bytes or more"]),
         (r"^a|b", [ANY]),
         (r"(?m)^a", [ANY]),
@@ -51,14 +51,14 @@ def test_prefixes_of_a_regex(regex: str, expected: list[str]) -> None:
     ("regex", "fields", "expected"),
     [
         ("anywhere", {}, HTTP),
-        ("^GET /a", {}, ["GET\\x20/(?i:a) of 8 bytes or more"]),
+        ("^GET /a", {}, ["GET\\x20/(?i:a) of 11 bytes or more"]),
         ("^SSH", {}, []),
         ("^SSH", {"part": "body"}, HTTP),
         ("^GET /a", {"decode": "url"}, HTTP),
         (
             "^[A-Z]+ /a",
             {"part": "head"},
-            ["GET\\x20/(?i:a) of 8 bytes or more", "POST\\x20/(?i:a) of 8 bytes or more"],
+            ["GET\\x20/(?i:a) of 11 bytes or more", "POST\\x20/(?i:a) of 11 bytes or more"],
         ),
     ],
 )

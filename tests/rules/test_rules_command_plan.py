@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from commands import sensor, write_rules
 
+from sensor.rules.prefilter import decision
+
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
@@ -21,9 +23,9 @@ def test_rules_for_which_everything_passes_come_first(rules: Path) -> None:
     assert done.code == 0
     http = "midware 41001 nginx, threat 51001 SQL injection, threat 51002 SQL in a form, threat 51003 Plain"
     beginnings = [
-        rf"    GET\x20/ of 8 bytes or more    {http}",
-        f"    HTTP/1 of 8 bytes or more    {http}",
-        rf"    POST\x20/ of 8 bytes or more    {http}",
+        rf"    GET\x20/ of 11 bytes or more    {http}",
+        f"    HTTP/1 of 11 bytes or more    {http}",
+        rf"    POST\x20/ of 11 bytes or more    {http}",
     ]
     assert done.out.splitlines() == [
         "These rules do not fix the first bytes of a payload; all payloads on their port pass:",
@@ -35,9 +37,10 @@ def test_rules_for_which_everything_passes_come_first(rules: Path) -> None:
         "udp, every port:",
         *beginnings,
         "udp, port 53:",
-        "    anything of 8 bytes or more    service 10002 DNS",
+        "    anything of 9 bytes or more    service 10002 DNS",
         "other protocols, every port:",
         *beginnings,
+        "12 prefixes, in tables of 0.5 MiB",
     ]
 
 
@@ -52,7 +55,7 @@ def test_json_gives_the_bytes_and_all_rules(rules: Path) -> None:
             "beginning": r"(?i:ssh)\-\.",
             "value": b"SSH-.".hex() + "000000",
             "mask": "dfdfdfffff000000",
-            "length": 4,
+            "length": 5,
             "rules": [10001],
         }
     ]
@@ -69,4 +72,12 @@ def test_a_protocol_that_no_rule_needs(tmp_path: Path) -> None:
         "    (?i:ab)    service 1 N",
         "udp: nothing passes",
         "other protocols: nothing passes",
+        "1 prefix, in tables of 0.5 MiB",
     ]
+
+
+def test_prefixes_that_do_not_fit(rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output says that more passes than it lists."""
+    monkeypatch.setattr(decision, "_MOST_PREFIXES", 12)
+    done = sensor("rules", "plan", "--rules", rules)
+    assert "too many for the tables" in done.out.splitlines()[-1]

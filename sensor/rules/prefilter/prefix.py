@@ -27,8 +27,6 @@ _MOST_CUBES = 4
 _MOST_PER_TEXT = 4
 """Maximum number of prefixes per text."""
 _MOST_PER_RULE = 64
-_LONGEST = 64
-"""Greatest length that a prefix requires."""
 
 _Text = tuple[frozenset[int], ...]
 """One set of bytes per position, at most `WORD` of them."""
@@ -49,11 +47,6 @@ class Prefix(NamedTuple):
     def is_anything(self) -> bool:
         """True if the bytes may be anything."""
         return self.mask == 0
-
-    def cut(self, size: int) -> Prefix:
-        """Return the prefix of the first ``size`` bytes only."""
-        kept = (1 << 8 * size) - 1
-        return Prefix(self.value & kept, self.mask & kept, self.length)
 
 
 ANYTHING = Prefix(0, 0, 0)
@@ -81,12 +74,7 @@ def prefixes(rule: Rule, http: HttpReading) -> frozenset[Prefix]:
         words = {word for text in texts for word in _words(text[:size])}
         if len(words) <= _MOST_PER_RULE:
             break
-    return frozenset(Prefix(value, mask, _rounded(length)) for value, mask in words)
-
-
-def _rounded(length: int) -> int:
-    """Round down to a power of two: fewer distinct lengths mean fewer paths for the verifier."""
-    return min(1 << length.bit_length() - 1, _LONGEST)
+    return frozenset(Prefix(value, mask, length) for value, mask in words)
 
 
 def beginnings(http: HttpReading) -> frozenset[Prefix]:
