@@ -272,4 +272,6 @@ def _send(channel: socket.socket, report: bytes) -> None:
 if __name__ == "__main__":
     log_to_stderr()
     channel_fd, supervisor_pid = map(int, sys.argv[1:])
-    sys.exit(main(socket.socket(fileno=channel_fd), supervisor_pid))
+    code = main(socket.socket(fileno=channel_fd), supervisor_pid)
+    sys.stderr.flush()
+    os._exit(code)  # all is closed, and the supervisor waits: the interpreter need not clean up
