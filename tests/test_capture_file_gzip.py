@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from captures import START_NS, Frame, as_frames, block, pcap, read_bytes, simple_pcapng, some_frames
 
+from sensor.files import byte_source
 from sensor.files.capture_file import CaptureFile
 
 Write = Callable[..., bytes]
@@ -95,8 +96,9 @@ def test_gzip_from_a_pipe(write: Write) -> None:
     os.close(reader)
 
 
-def test_position_in_a_compressed_file(tmp_path: Path) -> None:
+def test_position_in_a_compressed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The position counts compressed bytes, which is what the size of the file counts."""
+    monkeypatch.setattr(byte_source, "CHUNK_BYTES", 1 << 20)
     path = tmp_path / "capture"
     path.write_bytes(gzip.compress(pcap(long_frames()), 1, mtime=0))
     with CaptureFile(path) as file:

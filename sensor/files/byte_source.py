@@ -12,6 +12,10 @@ from sensor.files.gunzip_stream import MAGIC, GunzipStream
 FRAME_SIZE_MAX = 262_144
 """The longest frame that libpcap writes or reads (MAXIMUM_SNAPLEN); a longer frame means damage."""
 SKIP_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 23
+"""Bytes read at once: some 10,000 frames, so that the work per batch hardly counts."""
+PIPE_CHUNK_BYTES = 1 << 20
+"""The same from a pipe, whose writer may be slow."""
 SPARE_BYTES = 2 * FRAME_SIZE_MAX
 """Room in a buffer for what is usually left of the one before."""
 
@@ -75,15 +79,15 @@ class ByteSource:
         self._advance(len(data), size)
         return data
 
-    def read_after(self, rest: memoryview, size: int) -> memoryview:
-        """Return ``rest``, the unused end of the last such buffer, followed by the next bytes.
+    def read_after(self, rest: memoryview) -> memoryview:
+        """Return ``rest``, the unused end of the last such buffer, followed by the next chunk.
 
         The memory of the last buffer is used again, because fresh memory costs more than reading.
 
         Raises:
             CaptureFileError: the system cannot read the file.
         """
-        kept = len(rest)
+        kept, size = len(rest), CHUNK_BYTES if self.size_bytes else min(CHUNK_BYTES, PIPE_CHUNK_BYTES)
         if kept + size > len(self._buffer):
             self._buffer = memoryview(bytearray(kept + size + SPARE_BYTES))
         self._buffer[:kept] = rest

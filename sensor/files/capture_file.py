@@ -56,7 +56,7 @@ class CaptureFile:
         """The number of bytes read so far."""
         return self._source.position_bytes
 
-    def batches(self, max_frames: int = 4096) -> Iterator[FrameBatch]:
+    def batches(self, max_frames: int = 16384) -> Iterator[FrameBatch]:
         """Yield the frames in batches, in the order of the file; a batch is valid until the next one.
 
         Raises:

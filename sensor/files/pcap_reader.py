@@ -31,7 +31,6 @@ FILE_HEADER_BYTES = 24
 NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
 VERSION_MAJOR, VERSION_MINOR_MAX = 2, 4
 LINKTYPE_MASK = 0xFFFF  # the higher bits give the length of the frame check sequence
-CHUNK_BYTES = 1 << 21
 
 
 def read_pcap(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:
@@ -54,7 +53,7 @@ def read_pcap(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:
     layout = RecordLayout(swapped, record_header_bytes, minor, fraction_ns)
     rest, offset = memoryview(b""), FILE_HEADER_BYTES
     while not source.at_end:
-        buffer = source.read_after(rest, CHUNK_BYTES)
+        buffer = source.read_after(rest)
         end, count = 0, max_frames
         while count == max_frames:
             (start, caplen, wirelen, time_ns), end = layout.walk(buffer, end, max_frames)

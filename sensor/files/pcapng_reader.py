@@ -23,7 +23,6 @@ MAGIC = b"\x0a\x0d\x0d\x0a"
 VERSION_MAJOR = 1
 BYTE_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 NATIVE_ORDER = "<" if struct.pack("=H", 1) == b"\1\0" else ">"
-CHUNK_BYTES = 1 << 21
 BLOCK_BYTES_MIN = 12
 SECTION_BYTES_MIN = 28
 BLOCK_BYTES_MAX = 1 << 24
@@ -65,7 +64,7 @@ class _Reader:
         """Yield the frames of the file."""
         rest = memoryview(b"")
         while not self._source.at_end:
-            self.walk.enter(self._source.read_after(rest, CHUNK_BYTES))
+            self.walk.enter(self._source.read_after(rest))
             yield from self._batches_of_buffer()
             rest = self.walk.buffer[self.walk.position :]
             self._offset += self.walk.position

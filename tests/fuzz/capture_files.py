@@ -15,7 +15,7 @@ from unittest.mock import patch
 from captures import Frame, as_frames, lengths_and_times, shark_until_damage
 
 from sensor.errors import CaptureFileError
-from sensor.files import pcap_reader, pcapng_reader
+from sensor.files import byte_source
 from sensor.files.byte_source import ByteSource
 from sensor.files.capture_file import CaptureFile
 from tests.fuzz.random_captures import Capture, damaged, random_capture, random_pcapng
@@ -39,11 +39,10 @@ def fuzz(one: Round) -> None:
 def _read_guarded(
     source: ByteSource,
     rest: memoryview,
-    size: int,
-    read_after: Callable[[ByteSource, memoryview, int], memoryview] = ByteSource.read_after,
+    read_after: Callable[[ByteSource, memoryview], memoryview] = ByteSource.read_after,
 ) -> memoryview:
     """Return what `ByteSource.read_after` returns, in memory of its own, which sanitisers guard."""
-    return memoryview(bytearray(read_after(source, rest, size)))
+    return memoryview(bytearray(read_after(source, rest)))
 
 
 def _read_files(one: Round) -> None:
@@ -92,8 +91,7 @@ def _read_damaged(one: Round, capture: Capture, path: Path) -> None:
             one.fault(f"{_difference(expected[0], before)} before byte {place}", capture_bin=content)
         small = one.rng.choice((32, 100, 1000, 5000))
         with (
-            patch.object(pcap_reader, "CHUNK_BYTES", small),
-            patch.object(pcapng_reader, "CHUNK_BYTES", small),
+            patch.object(byte_source, "CHUNK_BYTES", small),
         ):
             found = {f"chunks of {small} bytes": _read(path, one.rng.choice((1, 7, 4096)))}
         if content[:2] != b"\x1f\x8b":
