@@ -35,9 +35,10 @@ class MatchText:
 
 
 def _words(rules: Sequence[Rule], payload: bytes, http: HttpReading) -> bytes:
+    if not rules:
+        return packed_words(f"{'flow':<40}", "")
     found = locate_each(rules, payload, http)
-    words = [(f"{_label(match):<40}", _text(match, payload)) for match in found]
-    return packed_words(words or [(f"{'flow':<40}", "")])
+    return b"".join([packed_words(f"{_label(match):<40}", _text(match, payload)) for match in found])
 
 
 def _text(match: Match, payload: bytes) -> str:

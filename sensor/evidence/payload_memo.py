@@ -6,6 +6,7 @@ seen a moment ago. Whatever depends on the payload and its rules alone is then l
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -22,6 +23,8 @@ LONGEST = 4096
 """Bytes of the longest payload that is remembered."""
 _ENTRY_BYTES = 256
 """Memory that a payload, or a match in it, takes besides its bytes, approximately."""
+
+_NUMBER = struct.Struct("<I")
 
 T = TypeVar("T")
 
@@ -54,15 +57,13 @@ class PayloadMemo(Generic[T]):
         known, found = self._known, []
         for start_at, end_at, first_at, last_at in ranges:
             key = data[start_at:end_at], rules[first_at:last_at]
-            try:
-                found.append(known[key])
-            except KeyError:
-                found.append(self._add(key))
+            value = known.get(key)
+            found.append(self._add(key) if value is None else value)
         return found
 
     def _add(self, key: tuple[bytes, bytes]) -> T:
         payload, numbers = key
-        rules = [self._rule_set[number] for number in np.frombuffer(numbers, "<u4").tolist()]
+        rules = [self._rule_set[number] for (number,) in _NUMBER.iter_unpack(numbers)]
         value = self._function(rules, payload, self._http)
         if len(payload) <= LONGEST:
             self._room -= (_ENTRY_BYTES + len(payload)) * (1 + len(rules))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +26,16 @@ _REST_BYTES = 160 + len(_MARK)
 """The most that a line has besides its words: a time, a protocol, two IPv6 addresses with ports, the mark."""
 
 
-def packed_words(words: Iterable[tuple[str, str]]) -> bytes:
-    """Return the words of an item for `format_lines`: the label and the text of each line."""
-    found = [(label.encode("utf-8", "backslashreplace"), text.encode()) for label, text in words]
-    return b"".join(part for one in found for part in (_WORDS.pack(*map(len, one)), *one))
+def packed_words(label: str, text: str) -> bytes:
+    """Return the words of a line for `format_lines`: those before the endpoints, and those behind them."""
+    before, behind = label.encode("utf-8", "backslashreplace"), text.encode()
+    return _WORDS.pack(len(before), len(behind)) + before + behind
 
 
 def format_lines(items: NDArray[np.void], words: Sequence[bytes], lines: int) -> str:
     """Return the lines of n items, of dtype `sensor.evidence.block.ITEM`.
 
-    ``words`` are those of each item, from `packed_words`; ``lines`` is the number of lines.
+    ``words`` are those of all lines of each item, from `packed_words`; ``lines`` is the number of lines.
     """
     if items.dtype.itemsize != _ITEM_BYTES:
         raise SensorError("the native library is of another version; install sensor again: pip install .")

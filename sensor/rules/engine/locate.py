@@ -13,7 +13,7 @@ from sensor.model import Match, Rule
 from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.expression import span_finder
 from sensor.rules.engine.http_payload import HttpReading
-from sensor.rules.engine.spans import NOWHERE, Span, UnknownSpanError
+from sensor.rules.engine.spans import NOWHERE, SpanFinder, UnknownSpanError
 from sensor.rules.engine.view import DecodedViews, View, Views
 from sensor.rules.regex.tree import RegexError
 
@@ -39,41 +39,43 @@ def locate_each(
     rules: Iterable[Rule], payload: bytes, http: HttpReading, budget: Budget | None = None
 ) -> Iterator[Match]:
     """Yield the match of each rule, in order, as `locate` does; the payload is decoded only once."""
-    views = [Views(payload)]
-    is_http = http.matches(payload)
+    views: list[Views] = []
     budget = budget or Budget(PAYLOAD_NS)
     for rule in rules:
-        match = _first_match(rule, views, budget) if is_http or not rule.is_http else None
+        try:
+            finder = span_finder(rule.regex)
+            if rule.is_http:
+                views = views or [Views(payload)]
+                match = _in_http(rule, finder, views, budget) if http.matches(payload) else None
+            else:
+                match = _in_view(rule, finder, View(payload), budget)
+        except (RegexError, UnknownSpanError):  # a rule that was kept by another release; too costly
+            match = None
         yield match or Match(rule, None, None, rule.version)
 
 
-def _match_of(rule: Rule, view: View, spans: list[Span]) -> Match:
-    """Return the match of which a span finder returned ``spans`` in this view of the payload."""
+def _in_http(rule: Rule, finder: SpanFinder, views: list[Views], budget: Budget) -> Match | None:
+    """Search the views for the rule; those that are decoded are added to ``views`` when they are needed."""
+    for decodings in range(MOST_DECODINGS + 1 if rule.decode else 1):
+        if decodings == len(views):
+            decoded = DecodedViews(views[-1])
+            if decoded["total"].text == views[-1]["total"].text:
+                return None
+            views.append(decoded)
+        match = _in_view(rule, finder, views[decodings][rule.part], budget)
+        if match:
+            return match
+    return None
+
+
+def _in_view(rule: Rule, finder: SpanFinder, view: View, budget: Budget) -> Match | None:
+    """Search one view of the payload for the rule."""
+    spans = finder.find_first(view.text, budget)
+    if not spans:
+        return None
     span, version = spans[0], rule.version
     if len(spans) > 1 and spans[1] != NOWHERE:
         span = spans[1]
         if version is None:
             version = view.text[span[0] : span[1]].decode("utf-8", "backslashreplace")
     return Match(rule, *view.payload_span(*span), version)
-
-
-def _first_match(rule: Rule, views: list[Views], budget: Budget) -> Match | None:
-    """Search the views for the rule; those that are decoded are added to ``views`` when they are needed."""
-    try:
-        finder = span_finder(rule.regex)
-    except RegexError:  # kept by another release
-        return None
-    for decodings in range(MOST_DECODINGS + 1 if rule.is_http and rule.decode else 1):
-        if decodings == len(views):
-            decoded = DecodedViews(views[-1])
-            if decoded["total"].text == views[-1]["total"].text:
-                return None
-            views.append(decoded)
-        view = views[decodings][rule.part if rule.is_http else "total"]
-        try:
-            spans = finder.find_first(view.text, budget)
-        except UnknownSpanError:
-            return None
-        if spans:
-            return _match_of(rule, view, spans)
-    return None

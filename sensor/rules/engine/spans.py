@@ -7,7 +7,7 @@ of that. A search cannot be interrupted, so a text that could cost too much is s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import re2
 
@@ -124,13 +124,12 @@ class SpanFinder:
         return [(start, end), (group_start, group_end)]
 
 
-def _windows(size: int, window: int) -> Iterator[Span]:
-    """Yield windows of up to ``window`` bytes over ``size`` bytes; each overlaps the next by half.
+def _windows(size: int, window: int) -> Iterable[Span]:
+    """Return windows of up to ``window`` bytes over ``size`` bytes; each overlaps the next by half.
 
     RE2 sees the bytes around a window: anchors and word boundaries at its edges are those of the text.
     """
     if size <= window:
-        yield 0, size
-        return
-    for start in range(0, max(1, size - window // 2), max(1, window // 2)):
-        yield start, min(size, start + window)
+        return ((0, size),)
+    starts = range(0, max(1, size - window // 2), max(1, window // 2))
+    return ((start, min(size, start + window)) for start in starts)
