@@ -91,7 +91,8 @@ class _Budget(ctypes.Structure):
         ("start_ns", ctypes.c_int64),
         ("wall_end_ns", ctypes.c_int64),
         ("unchecked", ctypes.c_uint32),
-        ("is_cut", ctypes.c_uint32),
+        ("has_extra", ctypes.c_uint16),
+        ("is_cut", ctypes.c_uint16),
         ("uncharged", ctypes.c_uint64),
     ]
 
@@ -113,6 +114,9 @@ class _Matcher(ctypes.Structure):
         ("seen_wall_ns", ctypes.c_int64),
         ("seen_cpu_ns", ctypes.c_int64),
         ("budget", _Budget),
+        ("extra_ns", ctypes.c_int64),
+        ("credit", ctypes.c_int64),
+        ("credit_wall_ns", ctypes.c_int64),
         ("stop_ns", ctypes.c_int64),
         ("place", ctypes.c_void_p),
         ("rules", ctypes.c_uint32),
@@ -217,7 +221,7 @@ class BatchMatcher:
         is_http: NDArray[np.bool_],
         sport: NDArray[np.uint16],
         dport: NDArray[np.uint16],
-        budgets_ns: tuple[int, int],
+        budgets_ns: tuple[int, int, int],
         stop_ns: int = 0,
         *,
         measure: bool = False,
@@ -225,11 +229,12 @@ class BatchMatcher:
         """Match n payloads, each from ``start`` up to ``end`` in ``data``; every array has shape (n,).
 
         ``transport`` is 0 for TCP, 1 for UDP, 2 for others. ``budgets_ns`` is the CPU time after which the
-        search of a payload of 0 bytes, and of 64 KiB, is cut; others are in between. After ``stop_ns`` of the
-        monotonic clock no further payload is matched, unless it is 0. Returns each match as the payload's
-        position and the rule's index, sorted by both. Also returns, for the first m payloads, which were
-        matched (at least one if there is one), True if a payload was not searched completely, and the
-        nanoseconds that it took, 0 unless ``measure`` asks for them.
+        search of a payload of 0 bytes is cut, the same for 64 KiB (others are in between), and what a few
+        payloads may cost beside. After ``stop_ns`` of the monotonic clock no further payload is matched,
+        unless it is 0. Returns each match as the payload's position and the rule's index, sorted by both.
+        Also returns, for the first m payloads, which were matched (at least one if there is one), True if a
+        payload was not searched completely, and the nanoseconds that it took, 0 unless ``measure`` asks for
+        them.
 
         Raises:
             SensorError: A payload is not within the data, or a scan failed.
@@ -247,7 +252,7 @@ class BatchMatcher:
             raise SensorError("the columns of the payloads differ in length; this is a bug: please report it")
         if count:
             self._make_room(int((columns[1] - columns[0]).max()))
-        self._matcher.least_ns, self._matcher.most_ns = budgets_ns
+        self._matcher.least_ns, self._matcher.most_ns, self._matcher.extra_ns = budgets_ns
         self._matcher.stop_ns = stop_ns
         incomplete, cost_ns = np.zeros(count, np.bool_), np.zeros(count, np.int64)
         addresses = (

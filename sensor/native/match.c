@@ -17,6 +17,8 @@
 #define LONGEST 65536
 #define CHECKED_BYTES 1024	/* a clock is read after so many bytes */
 #define MOST_NS_PER_BYTE 40	/* that a scan is charged; the dearest that are known cost as much */
+#define CREDIT_MOST 256	/* payloads that may cost more than their budget ... */
+#define CREDIT_NS 10000000	/* ... of which there is one more after this time */
 #define BLANK_LINE "\r\n\r\n"
 #define BLANK_LINE_SIZE 4u
 
@@ -65,7 +67,8 @@ struct budget {
 	int64_t start_ns;	/* on the wall clock; 0: it has not been read */
 	int64_t wall_end_ns;	/* the clock of CPU time is not read before this */
 	uint32_t unchecked;	/* bytes that were worked on since the wall clock was read */
-	uint32_t is_cut;	/* true if a scan was broken off or left out */
+	uint16_t has_extra;	/* true if the limit has been raised */
+	uint16_t is_cut;	/* true if a scan was broken off or left out */
 	uint64_t uncharged;	/* bytes that were worked on since the clock of CPU time was read */
 };
 
@@ -83,6 +86,9 @@ struct matcher {
 	int64_t seen_wall_ns;	/* when the clock of CPU time was read last, and what it said */
 	int64_t seen_cpu_ns;
 	struct budget budget;
+	int64_t extra_ns;	/* CPU time that a payload may cost beside, if there is credit */
+	int64_t credit;		/* such payloads */
+	int64_t credit_wall_ns;	/* when it was counted last */
 	int64_t stop_ns;	/* CLOCK_MONOTONIC: after it no further payload is matched; 0: never */
 	uint64_t *place;	/* gets the start of each payload before it is matched */
 	uint32_t rules;
@@ -167,6 +173,24 @@ static void start_budget(struct matcher *matcher, uint32_t size, bool is_http)
 }
 
 /*
+ * Returns true if this payload may cost more than its budget. Any payload is slow if the processor's caches are
+ * cold, or if memory is touched for the first time. Slow payloads are rare unless somebody sends many.
+ */
+static bool has_credit(struct matcher *matcher, int64_t wall_ns)
+{
+	int64_t earned = (wall_ns - matcher->credit_wall_ns) / CREDIT_NS;
+
+	if (earned > 0) {
+		matcher->credit = earned < CREDIT_MOST - matcher->credit ? matcher->credit + earned : CREDIT_MOST;
+		matcher->credit_wall_ns = wall_ns;
+	}
+	if (!matcher->credit)
+		return false;
+	matcher->credit--;
+	return true;
+}
+
+/*
  * Adds the CPU time since the last call to the cost of the payload. Interrupts and a hypervisor take their time
  * from the thread's, so only what is plausible for the bytes that were worked on is added, and the first time
  * no more than half of the budget: one such event does not spend it.
@@ -212,6 +236,10 @@ static bool is_spent(struct matcher *matcher)
 	if (wall_ns <= budget->wall_end_ns)
 		return false;
 	charge(matcher, wall_ns);
+	if (budget->cost_ns >= budget->limit_ns && !budget->has_extra && has_credit(matcher, wall_ns)) {
+		budget->has_extra = true;
+		budget->limit_ns += matcher->extra_ns;
+	}
 	budget->is_cut = budget->cost_ns >= budget->limit_ns;
 	budget->wall_end_ns = wall_ns + budget->limit_ns - budget->cost_ns;
 	return budget->is_cut;

@@ -6,9 +6,10 @@ import time
 
 PAYLOAD_NS = 1_200_000
 """CPU time that matching a payload of 64 KiB may cost."""
-SHORT_NS = 120_000
-"""The same for a short one; the budget grows with the payload. Real attacks need a tenth of it, and
-a page that is touched for the first time may cost as much."""
+SHORT_NS = 60_000
+"""The same for a short one; the budget grows with the payload. Real attacks need a fifth of it."""
+EXTRA_NS = 250_000
+"""CPU time that a hundred payloads per second may cost beside: any payload is slow while caches are cold."""
 
 
 class Budget:

@@ -180,7 +180,7 @@ class Matcher:
         columns = payloads.start, payloads.end, transports, payloads.is_http, *ports
         data = np.frombuffer(buffer, np.uint8)
         most_ns = budget.PAYLOAD_NS // 2 if self.missed else budget.PAYLOAD_NS  # RE2 gets the other half
-        budgets_ns = min(budget.SHORT_NS, most_ns), most_ns
+        budgets_ns = min(budget.SHORT_NS, most_ns), most_ns, min(budget.EXTRA_NS, most_ns)
         found = self.batch_matcher.match(
             data, *columns, budgets_ns=budgets_ns, stop_ns=stop_ns, measure=measure
         )
