@@ -151,7 +151,7 @@ class Pipeline:
         """
         started_ns = time.monotonic_ns()
         frames, packets = np.frombuffer(batch.buffer, np.uint8), decode(batch)
-        is_undecodable = np.isin(packets.status, (PacketStatus.UNKNOWN, PacketStatus.MALFORMED))
+        is_undecodable = (packets.status == PacketStatus.UNKNOWN) | (packets.status == PacketStatus.MALFORMED)
         self.beat()
         candidates = self._choose(batch, frames, packets)
         match = self._match_fairly if self.shares else self._match_all

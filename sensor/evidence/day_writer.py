@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock, joined
 from sensor.evidence.index_connection import prepare_for_writing, rows_of
-from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, Day
+from sensor.evidence.index_schema import TALLY_IDS, Day
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
 from sensor.evidence.row_builder import RowBuilder, Rows, inserted_number, parse_list
 from sensor.evidence.segments import Segments
@@ -34,7 +34,6 @@ _INSERT_MATCH = "INSERT INTO hit VALUES (?, ?)"
 _SELECT = "SELECT id, segment, classes, rules FROM evidence"
 
 _MODE = 0o640
-_CLASS_MASK = (1 << len(CLASS_BITS)) - 1
 
 
 class UnusableError(Exception):
@@ -186,11 +185,8 @@ class DayWriter:
                 rows = self._insert_each(rows)
         self._execute("RELEASE rows")
         if len(rows.ids):
-            keys, counts = np.unique(
-                rows.ids // TALLY_IDS << len(CLASS_BITS) | rows.classes, return_counts=True
-            )
-            steps = zip((keys >> len(CLASS_BITS)).tolist(), (keys & _CLASS_MASK).tolist(), strict=True)
-            self._count(dict(zip(steps, counts.tolist(), strict=True)))
+            steps, classes = (rows.ids // TALLY_IDS).tolist(), rows.classes.tolist()
+            self._count(Counter(zip(steps, classes, strict=True)))
             self._execute(
                 "UPDATE file SET pieces = pieces + ?, oldest = min(oldest, ?), newest = max(newest, ?)"
                 " WHERE file = ?",

@@ -111,7 +111,7 @@ class RowBuilder:
         numbers = known.numbers[block.rules]
         if not numbers.all():
             rule_set = self._rule_set(block.digest, block.http)
-            for position in np.unique(block.rules[numbers == 0]).tolist():
+            for position in sorted(set(block.rules[numbers == 0].tolist())):
                 known.numbers[position] = self._rule(rule_set, block.rule_set[position])
             numbers = known.numbers[block.rules]
         return numbers
@@ -133,8 +133,11 @@ class RowBuilder:
         return self._rules[key]
 
     def _interface_numbers(self, indices: NDArray[np.int32]) -> NDArray[np.int64]:
-        different, which = np.unique(indices, return_inverse=True)
-        return np.array([self._interface(index) for index in different.tolist()], np.int64)[which]
+        different = set(indices.tolist())
+        if len(different) == 1:
+            return np.full(len(indices), self._interface(different.pop()), np.int64)
+        numbers = {index: self._interface(index) for index in sorted(different)}
+        return np.array([numbers[index] for index in indices.tolist()], np.int64)
 
     def _interface(self, index: int) -> int:
         name = "" if index == NO_INTERFACE else self._interface_name(index)
