@@ -59,6 +59,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.skip(reason=f"no eBPF here: {reason}"))
 
 
+@pytest.fixture(autouse=True)
+def _no_foreign_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the tests' own variable, which is no setting, from the commands they run."""
+    monkeypatch.delenv("SENSOR_REQUIRE_KERNEL", raising=False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Cache compiled rules for the session, so that each test can use those of an earlier one."""

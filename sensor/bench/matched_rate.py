@@ -124,17 +124,18 @@ class _MatchedRateSearch:
         while capture.counters().in_ring:
             receive()
         after, sent = capture.counters(), count * self._workers
-        read = after.read - before.read
+        read, sampled = after.read - before.read, after.sampled - before.sampled
         return MatchedTrial(
             sent=sent,
             offered_per_second=sent / max(sender.result() for sender in sending),
-            processed_per_second=read / (last_s - start_s),
+            processed_per_second=(read - sampled) / (last_s - start_s),
             seen=after.seen - before.seen,
             ignored=sum(after.ignored.values()) - sum(before.ignored.values()),
             lost_in_ring=after.submit_failed - before.submit_failed,
             read=read,
             undecodable=after.undecodable - before.undecodable,
             unmatched=after.unmatched - before.unmatched,
+            sampled=sampled,
             matched=after.matched - before.matched,
             cpu_us=meter.us_per_frame(read),
         )

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 
 from sensor.bench.machine import busy_s, figure, process_s
 
-_STAGES = ("lost_on_wire", "seen", "ignored", "lost_in_ring", "read", "undecodable", "unmatched", "matched")
+_STAGES = (
+    "lost_on_wire",
+    "seen",
+    "ignored",
+    "lost_in_ring",
+    "read",
+    "undecodable",
+    "unmatched",
+    "sampled",
+    "matched",
+)
 
 
 class MatchedTrial(NamedTuple):
@@ -24,6 +34,7 @@ class MatchedTrial(NamedTuple):
     read: int
     undecodable: int
     unmatched: int
+    sampled: int
     matched: int
     cpu_us: dict[str, float]
     """CPU time per frame: workers, supervisor, kernel and sender together, whole machine."""
@@ -35,8 +46,8 @@ class MatchedTrial(NamedTuple):
 
     @property
     def is_without_loss(self) -> bool:
-        """True if every frame was read."""
-        return not self.lost_in_ring and not self.lost_on_wire
+        """True if every frame was read and matched."""
+        return not (self.lost_in_ring or self.lost_on_wire or self.sampled)
 
 
 class CpuMeter:

@@ -76,7 +76,7 @@ class Trial:
         counted = self.counters
         return {
             "wire": self.lost_on_wire,
-            "matcher": counted.submit_failed + counted.in_ring,
+            "matcher": counted.submit_failed + counted.in_ring + counted.sampled + counted.quarantined,
             "evidence": counted.write_failed,
         }
 

@@ -89,7 +89,7 @@ def ring_command(rules: Path | None, quick: bool, as_json: bool) -> None:
 def match_command(
     rules: Path | None, quick: bool, trials: int | None, seed: int, capture: Path | None, as_json: bool
 ) -> None:
-    """Measure the cost of matching per candidate, and search for the worst.
+    """Measure the cost of matching a candidate, also of the worst.
 
     The worst is the most that a stranger's packet can cost with these rules. Without --quick, ordinary costs
     are also measured with ten times as many rules.

@@ -19,6 +19,7 @@ _MATCHED_RATE_COUNTS = {
     "read": "read",
     "undecodable": "undecodable",
     "unmatched": "unmatched",
+    "sampled": "sampled",
     "matched": "matched",
 }
 _STORE_TITLES = {

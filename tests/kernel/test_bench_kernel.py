@@ -128,7 +128,7 @@ def test_ring_accounts_for_every_frame(tmp_path: Path, monkeypatch: pytest.Monke
     for row in found["through_match"]:
         assert row["sent"] == row["lost_on_wire"] + row["seen"]
         assert row["seen"] == row["ignored"] + row["lost_in_ring"] + row["read"]
-        assert row["read"] == row["undecodable"] + row["unmatched"] + row["matched"]
+        assert row["read"] == row["undecodable"] + row["unmatched"] + row["sampled"] + row["matched"]
         assert row["unmatched"] == row["read"] > 0
         assert row["is_without_loss"] == (row["lost_in_ring"] == row["lost_on_wire"] == 0)
         assert min(row["through_per_second"].values()) > 0

@@ -83,11 +83,10 @@ def test_a_half_written_key_matches_no_flow(
     """
     source = tmp_path / "bpf"
     copytree(BPF, source)
-    text = (source / "flow.h").read_text()
-    for step in (BARRIER, WRITE):
+    for file, step in (source / "packet.h", BARRIER), (source / "flow.h", WRITE):
+        text = file.read_text()
         assert text.count(step) == 1
-        text = text.replace(step, f"({{ {PAUSE} {step}; }})")
-    (source / "flow.h").write_text(text)
+        file.write_text(text.replace(step, f"({{ {PAUSE} {step}; }})"))
     monkeypatch.setattr(compiler, "_SOURCE", source)
     program, (own, *others) = load(flows=ONE_SET), cpus
     os.sched_setaffinity(0, {own})
