@@ -88,11 +88,16 @@ uint64_t flow_table_bytes(void)
 	return sizeof(struct flow_table);
 }
 
-static int64_t add_saturated(int64_t a, int64_t b)
+#define NEVER INT64_MAX
+
+/* Returns the time that is SPAN later; NEVER only if SPAN is NEVER. */
+static int64_t later(int64_t time_ns, int64_t span_ns)
 {
 	int64_t sum;
 
-	return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+	if (span_ns == NEVER)
+		return NEVER;
+	return __builtin_add_overflow(time_ns, span_ns, &sum) || sum == NEVER ? NEVER - 1 : sum;
 }
 
 /*
@@ -225,11 +230,25 @@ static void start_flow(struct flow_table *table, struct flow *flow, int64_t idle
 }
 
 /*
+ * Returns whether a packet at NOW is of a later or an earlier flow than FLOW: idle time lies between
+ * its newest packet and this one, or its life is over. Files may be read in any order, and a clock may
+ * be set back, so the packet may also be that much older.
+ */
+static int is_other_flow(const struct flow *flow, int64_t idle_ns, int64_t now_ns)
+{
+	if (!flow->packets || now_ns > flow->expires_ns)
+		return 1;
+	if (flow->idle_end_ns == NEVER)
+		return 0;
+	return now_ns > flow->idle_end_ns || later(later(now_ns, idle_ns), idle_ns) < flow->idle_end_ns;
+}
+
+/*
  * Counts COUNT packets in their flows. Where NUMBERS is 0 the packet's number in its flow
- * replaces it; a flow has ended if it was idle for IDLE_NS or lived for LIFE_NS. Other packets
- * were numbered by the kernel, which also says when the flow began. SERIALS, unless null,
- * gets the serial number of each packet's flow. POSITIONS, unless null, are those of the frames in
- * their ring.
+ * replaces it; see is_other_flow() for when another flow begins, whose life ends after LIFE_NS.
+ * Other packets were numbered by the kernel, which also says when the flow began. SERIALS, unless
+ * null, gets the serial number of each packet's flow. POSITIONS, unless null, are those of the
+ * frames in their ring.
  */
 void count_flows(struct flow_table *table, int64_t idle_ns, int64_t life_ns, const uint64_t *keys,
 		 int64_t *numbers, const int64_t *born_jiffies, const int64_t *now_ns,
@@ -241,13 +260,13 @@ void count_flows(struct flow_table *table, int64_t idle_ns, int64_t life_ns, con
 
 		if (numbers[i]) {
 			if (!flow->packets || (flow->born_jiffies && flow->born_jiffies != born_jiffies[i]))
-				start_flow(table, flow, INT64_MAX, INT64_MAX);
+				start_flow(table, flow, NEVER, NEVER);
 			flow->born_jiffies = born_jiffies[i];
-		} else if (!flow->packets || now > flow->idle_end_ns || now > flow->expires_ns) {
-			start_flow(table, flow, add_saturated(now, idle_ns), add_saturated(now, life_ns));
+		} else if (is_other_flow(flow, idle_ns, now)) {
+			start_flow(table, flow, later(now, idle_ns), later(now, life_ns));
 			numbers[i] = 1;
 		} else {
-			int64_t idle_end_ns = add_saturated(now, idle_ns);
+			int64_t idle_end_ns = later(now, idle_ns);
 
 			if (idle_end_ns > flow->idle_end_ns)
 				flow->idle_end_ns = idle_end_ns;

@@ -53,7 +53,7 @@ class SimpleTable:
             if flow is None or (flow.born and flow.born != born):
                 flow = self._start(key, FOREVER_NS, FOREVER_NS)
             flow.born = born
-        elif flow is None or now_ns > min(flow.idle_end_ns, flow.expires_ns):
+        elif flow is None or self._is_other(flow, now_ns):
             ends = (min(now_ns + more, FOREVER_NS) for more in (self._idle_ns, self._life_ns))
             flow, number = self._start(key, *ends), 1
         else:
@@ -61,6 +61,11 @@ class SimpleTable:
             flow.packets += 1
             number = flow.packets
         return number, flow.serial
+
+    def _is_other(self, flow: SimpleFlow, now_ns: int) -> bool:
+        if flow.idle_end_ns != FOREVER_NS and abs(flow.idle_end_ns - self._idle_ns - now_ns) > self._idle_ns:
+            return True
+        return now_ns > flow.expires_ns
 
     def _start(self, key: int, idle_end_ns: int, expires_ns: int) -> SimpleFlow:
         self._serials += 1

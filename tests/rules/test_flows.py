@@ -98,9 +98,9 @@ def test_type_of_service() -> None:
     assert len(set(keys(there, there, tos=True))) == 1
 
 
-def numbers(table: FlowTable, seconds: Iterable[int]) -> list[int]:
+def numbers(table: FlowTable, seconds: Iterable[float]) -> list[int]:
     """Count a packet of one flow at each of these times, and return the packets' numbers in the flow."""
-    now_ns = np.array([second * S for second in seconds], np.int64)
+    now_ns = np.array([min(int(second * S), (1 << 63) - 1) for second in seconds], np.int64)
     counted = np.zeros(len(now_ns), np.int64)
     table.count(np.full(len(now_ns), 7, np.uint64), counted, np.zeros_like(counted), now_ns)
     found: list[int] = counted.tolist()
@@ -125,6 +125,17 @@ def test_flows_without_end() -> None:
 def test_time_may_go_back() -> None:
     """The rings of several CPUs have no common order: an earlier packet still belongs to the flow."""
     assert numbers(FlowTable(30, 120), (100, 95, 128, 99, 129)) == [1, 2, 3, 4, 5]
+
+
+def test_a_packet_from_well_before_begins_a_new_flow() -> None:
+    """Files that are read out of order, and a clock that is set back, do not continue a later flow."""
+    assert numbers(FlowTable(30, 120), (3600, 3601, 3570, 0, 1, 3600)) == [1, 2, 1, 1, 2, 1]
+
+
+def test_a_time_beyond_all_others_ends_no_flow_for_good() -> None:
+    """The flow of a packet whose time did not fit 64 bits takes no packet of another time."""
+    end_s = ((1 << 63) - 1) / S
+    assert numbers(FlowTable(30, 120), (0, end_s, 1, 2, -end_s, 3)) == [1, 1, 1, 2, 1, 1]
 
 
 def test_the_kernels_numbers_are_kept() -> None:
