@@ -149,8 +149,8 @@ def _kept() -> tuple[AnyPanel, ...]:
         ),
         lines(
             "Deleted by retention, by reason",
-            "Bytes per second, by the setting that caused it. age: retain_days; size: retain_gib; free: "
-            "retain_free_percent.",
+            "Bytes per second, by the setting that caused it. age: retain_days; size: retain_gib; free and "
+            "inodes: retain_free_percent.",
             BYTES_PER_SECOND,
             {"{{instance}} {{reason}}": by("instance, reason", "retention_deleted_bytes")},
         ),

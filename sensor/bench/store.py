@@ -22,7 +22,7 @@ from typing import Any
 from sensor.bench import synthetic_evidence
 from sensor.bench.api_lookup import is_available, lookups_ms
 from sensor.bench.machine import machine
-from sensor.evidence.evidence_file import WINDOW_S, file_stem
+from sensor.evidence.file_name import WINDOW_S, file_stem
 from sensor.evidence.index_schema import DAY_US
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES

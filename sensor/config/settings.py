@@ -119,7 +119,7 @@ class Settings(BaseModel):
     ] = None
     """Disk space for evidence and its index; above it, the oldest evidence is deleted."""
     retain_free_percent: Annotated[float, Flag(commands=_CAPTURE, unit="percent"), Field(ge=0, le=90)] = 5.0
-    """Share of the disk to keep free by deleting the oldest evidence. 0 turns this off."""
+    """Share of the disk and of its inodes to keep free by deleting the oldest evidence. 0 turns this off."""
     mode: Annotated[Literal["native", "generic"], Flag(commands=_CAPTURE)] = "native"
     """Where XDP runs: in the driver (native), or in the kernel's network stack (generic), which is slower but
     works on every interface. sensor never changes the mode by itself."""

@@ -12,10 +12,8 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO
@@ -24,27 +22,10 @@ import numpy as np
 
 from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.file_name import parse_name
 from sensor.evidence.pcap import RecordReader, file_header
-from sensor.model import LinkType
-
-WINDOW_S = 300
-"""Packet time that one file covers, in seconds."""
-
-EVIDENCE_NAME = re.compile(
-    r"(?P<minute>\d{12})(?:-linktype(?P<linktype>\d+))?(?:-\d+)?\.pcap(?P<temp>\.temp)?", re.ASCII
-)
 
 log = logging.getLogger(__name__)
-
-
-def file_stem(window_s: int, linktype: int, *, local_time: bool) -> str:
-    """Return the file name without suffix for a window that starts at a multiple of 300 s since the epoch.
-
-    In local time, the hour before and the hour after the end of summer time share their names and files.
-    """
-    start = datetime.fromtimestamp(window_s, tz=None if local_time else UTC)
-    stem = f"{start:%Y%m%d%H}{start.minute // 5 * 5:02}"
-    return stem if linktype == LinkType.ETHERNET else f"{stem}-linktype{linktype}"
 
 
 def open_evidence(path: Path) -> BinaryIO:
@@ -87,7 +68,7 @@ def reading(directory: Path) -> Iterator[None]:
 def evidence_sizes(directory: Path) -> dict[str, tuple[int, bool]]:
     """Return the size of each evidence file and whether it is still open, by its final name.
 
-    The files are recognised by their names. A missing directory has none.
+    They are the regular files with the name of one. A missing directory has none.
 
     Raises:
         EvidenceError: the directory cannot be read.
@@ -95,7 +76,7 @@ def evidence_sizes(directory: Path) -> dict[str, tuple[int, bool]]:
     sizes: dict[str, tuple[int, bool]] = {}
     with reading(directory), os.scandir(directory) as entries:
         for entry in entries:
-            if EVIDENCE_NAME.fullmatch(entry.name):
+            if parse_name(entry.name) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(FileNotFoundError):  # just renamed or deleted
                     size = entry.stat(follow_symlinks=False).st_size
                     sizes[entry.name.removesuffix(".temp")] = size, entry.name.endswith(".temp")

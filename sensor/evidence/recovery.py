@@ -9,8 +9,8 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from sensor.evidence.evidence_file import EVIDENCE_NAME, EvidenceFile
-from sensor.model import LinkType
+from sensor.evidence.evidence_file import EvidenceFile
+from sensor.evidence.file_name import parse_name
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ def recover(directory: Path) -> list[Recovery]:
     """
     recoveries: list[Recovery] = []
     for temp in sorted(directory.glob("*.temp")):
-        name = EVIDENCE_NAME.fullmatch(temp.name)
-        file = EvidenceFile(temp.with_suffix(""), int(name["linktype"] or LinkType.ETHERNET) if name else -1)
+        name = parse_name(temp.name)
+        file = EvidenceFile(temp.with_suffix(""), name.linktype if name else -1)
         try:
             if not name or not file.open():
                 log.warning(

@@ -1,31 +1,42 @@
-"""Retention: deletes the oldest evidence files by age, by total size, and when the disk is nearly full.
+"""Retention: deletes evidence files above the limits of age, of size, and of the disk.
 
-Runs in the supervisor, as one of its timed chores. It relies on the names and sizes of the files and on the
-free space of the file system, never on the index. It deletes whole files, the oldest first, and never an
-open one. Other files in the directory are never touched.
+It relies on the names and sizes of the files and on the free space of the file system, never on the index. It
+deletes whole files, the oldest first and threat evidence last, and never an open one. Only files whose name
+is a real time are evidence; others in the directory are never touched.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from sensor.errors import EvidenceError
-from sensor.evidence.evidence_file import WINDOW_S, evidence_sizes
+from sensor.evidence.clock_trust import ClockReading, ClockTrust
+from sensor.evidence.stored_files import StoredFile, StoredFiles
+from sensor.text import count_of
 
 DELETED_AT_ONCE = 16
 """Maximum number of files that one call deletes, because deleting large files takes time."""
+AGED_FILES, AGED_SHARE = 60, 0.02
+"""Files that are deleted by age in an hour: as many as this, or this share of all, whichever is more.
 
-Reason = Literal["age", "size", "free"]
+A day's files get too old in a day, but if a wrong clock is believed, most evidence is there for days.
+"""
+
+Reason = Literal["age", "size", "free", "inodes"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 """The limits a file can be deleted for; if several apply, the first one counts."""
 
 _DAY_S = 86_400
+_HOUR_S = 3600
 _GIB = 1 << 30
+_THREAT_RESERVE = 0.5
+"""Share of the space to keep free that threat evidence is deleted for; the rest is its reserve."""
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +47,17 @@ class Limits(NamedTuple):
     days: int | None = None
     gib: float | None = None
     free_percent: float = 0.0
-    """Share of the file system that is kept free, in percent."""
+    """Share of the file system's bytes and inodes that is kept free, in percent."""
+
+    def explain(self, reason: Reason) -> str:
+        """Return the setting behind a reason, and its value."""
+        free = f"retain_free_percent = {self.free_percent:g}"
+        return {
+            "age": f"retain_days = {self.days}",
+            "size": f"retain_gib = {self.gib}",
+            "free": free,
+            "inodes": free,
+        }[reason]
 
 
 class Deleted(NamedTuple):
@@ -46,11 +67,33 @@ class Deleted(NamedTuple):
     bytes: int = 0
 
 
+@dataclass
+class _Shortage:
+    """Bytes or files above one limit, by the evidence that has to go for it."""
+
+    reason: Reason
+    others: float
+    threats: float
+    in_files: bool = False
+    of_disk: bool = False
+    """True if the disk is short: then any deleted file helps."""
+
+    def is_met(self, *, by_threats: bool = False) -> bool:
+        """Return True if none, or no threat evidence, has to be deleted for this limit."""
+        return (self.threats if by_threats else self.others) <= 0
+
+    def subtract(self, file: StoredFile) -> None:
+        """Note that a file will be deleted."""
+        amount = 1 if self.in_files else file.size
+        self.others -= amount
+        if file.is_threat or self.of_disk:
+            self.threats -= amount
+
+
 class _Surplus(NamedTuple):
     """A file to delete, and why."""
 
-    name: str
-    size: int
+    file: StoredFile
     reason: Reason
 
 
@@ -65,77 +108,155 @@ class Retention:
         self._directory = directory
         self._limits = limits
         self._on_deleted = on_deleted
-        self._warned = False
+        self._files = StoredFiles(directory)
+        self._clock = ClockTrust()
+        self._aged = _Allowance()
+        self._warned: set[str] = set()
 
-    def enforce(self, now_s: float) -> None:
+    def enforce(self, reading: ClockReading) -> None:
         """Delete the oldest files until the limits hold, at most `DELETED_AT_ONCE` per call.
 
         Errors are logged and counted, never raised.
         """
+        self._clock.note(reading)
         try:
-            surplus = list(self._surplus(now_s))
-        except (OSError, EvidenceError) as error:
+            disk = os.statvfs(self._directory)
+            if self._is_limited or any(not one.is_met() for one in self._of_disk(disk)):
+                self._files.refresh()
+        except OSError as error:
             self.failures += 1
-            reason = error.strerror if isinstance(error, OSError) else error
-            self._warn(f"retention: cannot read {self._directory}: {reason}")
+            self._warn("read", f"retention: cannot read {self._directory}: {error.strerror}")
             return
-        gone = [one for one in surplus if self._delete(one)]
+        shortages = [*self._of_budgets(), *self._of_disk(disk)]
+        surplus = list(islice(self._surplus(reading, shortages), DELETED_AT_ONCE))
+        gone = [one.file for one in surplus if self._delete(one)]
+        if surplus:
+            self._files.leave_out([one.file for one in surplus], gone)
         if gone:
-            self._on_deleted([one.name for one in gone])
-
-    def _surplus(self, now_s: float) -> Iterator[_Surplus]:
-        """Yield the files to delete, the oldest first."""
-        days, gib, free_percent = self._limits
-        missing = _missing_bytes(self._directory, free_percent)
-        if days is None and gib is None and missing <= 0:
-            return
-        files = evidence_sizes(self._directory)
-        excess = _sum_bytes(self._directory, files) - gib * _GIB if gib is not None else 0
-        finished = sorted((name, size) for name, (size, is_open) in files.items() if not is_open)
-        for name, size in finished[:DELETED_AT_ONCE]:
-            too_old = days is not None and _end_s(name) < now_s - days * _DAY_S
-            if not (too_old or excess > 0 or missing > 0):
-                return
-            yield _Surplus(name, size, "age" if too_old else "size" if excess > 0 else "free")
-            excess -= size
-            missing -= size
-        if not finished and missing > 0:
+            self._on_deleted([file.name for file in gone])
+        elif not (self._files.others or self._files.threats) and not all(
+            one.is_met() for one in self._of_disk(disk)
+        ):
             self._warn(
-                f"retention: less than {free_percent:g} % of the disk of {self._directory} is free, and no "
-                "finished evidence file is left to delete; free some space"
+                "full",
+                f"retention: less than {self._limits.free_percent:g} % of the disk of {self._directory} is "
+                "free, and no finished evidence file is left to delete; free some space",
             )
 
-    def _delete(self, file: _Surplus) -> bool:
+    @property
+    def _is_limited(self) -> bool:
+        """True if there are limits that need the list of files to be checked."""
+        return self._limits._replace(free_percent=0) != Limits()
+
+    def _of_disk(self, disk: os.statvfs_result) -> Iterator[_Shortage]:
+        """Yield what the file system has too little of: bytes and inodes."""
+        share = self._limits.free_percent / 100
+        wanted, free = disk.f_blocks * disk.f_frsize * share, disk.f_bavail * disk.f_frsize
+        yield _Shortage("free", wanted - free, wanted * _THREAT_RESERVE - free, of_disk=True)
+        wanted, free = disk.f_files * share, disk.f_favail  # both are 0 if inodes are made as needed
+        yield _Shortage("inodes", wanted - free, wanted * _THREAT_RESERVE - free, in_files=True, of_disk=True)
+
+    def _of_budgets(self) -> Iterator[_Shortage]:
+        """Yield what the evidence of this device has above the limits of its size."""
+        files, limits = self._files, self._limits
+        if limits.gib is not None:
+            threats = files.threat_bytes + files.index_bytes - limits.gib * _GIB
+            yield _Shortage("size", files.other_bytes + threats, threats)
+
+    def _surplus(self, reading: ClockReading, shortages: list[_Shortage]) -> Iterator[_Surplus]:
+        """Yield the files to delete: the oldest first, threat evidence last."""
+        others, threats = self._files.others, self._files.threats
+        seen: set[str] = set()
+        for one in chain(
+            self._too_old(reading),
+            _above(shortages, others),
+            _above(shortages, threats),
+        ):
+            if one.file.name not in seen:
+                seen.add(one.file.name)
+                for shortage in shortages:
+                    shortage.subtract(one.file)
+                yield one
+
+    def _too_old(self, reading: ClockReading) -> Iterator[_Surplus]:
+        """Yield files above the limits of age, as far as the clock is believed."""
+        files, days = self._files, self._limits.days
+        left = self._aged.refill(len(files.ends_s), reading.boot_s)
+        for kept, limit in ((files.others, days), (files.threats, days)):
+            limit_s = reading.wall_s - (limit or 0) * _DAY_S
+            if limit is None or not kept or kept[0].end_s >= limit_s:
+                continue
+            if not self._clock.is_settled(reading):
+                self._warn("jump", "retention: the clock jumped; nothing is deleted by age for an hour")
+                continue
+            first = bisect_left(
+                kept, self._clock.believed_from_s(files.ends_s, reading), key=lambda file: file.end_s
+            )
+            end = bisect_left(kept, limit_s, key=lambda file: file.end_s)
+            if first:
+                self._warn(
+                    "doubt",
+                    f"retention: {count_of(first, 'file')} seem too old, but no evidence leads from there to "
+                    "now, and the clock is not synchronised; they are not deleted by age until it is",
+                )
+            if end - first > left:
+                self._warn(
+                    "many",
+                    f"retention: {count_of(end - first, 'file')} are too old; "
+                    f"{int(self._aged.per_hour)} per hour are deleted by age",
+                )
+            for file in kept[first : first + min(left, end - first)]:
+                left -= 1
+                yield _Surplus(file, "age")
+
+    def _delete(self, surplus: _Surplus) -> bool:
+        file, reason = surplus
         path = self._directory / file.name
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             self.failures += 1
-            self._warn(f"retention: cannot delete {path}: {error.strerror}")
+            self._warn("delete", f"retention: cannot delete {path}: {error.strerror}")
             return False
-        files, size = self.deleted[file.reason]
-        self.deleted[file.reason] = Deleted(files + 1, size + file.size)
-        log.info("retention: deleted %s (%s)", path, file.reason)
+        files, size = self.deleted[reason]
+        self.deleted[reason] = Deleted(files + 1, size + file.size)
+        if reason == "age":
+            self._aged.use()
+        log.info("retention: deleted %s (%s: %s)", path, reason, self._limits.explain(reason))
         return True
 
-    def _warn(self, message: str) -> None:
-        if not self._warned:
+    def _warn(self, kind: str, message: str) -> None:
+        """Log a message, the first of its kind only."""
+        if kind not in self._warned:
             log.warning("%s", message)
-        self._warned = True
+        self._warned.add(kind)
 
 
-def _missing_bytes(directory: Path, free_percent: float) -> float:
-    """Return how many bytes must be freed so that this share of the file system is free."""
-    disk = os.statvfs(directory)
-    return disk.f_frsize * (disk.f_blocks * free_percent / 100 - disk.f_bavail)
+class _Allowance:
+    """The number of files that may be deleted by age now, which grows with time."""
+
+    def __init__(self) -> None:
+        self.per_hour = 0.0
+        self._left: float | None = None
+        self._filled_s = 0.0
+
+    def refill(self, files: int, now_s: float) -> int:
+        """Return the number, given the number of all files and a time that only runs forward."""
+        self.per_hour = max(AGED_FILES, AGED_SHARE * files)
+        left = self.per_hour if self._left is None else self._left
+        grown = self.per_hour * (now_s - self._filled_s) / _HOUR_S if self._left is not None else 0
+        self._left, self._filled_s = min(self.per_hour, left + grown), now_s
+        return int(self._left)
+
+    def use(self) -> None:
+        """Take one."""
+        self._left = (self._left or 0) - 1
 
 
-def _sum_bytes(directory: Path, files: dict[str, tuple[int, bool]]) -> int:
-    """Return the size of all evidence, including its index."""
-    index = sum(path.stat().st_size for path in directory.glob("*.sqlite*"))
-    return index + sum(size for size, _ in files.values())
-
-
-def _end_s(name: str) -> float:
-    """Return the end of a file's five minutes; a name in local time is treated as UTC."""
-    return datetime.strptime(name[:12], "%Y%m%d%H%M").replace(tzinfo=UTC).timestamp() + WINDOW_S
+def _above(shortages: list[_Shortage], files: list[StoredFile]) -> Iterator[_Surplus]:
+    """Yield files as long as there is a shortage that they are deleted for."""
+    for file in files:
+        unmet = next((one for one in shortages if not one.is_met(by_threats=file.is_threat)), None)
+        if unmet is None:
+            return
+        yield _Surplus(file, unmet.reason)

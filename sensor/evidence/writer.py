@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock
-from sensor.evidence.evidence_file import WINDOW_S, EvidenceFile, file_stem, open_file
+from sensor.evidence.evidence_file import EvidenceFile, open_file
+from sensor.evidence.file_name import WINDOW_S, file_stem
 from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.text import count_of
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from sensor.config.settings import Settings
+from sensor.evidence.clock_trust import read_clock
 from sensor.evidence.retention import Limits, Retention
 from sensor.evidence.writer import EvidenceWriter
 
@@ -29,4 +30,4 @@ class Upkeep:
         self._writer.tick(now_ns)
         if time.monotonic() >= self._retention_s:
             self._retention_s = time.monotonic() + RETENTION_S
-            self.retention.enforce(now_ns / 1e9)
+            self.retention.enforce(read_clock())

@@ -5,11 +5,9 @@ Runs in the exporter. Each method raises one of `UNREADABLE` if its source canno
 
 from __future__ import annotations
 
-import _strptime  # noqa: F401 - datetime imports it at the first use, when the exporter may not be able to
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +17,8 @@ from numpy.typing import NDArray
 
 from sensor.capture.nic import Received, nic_counters, received
 from sensor.errors import SensorError
+from sensor.evidence.evidence_file import evidence_sizes
+from sensor.evidence.file_name import parse_name
 from sensor.metrics.snapshot import Snapshot, SnapshotReader
 
 UNREADABLE = (OSError, LookupError, ValueError, SensorError)
@@ -116,21 +116,9 @@ class FigureSource:
 
 def _files(directory: Path, *, local_time: bool) -> tuple[int, int, float | None]:
     """Return the number of evidence files, their size in bytes, and the start of the oldest."""
-    sizes = dict(_sizes(directory))
-    oldest_s = None
-    if sizes:
-        oldest = datetime.strptime(min(sizes)[:12], "%Y%m%d%H%M")
-        oldest_s = (oldest.astimezone() if local_time else oldest.replace(tzinfo=UTC)).timestamp()
-    return len(sizes), sum(sizes.values()), oldest_s
-
-
-def _sizes(directory: Path) -> Iterable[tuple[str, int]]:
-    with os.scandir(directory) as entries:
-        yield from _sizes_of(entries)
-
-
-def _sizes_of(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, int]]:
-    for entry in entries:
-        if entry.name[:12].isdecimal() and entry.name.endswith((".pcap", ".pcap.temp")):
-            with suppress(FileNotFoundError):  # renamed or deleted meanwhile
-                yield entry.name, entry.stat(follow_symlinks=False).st_size
+    sizes = evidence_sizes(directory)
+    starts_s = [name.start_s for name in map(parse_name, sizes) if name]
+    oldest_s: float | None = min(starts_s, default=None)
+    if oldest_s is not None and local_time:
+        oldest_s = datetime.fromtimestamp(oldest_s, UTC).replace(tzinfo=None).astimezone().timestamp()
+    return len(sizes), sum(size for size, _ in sizes.values()), oldest_s

@@ -15,7 +15,7 @@ from evidence_samples import DEVID, NOON_S, NS, item
 
 from sensor.evidence import writer as evidence_writer
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.indexed_writer import IndexedWriter
 
 evidence_writer.QUIET_S = 0.0  # writes do not fail and succeed alternately on this disk

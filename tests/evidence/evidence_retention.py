@@ -13,9 +13,10 @@ from pathlib import Path
 from evidence_samples import DEVID, NOON_S, NS, item
 
 from sensor.config.settings import Settings
+from sensor.evidence import stored_files
 from sensor.evidence import writer as evidence_writer
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
@@ -23,7 +24,7 @@ from sensor.live.upkeep import Upkeep
 
 from sensor.live import upkeep  # isort: skip
 
-upkeep.RETENTION_S = 0.0
+upkeep.RETENTION_S = stored_files.LISTING_S = stored_files.LISTING_SHARE = 0
 evidence_writer.QUIET_S = 0.0
 small_disk, percent, windows, window_items = Path(sys.argv[1]), float(sys.argv[2]), 100, 500
 writer = IndexedWriter(small_disk, DEVID)

@@ -30,7 +30,7 @@ from evidence_samples import (
 
 from sensor.evidence import writer as evidence_writer
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.file_name import WINDOW_S
 
 FULL_DISK = Path(__file__).with_name("evidence_full_disk.py")
 RECORD_BYTES = 78

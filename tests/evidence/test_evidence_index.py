@@ -20,7 +20,7 @@ from evidence_samples import DEVID, NOON_S, NS, PROGRAM_ENVIRONMENT, item, numbe
 from sensor.config.settings import Settings
 from sensor.evidence import day_writer, index_connection, index_schema, index_writer
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.index_schema import day_of
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.reconcile import fill

@@ -12,16 +12,29 @@ from typing import Any
 import pytest
 from evidence_samples import NOON_S, NS, PROGRAM_ENVIRONMENT, item, names_in, writing
 
+from sensor.evidence import stored_files
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.clock_trust import ClockReading
+from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.indexed_writer import IndexedWriter
-from sensor.evidence.retention import DELETED_AT_ONCE, Limits, Retention
+from sensor.evidence.retention import DELETED_AT_ONCE, REASONS, Limits, Retention
 from sensor.evidence.search import EvidenceSearch, Query
 
 PROGRAM = Path(__file__).with_name("evidence_retention.py")
 DAY_S = 86_400
 FILE_BYTES = 24 + 16 + 1000
 """Size of a file that `windows` writes."""
+
+
+@pytest.fixture(autouse=True)
+def _list_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_files, "LISTING_S", 0.0)
+    monkeypatch.setattr(stored_files, "LISTING_SHARE", 0)
+
+
+def at(now_s: float) -> ClockReading:
+    """Return the reading of a synchronised clock that has not been set since the host was started."""
+    return ClockReading(now_s, now_s, is_synchronised=True)
 
 
 def on_small_disk(disk: Path, size: str, *arguments: str) -> Any:
@@ -81,18 +94,18 @@ def test_limit_of_age(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         names = windows(writer, 6, DAY_S)
         kept = retention(writer, days=3)
-        kept.enforce(NOON_S + 3 * DAY_S + WINDOW_S)
+        kept.enforce(at(NOON_S + 3 * DAY_S + WINDOW_S))
         assert len(names_in(tmp_path)) == 6  # the oldest is three days old to the second
-        kept.enforce(NOON_S + 5 * DAY_S)
+        kept.enforce(at(NOON_S + 5 * DAY_S))
         writer.index.commit()
         assert [name.removesuffix(".temp") for name in names_in(tmp_path)] == names[2:]
         assert len(list(EvidenceSearch(tmp_path).iterate(Query()))) == 4
         while writer.index.untidy:
             writer.index.tidy()
         assert len(list(writer.directory.glob("*.sqlite"))) == 4
-        kept.enforce(NOON_S + 500 * DAY_S)
+        kept.enforce(at(NOON_S + 500 * DAY_S))
         assert names_in(tmp_path) == [f"{names[-1]}.temp"]
-    assert kept.deleted == {"age": (5, 5 * FILE_BYTES), "size": (0, 0), "free": (0, 0)}
+    assert kept.deleted == dict.fromkeys(REASONS, (0, 0)) | {"age": (5, 5 * FILE_BYTES)}
 
 
 def test_limit_of_size(tmp_path: Path) -> None:
@@ -102,10 +115,10 @@ def test_limit_of_size(tmp_path: Path) -> None:
         writer.index.commit()
         index_bytes = sum(path.stat().st_size for path in writer.directory.glob("*.sqlite*"))
         kept = retention(writer, gib=(index_bytes + 4.5 * FILE_BYTES) / 2**30)
-        kept.enforce(0)
+        kept.enforce(at(0))
         assert kept.deleted["size"] == (6, 6 * FILE_BYTES)
         assert [name.removesuffix(".temp") for name in names_in(tmp_path)] == names[6:]
-        retention(writer, gib=1 / 2**30).enforce(0)
+        retention(writer, gib=1 / 2**30).enforce(at(0))
         assert names_in(tmp_path) == [f"{names[-1]}.temp"]
 
 
@@ -115,7 +128,7 @@ def test_few_files_are_deleted_per_call(tmp_path: Path) -> None:
         windows(writer, 2 * DELETED_AT_ONCE)
         kept = retention(writer, days=1)
         for left in (DELETED_AT_ONCE, 1, 1):
-            kept.enforce(NOON_S + 9 * DAY_S)
+            kept.enforce(at(NOON_S + 9 * DAY_S))
             assert len(names_in(tmp_path)) == left
 
 
@@ -131,7 +144,7 @@ def test_other_files_are_never_touched(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         windows(writer, 3)
         for _ in range(3):
-            retention(writer, days=1, gib=1e-9, free_percent=90.0).enforce(NOON_S + 9 * DAY_S)
+            retention(writer, days=1, gib=1e-9, free_percent=90.0).enforce(at(NOON_S + 9 * DAY_S))
     assert all(path.exists() for path in kept)
 
 
@@ -141,7 +154,7 @@ def test_only_the_open_file_is_left(tmp_path: Path, caplog: pytest.LogCaptureFix
         windows(writer, 1)
         kept = retention(writer, free_percent=100.0)
         for _ in range(3):
-            kept.enforce(NOON_S)
+            kept.enforce(at(NOON_S))
         assert kept.deleted["free"] == (0, 0)
         assert names_in(tmp_path) == ["202306181200.pcap.temp"]
     assert caplog.text.count("no finished evidence file is left to delete") == 1
@@ -150,6 +163,6 @@ def test_only_the_open_file_is_left(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_directory_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A missing directory raises no error, so that capture continues."""
     kept = Retention(tmp_path / "gone", Limits(1, 1.0, 5.0), print)
-    kept.enforce(NOON_S)
+    kept.enforce(at(NOON_S))
     assert kept.failures == 1
     assert "retention: cannot read" in caplog.text

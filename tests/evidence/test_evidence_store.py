@@ -27,8 +27,8 @@ from evidence_samples import (
 
 from sensor.errors import EvidenceError
 from sensor.evidence.block import block_of_objects
-from sensor.evidence.evidence_file import WINDOW_S
 from sensor.evidence.explain_block import explained
+from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.pcap import RecordReader, file_header
 from sensor.evidence.writer import GRACE_S, MAX_OPEN_FILES

@@ -19,7 +19,7 @@ from evidence_samples import DEVID, NOON_S, NS, item
 from sensor.config.settings import Settings
 from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.evidence.device_directory import DeviceDirectory
-from sensor.evidence.evidence_file import WINDOW_S
+from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.reconcile import Gaps, compare, fill, reconcile
 from sensor.evidence.search import EvidenceSearch, Query, Stored
