@@ -36,3 +36,14 @@ class ReplayEffort(NamedTuple):
 
 RING_FULL, RING_QUICK = RingEffort(2, 3, 5), RingEffort(0.5, 1, 3)
 REPLAY_FULL, REPLAY_QUICK = ReplayEffort(3, 7, 3), ReplayEffort(0.4, 3, 1)
+
+
+class OverloadEffort(NamedTuple):
+    """The effort of ``sensor bench overload``."""
+
+    calm_s: float
+    """Time before a flood; longer than the ten seconds after which a source is known."""
+    flood_s: float
+
+
+OVERLOAD_FULL, OVERLOAD_QUICK = OverloadEffort(12, 20), OverloadEffort(11, 4)

@@ -1,6 +1,6 @@
 """The sensor under test: a ``sensor run`` of its own, its CPU time and its counters.
 
-Runs in ``sensor bench replay``.
+Runs in ``sensor bench replay`` and ``overload``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class FinalCounts(NamedTuple):
 
 
 class SensorUnderTest:
-    """A running sensor."""
+    """A running sensor; ``log`` has the lines that were read from its log so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: list[str]) -> None:
-        self._process, self._log = process, log
+        self._process, self.log = process, log
         self._children = {stage: _children_of(process.pid, name) for stage, name in CHILDREN.items()}
         pids = [process.pid, *(pid for pids in self._children.values() for pid in pids)]
         self._start_s = {pid: process_s(pid) for pid in pids}
@@ -75,7 +75,7 @@ class SensorUnderTest:
             Counters(**json.loads(line.partition(_COUNTERS)[2])),
             (self._matched_s or ended_s) - signalled_s,
             ended_s - signalled_s,
-            any(_ROWS_LEFT_OUT in line for line in self._log),
+            any(_ROWS_LEFT_OUT in line for line in self.log),
             {stage: sum(map(self._spent_s, pids)) for stage, pids in self._children.items()}
             | {"supervisor": self._spent_s(self._process.pid)},
         )
@@ -103,25 +103,28 @@ class SensorUnderTest:
                 continue
             data = os.read(log.fileno(), 65536)
             *lines, unread = (unread + data).split(b"\n")
-            self._log += [line.decode(errors="replace") for line in lines]
-            for line in self._log[-len(lines) :] if lines else []:
+            self.log += [line.decode(errors="replace") for line in lines]
+            for line in self.log[-len(lines) :] if lines else []:
                 if _COUNTERS in line:
                     return line
             if not data:
-                raise SensorError(f"the sensor ended without logging its counters: {self._log[-1:]}")
+                raise SensorError(f"the sensor ended without logging its counters: {self.log[-1:]}")
         raise SensorError(f"the sensor did not stop within {_STOP_TIMEOUT_S} s: too many frames were waiting")
 
 
 @contextmanager
-def capturing(sensor: Sequence[str], mirror: str, evidence: Path, workers: int) -> Iterator[SensorUnderTest]:
+def capturing(
+    sensor: Sequence[str], mirror: str, evidence: Path, workers: int, *more: str
+) -> Iterator[SensorUnderTest]:
     """Start a sensor without API, and yield it once it captures; kill it if it still runs at the end.
 
-    ``sensor`` is the command up to ``run``; all other settings come from ``SENSOR_*`` variables.
+    ``sensor`` is the command up to ``run``, ``more`` are flags; all other settings come from ``SENSOR_*``
+    variables.
 
     Raises:
         SensorError: the sensor did not start.
     """
-    flags = ("-i", mirror, "--evidence", str(evidence), "--action", "drop", "--no-api")
+    flags = ("-i", mirror, "--evidence", str(evidence), "--action", "drop", "--no-api", *more)
     environment = {**os.environ, "SENSOR_WORKERS": str(workers)}
     command = tied(*sensor, "run", *flags)
     with subprocess.Popen(command, stderr=subprocess.PIPE, bufsize=0, env=environment) as process:

@@ -10,6 +10,7 @@ import click
 from sensor import DISTRIBUTION
 from sensor.cli.bench import bench_group
 from sensor.cli.bench_compare import compare_command
+from sensor.cli.bench_overload import overload_command
 from sensor.cli.bench_read import read_file_command
 from sensor.cli.bench_replay import replay_command
 from sensor.cli.config import config_group
@@ -35,7 +36,7 @@ def cli() -> None:
     """Watch a mirror port and keep exactly the packets that match a rule."""
 
 
-for command in (compare_command, read_file_command, replay_command):
+for command in (compare_command, overload_command, read_file_command, replay_command):
     bench_group.add_command(command)
 for command in (explain_command, plan_command, reload_command, stats_command):
     rules_group.add_command(command)
