@@ -10,19 +10,32 @@ import os
 import sys
 from typing import TextIO
 
+from sensor.text import shown_lines
+
 
 def log_to_stderr() -> None:
     """Log to standard error from now on; on a terminal, log lines overwrite the status line."""
     over_status = "\r\x1b[K" if sys.stderr.isatty() else ""
-    line = f"{over_status}%(asctime)s %(levelname)s %(message)s"
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JournalLine() if _is_journal(sys.stderr) else logging.Formatter(line))
+    handler.setFormatter(_JournalLine() if _is_journal(sys.stderr) else _TerminalLine(over_status))
     logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def print_error(text: str) -> None:
     """Print the error message that a command ends with."""
-    print(f"{'<3>' if _is_journal(sys.stderr) else ''}sensor: {text}", file=sys.stderr)  # noqa: T201
+    print(f"{'<3>' if _is_journal(sys.stderr) else ''}sensor: {shown_lines(text)}", file=sys.stderr)  # noqa: T201
+
+
+class _TerminalLine(logging.Formatter):
+    """A line with time and level."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self._beginning = beginning
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record with everything escaped that a terminal would execute."""
+        return self._beginning + shown_lines(super().format(record))
 
 
 class _JournalLine(logging.Formatter):
@@ -31,7 +44,7 @@ class _JournalLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line with priority 3 (error), 4 (warning) or 6 (info)."""
         priority = 3 if record.levelno >= logging.ERROR else 4 if record.levelno >= logging.WARNING else 6
-        return f"<{priority}>{super().format(record)}"
+        return f"<{priority}>" + shown_lines(super().format(record)).replace("\n", f"\n<{priority}>")
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -1,12 +1,26 @@
-"""Times, addresses, interfaces, counts and bytes as text. Runs in every process."""
+"""Times, addresses, interfaces, counts and bytes as text. Runs in every process.
+
+Rules, capture files and packets contain text of strangers. `shown` makes it safe to print for terminals, logs
+and metrics, and `to_json` does so for JSON, events among it.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from socket import if_indextoname
+from typing import Any
 
 _PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(256))
+
+CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, and those that break lines or change the direction of text."""
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Characters that Python calls printable, but that show nothing (UAX #44: Default_Ignorable_Code_Point)."""
 
 INCOMPLETE = "incomplete: the search was cut for its cost, so more rules may match"
 """The remark on an item whose search was cut."""
@@ -17,6 +31,33 @@ UNKNOWN_POSITION = "position unknown"
 def printable(data: bytes) -> str:
     """Return text of the same length, with a dot for every byte outside 0x20-0x7e."""
     return data.translate(_PRINTABLE).decode("ascii")
+
+
+def shown(text: str) -> str:
+    r"""Return text with an escape such as ``\x1b`` or ``\u202e`` for each character that shows nothing.
+
+    These are control and formatting characters, those that change the direction of text among them, and all
+    others that are neither printable nor a space. A terminal executes some of them.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(one) if not one.isprintable() or _INVISIBLE.match(one) else one for one in text)
+
+
+def shown_lines(text: str) -> str:
+    """Return lines, escaped; all but the first are indented, so that none looks like one of its own."""
+    return "\n    ".join(map(shown, text.split("\n")))
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def to_json(value: Any, *, compact: bool = False, indent: int | None = None) -> str:
+    r"""Return JSON in printable ASCII; all other characters are escapes such as ``\u001b``."""
+    text = json.dumps(value, separators=(",", ":") if compact else None, indent=indent)
+    return text.replace("\x7f", "\\u007f")  # the only one that the encoder leaves as it is
 
 
 def count_of(number: int, noun: str) -> str:

@@ -16,7 +16,7 @@ from sensor.evidence.payload_memo import PayloadMemo
 from sensor.model import Evidence, FiveTuple, Match, Rule
 from sensor.protocols import protocol_name
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
-from sensor.text import INCOMPLETE, endpoint, printable, utc_text
+from sensor.text import INCOMPLETE, endpoint, printable, shown, utc_text
 
 BANNER = Rule(7, "service", "ssh", "Größe", r"SSH-[\d.]+-(\S+)")
 SECOND = Rule(8, "threat", "scan", "a name that is longer than forty characters", "SSH", version="1")
@@ -44,7 +44,7 @@ def expected(item: Evidence) -> list[str]:
     for match in item.matches or (None,):
         label, text = "flow", ""
         if match:
-            label = f"{match.rule.rule_class} {match.rule.rule_id} {match.rule.name} {match.version}"
+            label = shown(f"{match.rule.rule_class} {match.rule.rule_id} {match.rule.name} {match.version}")
             text = printable(item.payload[match.start : match.end])
         time = utc_text(item.timestamp_ns // 1000, " ")
         line = f"{time}  {label:<40}  {protocol_name(five_tuple.protocol)} {' > '.join(ends)}  {text}"

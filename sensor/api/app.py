@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from sensor.api.access_settings import loopback_names
 from sensor.api.backend import Backend
 from sensor.api.guard import Guard, Policy
+from sensor.api.json_response import AsciiJson
 from sensor.api.openapi import describe
 from sensor.api.page_files import add_pages
 from sensor.api.problem import ProblemResponse, on_bug, on_http_error, on_invalid
@@ -34,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         version=VERSION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        default_response_class=AsciiJson,
         docs_url=None,  # it would load scripts from other sites
         redoc_url=None,
         redirect_slashes=False,

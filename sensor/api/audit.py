@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from sensor.api.tokens import Role
+from sensor.text import to_json
 
 _REFUSED = (401, 403, 421)
 
@@ -59,4 +59,4 @@ def write_audit(scope: Scope, record: AccessRecord) -> None:
         "truncated": record.truncated,
         "ms": round((time.monotonic() - record.started_s) * 1000, 1),
     }
-    audit_log.info("%s", json.dumps(line))
+    audit_log.info("%s", to_json(line))

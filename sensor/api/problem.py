@@ -10,7 +10,8 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+
+from sensor.api.json_response import AsciiJson
 
 DETAIL_MAX = 1000
 """Maximum number of characters in a detail: if there are ten thousand faults, the first ones are enough."""
@@ -25,7 +26,7 @@ class Problem(BaseModel):
     detail: str = Field(examples=["time: Input should be a valid integer, unable to parse 'abc'"])
 
 
-class ProblemResponse(JSONResponse):
+class ProblemResponse(AsciiJson):
     """A problem as a response."""
 
     media_type = "application/problem+json"

@@ -25,6 +25,7 @@ from sensor.cli.rules_stats import stats_command
 from sensor.cli.run import run_command
 from sensor.cli.serve import serve_command
 from sensor.cli.status import status_command
+from sensor.cli.terminal import print_usage_error
 from sensor.cli.token import token_group
 from sensor.errors import SensorError
 from sensor.log import log_to_stderr, print_error
@@ -64,7 +65,7 @@ def main() -> None:
         print_error(str(error))
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        print_usage_error(error)
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(128 + signal.SIGINT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from rich.progress import Progress
 
 from sensor.cli.bench_output import decision_lines, kernel_lines, match_lines, ring_lines, store_lines
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_json, print_line, print_lines
 from sensor.config.loading import load_settings
 from sensor.errors import SensorError
 
@@ -147,8 +147,11 @@ def _rules_directory(rules: Path | None) -> Path:
 
 def _show_step(description: str) -> None:
     if sys.stderr.isatty():
-        click.echo(f"{description} ...", err=True)
+        print_line(f"{description} ...", err=True)
 
 
 def _show(found: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], Iterator[str]]) -> None:
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
+    if as_json:
+        print_json(found, indent=2)
+    else:
+        print_lines(lines(found))

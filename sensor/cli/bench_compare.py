@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from sensor.cli.terminal import print_json, print_line
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -25,12 +26,12 @@ def compare_command(before: Path, after: Path, as_json: bool) -> None:
     changes, notes = compare(*results), list(differences(*results))
     if as_json:
         rows = [{**change._asdict(), "ratio": round(change.ratio, 3)} for change in changes]
-        click.echo(json.dumps({"notes": notes, "figures": rows}, indent=2))
+        print_json({"notes": notes, "figures": rows}, indent=2)
         return
     for note in notes:
-        click.echo(f"note: {note}")
+        print_line(f"note: {note}")
     for change in changes:
         verdict = "changed" if change.is_beyond_noise else "within noise"
-        click.echo(
+        print_line(
             f"{change.name:<60}{change.before:>14,g}{change.after:>14,g}{change.ratio:>8.2f}x  {verdict}"
         )

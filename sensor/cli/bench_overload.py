@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from sensor.cli.bench_overload_output import overload_lines
 from sensor.cli.bench_replay import interrupt_on_signals
+from sensor.cli.terminal import print_json, print_line, print_lines
 
 ORIGINS = ("one", "networks", "many", "forged")
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -45,9 +45,12 @@ def overload_command(
 
     def step(description: str) -> None:
         if sys.stderr.isatty():
-            click.echo(f"{description} ...", err=True)
+            print_line(f"{description} ...", err=True)
 
     interrupt_on_signals()
     effort = OVERLOAD_QUICK if quick else OVERLOAD_FULL
     found = measure(origins or ORIGINS, effort, step, seed=seed, directory=directory)
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(overload_lines(found)))
+    if as_json:
+        print_json(found, indent=2)
+    else:
+        print_lines(overload_lines(found))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from sensor.cli.terminal import print_json, print_line
 from sensor.config.loading import load_settings
 
 
@@ -23,9 +23,9 @@ def read_file_command(file: Path, quick: bool, as_json: bool) -> None:
 
     found = measure(file, load_settings({}), quick=quick)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found, indent=2)
         return
     spread = found["user_us_per_frame_spread"]
-    click.echo(f"{found['frames']:,} frames, {found['matched']:,} matched")
-    click.echo(f"{found['frames_per_second']:,.0f} frames/s")
-    click.echo(f"{spread['median']} us of user CPU time per frame ({spread['least']} to {spread['most']})")
+    print_line(f"{found['frames']:,} frames, {found['matched']:,} matched")
+    print_line(f"{found['frames_per_second']:,.0f} frames/s")
+    print_line(f"{spread['median']} us of user CPU time per frame ({spread['least']} to {spread['most']})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sensor.bench.traffic.frames import write_capture
 from sensor.bench.traffic.profiles import PROFILES, generate
 from sensor.cli.bench_replay_output import replay_lines
+from sensor.cli.terminal import print_json, print_lines
 from sensor.errors import SettingsError
 
 FRAMES, QUICK_FRAMES = 200_000, 10_000
@@ -135,7 +135,10 @@ def replay_command(
             )
     if report:
         report.write_text(report_page(found), encoding="utf-8")
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(replay_lines(found)))
+    if as_json:
+        print_json(found, indent=2)
+    else:
+        print_lines(replay_lines(found))
 
 
 def interrupt_on_signals() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from sensor.cli.setting_options import config_option
+from sensor.cli.terminal import print_escaped, print_json, print_line, print_lines
 from sensor.config.definitions import toml
 from sensor.config.loading import load_settings, read_given
 from sensor.config.settings import Settings
@@ -35,10 +35,10 @@ def show_command(config: Path | None, as_json: bool) -> None:
     values = settings.model_dump(mode="json")
     if as_json:
         found = {name: {"value": values[name], "source": source} for name, source in sources.items()}
-        click.echo(json.dumps(found))
+        print_json(found)
         return
     for name, source in sources.items():
-        click.echo(f"{name:<20} {toml(values[name]):<30} {source}")
+        print_line(f"{name:<20} {toml(values[name]):<30} {source}")
 
 
 @config_group.command("check")
@@ -48,9 +48,9 @@ def check_command(config: Path | None) -> None:
     from sensor.doctor.setting_faults import find_faults, misspelt_variables  # slow to load
 
     for warning in misspelt_variables():
-        click.echo(warning, err=True)
+        print_line(warning, err=True)
     faults = list(find_faults(config))
-    click.echo("\n".join(faults) or "ok")
+    print_lines(faults or ["ok"])
     if faults:
         sys.exit(SettingsError.exit_code)
 
@@ -63,7 +63,7 @@ def init_command(path: Path | None) -> None:
     Every setting is commented out. Never overwrites a file. Without FILE, print the settings instead.
     """
     if path is None:
-        click.echo(template(), nl=False)
+        print_escaped(template())
         return
     try:
         with path.open("x", encoding="utf-8") as file:

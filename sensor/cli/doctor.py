@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_json, print_line
 from sensor.config.loading import load_settings
 from sensor.errors import SensorError
 
@@ -57,7 +57,7 @@ def doctor_command(
     finally:
         logging.disable(logging.NOTSET)
     if as_json:
-        click.echo(json.dumps(_object(findings, applied)))
+        print_json(_object(findings, applied))
     else:
         _print(findings, applied, quiet=quiet)
     if any(finding.level == "error" for finding in findings):
@@ -74,11 +74,11 @@ def _object(findings: list[Finding], applied: list[AppliedFix]) -> dict[str, Any
 def _print(findings: list[Finding], applied: list[AppliedFix], *, quiet: bool) -> None:
     """Print a line per finding, and the remedy on a line of its own, so that commands can be copied."""
     for one in applied:
-        click.echo(one)
+        print_line(one)
     for finding in findings:
         if quiet and finding.level in ("ok", "note"):
             continue
         level = click.style(f"{finding.level:<8}", fg=_STYLES[finding.level])
-        click.echo(f"{level} {finding.statement}")
+        print_line(finding.statement, beginning=f"{level} ")
         if finding.remedy:
-            click.echo(f"{'':<8} {finding.remedy}")
+            print_line(f"{'':<8} {finding.remedy}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import suppress
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from sensor.cli.evidence_filters import filters, time_us
 from sensor.cli.evidence_output import layer_objects, stored_line, stored_lines
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_json, print_line, print_lines
 from sensor.config.directories import directory_fault
 from sensor.config.loading import load_settings
 from sensor.errors import EvidenceError
@@ -59,8 +59,10 @@ def list_command(query: Query, limit: int, evidence: Path | None, config: Path |
     while limit:
         page = index.search(query, min(limit, _PAGE), cursor)
         for stored, matches in zip(page.items, index.matches(page.items), strict=True):
-            line = json.dumps(stored_object(stored, matches)) if as_json else stored_line(stored, matches)
-            click.echo(line)
+            if as_json:
+                print_json(stored_object(stored, matches))
+            else:
+                print_line(stored_line(stored, matches))
         limit -= len(page.items)
         cursor = page.cursor
         if cursor is None:
@@ -90,9 +92,9 @@ def show_command(
         if as_json:
             layers = layer_objects(stored, frame)
             shown = stored_object(stored, stored.matches(frame))
-            click.echo(json.dumps({**shown, "layers": layers, "frame": frame.hex()}))
+            print_json({**shown, "layers": layers, "frame": frame.hex()})
         else:
-            click.echo("\n" * bool(number) + "\n".join(stored_lines(stored, frame)))
+            print_lines(["", *stored_lines(stored, frame)] if number else stored_lines(stored, frame))
 
 
 @evidence_group.command("export")
@@ -121,7 +123,7 @@ def export_command(file: Path, query: Query, evidence: Path | None, config: Path
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-    click.echo(f"{count_of(packets, 'packet')} in {file}", err=True)
+    print_line(f"{count_of(packets, 'packet')} in {file}", err=True)
 
 
 @evidence_group.command("verify")
@@ -141,11 +143,11 @@ def verify_command(devid: int | None, evidence: Path | None, config: Path | None
             packets += count
             faults += bool(fault)
             if as_json:
-                click.echo(json.dumps({"file": str(path), "packets": count, "fault": fault or None}))
+                print_json({"file": str(path), "packets": count, "fault": fault or None})
             elif fault:
-                click.echo(f"{path} {fault}")
+                print_line(f"{path} {fault}")
     if not as_json:
-        click.echo(f"{count_of(files, 'file')}, {count_of(packets, 'packet')}, {count_of(faults, 'fault')}")
+        print_line(f"{count_of(files, 'file')}, {count_of(packets, 'packet')}, {count_of(faults, 'fault')}")
     if faults:
         sys.exit(EvidenceError.exit_code)
 
@@ -164,7 +166,7 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("", total=None)
         packets = reindex(settings, lambda done, total: progress.update(task, completed=done, total=total))
-    click.echo(
+    print_line(
         f"{count_of(packets, 'packet')} indexed; interface names are lost, because the files do not contain "
         "them",
         err=True,

@@ -11,7 +11,7 @@ from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.export import label
 from sensor.evidence.search import Stored, StoredMatch
 from sensor.protocols import protocol_name
-from sensor.text import INCOMPLETE, UNKNOWN_POSITION, endpoint, printable, utc_text
+from sensor.text import INCOMPLETE, UNKNOWN_POSITION, endpoint, printable, shown, utc_text
 
 _WIDTH = 16
 _LINE = 100
@@ -67,18 +67,13 @@ def layer_objects(stored: Stored, frame: bytes) -> list[dict[str, Any]]:
 
 
 def _layer_lines(layer: HeaderLayer) -> Iterator[str]:
-    fields = ", ".join(f"{one.name} {_visible(one.value)}" for one in layer.fields)
+    fields = ", ".join(f"{one.name} {shown(one.value)}" for one in layer.fields)
     yield from wrap(
         fields or f"{layer.end - layer.start} bytes",
         _LINE,
         initial_indent=f"    {layer.name:<10} ",
         subsequent_indent=" " * 15,
     )
-
-
-def _visible(text: str) -> str:
-    """Replace control characters, so that the text cannot control the terminal."""
-    return "".join(character if character.isprintable() else "." for character in text)
 
 
 def _dump(frame: bytes, marked: AbstractSet[int]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from sensor.cli.read_output import MatchText, json_text
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_escaped
 from sensor.config.loading import load_settings
 from sensor.evidence.block import EvidenceBlock
 from sensor.read import Emit, read
@@ -49,6 +50,6 @@ def _printer(as_json: bool) -> Emit:
 
     def emit(block: EvidenceBlock) -> None:
         if len(block):
-            click.echo(text_of(block), nl=False)
+            print_escaped(text_of(block))
 
     return emit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from sensor.evidence.block import EvidenceBlock
@@ -13,13 +12,13 @@ from sensor.model import Match, Rule
 from sensor.native.lines import format_lines, packed_words
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.locate import locate_each
-from sensor.text import UNKNOWN_POSITION, printable
+from sensor.text import UNKNOWN_POSITION, printable, shown, to_json
 
 
 def json_text(block: EvidenceBlock) -> str:
     """Return a line of JSON for each match of a block, and for each item that has none."""
     found = (one for item in explained(block, block.http) for one in match_objects(item, str(item.interface)))
-    return "".join(f"{json.dumps(one)}\n" for one in found)
+    return "".join(f"{to_json(one)}\n" for one in found)
 
 
 class MatchText:
@@ -38,7 +37,7 @@ def _words(rules: Sequence[Rule], payload: bytes, http: HttpReading) -> bytes:
     if not rules:
         return packed_words(f"{'flow':<40}", "")
     found = locate_each(rules, payload, http)
-    return b"".join([packed_words(f"{_label(match):<40}", _text(match, payload)) for match in found])
+    return b"".join([packed_words(f"{shown(_label(match)):<40}", _text(match, payload)) for match in found])
 
 
 def _text(match: Match, payload: bytes) -> str:

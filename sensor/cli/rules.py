@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 
 from sensor.cli.payload_argument import payload
 from sensor.cli.setting_options import setting_options
-from sensor.cli.table_output import print_table
+from sensor.cli.terminal import print_json, print_line, print_table
 from sensor.config.loading import load_settings
 from sensor.config.settings import Settings
 from sensor.errors import RulesError
@@ -55,18 +54,16 @@ def check_command(directory: Path | None, lenient: bool | None, config: Path | N
     except FaultyRulesError as error:
         rules, lenient = RuleSet((), "", error.faults), False
     if as_json:
-        click.echo(
-            json.dumps({"rules": len(rules), "faults": [fault_object(fault) for fault in rules.faults]})
-        )
+        print_json({"rules": len(rules), "faults": [fault_object(fault) for fault in rules.faults]})
     else:
         for fault in rules.faults:
-            click.echo(fault)
+            print_line(fault)
         faults = (
             f"{count_of(len(rules.faults), 'fault')}{', skipped' if lenient else ''}; "
             if rules.faults
             else ""
         )
-        click.echo(f"{faults}{count_of(len(rules), 'rule')} {'is' if len(rules) == 1 else 'are'} fine")
+        print_line(f"{faults}{count_of(len(rules), 'rule')} {'is' if len(rules) == 1 else 'are'} fine")
     if rules.faults and not lenient:
         sys.exit(RulesError.exit_code)
 
@@ -81,7 +78,7 @@ def list_command(rule_class: str | None, rules: Path | None, config: Path | None
     chosen = [rule for rule in _load(settings) if rule_class in (None, rule.rule_class)]
     if as_json:
         for rule in chosen:
-            click.echo(json.dumps(rule_object(rule)))
+            print_json(rule_object(rule))
     else:
         print_table((str(r.rule_id), r.rule_class, r.type, r.name, conditions(r)) for r in chosen)
 
@@ -95,7 +92,7 @@ def show_command(rule_id: int, rules: Path | None, config: Path | None, as_json:
     settings = load_settings({"rules": rules}, config)
     fields = rule_object(_find(_load(settings), rule_id))
     if as_json:
-        click.echo(json.dumps(fields))
+        print_json(fields)
     else:
         print_table((name, str(value)) for name, value in fields.items() if value is not None)
 
@@ -147,9 +144,9 @@ def test_command(
     found = match(rule, subject, profile)
     why = [] if found else list(reasons(rule, subject, profile))
     if as_json:
-        click.echo(json.dumps({"hit": match_object(found, text) if found else None, "why": why}))
+        print_json({"hit": match_object(found, text) if found else None, "why": why})
     else:
-        click.echo(f"match: {match_words(found, text)}" if found else f"no match: {'; '.join(why)}")
+        print_line(f"match: {match_words(found, text)}" if found else f"no match: {'; '.join(why)}")
     if not found:
         sys.exit(1)
 
@@ -157,7 +154,7 @@ def test_command(
 @rules_group.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of a rule file, for editors."""
-    click.echo(json.dumps(rule_file_schema(), indent=2))
+    print_json(rule_file_schema(), indent=2)
 
 
 def _load(settings: Settings) -> RuleSet:

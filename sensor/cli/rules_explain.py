@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sensor.cli.rules_explain_output import (
     rule_lines,
 )
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_json, print_line, print_lines
 from sensor.config.loading import load_settings
 from sensor.explain import explain
 from sensor.rules.files.load import load_and_log
@@ -41,14 +41,17 @@ def explain_command(file: Path, packet: int | None, config: Path | None, as_json
         if chosen is None:
             raise click.BadParameter(f"{file} has no packet {packet}", param_hint="--packet")
         found = {**explanation_object(chosen), "rules": outcome_objects(chosen)}
-        click.echo(json.dumps(found) if as_json else "\n".join(rule_lines(chosen)))
+        if as_json:
+            print_json(found)
+        else:
+            print_lines(rule_lines(chosen))
         return
     totals = Totals()
     for explanation in explanations:
         totals.add(explanation)
         if as_json:
-            click.echo(json.dumps(explanation_object(explanation)))
+            print_json(explanation_object(explanation))
         else:
-            click.echo("\n".join(packet_lines(explanation)))
+            print_lines(packet_lines(explanation))
     if not as_json:
-        click.echo(totals)
+        print_line(totals)

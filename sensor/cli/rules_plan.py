@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from sensor.cli.rules_plan_output import passing_object, plan_lines, table_lines
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_json, print_lines
 from sensor.config.loading import load_settings
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.load import load_and_log
@@ -32,6 +32,6 @@ def plan_command(config: Path | None, as_json: bool, **flags: Any) -> None:
     every = list(plan.passing())
     if as_json:
         for one in every:
-            click.echo(json.dumps(passing_object(one)))
+            print_json(passing_object(one))
     else:
-        click.echo("\n".join([*plan_lines(every), *table_lines(len(every), kernel_plan(plan, http))]))
+        print_lines([*plan_lines(every), *table_lines(len(every), kernel_plan(plan, http))])

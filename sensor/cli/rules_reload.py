@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_line
 from sensor.config.loading import load_settings
 from sensor.errors import EvidenceError, PrivilegeError
 from sensor.evidence.directory_lock import writing_process
@@ -35,4 +36,4 @@ def reload_command(config: Path | None, evidence: Path | None, devid: int | None
         os.kill(process, signal.SIGHUP)
     except PermissionError as error:
         raise PrivilegeError(f"process {process} belongs to another user: run this with sudo") from error
-    click.echo(f"asked process {process} to reload its rules; its log has the result")
+    print_line(f"asked process {process} to reload its rules; its log has the result")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.progress import track
 from sensor.bench.sample_payloads import captured, generated
 from sensor.cli.rules_stats_output import Costs, costs_object, rows, summary_lines
 from sensor.cli.setting_options import setting_options
-from sensor.cli.table_output import print_table
+from sensor.cli.terminal import print_json, print_lines, print_table
 from sensor.config.loading import load_settings
 from sensor.rules.cost import measure, measure_each
 from sensor.rules.engine.profile import PROFILES
@@ -54,7 +53,7 @@ def stats_command(payloads: Path | None, config: Path | None, as_json: bool, **f
     slowest_first = sorted(each, key=lambda measured: -measured[1].payload_ns)
     costs = Costs(read_ms, subjects, measure(rules, subjects, http), slowest_first)
     if as_json:
-        click.echo(json.dumps(costs_object(costs)))
+        print_json(costs_object(costs))
     else:
-        click.echo("\n".join(summary_lines(costs)))
+        print_lines(summary_lines(costs))
         print_table(rows(costs))

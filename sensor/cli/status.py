@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_json
 from sensor.config.loading import load_settings
 from sensor.errors import SensorError, SettingsError
 
@@ -63,7 +63,7 @@ def status_command(config: Path | None, metrics: str | None, once: bool, as_json
         return
     before, now = _twice(address)
     if as_json:
-        click.echo(json.dumps(_object(before, now)))
+        print_json(_object(before, now))
     else:
         console.print(_screen(before, now))
 

@@ -8,6 +8,7 @@ import click
 
 from sensor.api.tokens import TokenFile
 from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_line
 from sensor.config.loading import load_settings
 from sensor.text import utc_text
 
@@ -30,7 +31,7 @@ def token_group() -> None:
 def create_command(name: str, role: str, config: Path | None, evidence: Path | None) -> None:
     """Create a token for NAME and print it. It cannot be shown again."""
     settings = load_settings({"evidence": evidence}, config)
-    click.echo(TokenFile(settings.evidence).create(name, "admin" if role == "admin" else "read"))
+    print_line(TokenFile(settings.evidence).create(name, "admin" if role == "admin" else "read"))
 
 
 @token_group.command("list")
@@ -39,7 +40,7 @@ def list_command(config: Path | None, evidence: Path | None) -> None:
     """List the tokens: name, role, and when each was created."""
     for token in TokenFile(load_settings({"evidence": evidence}, config).evidence).list():
         created_minute = utc_text(token.created_us, " ")[: len("2026-01-31 23:59")]
-        click.echo(f"{token.name:<24} {token.role:<6} {created_minute}")
+        print_line(f"{token.name:<24} {token.role:<6} {created_minute}")
 
 
 @token_group.command("revoke")

@@ -6,7 +6,6 @@ that Suricata does not have are in the object ``sensor``. Unknown values are lef
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
@@ -22,13 +21,12 @@ from sensor.match_objects import match_objects
 from sensor.model import Evidence, Match
 from sensor.protocols import ICMPV6, protocol_name
 from sensor.rules.engine.http_payload import HttpReading
-from sensor.text import interface_name, printable, utc_text
+from sensor.text import interface_name, printable, to_json, utc_text
 
 SEVERITY_THREAT, SEVERITY_OTHER = 1, 3
 """As in Suricata's rules: 1 is the worst; names of hosts and services are informational."""
 _FLOW_ID_BITS = 53
 """JavaScript and others read JSON numbers as doubles and lose any bits above these."""
-_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class Event(NamedTuple):
@@ -100,7 +98,7 @@ def count(block: EvidenceBlock) -> tuple[int, int]:
 
 
 def _event(fields: dict[str, Any], item: Evidence, severity: int) -> Event:
-    line = _JSON.encode(fields).encode("ascii")
+    line = to_json(fields, compact=True).encode("ascii")
     return Event(line, item.timestamp_ns // 1000, severity)
 
 

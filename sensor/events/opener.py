@@ -23,6 +23,7 @@ from sensor.process import sandbox
 from sensor.process.accounts import ProcessUser, Role
 from sensor.process.landlock import Access
 from sensor.process.prctl import set_process_name
+from sensor.text import shown
 
 REQUEST_BYTES = 1 << 13
 _ERRNO = struct.Struct("=i")
@@ -94,7 +95,7 @@ def _run(connection: socket.socket, grants: dict[tuple[str, Path], Grant]) -> No
         _serve(connection, grants)
         code = 0
     except (OSError, SensorError) as error:
-        os.write(2, f"sensor-files: {error}\n".encode())
+        os.write(2, f"sensor-files: {shown(str(error))}\n".encode())
     finally:
         os._exit(code)
 

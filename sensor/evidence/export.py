@@ -12,7 +12,7 @@ from sensor.evidence.pcap import Record, file_header, record_header
 from sensor.evidence.pcapng_writer import enhanced_packet, interface_description, section_header
 from sensor.evidence.stored import Stored, StoredMatch, StoredRecords
 from sensor.model import LinkType
-from sensor.text import INCOMPLETE, count_of
+from sensor.text import INCOMPLETE, count_of, shown
 
 Container = Literal["pcap", "pcapng"]
 
@@ -78,4 +78,4 @@ def _records(items: Iterable[Stored]) -> Iterator[tuple[Stored, Record]]:
 
 def label(match: StoredMatch) -> str:
     """Return a short text for a match: ``threat 50001 SQL injection``."""
-    return " ".join(filter(None, (match.rule_class, str(match.rule_id), match.name, match.version)))
+    return shown(" ".join(filter(None, (match.rule_class, str(match.rule_id), match.name, match.version))))

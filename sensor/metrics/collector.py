@@ -25,6 +25,7 @@ from sensor.metrics.snapshot import Snapshot
 from sensor.metrics.talkers import OTHER
 from sensor.metrics.tally import MATCH_CLASSES, TallyFigures
 from sensor.model import RULE_CLASSES
+from sensor.text import shown
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class SensorCollector(Collector):
         """Read every source once; the supervisor first, as the kernel has counted all its frames."""
         samples: dict[c.Metric, list[Sample]] = {metric: [] for metric in c.METRICS}
         for sample in self._samples():
-            samples[sample.metric].append(sample)
+            labels = tuple(map(shown, sample.labels))  # rules and interfaces may have any name
+            samples[sample.metric].append(sample._replace(labels=labels))
         return [_family(metric, found) for metric, found in samples.items()]
 
     def _samples(self) -> Iterator[Sample]:

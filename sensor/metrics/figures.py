@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sensor.errors import SensorError
 from sensor.metrics import catalogue as c
+from sensor.text import shown
 
 TIMEOUT_S = 5.0
 
@@ -85,7 +86,8 @@ def ask(address: str) -> Figures:
         samples: dict[str, list[tuple[dict[str, str], float]]] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+                labels = {name: shown(label) for name, label in sample.labels.items()}
+                samples.setdefault(sample.name, []).append((labels, sample.value))
     except OSError as error:
         raise SensorError(
             f"no sensor answers at {address} ({error.strerror or error}); start one with sensor run, "

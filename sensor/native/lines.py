@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sensor.errors import SensorError
 from sensor.native import library, pointer
 from sensor.protocols import protocol_name
-from sensor.text import INCOMPLETE
+from sensor.text import INCOMPLETE, shown
 
 if not hasattr(library, "format_lines"):
     raise SensorError("the native library is of another version; install sensor again: pip install .")
@@ -28,7 +28,7 @@ _REST_BYTES = 160 + len(_MARK)
 
 def packed_words(label: str, text: str) -> bytes:
     """Return the words of a line for `format_lines`: those before the endpoints, and those behind them."""
-    before, behind = label.encode("utf-8", "backslashreplace"), text.encode()
+    before, behind = shown(label).encode(), shown(text).encode()
     return _WORDS.pack(len(before), len(behind)) + before + behind
 
 

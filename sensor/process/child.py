@@ -14,6 +14,8 @@ from contextlib import suppress
 from subprocess import Popen, TimeoutExpired
 from typing import Any, NoReturn
 
+from sensor.text import shown_lines
+
 KILLED_S = 5.0
 """Time that a killed process gets to end."""
 RETRY_S = 1.0
@@ -86,7 +88,7 @@ def _run(function: Callable[..., None], arguments: tuple[Any, ...], name: str) -
         function(*arguments)
         code = 0
     except BaseException:
-        sys.stderr.write(f"{name}:\n{traceback.format_exc()}")
+        sys.stderr.write(f"{name}:\n{shown_lines(traceback.format_exc())}\n")
     finally:
         with suppress(OSError, ValueError):
             sys.stdout.flush()

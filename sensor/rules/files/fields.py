@@ -82,3 +82,5 @@ FIELDS = {
 }
 
 REQUIRED = ("type", "name", "regex")
+LABELS = ("type", "name", "version", "vendor", "os")
+"""The fields that are shown with each match."""

@@ -12,10 +12,11 @@ from sensor.model import Rule, RuleClass
 from sensor.protocols import RULE_PROTOCOLS
 from sensor.rules.engine.expression import expression
 from sensor.rules.files import located
-from sensor.rules.files.fields import FIELDS, PRIORITY, REQUIRED, RULE_ID
+from sensor.rules.files.fields import FIELDS, LABELS, PRIORITY, REQUIRED, RULE_ID
 from sensor.rules.files.rule_fault import Fault
 from sensor.rules.files.rule_set import add_to_digest
 from sensor.rules.regex.tree import RegexError
+from sensor.text import CONTROLS, to_json
 
 
 @dataclass
@@ -128,6 +129,10 @@ class RuleFileReader:
         if values.get("is_http") and str(values.get("protocol")).lower() == "udp":
             problem = "a rule for HTTP over UDP can never match; use tcp or no protocol"
             self._fault(path, entries["protocol"].line, rule_id, "protocol", problem)
+        for name in LABELS:
+            if CONTROLS.search(str(values.get(name, ""))):
+                problem = f"contains control characters; remove them from {to_json(values[name])}"
+                self._fault(path, entries[name].line, rule_id, name, problem)
         if values.get("decode") and not values.get("is_http"):
             problem = "only HTTP is decoded; set is_http to 1 in this rule"
             self._fault(path, entries["decode"].line, rule_id, "decode", problem)
