@@ -2,6 +2,7 @@
 #   make demo         demonstration: a mirror port in a namespace, traffic with attacks, and the evidence, in /tmp/sensor-demo-*
 #   make test         everything: lint, types, import directions, and all tests including the kernel's
 #   make fuzz         random inputs for an hour, each time others; FUZZ_SECONDS and FUZZ_SEED choose how long and which
+#   make kill-storm   kill -9 of a sensor's processes at random moments under attacks, 200 times; KILL_ROUNDS of ten kills
 #   make test-deploy  the units on a Debian host in a container; the first run downloads it, which takes minutes
 #   make setup        only the installation: the Debian packages of packages.txt, and .venv; masks prometheus.service
 #   make dashboards   writes the JSON of the Grafana dashboards from ansible/dashboards
@@ -20,10 +21,12 @@ PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
 DIST := dist
 FUZZ_SECONDS := 3600
 FUZZ_SEED := $(shell date +%s)
+KILL_ROUNDS := 20
+KILL_SEED := $(shell date +%s)
 # The Python versions of Debian 12, Ubuntu 24.04 and Debian 13.
 BUNDLE_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo dashboards settings bundle test fuzz test-deploy lint clean
+.PHONY: setup demo dashboards settings bundle test fuzz kill-storm test-deploy lint clean
 
 setup: $(VENV)/.done
 
@@ -76,6 +79,9 @@ test: lint
 fuzz: setup
 	# Inputs that show a fault stay in fuzz-faults, and the exit code is 1.
 	exec $(PYTHON) -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+
+kill-storm: setup
+	$(PYTHON) -m pytest --kill-rounds $(KILL_ROUNDS) --kill-seed $(KILL_SEED) tests/kernel/test_kill_storm.py
 
 test-deploy: setup
 	$(PYTHON) -m pytest -m deploy --capture=no tests/deploy

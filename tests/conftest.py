@@ -29,6 +29,19 @@ def _why_no_kernel() -> str | None:
     return None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare how long the storm of kills lasts, and which moments it chooses."""
+    parser.addoption("--kill-rounds", type=int, default=1, help="rounds of test_kill_storm, ten kills each")
+    parser.addoption("--kill-seed", type=int, default=1, help="its first round; others follow")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each round of the storm of kills its seed."""
+    if "kill_seed" in metafunc.fixturenames:
+        first, rounds = (metafunc.config.getoption(name) for name in ("kill_seed", "kill_rounds"))
+        metafunc.parametrize("kill_seed", range(first, first + rounds))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker of tests that load eBPF."""
     config.addinivalue_line(

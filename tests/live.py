@@ -135,11 +135,15 @@ def wait_until_received(interface: str, frames: int) -> None:
 
     tcpreplay returns when all frames are sent; the last may still be in the softirq.
     """
+    for _ in range(TIMEOUT_S * 1000):
+        if (received := received_by(interface)) >= frames:
+            return
+        time.sleep(0.001)
+    raise AssertionError(f"{interface} received {received} of {frames} frames")
+
+
+def received_by(interface: str) -> int:
+    """Return the number of frames that the interface has received since it was created."""
     with IPRoute() as netlink:
-        index = netlink.link_lookup(ifname=interface)[0]
-        for _ in range(TIMEOUT_S * 1000):
-            stats = netlink.get_links(index)[0].get_attr("IFLA_STATS64")
-            if stats["rx_packets"] >= frames:
-                return
-            time.sleep(0.001)
-    raise AssertionError(f"{interface} received {stats['rx_packets']} of {frames} frames")
+        [link] = netlink.get_links(ifname=interface)
+        return int(link.get_attr("IFLA_STATS64")["rx_packets"])
