@@ -211,7 +211,9 @@ class Pipeline:
         addresses = packets.source_offset[chosen], packets.ip_version[chosen]
         columns = SourceColumns(*addresses, payloads.sport, payloads.dport, batch.timestamp_ns[chosen])
         admitted = np.flatnonzero(self.shares.admit(frames, columns))
+        before_ns = self.match_ns
         matches = self._match(batch, payloads.select(admitted), stop_ns)
+        took_ns = self.match_ns - before_ns
         matched = len(matches.incomplete)
         done = int(admitted[matched]) if matched < len(admitted) else len(chosen)
         admitted = admitted[:matched]
@@ -219,7 +221,7 @@ class Pipeline:
         cost_ns, is_evidence = np.full(done, -1), np.zeros(done, np.bool_)
         cost_ns[admitted] = matches.cost_ns
         is_evidence[admitted[kept]] = True
-        self.shares.charge(frames, columns.part(slice(done)), cost_ns, is_evidence)
+        self.shares.charge(frames, columns.part(slice(done)), cost_ns, is_evidence, took_ns)
         return done, done - matched, block
 
     def _match(self, batch: FrameBatch, payloads: Payloads, stop_ns: int) -> Matches:

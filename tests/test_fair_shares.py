@@ -278,6 +278,21 @@ def test_reports_are_charged_to_the_evidence() -> None:
     assert kept[is_evidence].mean() < 0.6
 
 
+def test_waiting_for_a_cpu_is_charged_in_proportion() -> None:
+    """If other processes need most of the CPU, the costliest source is still the one to be sampled."""
+    table = SourceTable()
+    shares = FairShares(table, lambda: OVERLOADED)
+    numbers = np.arange(10_000)
+    packets = SourcePackets([ATTACKER, *HOSTS[:9]] * 1000, numbers * SECOND // 10_000, numbers)
+    cost_ns = np.where(numbers % 10, 5_000, 500_000)
+    no_evidence = np.zeros(10_000, np.bool_)
+    shares.charge(packets.data, packets.columns, cost_ns, no_evidence, took_ns=4 * int(cost_ns.sum()))
+    assert demand_of(table, SECOND) == pytest.approx(4 * 0.545 * 0.75, rel=0.1)
+    kept = shares.admit(packets.data, packets.columns)
+    assert kept[numbers % 10 > 0].all()
+    assert kept[numbers % 10 == 0].mean() < 0.6
+
+
 def test_work_for_all_frames_is_charged_to_each() -> None:
     """A flood of packets without anything to match takes time, too."""
     table = SourceTable()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +21,15 @@ from sensor.evidence.explain_block import explained
 from sensor.model import FrameBatch
 from sensor.native.source_table import SOURCES, SourceTable
 from sensor.pipeline import Keep, Pipeline
+from sensor.process.child import FunctionProcess
+from sensor.rules.cost import batch_of as specimens_batch
+from sensor.rules.engine.budget import EXTRA_NS, SHORT_NS
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.profile import PROFILES
+from sensor.rules.obstacles import Specimen
 
 ATTACKER = "10.66.66.66"
+STOPPED_S = 0.02
 OFFICE = [f"192.0.2.{number}" for number in range(1, 20)]
 
 
@@ -95,6 +103,29 @@ def test_the_time_that_matching_takes_is_charged() -> None:
     sums = table.sources(np.arange(SOURCES))["sums"]
     assert sums["matched"].sum() == 2000
     assert 0 < sums["cost_ns"].sum() <= pipeline.match_ns
+
+
+def match_until_stopped() -> None:
+    """Match until this process was stopped in the middle of it; no packet costs more than it may."""
+    matcher = Matcher(RULES)
+    specimens = [Specimen(b"GET /%d HTTP/1.1\r\n\r\n" % number, TCP, 1024, 80) for number in range(20_000)]
+    buffer, payloads = specimens_batch(specimens, matcher.http)
+    waited_ns = 0
+    while waited_ns < 2 * STOPPED_S * 1e9:
+        started_ns = time.monotonic_ns()
+        cost_ns = matcher.matches(buffer, payloads, measure=True).cost_ns
+        waited_ns += time.monotonic_ns() - started_ns - int(cost_ns.sum())
+        assert cost_ns.max() <= 2 * (2 * SHORT_NS + EXTRA_NS)
+
+
+def test_a_packet_is_not_charged_for_other_processes() -> None:
+    """A worker that does not get the CPU for some time blames no source for it."""
+    worker = FunctionProcess(match_until_stopped, (), "worker")
+    while worker.poll() is None:
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            os.kill(worker.pid, number)
+            time.sleep(STOPPED_S)
+    assert worker.wait() == 0
 
 
 def test_everything_sampled() -> None:

@@ -45,7 +45,7 @@ class Levels(NamedTuple):
 
 
 class _Mean:
-    """A mean time, in which the latest count the most."""
+    """A mean time in nanoseconds, in which the latest count the most."""
 
     def __init__(self) -> None:
         self._took_ns = self._count = 0.0
@@ -54,8 +54,8 @@ class _Mean:
         self._took_ns = self._took_ns * REMEMBERED + took_ns
         self._count = self._count * REMEMBERED + count
 
-    def value_ns(self) -> int:
-        return int(self._took_ns / self._count) if self._count else 0
+    def value(self) -> float:
+        return self._took_ns / self._count if self._count else 0.0
 
 
 class FairShares:
@@ -64,7 +64,7 @@ class FairShares:
     def __init__(self, table: SourceTable, fill: Callable[[], float]) -> None:
         """Account in ``table``; ``fill`` returns how full the worker's fullest ring is, 0 to 1."""
         self._table, self._fill = table, fill
-        self._frame, self._item = _Mean(), _Mean()
+        self._frame, self._item, self._stretch = _Mean(), _Mean(), _Mean()
         self._levels, self._levels_end_ns = Levels(), 0
 
     def admit(self, data: NDArray[np.uint8], packets: SourceColumns) -> NDArray[np.bool_]:
@@ -87,16 +87,24 @@ class FairShares:
         packets: SourceColumns,
         match_ns: NDArray[np.int64],
         is_evidence: NDArray[np.bool_],
+        took_ns: int = 0,
     ) -> None:
         """Charge packets to their sources.
+
+        Matching may take longer than it costs, as other processes and interrupts need the CPU, too. They
+        interrupt the packets of any source, so the rest is charged to all in proportion to their costs.
 
         Args:
             data: The buffer of the frames.
             packets: Packets that were admitted or sampled.
-            match_ns: The time that matching took; -1 for a packet that was sampled.
+            match_ns: The cost of matching each packet; -1 if it was sampled.
             is_evidence: True for a packet that is reported, which takes time as well.
+            took_ns: The time that matching all of them took.
         """
-        cost_ns = match_ns + self._frame.value_ns() + self._item.value_ns() * is_evidence
+        own_ns = int(match_ns.sum(where=match_ns > 0))
+        if own_ns:
+            self._stretch.add(max(took_ns, own_ns), own_ns)
+        cost_ns = match_ns * self._stretch.value() + self._frame.value() + self._item.value() * is_evidence
         self._table.charge(data, packets, np.where(match_ns < 0, match_ns, cost_ns))
 
     def note_turn(self, took_ns: int, frames: int) -> None:

@@ -234,7 +234,7 @@ class BatchMatcher:
         unless it is 0. Returns each match as the payload's position and the rule's index, sorted by both.
         Also returns, for the first m payloads, which were matched (at least one if there is one), True if a
         payload was not searched completely, and the nanoseconds that it took, 0 unless ``measure`` asks for
-        them.
+        them; if the thread had to wait for a CPU, they are no more than twice the budget.
 
         Raises:
             SensorError: A payload is not within the data, or a scan failed.
