@@ -80,7 +80,7 @@ def start_a_process() -> None:
         os._exit(0)
 
 
-@pytest.mark.parametrize("role", (*FORKED, Role.INDEXER))
+@pytest.mark.parametrize("role", (*FORKED, Role.INDEXER, Role.RETENTION))
 @pytest.mark.parametrize(
     ("action", "outcome"),
     [

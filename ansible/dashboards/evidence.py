@@ -148,11 +148,12 @@ def _kept() -> tuple[AnyPanel, ...]:
             {"{{instance}}": f"time() - sensor_evidence_oldest_timestamp_seconds{{{HOST}}}"},
         ),
         lines(
-            "Deleted by retention, by reason",
-            "Bytes per second, by the setting that caused it. age: retain_days; size: retain_gib; free and "
+            "Deleted by retention, by limit",
+            "Bytes per second, by the setting that caused it. age: retain_days; size: retain_gib; class: "
+            "retain_threat_gib; free and "
             "inodes: retain_free_percent.",
             BYTES_PER_SECOND,
-            {"{{instance}} {{reason}}": by("instance, reason", "retention_deleted_bytes")},
+            {"{{instance}} {{limit}}": by("instance, limit", "evidence_deleted_bytes")},
         ),
         lines(
             "Index",

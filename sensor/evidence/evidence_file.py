@@ -115,10 +115,13 @@ class EvidenceFile:
             self._descriptor = _open(self.temp, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             self.end = self.records = 0
             return True
-        if len(present) > 1 or not self._check(present[0]):
-            return False
-        if present[0] == self.path:
-            self.path.rename(self.temp)
+        try:
+            if len(present) > 1 or not self._check(present[0]):
+                return False
+            if present[0] == self.path:
+                self.path.rename(self.temp)
+        except FileNotFoundError:  # retention has just deleted it
+            return self.open()
         self._descriptor = _open(self.temp, os.O_RDWR)
         if self.cut:
             os.ftruncate(self._descriptor, self.end)

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from math import inf
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -28,15 +29,29 @@ AGED_FILES, AGED_SHARE = 60, 0.02
 A day's files get too old in a day, but if a wrong clock is believed, most evidence is there for days.
 """
 
-Reason = Literal["age", "size", "free", "inodes"]
-REASONS: tuple[Reason, ...] = get_args(Reason)
+LimitName = Literal["age", "class", "size", "free", "inodes"]
+LIMIT_NAMES: tuple[LimitName, ...] = get_args(LimitName)
 """The limits a file can be deleted for; if several apply, the first one counts."""
 
+_SETTINGS: dict[LimitName, str] = {
+    "age": "days",
+    "class": "threat_gib",
+    "size": "gib",
+    "free": "free_percent",
+    "inodes": "free_percent",
+}
 _DAY_S = 86_400
 _HOUR_S = 3600
 _GIB = 1 << 30
-_THREAT_RESERVE = 0.5
-"""Share of the space to keep free that threat evidence is deleted for; the rest is its reserve."""
+_CUSHION_BYTES, _CUSHION_SHARE = 64 << 20, 0.25
+"""Space that is kept free at least, or this share of a small disk: the index grows in steps of megabytes."""
+_WRITING, _THREATS = 0.5, 0.25
+"""Shares of the space to keep free below which only threats are written, and threats are deleted.
+
+Other evidence is deleted for all of the space. So it can never fill what threats need.
+"""
+_SHORT = 1.5
+"""Share of the space to keep free, or of a limit of size, from which on space is short."""
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +63,33 @@ class Limits(NamedTuple):
     gib: float | None = None
     free_percent: float = 0.0
     """Share of the file system's bytes and inodes that is kept free, in percent."""
+    threat_days: int | None = None
+    """Age limit of threat evidence; None: ``days``."""
+    threat_gib: float | None = None
 
-    def explain(self, reason: Reason) -> str:
-        """Return the setting behind a reason, and its value."""
-        free = f"retain_free_percent = {self.free_percent:g}"
-        return {
-            "age": f"retain_days = {self.days}",
-            "size": f"retain_gib = {self.gib}",
-            "free": free,
-            "inodes": free,
-        }[reason]
+    def explain(self, limit: LimitName, *, is_threat: bool) -> str:
+        """Return the setting of a limit, and its value."""
+        is_for_threats = limit == "age" and is_threat and self.threat_days
+        setting = "threat_days" if is_for_threats else _SETTINGS[limit]
+        return f"retain_{setting} = {getattr(self, setting):g}"
+
+
+class Space(NamedTuple):
+    """The space for evidence, as the process that writes it needs to know it. All in bytes."""
+
+    room: float = inf
+    """Evidence without threats that may still be written until the next look at the disk."""
+    open_limit: float = inf
+    """Size up to which open files without threats may grow."""
+    others: float = inf
+    threats: float = inf
+    """Space that evidence without threats, and with them, can have at most."""
+    is_short: bool = False
+    """True if evidence is deleted for want of space, or soon will be."""
 
 
 class Deleted(NamedTuple):
-    """Files and bytes deleted for one reason since the start."""
+    """Files and bytes deleted for one limit since the start."""
 
     files: int = 0
     bytes: int = 0
@@ -71,7 +99,7 @@ class Deleted(NamedTuple):
 class _Shortage:
     """Bytes or files above one limit, by the evidence that has to go for it."""
 
-    reason: Reason
+    limit: LimitName
     others: float
     threats: float
     in_files: bool = False
@@ -91,10 +119,10 @@ class _Shortage:
 
 
 class _Surplus(NamedTuple):
-    """A file to delete, and why."""
+    """A file to delete, and the limit that it is above."""
 
     file: StoredFile
-    reason: Reason
+    limit: LimitName
 
 
 class Retention:
@@ -102,7 +130,7 @@ class Retention:
 
     def __init__(self, directory: Path, limits: Limits, on_deleted: Callable[[list[str]], object]) -> None:
         """Watch a directory; ``on_deleted`` is called with the names of deleted files."""
-        self.deleted = dict.fromkeys(REASONS, Deleted())
+        self.deleted = dict.fromkeys(LIMIT_NAMES, Deleted())
         self.failures = 0
         """Number of times the directory could not be read or a file could not be deleted."""
         self._directory = directory
@@ -112,6 +140,7 @@ class Retention:
         self._clock = ClockTrust()
         self._aged = _Allowance()
         self._warned: set[str] = set()
+        self.space = Space()
 
     def enforce(self, reading: ClockReading) -> None:
         """Delete the oldest files until the limits hold, at most `DELETED_AT_ONCE` per call.
@@ -128,6 +157,7 @@ class Retention:
             self._warn("read", f"retention: cannot read {self._directory}: {error.strerror}")
             return
         shortages = [*self._of_budgets(), *self._of_disk(disk)]
+        self.space = self._space(disk)
         surplus = list(islice(self._surplus(reading, shortages), DELETED_AT_ONCE))
         gone = [one.file for one in surplus if self._delete(one)]
         if surplus:
@@ -150,15 +180,39 @@ class Retention:
 
     def _of_disk(self, disk: os.statvfs_result) -> Iterator[_Shortage]:
         """Yield what the file system has too little of: bytes and inodes."""
-        share = self._limits.free_percent / 100
-        wanted, free = disk.f_blocks * disk.f_frsize * share, disk.f_bavail * disk.f_frsize
-        yield _Shortage("free", wanted - free, wanted * _THREAT_RESERVE - free, of_disk=True)
-        wanted, free = disk.f_files * share, disk.f_favail  # both are 0 if inodes are made as needed
-        yield _Shortage("inodes", wanted - free, wanted * _THREAT_RESERVE - free, in_files=True, of_disk=True)
+        wanted, free = self._wanted(disk), disk.f_bavail * disk.f_frsize
+        yield _Shortage("free", wanted - free, wanted * _THREATS - free, of_disk=True)
+        # Both are 0 if the file system makes inodes as it needs them.
+        wanted, free = disk.f_files * self._limits.free_percent / 100, disk.f_favail
+        yield _Shortage("inodes", wanted - free, wanted * _THREATS - free, in_files=True, of_disk=True)
+
+    def _wanted(self, disk: os.statvfs_result) -> float:
+        """Return how many bytes of the file system are to be free."""
+        size, share = disk.f_blocks * disk.f_frsize, self._limits.free_percent / 100
+        return share and max(size * share, min(_CUSHION_BYTES, size * _CUSHION_SHARE))
+
+    def _space(self, disk: os.statvfs_result) -> Space:
+        """Return the space that there is now."""
+        files, limits = self._files, self._limits
+        wanted, free = self._wanted(disk), disk.f_bavail * disk.f_frsize
+        used = files.threat_bytes + files.index_bytes
+        limit = (limits.gib or inf) * _GIB
+        threat_limit = min(limit, (limits.threat_gib or inf) * _GIB)
+        return Space(
+            room=max(0.0, free - wanted * _WRITING) if wanted else inf,
+            open_limit=max(0.0, limit - used),
+            others=max(0.0, min(limit - used, free - wanted + files.other_bytes)),
+            threats=max(0.0, min(threat_limit, free - wanted + files.threat_bytes + files.other_bytes)),
+            is_short=free < wanted * _SHORT
+            or files.other_bytes + used > limit / _SHORT
+            or files.threat_bytes > threat_limit / _SHORT,
+        )
 
     def _of_budgets(self) -> Iterator[_Shortage]:
         """Yield what the evidence of this device has above the limits of its size."""
         files, limits = self._files, self._limits
+        if limits.threat_gib is not None:
+            yield _Shortage("class", 0, files.threat_bytes - limits.threat_gib * _GIB)
         if limits.gib is not None:
             threats = files.threat_bytes + files.index_bytes - limits.gib * _GIB
             yield _Shortage("size", files.other_bytes + threats, threats)
@@ -166,9 +220,11 @@ class Retention:
     def _surplus(self, reading: ClockReading, shortages: list[_Shortage]) -> Iterator[_Surplus]:
         """Yield the files to delete: the oldest first, threat evidence last."""
         others, threats = self._files.others, self._files.threats
+        of_class = [one for one in shortages if one.limit == "class"]
         seen: set[str] = set()
         for one in chain(
             self._too_old(reading),
+            _above(of_class, threats),
             _above(shortages, others),
             _above(shortages, threats),
         ):
@@ -182,7 +238,7 @@ class Retention:
         """Yield files above the limits of age, as far as the clock is believed."""
         files, days = self._files, self._limits.days
         left = self._aged.refill(len(files.ends_s), reading.boot_s)
-        for kept, limit in ((files.others, days), (files.threats, days)):
+        for kept, limit in ((files.others, days), (files.threats, self._limits.threat_days or days)):
             limit_s = reading.wall_s - (limit or 0) * _DAY_S
             if limit is None or not kept or kept[0].end_s >= limit_s:
                 continue
@@ -210,19 +266,26 @@ class Retention:
                 yield _Surplus(file, "age")
 
     def _delete(self, surplus: _Surplus) -> bool:
-        file, reason = surplus
+        file, limit = surplus
         path = self._directory / file.name
         try:
-            path.unlink(missing_ok=True)
+            path.unlink()
+        except FileNotFoundError:  # a late packet has opened it again, or it was deleted by hand
+            return False
         except OSError as error:
             self.failures += 1
             self._warn("delete", f"retention: cannot delete {path}: {error.strerror}")
             return False
-        files, size = self.deleted[reason]
-        self.deleted[reason] = Deleted(files + 1, size + file.size)
-        if reason == "age":
+        files, size = self.deleted[limit]
+        self.deleted[limit] = Deleted(files + 1, size + file.size)
+        if limit == "age":
             self._aged.use()
-        log.info("retention: deleted %s (%s: %s)", path, reason, self._limits.explain(reason))
+        log.info(
+            "retention: deleted %s (%s: %s)",
+            path,
+            limit,
+            self._limits.explain(limit, is_threat=file.is_threat),
+        )
         return True
 
     def _warn(self, kind: str, message: str) -> None:
@@ -259,4 +322,4 @@ def _above(shortages: list[_Shortage], files: list[StoredFile]) -> Iterator[_Sur
         unmet = next((one for one in shortages if not one.is_met(by_threats=file.is_threat)), None)
         if unmet is None:
             return
-        yield _Surplus(file, unmet.reason)
+        yield _Surplus(file, unmet.limit)

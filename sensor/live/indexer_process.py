@@ -116,6 +116,10 @@ class IndexerProcess(ChildProcess):
         with suppress(OSError):  # `tick` and `add` try again
             self._send_deleted()
 
+    def compare(self) -> None:
+        """Let files and index be compared, because files may have been deleted without `forget`."""
+        self._has_missed = True
+
     def tick(self) -> None:
         """Read reports; replace a process that has died or stalled. Call this several times per second."""
         self._read_reports()

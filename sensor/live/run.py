@@ -40,7 +40,7 @@ from sensor.text import count_of
 WAIT_S = 0.05
 """Longest wait for reports; it bounds the delay of timers and signals."""
 UPKEEP_NS = 200_000_000
-"""Period of reloads, event sender, evidence upkeep and metrics."""
+"""Period of reloads, event sender, evidence files, child processes and metrics."""
 CHECK_NS = 1_000_000_000
 """Period of checks: child processes, clock and interfaces."""
 STATUS_NS, DRAWN_STATUS_NS = 2_000_000_000, 1_000_000_000
@@ -162,7 +162,8 @@ def _loop(
             supervisor.reload()
             notifier.reloading(supervisor.reloader.is_loading)
             supervisor.events.tick()
-            supervisor.upkeep.tick(time.time_ns())
+            supervisor.writer.tick(time.time_ns())
+            supervisor.retention.tick()
             supervisor.indexer.tick()
             supervisor.publish("capturing")
         if status.is_due():

@@ -31,7 +31,7 @@ from sensor.live.api_process import ApiProcess
 from sensor.live.indexer_process import IndexerProcess
 from sensor.live.program_options import options_of, plan_of
 from sensor.live.reload import Reloader
-from sensor.live.upkeep import Upkeep
+from sensor.live.retention_process import RetentionProcess
 from sensor.live.worker_pool import WorkerPool
 from sensor.metrics.catalogue import FLOWS, RING_SIZE, Metric
 from sensor.metrics.costly_sources import CostlySources
@@ -81,7 +81,8 @@ class Supervisor:
         writer = EvidenceWriter(device.path, indexer, local_time=settings.local_time)
         self.writer = stack.enter_context(closing(writer))
         self._quarantine = Quarantine(device.path)
-        self.upkeep = Upkeep(settings, writer, indexer.forget)
+        retention = RetentionProcess(settings, device.path, indexer.forget, indexer.compare)
+        self.retention = stack.enter_context(closing(retention))
         self.suppressor = Suppressor(settings.suppress_above)
         self._http = ready.matcher.http
         options = replace(
@@ -173,7 +174,7 @@ class Supervisor:
         """Publish the metrics to the exporter, if there is one; ``state`` is one of `catalogue.STATES`."""
         if not self.exporter:
             return
-        upkeep, index = self.upkeep, self.indexer.report
+        index = self.indexer.report
         snapshot = Snapshot(
             time_s=time.time(),
             started_s=self._started_s,
@@ -200,8 +201,8 @@ class Supervisor:
             is_reindexing=index.is_reindexing,
             reindex_remaining=index.remaining_bytes,
             reindex_done=index.done_bytes,
-            deleted=upkeep.retention.deleted,
-            retention_failures=upkeep.retention.failures,
+            deleted=self.retention.deleted,
+            retention_failures=self.retention.failures,
             receivers=self.events.states(),
         )
         self._board.publish(snapshot)

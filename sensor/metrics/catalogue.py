@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sensor import abi
-from sensor.evidence.retention import REASONS as DELETED_FOR
+from sensor.evidence.retention import LIMIT_NAMES
 from sensor.metrics.costly_sources import MOST_NAMED
 from sensor.metrics.talkers import MOST_TALKERS
 from sensor.metrics.tally import MATCH_CLASSES, MOST_RULES
@@ -51,7 +51,7 @@ _REASON = ("interface", "cpu", "reason"), f"interfaces x CPUs x {len(REASONS)}"
 _RECEIVER = ("receiver",), "receivers"
 _CLASS = ("rule_class",), str(len(MATCH_CLASSES))
 _OUTCOME = ("outcome", "rule_class"), f"{len(OUTCOMES)} x {len(MATCH_CLASSES)}"
-_DELETED_FOR = ("reason",), str(len(DELETED_FOR))
+_LIMIT = ("limit",), str(len(LIMIT_NAMES))
 _LOSS = ("interface", "kind"), "interfaces x counters of the driver"
 
 # The law of the counters: seen = ignored + submitted + submit_failed; submitted = read + in_ring;
@@ -233,16 +233,16 @@ DISK_FREE = Metric(
 DISK_SIZE = Metric("sensor_evidence_disk_size_bytes", "gauge", "Size of the file system with the evidence.")
 
 DELETED_FILES = Metric(
-    "sensor_retention_deleted_files",
+    "sensor_evidence_deleted_files",
     "counter",
-    "Evidence files deleted by retention, by reason.",
-    *_DELETED_FOR,
+    "Evidence files deleted by retention, by the limit that they were above.",
+    *_LIMIT,
 )
 DELETED_BYTES = Metric(
-    "sensor_retention_deleted_bytes",
+    "sensor_evidence_deleted_bytes",
     "counter",
-    "Bytes of evidence files deleted by retention, by reason.",
-    *_DELETED_FOR,
+    "Bytes of evidence files deleted by retention, by the limit that they were above.",
+    *_LIMIT,
 )
 RETENTION_FAILURES = Metric(
     "sensor_retention_failures", "counter", "Times retention failed to list or delete files."

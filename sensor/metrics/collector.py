@@ -228,9 +228,9 @@ def _index_samples(snapshot: Snapshot) -> Iterator[Sample]:
     yield Sample(c.INDEX_COMPLETE, not (index.is_behind or snapshot.is_reindexing))
     yield Sample(c.REINDEX_REMAINING, snapshot.reindex_remaining)
     yield Sample(c.REINDEX_DONE, snapshot.reindex_done)
-    for reason, (files, size) in snapshot.deleted.items():
-        yield Sample(c.DELETED_FILES, files, (reason,))
-        yield Sample(c.DELETED_BYTES, size, (reason,))
+    for limit, (files, size) in snapshot.deleted.items():
+        yield Sample(c.DELETED_FILES, files, (limit,))
+        yield Sample(c.DELETED_BYTES, size, (limit,))
     yield Sample(c.RETENTION_FAILURES, snapshot.retention_failures)
 
 

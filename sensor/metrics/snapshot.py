@@ -22,7 +22,7 @@ from sensor import native
 from sensor.counters import Counters
 from sensor.events.receiver_state import ReceiverState
 from sensor.evidence.index_writer import IndexFigures
-from sensor.evidence.retention import Deleted, Reason
+from sensor.evidence.retention import Deleted, LimitName
 from sensor.metrics.costly_sources import CostlySource
 from sensor.metrics.rule_loads import LoadFigures
 from sensor.metrics.tally import TallyFigures
@@ -72,8 +72,8 @@ class Snapshot:
     reindex_remaining: int
     reindex_done: int
     """Bytes of evidence files that were reindexed; ``reindex_remaining`` are still to be."""
-    deleted: dict[Reason, Deleted]
-    """Files and bytes deleted by retention, by reason."""
+    deleted: dict[LimitName, Deleted]
+    """Files and bytes deleted by retention, by limit."""
     retention_failures: int
     receivers: list[ReceiverState]
     """Receivers of events."""

@@ -39,6 +39,8 @@ class Role(Enum):
     """Opens files for the event sender; keeps the user of the supervisor."""
     INDEXER = "sensor-index"
     """Writes the index in the directory of the evidence; keeps the user of the supervisor."""
+    RETENTION = "sensor-retain"
+    """Deletes evidence; keeps the user of the supervisor."""
 
 
 class ProcessUser(NamedTuple):

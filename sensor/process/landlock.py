@@ -63,6 +63,8 @@ class Access:
     """Directories that may be listed, with those in them; their files cannot be opened."""
     changeable: tuple[Path, ...] = ()
     """Directories in which regular files may be read, created, written, renamed and removed."""
+    erasable: tuple[Path, ...] = ()
+    """Directories in which files may be read and removed."""
     ports: tuple[int, ...] = ()
     """TCP ports to which the process may connect."""
 
@@ -98,6 +100,7 @@ def restrict_self(access: Access) -> None:
         _allow_paths(ruleset, access.readable, _READ_FILE | _READ_DIR)
         _allow_paths(ruleset, access.listable, _READ_DIR)
         _allow_paths(ruleset, access.changeable, _CHANGE & rights)
+        _allow_paths(ruleset, access.erasable, _READ_FILE | _READ_DIR | _REMOVE_FILE)
         if version >= _NET_SINCE:
             for port in access.ports:
                 rule = _NetPortAttr(_CONNECT_TCP, port)

@@ -37,6 +37,7 @@ NEEDS = {
     Role.EVENT_SENDER: Calls.CONNECT | Calls.THREADS | Calls.READ_FILES | Calls.CODE | Calls.MEMORY_FILES,
     Role.EVENT_FILES: Calls.UNIX | Calls.READ_FILES | Calls.CHANGE_FILES,
     Role.INDEXER: Calls.READ_FILES | Calls.CHANGE_FILES | Calls.DATABASES,
+    Role.RETENTION: Calls.READ_FILES | Calls.DELETE_FILES,
     Role.REINDEXER: Calls.READ_FILES | Calls.THREADS | Calls.CODE,
     Role.API: Calls.ACCEPT | Calls.READ_FILES | Calls.TRY_WRITING | Calls.THREADS | Calls.CODE,
 }

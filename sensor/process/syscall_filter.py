@@ -47,6 +47,8 @@ class Calls(Flag):
     """Open files for writing, as SQLite tries first. Their permissions and Landlock forbid it."""
     CHANGE_FILES = auto()
     """Create, append to and rename files."""
+    DELETE_FILES = auto()
+    """Delete files, and ask whether the clock is synchronised."""
     DATABASES = auto()
     """Write databases: SQLite removes files, and as root it tries to set their owner, which is refused."""
     CODE = auto()
@@ -85,6 +87,7 @@ _LISTS: dict[Calls, str] = {
         fstatfs flock fadvise64 sendfile chdir umask
     """,
     Calls.CHANGE_FILES: "rename renameat renameat2 ftruncate fsync fdatasync",
+    Calls.DELETE_FILES: "unlink unlinkat adjtimex clock_adjtime",
     Calls.DATABASES: "unlink unlinkat fchown",
     Calls.ACCEPT: "accept4 accept listen setsockopt socketpair",
     Calls.CONNECT: "connect bind setsockopt sendmmsg recvmmsg socketpair",
@@ -139,8 +142,10 @@ def restrict_calls(needs: Calls) -> None:
     for need, names in _LISTS.items():
         if need in needs:
             _allow(rules, names)
+    allowed = _LISTS[Calls.DELETE_FILES].split() if Calls.DELETE_FILES in needs else []
     for name in _DEADLY.split():
-        _add(rules, seccomp.KILL_PROCESS, name)
+        if name not in allowed:
+            _add(rules, seccomp.KILL_PROCESS, name)
     _limit_arguments(rules, needs)
     rules.load()
 

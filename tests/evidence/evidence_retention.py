@@ -12,23 +12,21 @@ from pathlib import Path
 
 from evidence_samples import DEVID, NOON_S, NS, item
 
-from sensor.config.settings import Settings
 from sensor.evidence import stored_files
 from sensor.evidence import writer as evidence_writer
 from sensor.evidence.block import block_of_objects
+from sensor.evidence.clock_trust import read_clock
 from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.indexed_writer import IndexedWriter
+from sensor.evidence.retention import Limits, Retention
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
-from sensor.live.upkeep import Upkeep
 
-from sensor.live import upkeep  # isort: skip
-
-upkeep.RETENTION_S = stored_files.LISTING_S = stored_files.LISTING_SHARE = 0
+stored_files.LISTING_S = stored_files.LISTING_SHARE = 0
 evidence_writer.QUIET_S = 0.0
 small_disk, percent, windows, window_items = Path(sys.argv[1]), float(sys.argv[2]), 100, 500
 writer = IndexedWriter(small_disk, DEVID)
-chores = Upkeep(Settings(evidence=small_disk, retain_free_percent=percent), writer, writer.index.forget)
+retention = Retention(writer.directory, Limits(free_percent=percent), writer.index.forget)
 least_free = 100.0
 for number in range(windows):
     time_s = NOON_S + number * WINDOW_S
@@ -36,7 +34,8 @@ for number in range(windows):
         writer.write(
             block_of_objects([item(first + one, time_s * NS + one, caplen=450) for one in range(100)])
         )
-        chores.tick((time_s + first // 2) * NS)
+        writer.tick((time_s + first // 2) * NS)
+        retention.enforce(read_clock())
         writer.index.tidy()
     disk = os.statvfs(small_disk)
     least_free = min(least_free, 100 * disk.f_bavail / disk.f_blocks)

@@ -17,7 +17,7 @@ from sensor.evidence.block import block_of_objects
 from sensor.evidence.clock_trust import ClockReading
 from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.indexed_writer import IndexedWriter
-from sensor.evidence.retention import DELETED_AT_ONCE, REASONS, Limits, Retention
+from sensor.evidence.retention import DELETED_AT_ONCE, LIMIT_NAMES, Limits, Retention
 from sensor.evidence.search import EvidenceSearch, Query
 
 PROGRAM = Path(__file__).with_name("evidence_retention.py")
@@ -105,7 +105,7 @@ def test_limit_of_age(tmp_path: Path) -> None:
         assert len(list(writer.directory.glob("*.sqlite"))) == 4
         kept.enforce(at(NOON_S + 500 * DAY_S))
         assert names_in(tmp_path) == [f"{names[-1]}.temp"]
-    assert kept.deleted == dict.fromkeys(REASONS, (0, 0)) | {"age": (5, 5 * FILE_BYTES)}
+    assert kept.deleted == dict.fromkeys(LIMIT_NAMES, (0, 0)) | {"age": (5, 5 * FILE_BYTES)}
 
 
 def test_limit_of_size(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from metrics_runs import child, send
 from sensor import abi
 from sensor.bench.private_network import veth_pair
 from sensor.bench.traffic.frames import Frame, write_capture
-from sensor.evidence.retention import REASONS
+from sensor.evidence.retention import LIMIT_NAMES
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.metrics import catalogue as c
 from sensor.metrics.figures import Figures, ask
@@ -56,7 +56,7 @@ def test_every_series_is_there_from_the_start(network: Network, tmp_path: Path) 
     assert values(figures, c.READ, "cpu") == values(figures, c.SEEN, "cpu")
     assert values(figures, c.FLOWS_BEGUN, "place") == {"unused", "own", "over", "evicted", "nowhere"}
     assert values(figures, c.EVIDENCE_MATCHES, "rule_class") == set(MATCH_CLASSES)
-    assert values(figures, c.DELETED_FILES, "reason") == set(REASONS)
+    assert values(figures, c.DELETED_FILES, "limit") == set(LIMIT_NAMES)
     assert figures.total(c.SEEN) == figures.total(c.READ) == figures.total(c.MATCHES) == 0
     assert figures.by("source", c.SOURCE_UP) == dict.fromkeys(c.SOURCES, 1)
     assert figures.total(c.WORKERS_ALIVE) == figures.total(c.WORKERS) == 1
@@ -111,8 +111,8 @@ def test_metrics_agree_with_the_traffic(network: Network, tmp_path: Path) -> Non
     assert talkers.pop("other") == len(stored) - sum(talkers.values()) > 0
     assert len(talkers) == MOST_TALKERS
     assert talkers == {address: senders[address] for address in talkers}
-    assert figures.by("reason", c.DELETED_FILES) == dict.fromkeys(REASONS, 0) | {"age": 1}
-    assert figures.by("reason", c.DELETED_BYTES) == dict.fromkeys(REASONS, 0) | {"age": 24}
+    assert figures.by("limit", c.DELETED_FILES) == dict.fromkeys(LIMIT_NAMES, 0) | {"age": 1}
+    assert figures.by("limit", c.DELETED_BYTES) == dict.fromkeys(LIMIT_NAMES, 0) | {"age": 24}
     flows = figures.by("place", c.FLOWS_BEGUN)
     assert flows["unused"] == total(c.FLOW_ENTRIES) > 100
     assert flows["evicted"] == flows["over"] == 0
