@@ -9,12 +9,29 @@ from collections.abc import Iterator
 from sensor.api.tokens import TokenFile
 from sensor.config.settings import Settings
 
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def answered_names(settings: Settings) -> frozenset[str] | None:
+    """Return the host names that requests may be for; None means any."""
+    names = frozenset(name.lower() for name in settings.api_hosts)
+    own = loopback_names(settings.listen_host)
+    if own is None and names:
+        own = _LOOPBACK_NAMES | {_in_url(settings.listen_host)}
+    return None if own is None else own | names
+
+
+def needs_token(settings: Settings) -> bool:
+    """Return True if others than the users of this host reach the API, or these need a token too."""
+    is_reachable = loopback_names(settings.listen_host) is None or settings.api_hosts or settings.api_proxies
+    return bool(settings.token_required or settings.tls_client_ca or is_reachable)
+
 
 def loopback_names(host: str) -> frozenset[str] | None:
     """Return the host names of a loopback address; None for any other address."""
     if not ipaddress.ip_address(host).is_loopback:
         return None
-    return frozenset({"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host})
+    return _LOOPBACK_NAMES | {_in_url(host)}
 
 
 def tls_faults(settings: Settings) -> Iterator[str]:
@@ -48,10 +65,14 @@ def token_fault(settings: Settings) -> str | None:
     Raises:
         EvidenceError: the token file cannot be read.
     """
-    needs_tokens = settings.token_required or loopback_names(settings.listen_host) is None
-    if not needs_tokens or settings.tls_client_ca or TokenFile(settings.evidence).list():
+    if not needs_token(settings) or settings.tls_client_ca or TokenFile(settings.evidence).list():
         return None
+    reasons = [name for name in ("token_required", "api_hosts", "api_proxies") if getattr(settings, name)]
     return (
-        f"listen: {settings.listen} needs a token; create one with `sensor token create NAME`,"
-        " or require client certificates with tls_client_ca"
+        f"{reasons[0] if reasons else 'listen'}: {settings.listen} needs a token;"
+        " create one with `sensor token create NAME`, or require client certificates with tls_client_ca"
     )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from sensor.api.access_settings import loopback_names
+from sensor.api.access_settings import answered_names, needs_token
 from sensor.api.backend import Backend
 from sensor.api.guard import Guard, Policy
 from sensor.api.json_response import AsciiJson
@@ -20,6 +20,7 @@ from sensor.api.rule_files import RuleFiles
 from sensor.api.schemas import VERSION
 from sensor.config.settings import Settings
 from sensor.errors import SensorError
+from sensor.process.listener import Connections
 
 DESCRIPTION = (
     "Finds packets that match a rule: by microsecond (`/evidence`), or by content (`/api/v1`). "
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     rules = RuleFiles(settings.rules, lenient=settings.lenient)
-    app.state.backend = Backend(settings.evidence, rules, settings.export_mib << 20)
+    app.state.backend = Backend(settings.evidence, rules, settings.export_mib << 20, settings.export_seconds)
     app.include_router(router)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
@@ -54,16 +55,19 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def guarded(app: FastAPI, settings: Settings, *, client_certificates: bool) -> Guard:
+def guarded(app: FastAPI, settings: Settings, connections: Connections) -> Guard:
     """Return the application behind its guard, ready for a network."""
-    names = loopback_names(settings.listen_host)
     policy = Policy(
         tokens=app.state.backend.tokens,
-        loopback_names=names,
-        token_required=settings.token_required or names is None or client_certificates,
+        host_names=answered_names(settings),
+        proxies=settings.api_proxies,
+        token_required=needs_token(settings),
         request_rate=settings.request_rate,
+        queries_max=settings.client_connections,
+        query_seconds=settings.query_seconds,
+        export_seconds=settings.export_seconds,
     )
-    return Guard(app, policy)
+    return Guard(app, policy, connections)
 
 
 async def _on_sensor_error(_request: Request, error: Exception) -> ProblemResponse:

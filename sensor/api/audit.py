@@ -24,7 +24,7 @@ class Identity(NamedTuple):
     role: Role
 
 
-LOCAL = Identity("local", "admin")
+LOCAL = Identity("local", "read")
 """Identity of every user of this host while loopback needs no token."""
 
 
@@ -32,12 +32,12 @@ LOCAL = Identity("local", "admin")
 class AccessRecord:
     """One request and what it was given; becomes a line of the audit log."""
 
+    client: str = ""
+    """Address of the client; behind a trusted proxy, the one that the proxy names."""
     identity: Identity | None = None
     items: int | None = None
     """Evidence items in the response; None for a response without evidence."""
     truncated: bool = False
-    is_wanted: bool = True
-    """False once the client of a download has gone."""
     status: int = 0
     sent_bytes: int = 0
     started_s: float = field(default_factory=time.monotonic)
@@ -49,7 +49,7 @@ def write_audit(scope: Scope, record: AccessRecord) -> None:
         return
     line = {
         "time_us": time.time_ns() // 1000,
-        "client": scope["client"][0] if scope.get("client") else None,
+        "client": record.client,
         "who": record.identity.name if record.identity else None,
         "path": scope["path"],
         "query": scope["query_string"].decode("latin-1"),

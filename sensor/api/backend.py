@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
 
 from sensor.api.audit import AccessRecord
+from sensor.api.deadline import Deadline
 from sensor.api.rule_files import RuleFiles
 from sensor.api.tokens import TokenFile
 from sensor.errors import EvidenceError
+from sensor.evidence.day_reader import never_ends
 from sensor.evidence.pcap import Record
 from sensor.evidence.search import EvidenceSearch, Stored
 from sensor.evidence.stored import StoredRecords
@@ -22,23 +26,44 @@ STATUS_S = 1.0
 """Time a status is reused, seconds: computing it opens every database."""
 
 
+class _StatusCache:
+    """The last status of the index; one thread at a time computes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until_s = 0.0
+        self._status: dict[str, Any] = {}
+
+    def get(self, index: EvidenceSearch) -> dict[str, Any]:
+        with self._lock:
+            if time.monotonic() >= self._until_s:
+                self._status = index.status()
+                self._until_s = time.monotonic() + STATUS_S
+            return self._status
+
+
 class Backend:
     """Everything the routes read."""
 
-    def __init__(self, evidence: Path, rules: RuleFiles, download_max_bytes: int) -> None:
+    def __init__(self, evidence: Path, rules: RuleFiles, export_bytes: int, export_seconds: float) -> None:
+        """Read from an evidence directory; a download has at most this many bytes, and lasts this long."""
         self.index = EvidenceSearch(evidence)
         self.tokens = TokenFile(evidence)
         self.rules = rules
-        self.download_max_bytes = download_max_bytes
-        self._status: tuple[float, dict[str, Any]] = (0.0, {})
+        self.export_bytes, self.export_seconds = export_bytes, export_seconds
+        self._status = _StatusCache()
+        self._check: Callable[[], None] = never_ends
+
+    def until(self, deadline: Deadline) -> Backend:
+        """Return the same for one request, whose queries end at its deadline."""
+        backend = copy(self)
+        backend.index = EvidenceSearch(self.index.directory, deadline.check)
+        backend._check = deadline.check
+        return backend
 
     def status(self) -> dict[str, Any]:
         """Return the status of the index, at most `STATUS_S` old."""
-        until_s, status = self._status
-        if time.monotonic() >= until_s:
-            status = self.index.status()
-            self._status = (time.monotonic() + STATUS_S, status)
-        return status
+        return self._status.get(self.index)
 
     def require_complete_index(self) -> None:
         """Raise 503 while the index is being rebuilt: evidence may exist that it does not know yet."""
@@ -64,6 +89,7 @@ class Backend:
         reason = ""
         with closing(StoredRecords()) as records:
             for stored in items:
+                self._check()
                 try:
                     found.append((stored, records.read(stored)))
                 except EvidenceError as error:
@@ -76,11 +102,11 @@ class Backend:
 # These are coroutines, like every dependency, because FastAPI runs plain functions in a thread.
 async def _backend(request: Request) -> Backend:
     backend: Backend = request.app.state.backend
-    return backend
+    return backend.until(request.state.visit.deadline)
 
 
 async def _access_record(request: Request) -> AccessRecord:
-    record: AccessRecord = request.state.access
+    record: AccessRecord = request.state.visit.record
     return record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 IDLE_S = 5.0
@@ -17,12 +18,34 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Note the client's certificate; start the timer."""
         super().connection_made(transport)
+        # uvicorn copies this state into the scope of each request (ASGI lifespan specification).
+        self.app_state = {**self.app_state, "abort": transport.abort}
         certificate = transport.get_extra_info("peercert")
         if certificate:
-            # uvicorn copies this state into the scope of each request (ASGI lifespan specification).
-            self.app_state = {**self.app_state, "certificate_name": _common_name(certificate)}
+            self.app_state["certificate_name"] = _common_name(certificate)
         self._last_cycle: Any = None
         self._timer = self.loop.call_later(IDLE_S, self._close_if_idle)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse a request; drop those sent before the last one is answered, and close after that answer.
+
+        uvicorn would stop reading until then, and not notice that the client has gone.
+        """
+        if not self._has_request:
+            super().data_received(data)
+            data = self.conn.trailing_data[0]
+        if data and self._has_request:
+            self.cycle.keep_alive = False
+            self.flow.resume_reading()
+
+    @property
+    def _has_request(self) -> bool:
+        """True from the end of a request to the end of its answer."""
+        return self._is_answering and self.conn.their_state in (h11.DONE, h11.MUST_CLOSE)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
@@ -30,8 +53,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _close_if_idle(self) -> None:
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        if not is_answering and self.cycle is self._last_cycle:
+        if not self._is_answering and self.cycle is self._last_cycle:
             self.transport.close()
             return
         self._last_cycle = self.cycle

@@ -2,63 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable
+from typing import Any
 
-from anyio import CapacityLimiter, to_thread
+import anyio
+from fastapi import HTTPException
 from starlette.responses import StreamingResponse
+from starlette.types import Send
 
 from sensor.api.audit import AccessRecord
+from sensor.api.backend import Backend
+from sensor.api.deadline import ClientGoneError, Deadline, QueryTimeoutError
+from sensor.api.visit import Visit
 from sensor.evidence.export import Container, encoded
 from sensor.evidence.stored import Stored
 
 MEDIA_TYPES: dict[Container, str] = {"pcap": "application/vnd.tcpdump.pcap", "pcapng": "application/x-pcapng"}
 CHUNK_BYTES = 1 << 16
-_THREADS = CapacityLimiter(4)
+
+
+class DownloadCutError(Exception):
+    """A download has to end before its end, and part of it has been sent."""
+
+
+class Download(StreamingResponse):
+    """A response that starts with its first bytes, so that an error before them is a problem (RFC 9457)."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], deadline: Deadline, **options: Any) -> None:
+        super().__init__(chunks, **options)
+        self._deadline = deadline
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the response."""
+        chunks = aiter(self.body_iterator)
+        first = await anext(chunks, b"")
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        try:
+            with anyio.fail_after(self._deadline.remaining_s):
+                async for chunk in chunks:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except (QueryTimeoutError, HTTPException, TimeoutError) as error:
+            raise DownloadCutError from error
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def file_response(
-    items: Iterable[Stored], container: Container, name: str, limit_bytes: int, record: AccessRecord
-) -> StreamingResponse:
-    """Return a response that streams these items as the file ``name``, up to a size."""
-    chunks = download(items, container, limit_bytes, record)
-    return StreamingResponse(
-        in_few_threads(chunks, record),
+    items: Iterable[Stored | None],
+    container: Container,
+    name: str,
+    backend: Backend,
+    visit: Visit,
+    *,
+    is_quick: bool = False,
+) -> Download:
+    """Return a response that streams these items as the file ``name``, up to a size and for a time."""
+    visit.deadline.extend(backend.export_seconds, "export_seconds")
+    chunks = download(items, container, backend.export_bytes, visit.record)
+    return Download(
+        in_turns(chunks, visit, is_quick=is_quick),
+        visit.deadline,
         media_type=MEDIA_TYPES[container],
         headers={
             "Content-Disposition": f'attachment; filename="{name}.{container}"',
-            "X-Limit-Bytes": str(limit_bytes),
+            "X-Limit-Bytes": str(backend.export_bytes),
         },
     )
 
 
-async def in_few_threads(chunks: Iterator[bytes], record: AccessRecord) -> AsyncIterator[bytes]:
-    """Yield chunks made in one of the few threads for downloads, so that other requests still find threads.
+async def in_turns(
+    chunks: Generator[bytes, None, None], visit: Visit, *, is_quick: bool = False
+) -> AsyncIterator[bytes]:
+    """Yield the chunks that are not empty. Each is made in a thread, when it is the client's turn.
 
-    When the client has gone, ``record.is_wanted`` becomes False; the thread sees it and ends by itself.
+    While a slow client receives, it holds no slot. When the client has gone, the guard cancels this.
     """
     try:
-        while chunk := await to_thread.run_sync(next, chunks, b"", limiter=_THREADS, abandon_on_cancel=True):
-            yield chunk
+        while True:
+            async with visit.turn(is_quick=is_quick):
+                chunk = await anyio.to_thread.run_sync(next, chunks, None)
+            if chunk is None:
+                return
+            if chunk:
+                yield chunk
+    except ClientGoneError:
+        await anyio.sleep_forever()
     finally:
-        record.is_wanted = False
+        chunks.close()
 
 
 def download(
-    items: Iterable[Stored], container: Container, limit_bytes: int, record: AccessRecord
-) -> Iterator[bytes]:
+    items: Iterable[Stored | None], container: Container, limit_bytes: int, record: AccessRecord
+) -> Generator[bytes, None, None]:
     """Yield the file in chunks, ending before the packet that would exceed the limit; the first always fits.
 
-    ``record`` counts the items and notes whether the file was cut.
+    Where an item is None, it yields an empty chunk. ``record`` counts the items and notes whether the
+    file was cut.
     """
-    blocks = encoded(items, container)
-    chunk = bytearray(next(blocks))
+    chunk = bytearray()
     record.items = 0
-    sent = 0
-    for block in blocks:
+    sent, has_header = 0, False
+    for block in encoded(items, container):
+        if not block:
+            yield b""
+            continue
         if record.items and sent + len(chunk) + len(block) > limit_bytes:
             record.truncated = True
             break
-        record.items += 1
+        record.items += has_header
+        has_header = True
         chunk += block
         if len(chunk) >= CHUNK_BYTES:
             yield bytes(chunk)

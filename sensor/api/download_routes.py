@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from sensor.api.backend import UsesBackend, UsesRecord
+from sensor.api.backend import UsesBackend
 from sensor.api.download import MEDIA_TYPES, file_response
 from sensor.api.parameters import Filters
 from sensor.api.problem import documented
+from sensor.api.visit import QueryRoute, UsesVisit, quick
 from sensor.evidence.export import Container
 
 _FILE: dict[int | str, dict[str, Any]] = {
@@ -23,7 +24,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
     }
 }
 
-router = APIRouter(tags=["downloads"])
+router = APIRouter(tags=["downloads"], route_class=QueryRoute)
 
 
 @router.get(
@@ -31,11 +32,11 @@ router = APIRouter(tags=["downloads"])
     response_class=Response,
     responses={**_FILE, **documented(404)},
 )
-def download_flow(key: str, container: Container, backend: UsesBackend, record: UsesRecord) -> Response:
+def download_flow(key: str, container: Container, backend: UsesBackend, visit: UsesVisit) -> Response:
     """Download the evidence of the item's flow, both directions, within an hour."""
     stored = backend.find(key)
     flow = backend.index.flow(stored)
-    return file_response(flow, container, f"{stored.key}-flow", backend.download_max_bytes, record)
+    return file_response(flow, container, f"{stored.key}-flow", backend, visit)
 
 
 @router.get(
@@ -43,17 +44,18 @@ def download_flow(key: str, container: Container, backend: UsesBackend, record: 
     response_class=Response,
     responses={**_FILE, **documented(404, 410)},
 )
-def download_packet(key: str, container: Container, backend: UsesBackend, record: UsesRecord) -> Response:
+@quick
+def download_packet(key: str, container: Container, backend: UsesBackend, visit: UsesVisit) -> Response:
     """Download one packet."""
     stored = backend.find(key)
     backend.read([stored])
-    return file_response([stored], container, stored.key, backend.download_max_bytes, record)
+    return file_response([stored], container, stored.key, backend, visit, is_quick=True)
 
 
 @router.get("/api/v1/export.{container}", response_class=Response, responses=dict(_FILE))
 def export_evidence(
-    container: Container, filters: Annotated[Filters, Query()], backend: UsesBackend, record: UsesRecord
+    container: Container, filters: Annotated[Filters, Query()], backend: UsesBackend, visit: UsesVisit
 ) -> Response:
     """Download all evidence that passes the filters, oldest first, up to the configured size."""
-    items = backend.index.iterate(filters.query(), lambda: record.is_wanted)
-    return file_response(items, container, "evidence", backend.download_max_bytes, record)
+    items = backend.index.steps(filters.query())
+    return file_response(items, container, "evidence", backend, visit)

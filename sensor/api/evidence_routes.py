@@ -14,12 +14,13 @@ from sensor.api.download import MEDIA_TYPES, file_response
 from sensor.api.parameters import HistogramParameters, LookupParameters, SearchParameters
 from sensor.api.problem import documented
 from sensor.api.schemas import Bin, Detail, Histogram, Item, ItemPage, SeedEvidence
+from sensor.api.visit import QueryRoute, UsesVisit, quick
 from sensor.evidence.search import CursorError
 
 LOOKUP_MAX = 10_000
 """Maximum number of packets of one microsecond in an answer: capture files may have coarse times."""
 
-router = APIRouter()
+router = APIRouter(route_class=QueryRoute)
 
 
 @router.get(
@@ -31,8 +32,9 @@ router = APIRouter()
         **documented(404, 410),
     },
 )
+@quick
 def lookup_evidence(
-    parameters: Annotated[LookupParameters, Query()], backend: UsesBackend, record: UsesRecord
+    parameters: Annotated[LookupParameters, Query()], backend: UsesBackend, visit: UsesVisit
 ) -> list[SeedEvidence] | Response:
     """Return all packets of one microsecond in the order of their files, in the format of ly_probe."""
     found = list(islice(backend.index.iterate(parameters.query()), LOOKUP_MAX + 1))
@@ -42,11 +44,11 @@ def lookup_evidence(
         backend.require_complete_index()
     found.sort(key=lambda stored: (stored.devid, stored.path, stored.offset))
     packets = backend.read(found)
-    record.items = len(packets)
+    visit.record.items = len(packets)
     if parameters.download:
         if not packets:
             raise HTTPException(404, "no packet has this time")
-        return file_response(found, "pcap", "evidence", backend.download_max_bytes, record)
+        return file_response(found, "pcap", "evidence", backend, visit, is_quick=True)
     return [SeedEvidence.of(stored, packet) for stored, packet in packets]
 
 
@@ -68,6 +70,7 @@ def search_evidence(
 
 
 @router.get("/api/v1/evidence/{key}", tags=["evidence"], responses=documented(404, 410))
+@quick
 def get_evidence(key: str, backend: UsesBackend, record: UsesRecord) -> Detail:
     """Return one evidence item with its bytes, decoded layer by layer."""
     stored = backend.find(key)

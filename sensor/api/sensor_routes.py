@@ -10,10 +10,11 @@ from sensor.api.backend import UsesBackend, UsesRecord
 from sensor.api.problem import documented
 from sensor.api.schemas import VERSION, Disk, RuleItem, Rules, Status
 from sensor.api.tokens import Token
+from sensor.api.visit import QueryRoute, quick
 from sensor.errors import RulesError
 from sensor.rules.files.describe import rule_object
 
-router = APIRouter(prefix="/api/v1", tags=["sensor"])
+router = APIRouter(prefix="/api/v1", tags=["sensor"], route_class=QueryRoute)
 
 
 @router.get("/rules")
@@ -27,6 +28,7 @@ def list_rules(backend: UsesBackend) -> Rules:
 
 
 @router.get("/status")
+@quick
 def get_status(backend: UsesBackend) -> Status:
     """Return the evidence kept per device, the state of the index, and the space on disk."""
     disk = shutil.disk_usage(backend.index.directory)
@@ -38,6 +40,7 @@ def get_status(backend: UsesBackend) -> Status:
 
 
 @router.get("/tokens", responses=documented(403))
+@quick
 def list_tokens(backend: UsesBackend, record: UsesRecord) -> list[Token]:
     """Return the names and roles of all tokens; requires the role `admin`."""
     if record.identity is None or record.identity.role != "admin":

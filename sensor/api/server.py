@@ -23,11 +23,13 @@ from sensor.api.connection import Connection
 from sensor.config.directories import directory_fault
 from sensor.config.settings import Settings
 from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
+from sensor.process.listener import BACKLOG, LOOPBACK, Connections, Listener
 from sensor.process.privileges import drop_privileges
 
-CONNECTIONS_MAX = 256
-"""Maximum number of connections at a time; further ones get 503."""
-BACKLOG = 128
+CONNECTIONS_MAX = 512
+"""Maximum number of connections at a time."""
+SWITCH_S = 0.0005
+"""Time after which a thread lets another one run, a tenth of Python's: lookups overtake long queries."""
 NICE = 10
 """Niceness beside `sensor run`: capture comes first."""
 SHUTDOWN_S = 5
@@ -47,17 +49,19 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
     """
     _check(settings)
     app = create_app(settings)
+    shared = (*LOOPBACK, *settings.api_proxies)
+    connections = Connections(CONNECTIONS_MAX, settings.client_connections, shared)
     config = uvicorn.Config(
-        guarded(app, settings, client_certificates=settings.tls_client_ca is not None),
+        guarded(app, settings, connections),
         http=Connection,
         ws="none",
         lifespan="off",
         loop="asyncio",
         access_log=False,
         log_config=None,
-        proxy_headers=False,  # any client can send them
+        proxy_headers=False,  # the guard knows which proxies to believe
         server_header=False,
-        limit_concurrency=CONNECTIONS_MAX,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=SHUTDOWN_S,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
@@ -73,7 +77,8 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
     with contextlib.suppress(RulesError):  # evidence is served even if the rules have faults
         app.state.backend.rules.load()
     _open_audit(settings)
-    listener = _listen(settings)
+    listener = _listen(settings, connections)
+    sys.setswitchinterval(SWITCH_S)
     if until_eof:
         os.nice(NICE)
     drop_privileges(settings.api_user, settings.evidence, _rules_directories(settings.rules))
@@ -119,20 +124,13 @@ def _open_audit(settings: Settings) -> None:
     audit_log.propagate = False
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.listen_host else socket.AF_INET
-    # asyncio disables Nagle's delay (40 ms per answer) only on sockets with an explicit protocol.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+def _listen(settings: Settings, connections: Connections) -> Listener:
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.listen_host, settings.listen_port))
-        listener.listen(BACKLOG)
+        return Listener(settings.listen_host, settings.listen_port, connections)
     except OSError as error:
-        listener.close()
         raise SensorError(
             f"cannot listen on {settings.listen}: {os.strerror(error.errno or 0)}; choose another --listen"
         ) from error
-    return listener
 
 
 def _address(listener: socket.socket) -> str:

@@ -190,7 +190,22 @@ class Settings(BaseModel):
     """User the API switches to when it is started as root. It can read what the group of the evidence
     directory can read."""
     token_required: Annotated[bool, Flag(commands=("serve",))] = False
-    """Require a token on loopback too: for hosts with other users, and behind a proxy."""
+    """Require a token on loopback too, for hosts with other users."""
+    api_hosts: Annotated[
+        tuple[str, ...],
+        _COMMAS,
+        Flag(commands=("serve",), metavar="NAME", unset="loopback names, on other addresses any"),
+        Field(examples=[["sensor.example"]]),
+    ] = ()
+    """Host names the API answers to besides its loopback names, such as that of a reverse proxy. Requires
+    tokens or client certificates."""
+    api_proxies: Annotated[
+        tuple[Network, ...],
+        _COMMAS,
+        Flag(commands=("serve",), metavar="NETWORK"),
+        Field(examples=[["127.0.0.1/32"]]),
+    ] = ()
+    """Reverse proxies whose X-Forwarded-For names the client. Requires tokens or client certificates."""
     tls_cert: Annotated[
         Path | None, Flag(commands=("serve",), metavar="FILE"), Field(examples=["/etc/sensor/tls/cert.pem"])
     ] = None
@@ -214,6 +229,13 @@ class Settings(BaseModel):
     """File of the audit log: a JSON line for each access to evidence."""
     export_mib: Annotated[int, Flag(commands=("serve",), unit="MiB"), Field(ge=1)] = 1024
     """Largest size of one download."""
+    export_seconds: Annotated[float, Flag(commands=("serve",), unit="seconds"), Field(gt=0)] = 600.0
+    """Longest time of one download; its connection is then closed."""
+    query_seconds: Annotated[float, Flag(commands=("serve",), unit="seconds"), Field(gt=0)] = 10.0
+    """Longest time of any other query, with its wait for other clients; it is then answered with 503."""
+    client_connections: Annotated[int, Flag(commands=("serve",), metavar="NUMBER"), Field(ge=1)] = 32
+    """Connections, and queries at a time, of one client: an IPv4 address, or an IPv6 network of 64 bits. A
+    further connection closes the oldest idle one."""
     request_rate: Annotated[
         int, Flag(commands=("serve",), unit="requests/s", metavar="NUMBER"), Field(ge=0)
     ] = 100

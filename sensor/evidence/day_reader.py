@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import reading
-from sensor.evidence.index_connection import DamagedRowError, Row, connect_readonly, rows_of
+from sensor.evidence.index_connection import DamagedRowError, Row, connect_readonly, interrupt_by, rows_of
 from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, TALLY_US, Day
 from sensor.evidence.pcap import SNAPLEN
 from sensor.evidence.query import Condition, Query, conditions
@@ -60,18 +60,24 @@ class Summary(NamedTuple):
     """By file name: the offset up to which the file is known, and the bytes of it that are in gaps."""
 
 
+def never_ends() -> None:
+    """Let a query take as long as it takes."""
+
+
 class DayReader:
-    """Reads one database.
+    """Reads one database; ``check`` is called often meanwhile, and raises to end a query.
 
     Raises:
         sqlite3.Error: the database is missing, locked, damaged or foreign. Every method can raise this.
     """
 
-    def __init__(self, path: Path, day: Day, devid: int) -> None:
+    def __init__(self, path: Path, day: Day, devid: int, check: Callable[[], None] = never_ends) -> None:
         self.day = day
+        self._check = check
         self._directory = path.parent
         self._devid = devid
         self._connection = connect_readonly(path)
+        interrupt_by(self._connection, check)
         self._rules: dict[int, _MatchedRule] = {}
 
     def close(self) -> None:
@@ -91,14 +97,12 @@ class DayReader:
         An id with None means that all items before it, in that order, have been yielded.
         """
         rows = self._selection(query, low, high, extra).rows(newest_first=newest_first)
-        if query.text is None:
-            yield from ((id_, self._stored(row) if row else None) for id_, row in rows)
-            return
-        text = query.text.lower()
+        text = (query.text or b"").lower()
         with closing(StoredRecords()) as records:
             for number, (id_, row) in enumerate(rows):
+                self._check()
                 stored = self._stored(row) if row else None
-                if stored is None or text in _payload(stored, records).lower():
+                if stored is None or not text or text in _payload(stored, records).lower():
                     yield id_, stored
                 elif number % TEXT_STEP == 0:
                     yield id_, None
@@ -228,19 +232,28 @@ def _payload(stored: Stored, records: StoredRecords) -> bytes:
 
 
 def query_day(
-    path: Path, day: Day, devid: int, question: Callable[[DayReader], Iterable[T]], *, needs_all: bool = False
+    path: Path,
+    day: Day,
+    devid: int,
+    question: Callable[[DayReader], Iterable[T]],
+    *,
+    needs_all: bool = False,
+    check: Callable[[], None] = never_ends,
 ) -> Iterator[T]:
     """Yield what ``question`` finds in a database, up to the point where the database cannot be read.
 
-    Such a failure is logged. If the database was deleted with its evidence, that is not a failure.
+    Such a failure is logged. If the database was deleted with its evidence, that is not a failure. What
+    ``check`` raises ends the query.
 
     Raises:
         EvidenceError: the directory cannot be read; or the database cannot, and ``needs_all`` is set.
     """
     try:
-        with closing(DayReader(path, day, devid)) as reader:
+        check()
+        with closing(DayReader(path, day, devid, check)) as reader:
             yield from question(reader)
     except sqlite3.Error as error:
+        check()  # it may have interrupted the database
         with reading(path.parent):
             path.stat()
             if needs_all:

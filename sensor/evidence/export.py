@@ -19,20 +19,25 @@ Container = Literal["pcap", "pcapng"]
 log = logging.getLogger(__name__)
 
 
-def encoded(items: Iterable[Stored], container: Container) -> Iterator[bytes]:
+def encoded(items: Iterable[Stored | None], container: Container) -> Iterator[bytes]:
     """Yield the header of a capture file, then each packet.
 
     A pcap file has the link type of its first packet; packets with another one are left out, with a line in
     the log at the end. A pcapng file has all packets, each with a comment that names the rules that matched.
-    Packets that can no longer be read are left out, with a line in the log.
+    Packets that can no longer be read are left out, with a line in the log. None among the items becomes an
+    empty block.
     """
     return _as_pcapng(items) if container == "pcapng" else _as_pcap(items)
 
 
-def _as_pcap(items: Iterable[Stored]) -> Iterator[bytes]:
+def _as_pcap(items: Iterable[Stored | None]) -> Iterator[bytes]:
     linktype: int | None = None
     others = 0
-    for stored, record in _records(items):
+    for found in _records(items):
+        if found is None:
+            yield b""
+            continue
+        stored, record = found
         if linktype is None:
             linktype = stored.linktype
             yield file_header(linktype)
@@ -49,10 +54,14 @@ def _as_pcap(items: Iterable[Stored]) -> Iterator[bytes]:
         )
 
 
-def _as_pcapng(items: Iterable[Stored]) -> Iterator[bytes]:
+def _as_pcapng(items: Iterable[Stored | None]) -> Iterator[bytes]:
     yield section_header()
     interfaces: dict[tuple[int, str], int] = {}
-    for stored, record in _records(items):
+    for found in _records(items):
+        if found is None:
+            yield b""
+            continue
+        stored, record = found
         interface = stored.linktype, stored.interface
         described = b""
         if interface not in interfaces:
@@ -65,9 +74,12 @@ def _as_pcapng(items: Iterable[Stored]) -> Iterator[bytes]:
         )
 
 
-def _records(items: Iterable[Stored]) -> Iterator[tuple[Stored, Record]]:
+def _records(items: Iterable[Stored | None]) -> Iterator[tuple[Stored, Record] | None]:
     with closing(StoredRecords()) as records:
         for stored in items:
+            if stored is None:
+                yield None
+                continue
             try:
                 record = records.read(stored)
             except EvidenceError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ _SETTINGS = (
     "temp_store = MEMORY",
 )
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+CHECK_STEPS = 10_000
+"""Steps of SQLite's engine between two checks: a millisecond or less."""
 
 Row = tuple[Any, ...]
 
@@ -71,6 +73,11 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def interrupt_by(connection: sqlite3.Connection, check: Callable[[], None]) -> None:
+    """Call ``check`` often while statements run; if it raises, they fail with `sqlite3.OperationalError`."""
+    connection.set_progress_handler(check, CHECK_STEPS)
 
 
 def prepare_for_writing(connection: sqlite3.Connection) -> None:

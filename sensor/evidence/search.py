@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from sensor.errors import EvidenceError
 from sensor.evidence.cursor import CursorError, Position, cursor_text, parse_cursor
-from sensor.evidence.day_reader import DayReader, query_day
+from sensor.evidence.day_reader import DayReader, never_ends, query_day
 from sensor.evidence.index_schema import CLASS_BITS, DAY_US, Day, databases, day_of, id_tail
 from sensor.evidence.index_status import index_status
 from sensor.evidence.pcap import Record
@@ -51,12 +51,16 @@ class Page(NamedTuple):
 class EvidenceSearch:
     """Searches the index of an evidence directory, for all devices in it.
 
+    ``check`` is called every few milliseconds during a query, also inside the database, and raises to end it.
+
     Raises:
         EvidenceError: the directory, or that of a device, cannot be read. Every method can raise this.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, check: Callable[[], None] = never_ends) -> None:
         self.directory = directory
+        self._check = check
+        self._query_day = partial(query_day, check=check)
 
     def devices(self) -> list[int]:
         """Return the devices that have a directory."""
@@ -72,7 +76,7 @@ class EvidenceSearch:
         day = day_of(time_us)
         between = partial(DayReader.between, low=day.first_id(time_us), high=day.first_id(time_us + 1))
         for device in self.devices() if devid is None else [devid]:
-            found += query_day(self.directory / str(device) / day.file_name, day, device, between)
+            found += self._query_day(self.directory / str(device) / day.file_name, day, device, between)
         return sorted(found, key=lambda one: (one.devid, one.path, one.offset))
 
     def search(self, query: Query, limit: int, cursor: str | None = None) -> Page:
@@ -96,16 +100,13 @@ class EvidenceSearch:
                     return Page(items, cursor_text(last if len(items) == limit else position))
         return Page(items, None)
 
-    def iterate(self, query: Query, is_wanted: Callable[[], bool] = lambda: True) -> Iterator[Stored]:
-        """Yield all evidence of a query, the oldest first, while ``is_wanted`` returns True.
+    def iterate(self, query: Query) -> Iterator[Stored]:
+        """Yield all evidence of a query, the oldest first."""
+        return (stored for stored in self.steps(query) if stored)
 
-        ``is_wanted`` is also called regularly while nothing is found.
-        """
-        for _, stored in self._merged(query, None, newest_first=False):
-            if not is_wanted():
-                return
-            if stored:
-                yield stored
+    def steps(self, query: Query) -> Iterator[Stored | None]:
+        """Yield all evidence of a query, the oldest first, and None now and then while nothing is found."""
+        return (stored for _, stored in self._merged(query, None, newest_first=False))
 
     def get(self, key: str) -> Stored | None:
         """Return the item with this key, or None if it is not kept any more."""
@@ -115,7 +116,9 @@ class EvidenceSearch:
         devid, id_ = int(found[1]), int(found[3])
         for day, path in databases(self.directory / str(devid)):
             if str(day) == found[2] and id_ < day.end_id:
-                return next(query_day(path, day, devid, lambda reader: reader.between(id_, id_ + 1)), None)
+                return next(
+                    self._query_day(path, day, devid, lambda reader: reader.between(id_, id_ + 1)), None
+                )
         return None
 
     def record(self, stored: Stored) -> Record:
@@ -167,7 +170,7 @@ class EvidenceSearch:
         for devid in self._devices(query):
             for day, path in self._days(devid, query):
                 count = partial(DayReader.histogram, query=query, start_us=found[0]["time_us"], bin_us=bin_us)
-                for number, classes, items in query_day(path, day, devid, count, needs_all=True):
+                for number, classes, items in self._query_day(path, day, devid, count, needs_all=True):
                     found[number]["total"] += items
                     for rule_class, bit in CLASS_BITS.items():
                         found[number]["classes"][rule_class] += items * bool(classes & bit)
@@ -175,7 +178,7 @@ class EvidenceSearch:
 
     def status(self) -> dict[str, Any]:
         """Return what is stored, and the progress of the index; see `index_status`."""
-        return index_status(self.directory, self.devices())
+        return index_status(self.directory, self.devices(), self._check)
 
     def _devices(self, query: Query) -> list[int]:
         return [devid for devid in self.devices() if query.devid in (None, devid)]
@@ -219,7 +222,7 @@ class EvidenceSearch:
             select = partial(
                 DayReader.select, query=query, low=low, high=high, newest_first=newest_first, extra=extra
             )
-            for id_, stored in query_day(path, day, devid, select):
+            for id_, stored in self._query_day(path, day, devid, select):
                 yield (day.time_us(id_), id_tail(id_), devid), stored
 
     def _days(self, devid: int, query: Query) -> list[tuple[Day, Path]]:

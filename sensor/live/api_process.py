@@ -69,4 +69,6 @@ def _flag(name: str, value: Any) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     if isinstance(value, bool):
         return [flag] if value else []
+    if isinstance(value, tuple):
+        return [part for one in value for part in (flag, str(one))]
     return [] if value is None else [flag, str(value)]

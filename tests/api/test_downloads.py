@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import anyio
-import anyio.to_thread
 import httpx
 import pytest
-from api_samples import ITEMS, NOON_US, REPLY, Server, evidence_item, keep, serving
-
-from sensor.api.audit import AccessRecord
-from sensor.api.download import in_few_threads
-from sensor.evidence.search import EvidenceSearch, Query
+from api_samples import ITEMS, REPLY, Server, evidence_item, keep, serving
 
 
 def shown(response: httpx.Response, directory: Path, *fields: str) -> list[str]:
@@ -94,66 +85,3 @@ def test_deleted_packets_are_left_out(directory: Path, tmp_path: Path) -> None:
     with serving(directory / "evidence") as running:
         assert shown(running.get("/api/v1/export.pcap"), tmp_path, "tcp.srcport") == ["40003"]
         assert "is gone" in running.log.read_text()
-
-
-def test_many_downloads_leave_threads() -> None:
-    """Sixty stuck downloads do not keep other requests waiting."""
-    go_on = threading.Event()
-
-    def stuck() -> Iterator[bytes]:
-        go_on.wait()
-        yield b"done"
-
-    async def receive() -> None:
-        assert [chunk async for chunk in in_few_threads(stuck(), AccessRecord())] == [b"done"]
-
-    async def main() -> None:
-        async with anyio.create_task_group() as downloads:
-            for _ in range(60):
-                downloads.start_soon(receive)
-            await anyio.wait_all_tasks_blocked()
-            with anyio.fail_after(30):
-                await anyio.to_thread.run_sync(go_on.set)  # in a thread, like any other request
-
-    anyio.run(main)
-
-
-def test_download_ends_with_its_client() -> None:
-    """The thread of a download ends when the client has gone, even if it has found nothing yet."""
-    record = AccessRecord()
-    ended = threading.Event()
-
-    def finding_nothing() -> Iterator[bytes]:
-        while record.is_wanted:
-            time.sleep(0.001)
-        ended.set()
-        yield b""
-
-    async def main() -> None:
-        async with anyio.create_task_group() as requests:
-
-            async def receive() -> None:
-                async for _ in in_few_threads(finding_nothing(), record):
-                    pass
-
-            requests.start_soon(receive)
-            await anyio.wait_all_tasks_blocked()
-            requests.cancel_scope.cancel()
-
-    anyio.run(main)
-    assert ended.wait(30)
-
-
-def test_unwanted_search_ends(tmp_path: Path) -> None:
-    """A search that no client waits for ends, even while it finds nothing."""
-    evidence = keep(
-        tmp_path / "evidence", [evidence_item(number, NOON_US + number) for number in range(5_000)]
-    )
-    asked: list[bool] = []
-
-    def is_wanted() -> bool:
-        asked.append(len(asked) < 2)
-        return asked[-1]
-
-    assert not list(EvidenceSearch(evidence).iterate(Query(text=b"nowhere"), is_wanted))
-    assert asked == [True, True, False]
