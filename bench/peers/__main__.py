@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.peers.peer_trial import PeerRig
+from bench.peers.peer_trial import PeerFailureError, PeerRig
 from bench.peers.programs import NOT_MEASURED, PEERS, Peer
 from sensor.bench.machine import machine
 from sensor.bench.paced_capture import write_paced_capture
@@ -70,12 +70,21 @@ def measure(capture: Path | None, frames: int, seconds: float, halvings: int) ->
             write_capture(capture, generate(PROFILES["office"], 1, frames, MATCHING))
         rig = PeerRig(wire, write_paced_capture([capture], directory, 1, wire.mtu), directory)
         for peer in PEERS:
-            if peer.binary == "sensor" or shutil.which(peer.binary):
-                programs[peer.binary] = _search(rig, peer, seconds, halvings)
-            else:
-                programs[peer.binary] = {"not_measured": "not installed"}
+            programs[peer.binary] = _measured(rig, peer, seconds, halvings)
     programs |= {name: {"not_measured": "not available"} for name in NOT_MEASURED}
     return {"bench": "peers", "machine": where, "trial_seconds": seconds, "programs": programs}
+
+
+def _measured(rig: PeerRig, peer: Peer, seconds: float, halvings: int) -> dict[str, Any]:
+    """Return the figures of a program, or why another program than ours has none."""
+    if peer.binary != "sensor" and not shutil.which(peer.binary):
+        return {"not_measured": "not installed"}
+    try:
+        return _search(rig, peer, seconds, halvings)
+    except PeerFailureError as error:
+        if peer.binary == "sensor":
+            raise
+        return {"not_measured": str(error)}
 
 
 def _search(rig: PeerRig, peer: Peer, seconds: float, halvings: int) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class PeerTrial:
         }
 
 
+class PeerFailureError(SensorError):
+    """A program did not start, or ended while it was measured."""
+
+
 class PeerRig:
     """The wire and the frames all programs are measured with."""
 
@@ -73,7 +77,8 @@ class PeerRig:
         """Try a program at a pace, or as fast as possible if it is None.
 
         Raises:
-            SensorError: the program does not start, or still works long after the last frame.
+            PeerFailureError: the program does not start, or does not keep running.
+            SensorError: it still works long after the last frame.
         """
         with tempfile.TemporaryDirectory(dir=self._directory) as own:
             with _running(peer, self._wire.mirror, Path(own)) as process:
@@ -107,11 +112,15 @@ def _running(peer: Peer, interface: str, directory: Path) -> Iterator[subprocess
             deadline_s = time.monotonic() + TIMEOUT_S
             while peer.ready.encode() not in log.read_bytes():
                 if process.poll() is not None or time.monotonic() > deadline_s:
-                    raise SensorError(
-                        f"{peer.binary} did not start: {log.read_text(errors='replace')[-300:]}"
-                    )
+                    said = log.read_text(errors="replace")[-300:].strip()
+                    raise PeerFailureError(f"did not start: {said}")
                 time.sleep(0.01)
-            yield process
+            try:
+                yield process
+            except (FileNotFoundError, ProcessLookupError) as error:  # in /proc
+                if process.poll() is None:
+                    raise
+                raise PeerFailureError(f"ended with exit code {process.returncode}") from error
             process.send_signal(signal.SIGINT)
             process.wait(TIMEOUT_S)
         finally:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from container import Container, booted, debian_tree
 from live import replay, wait_until
-from playbook import Controller, Variables, build_next_bundle, controller
+from playbook import Controller, Variables, controller
 
 from sensor.bench.private_network import private_network
 from sensor.bench.traffic import mix
@@ -73,8 +73,14 @@ class Deployed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory, few_rules: Path, bundle: Path) -> Iterator[Deployed]:
-    """Yield a host on which the playbook has run, first with --check."""
+def deployed(
+    tmp_path_factory: pytest.TempPathFactory, few_rules: Path, bundle: Path, next_bundle: Path
+) -> Iterator[Deployed]:
+    """Yield a host on which the playbook has run, first with --check.
+
+    Both bundles exist before the private network is entered, because pip fetches packages for them.
+    """
+    assert next_bundle.exists()
     directory = tmp_path_factory.mktemp("controller")
     rules = shutil.copytree(few_rules, directory / "rules")
     variables = {
@@ -208,14 +214,11 @@ def test_new_rules_are_reloaded(host: Container, playbook: Controller, tmp_path:
     assert (state(host, "ActiveState"), state(host, "MainPID")) == ("active", main)
 
 
-def test_an_upgrade_and_a_rollback(
-    host: Container, playbook: Controller, bundle: Path, tmp_path: Path
-) -> None:
+def test_an_upgrade_and_a_rollback(host: Container, playbook: Controller, next_bundle: Path) -> None:
     """The upgrade adds a port, the rollback removes it; evidence stays."""
     before = kept(host)
-    higher = build_next_bundle(bundle, "9.8.7", tmp_path)
     other = {"name": "eth2", "devid": 2, "metrics": "127.0.0.1:9322"}
-    playbook.play(sensor_bundle=str(higher), sensor_interfaces=[PORT, other])
+    playbook.play(sensor_bundle=str(next_bundle), sensor_interfaces=[PORT, other])
     assert get(host, f"{API}/status")["version"] == "9.8.7"
     assert state(host, "ActiveState", "sensor@eth2") == "active"
     assert kept(host) == before
