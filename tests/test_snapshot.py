@@ -21,7 +21,7 @@ from sensor.evidence.index_writer import IndexFigures
 from sensor.evidence.retention import Deleted
 from sensor.metrics.costly_sources import CostlySource
 from sensor.metrics.rule_loads import RuleLoads
-from sensor.metrics.snapshot import SIZE, Snapshot, SnapshotBoard
+from sensor.metrics.snapshot import SIZE, Snapshot, SnapshotBoard, SurroundingsFigures
 from sensor.metrics.tally import MOST_RULES, OTHER_RULES, Tally
 from sensor.model import Evidence, FiveTuple, Match, Rule
 from sensor.pipeline import BatchReport
@@ -75,6 +75,7 @@ def snapshot(**fields: Any) -> Snapshot:
         "rules": Counter(threat=3),
         "matches": {"written": Counter(threat=3)},
         "files_finished": 1,
+        "writes_fail": True,
         "workers": 2,
         "workers_alive": 1,
         "clock_jumps": 0,
@@ -89,6 +90,7 @@ def snapshot(**fields: Any) -> Snapshot:
         "deleted": {"age": Deleted(1, 2)},
         "retention_failures": 0,
         "receivers": [ReceiverState("file:/é", True, 3, 2, 1)],
+        "surroundings": SurroundingsFigures(True, None, {"/etc/é.pem": 1.5}),
     }
     return Snapshot(**defaults | fields)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -34,6 +34,11 @@ def receiver_of(url: str) -> Receiver:
         culprit = f"{error.filename}: " if error.filename else ""
         raise SettingsError(f"events: {url}: {culprit}{error.strerror or error}") from error
     return receiver
+
+
+def client_certificates(urls: Iterable[str]) -> list[Path]:
+    """Return the files of our own certificates that the URLs name."""
+    return [Path(text) for url in urls for name, text in parse_qsl(urlsplit(url).query) if name == "cert"]
 
 
 def _parse(parts: SplitResult) -> Receiver:

@@ -101,6 +101,11 @@ class EvidenceWriter:
         self._failed_at: float | None = None
 
     @property
+    def fails(self) -> bool:
+        """True from a failed write until writing works again."""
+        return self._failed_at is not None
+
+    @property
     def paths(self) -> list[Path]:
         """The final names of the files written in this run."""
         return sorted(file.path for file in self._files.values() if file.records)

@@ -173,6 +173,7 @@ def _loop(
                 show_status(text)
         if check.is_due():
             supervisor.watch_sources()
+            supervisor.surroundings.tick()
             if supervisor.api:
                 supervisor.api.tick()
             if supervisor.exporter:

@@ -32,8 +32,9 @@ from sensor.live.indexer_process import IndexerProcess
 from sensor.live.program_options import options_of, plan_of
 from sensor.live.reload import Reloader
 from sensor.live.retention_process import RetentionProcess
+from sensor.live.surroundings import Surroundings
 from sensor.live.worker_pool import WorkerPool
-from sensor.metrics.catalogue import FLOWS, RING_SIZE, Metric
+from sensor.metrics.catalogue import FLOWS, RETENTION, RING_SIZE, Metric
 from sensor.metrics.costly_sources import CostlySources
 from sensor.metrics.exporter import Exporter, listen
 from sensor.metrics.figure_source import FigureSource
@@ -98,6 +99,8 @@ class Supervisor:
         self.exporter: Exporter | None = None
         if listener:
             constants: dict[Metric, float] = {FLOWS: settings.flows, RING_SIZE: settings.ring_mib << 20}
+            if settings.retain_days is not None:
+                constants[RETENTION] = settings.retain_days * 86_400
             make_source = self._source_maker([interface.name for interface in interfaces])
             self.exporter = Exporter(listener, make_source, (program.counters_fd,), constants)
             stack.enter_context(closing(self.exporter))
@@ -113,6 +116,7 @@ class Supervisor:
         )
         stack.callback(self.workers.kill)
         self._costly_sources = CostlySources(self.workers.sources)
+        self.surroundings = Surroundings(settings)
         self.publish("starting")
         self.api = stack.enter_context(closing(ApiProcess(settings))) if settings.api else None
 
@@ -190,6 +194,7 @@ class Supervisor:
                 "write_failed": self.writer.matches_failed,
             },
             files_finished=self.writer.finished,
+            writes_fail=self.writer.fails,
             workers=len(self.workers),
             workers_alive=self.workers.alive,
             clock_jumps=self.clock_jumps,
@@ -204,6 +209,7 @@ class Supervisor:
             deleted=self.retention.deleted,
             retention_failures=self.retention.failures,
             receivers=self.events.states(),
+            surroundings=self.surroundings.figures,
         )
         self._board.publish(snapshot)
 

@@ -232,6 +232,16 @@ DISK_FREE = Metric(
 )
 DISK_SIZE = Metric("sensor_evidence_disk_size_bytes", "gauge", "Size of the file system with the evidence.")
 
+WRITES_FAIL = Metric(
+    "sensor_evidence_writes_fail",
+    "gauge",
+    "1 from a failed write of evidence until writing works again, else 0.",
+)
+RETENTION = Metric(
+    "sensor_evidence_retention_seconds",
+    "gauge",
+    "How long evidence is to be kept (retain_days); absent if that is unlimited.",
+)
 DELETED_FILES = Metric(
     "sensor_evidence_deleted_files",
     "counter",
@@ -311,6 +321,23 @@ HEARTBEAT = Metric(
     "sensor_heartbeat_timestamp_seconds", "gauge", "Time at which the supervisor last published its figures."
 )
 CLOCK_JUMPS = Metric("sensor_clock_jumps", "counter", "Jumps of the wall clock by more than a second.")
+CLOCK_SYNCHRONISED = Metric(
+    "sensor_clock_synchronised",
+    "gauge",
+    "1 if a time service keeps the wall clock, 0 if none does; absent if the kernel does not say.",
+)
+API_UP = Metric(
+    "sensor_api_up",
+    "gauge",
+    "1 if something answers HTTP at the address of the API, else 0; asked four times per minute.",
+)
+CERTIFICATES = Metric(
+    "sensor_certificate_expiry_timestamp_seconds",
+    "gauge",
+    "Time when the first certificate in the file expires; absent if the file cannot be read.",
+    ("file",),
+    "certificates of API and receivers",
+)
 SOURCE_UP = Metric(
     "sensor_source_up",
     "gauge",

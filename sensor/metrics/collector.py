@@ -21,7 +21,7 @@ from sensor.events.receiver_state import ReceiverState
 from sensor.metrics import catalogue as c
 from sensor.metrics.figure_source import UNREADABLE, EvidenceFigures, FigureSource, InterfaceFigures, Softnet
 from sensor.metrics.histogram import HistogramFigures
-from sensor.metrics.snapshot import Snapshot
+from sensor.metrics.snapshot import Snapshot, SurroundingsFigures
 from sensor.metrics.talkers import OTHER
 from sensor.metrics.tally import MATCH_CLASSES, TallyFigures
 from sensor.model import RULE_CLASSES
@@ -89,6 +89,7 @@ class SensorCollector(Collector):
             yield from _match_samples(snapshot)
             yield from _index_samples(snapshot)
             yield from _receiver_samples(snapshot.receivers)
+            yield from _surroundings_samples(snapshot.surroundings)
         if counters:
             yield from _kernel_samples(counters, cpus)
             yield from _flow_samples(counters)
@@ -166,6 +167,7 @@ def _supervisor_samples(snapshot: Snapshot) -> Iterator[Sample]:
         (c.WORKERS, snapshot.workers),
         (c.WORKERS_ALIVE, snapshot.workers_alive),
         (c.FILES_FINISHED, snapshot.files_finished),
+        (c.WRITES_FAIL, snapshot.writes_fail),
         (c.CLOCK_JUMPS, snapshot.clock_jumps),
         (c.STARTED, snapshot.started_s),
         (c.HEARTBEAT, snapshot.time_s),
@@ -241,6 +243,15 @@ def _receiver_samples(receivers: Iterable[ReceiverState]) -> Iterator[Sample]:
         yield Sample(c.EVENTS_LOST, receiver.lost, labels)
         yield Sample(c.EVENTS_WAITING, receiver.waiting, labels)
         yield Sample(c.EVENTS_CONNECTED, receiver.connected, labels)
+
+
+def _surroundings_samples(figures: SurroundingsFigures) -> Iterator[Sample]:
+    if figures.clock_synchronised is not None:
+        yield Sample(c.CLOCK_SYNCHRONISED, figures.clock_synchronised)
+    if figures.api_up is not None:
+        yield Sample(c.API_UP, figures.api_up)
+    for file, expiry_s in figures.certificates.items():
+        yield Sample(c.CERTIFICATES, expiry_s, (file,))
 
 
 def _interface_samples(figures: InterfaceFigures) -> Iterator[Sample]:

@@ -14,7 +14,7 @@ import os
 import struct
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
 
@@ -38,6 +38,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class SurroundingsFigures:
+    """Figures of things that the sensor needs but does not do itself."""
+
+    clock_synchronised: bool | None = None
+    """None if the kernel does not say."""
+    api_up: bool | None = None
+    """True if something answers at the address of the API; None if that is not known yet."""
+    certificates: dict[str, float] = field(default_factory=dict)
+    """When the first certificate in each file expires, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The supervisor's figures at one moment."""
 
@@ -57,6 +69,8 @@ class Snapshot:
     matches: dict[str, dict[str, int]]
     """Matches by outcome (one of `sensor.metrics.catalogue.OUTCOMES`), then by class of the rule."""
     files_finished: int
+    writes_fail: bool
+    """True from a failed write of evidence until writing works again."""
     workers: int
     workers_alive: int
     clock_jumps: int
@@ -77,6 +91,7 @@ class Snapshot:
     retention_failures: int
     receivers: list[ReceiverState]
     """Receivers of events."""
+    surroundings: SurroundingsFigures
 
 
 class SnapshotBoard:

@@ -28,8 +28,8 @@ from sensor.model import RULE_CLASSES
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]
-ON_DEMAND = {c.OLDEST, c.INDEX_COMMITTED}
-"""Metrics that are absent until there is evidence."""
+ON_DEMAND = {c.OLDEST, c.INDEX_COMMITTED, c.RETENTION, c.CERTIFICATES}
+"""Metrics that are absent until there is evidence, or while settings are unset."""
 
 
 def values(figures: Figures, metric: c.Metric, label: str) -> set[str]:
@@ -41,7 +41,9 @@ def values(figures: Figures, metric: c.Metric, label: str) -> set[str]:
 def test_every_series_is_there_from_the_start(network: Network, tmp_path: Path) -> None:
     """Each metric of the catalogue exists with all its label values; counters are zero before any traffic."""
     with running(network[0], tmp_path):
-        figures = ask_until(lambda figures: figures.state == "capturing")
+        figures = ask_until(
+            lambda figures: figures.state == "capturing" and figures.total(c.API_UP) is not None
+        )
     for metric in set(c.METRICS) - ON_DEMAND:
         name = metric.written_name + ("_count" if metric.kind == "histogram" else "")
         assert figures.samples.get(name), name
