@@ -50,10 +50,19 @@ enum flow_place {
 	FLOW_PLACE_COUNT,
 };
 
+/* The cause of a frame in SUBMIT_FAILED. */
+enum loss {
+	LOSS_RING_FULL,
+	LOSS_NO_RING,		/* this CPU has none: it came up a moment ago, or user space expected no frames there */
+	LOSS_ERROR,
+	LOSS_COUNT,
+};
+
 /* One per interface and CPU. */
 struct counters {
 	struct counter_value buckets[COUNTER_COUNT];
 	__u64 flows[FLOW_PLACE_COUNT];	/* new flows, by their place */
+	__u64 losses[LOSS_COUNT];	/* frames of SUBMIT_FAILED, by cause */
 };
 
 /* The meaning of an address's longest matching prefix. An address without one is never a reason to ignore a frame. */
@@ -159,7 +168,7 @@ struct frame_meta {
 	__u32 flow_packets;	/* the packet's number in its flow, from 1; only packets with payload count; 0: not counted */
 	__u32 wirelen;
 	__u32 caplen;
-	__u32 ifindex;
+	__u32 ifindex;		/* that the interface had when the program was loaded */
 };
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The parser: from a frame to the offsets of its headers and payload. It handles Ethernet, up
- * to two VLAN tags, IPv4 with options, IPv6 with extension headers, fragments, TCP, UDP, ICMP
+ * The parser: from a frame to the offsets of its headers and payload. It handles Ethernet (or raw
+ * IP), up to two VLAN tags, IPv4 with options, IPv6 with extension headers, fragments, TCP, UDP, ICMP
  * and ICMPv6. sensor/native/decode/ follows the same rules (docs/parsing.md), and tests compare
  * the two.
  *
@@ -28,7 +28,11 @@ parse_frame(const struct frame *frame, struct packet *packet)
 	enum packet_status status;
 
 	__builtin_memset(&packet->ethertype, 0, sizeof(*packet) - __builtin_offsetof(struct packet, ethertype));
-	status = parse_link(frame, packet);
+#if RAW_IP
+	status = parse_raw_ip(frame, packet);
+#else
+	status = parse_ethernet(frame, packet);
+#endif
 	if (status != PACKET_PAYLOAD)
 		return status;
 	if (packet->ethertype == ETHERTYPE_IPV4)

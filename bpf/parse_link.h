@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Ethernet and VLAN tags.
+ * Ethernet and VLAN tags; or no link header at all, if RAW_IP is 1.
  */
 #ifndef SENSOR_PARSE_LINK_H
 #define SENSOR_PARSE_LINK_H
@@ -66,9 +66,22 @@ static __always_inline bool is_link_tunnel(__u16 ethertype)
 	       ethertype == ETHERTYPE_PPPOE_SESSION;
 }
 
+/* Returns PACKET_PAYLOAD if an IP header must follow at l3_offset: at the start of the frame, by its version. */
+static __always_inline enum packet_status
+parse_raw_ip(const struct frame *frame, struct packet *packet)
+{
+	__u8 *first = header_at(frame, 0, sizeof(*first));
+
+	if (!first)
+		return PACKET_MALFORMED;
+	packet->l3_offset = 0;
+	packet->ethertype = *first >> 4 == 4 ? ETHERTYPE_IPV4 : ETHERTYPE_IPV6;
+	return PACKET_PAYLOAD;
+}
+
 /* Returns PACKET_PAYLOAD if an IP header must follow at l3_offset. */
 static __always_inline enum packet_status
-parse_link(const struct frame *frame, struct packet *packet)
+parse_ethernet(const struct frame *frame, struct packet *packet)
 {
 	struct ethernet_header *ethernet = header_at(frame, 0, sizeof(*ethernet));
 

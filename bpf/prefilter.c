@@ -12,10 +12,13 @@
  *   HTTP_AT_ANY_DEPTH     payloads that look like HTTP are matched beyond DEPTH too
  *   FLOW_HAS_TOS, IDLE_JIFFIES, LIFE_JIFFIES    what a flow is, and when it is over
  *   NETWORKS              size of the tables of included and excluded networks; 0: there are none
- *   IFINDEXES             interfaces that are counted separately, in the order of COUNTERS_FD
+ *   RAW_IP                1: frames have no link header, and begin with an IP header
+ *   IFINDEXES             interfaces that are counted separately, in the order of COUNTERS_FD, by the index
+ *                         that each had when the program was loaded first
  * and with file descriptors of the maps that outlive it (sensor/capture/shared_maps.py):
  *   COUNTERS_FD           struct counters, one per interface and CPU
  *   FLOWS_FD              FLOW_SETS times struct flow_set; FLOW_SEEDS for flow_key.h
+ *   PORTS_FD              struct ports: the index that each interface has now
  *   FOLLOW_FD             time until which any flow is followed, CLOCK_MONOTONIC; 0: none is
  * and with the tables of the plan (plan.h, sensor/capture/plan_maps.py).
  *
@@ -34,6 +37,11 @@ BPF_LPM_TRIE(networks6, struct network6, __u32, NETWORKS);
 #endif
 
 #define WORD_SIZE 8
+/* Errors of bpf_perf_event_output(), from asm-generic/errno.h. */
+#define ENOENT 2
+#define E2BIG 7
+#define ENOSPC 28
+#define EOPNOTSUPP 95
 /* Values are read from memory again, so that the verifier can merge the paths that led here. */
 #define merge_paths() barrier()
 /* An element of a map that outlives the program. BCC knows only the maps it creates itself. */
@@ -57,7 +65,10 @@ struct work {
 	__u32 flow_place;	/* enum flow_place; FLOW_PLACE_COUNT if no flow began */
 	__u32 status;		/* enum packet_status */
 	__u32 bucket;		/* enum counter */
+	__u32 loss;		/* enum loss, if the bucket is SUBMIT_FAILED */
 	__u32 wirelen;
+	__u32 place;		/* of the interface, in IFINDEXES */
+	__u32 ifindex;		/* there */
 	bool is_word_unreadable;	/* the payload's first bytes are in another buffer */
 };
 
@@ -264,22 +275,38 @@ static __always_inline void judge(struct work *work)
 	work->bucket = judge_packet(work);
 }
 
-/* Returns the index of the frame's interface in IFINDEXES. A single interface is never compared. */
-static __always_inline __u32 interface_of(struct xdp_md *ctx)
+/* The indexes that interfaces have now: one that was removed and created again has another. */
+struct ports {
+	__u32 ifindexes[PORTS];
+};
+
+/* Sets the frame's interface. A single one is never compared: it keeps its index. */
+static __always_inline void find_port(struct xdp_md *ctx, struct work *work)
 {
 	const __u32 ifindexes[] = { IFINDEXES };
+	int zero = 0;
+	struct ports *now;
 
+	work->place = 0;
+	work->ifindex = ctx->ingress_ifindex;
+	if (PORTS == 1)
+		return;
+	now = map_element(PORTS_FD, &zero);
+	if (!now)	/* cannot happen: arrays have every index, but the verifier does not know that */
+		return;
 #pragma unroll
-	for (int i = 1; i < sizeof(ifindexes) / sizeof(*ifindexes); i++)
-		if (ctx->ingress_ifindex == ifindexes[i])
-			return i;
-	return 0;
+	for (int i = 0; i < PORTS; i++) {
+		if (ctx->ingress_ifindex == now->ifindexes[i]) {
+			work->place = i;
+			work->ifindex = ifindexes[i];
+		}
+	}
 }
 
-static __always_inline void count(struct xdp_md *ctx, const struct work *work)
+static __always_inline void count(const struct work *work)
 {
-	__u32 interface = interface_of(ctx);
-	struct counters *counters = map_element(COUNTERS_FD, &interface);
+	__u32 place = work->place;
+	struct counters *counters = map_element(COUNTERS_FD, &place);
 
 	if (!counters || work->bucket >= COUNTER_COUNT)
 		return;
@@ -289,6 +316,23 @@ static __always_inline void count(struct xdp_md *ctx, const struct work *work)
 	counters->buckets[work->bucket].bytes += work->wirelen;
 	if (work->flow_place < FLOW_PLACE_COUNT)
 		counters->flows[work->flow_place]++;
+	if (work->bucket == COUNTER_SUBMIT_FAILED && work->loss < LOSS_COUNT)
+		counters->losses[work->loss]++;
+}
+
+/* Returns the cause of an error of bpf_perf_event_output(). */
+static __always_inline enum loss loss_of(int error)
+{
+	switch (error) {
+	case -ENOSPC:
+		return LOSS_RING_FULL;
+	case -ENOENT:		/* no perf event */
+	case -EOPNOTSUPP:	/* the event ended when its CPU went down */
+	case -E2BIG:		/* a CPU beyond the map */
+		return LOSS_NO_RING;
+	default:
+		return LOSS_ERROR;
+	}
 }
 
 static __always_inline void submit(struct xdp_md *ctx, struct work *work)
@@ -299,15 +343,17 @@ static __always_inline void submit(struct xdp_md *ctx, struct work *work)
 		.flow_packets = work->flow_packets,
 		.wirelen = work->wirelen,
 		.caplen = work->wirelen,
-		.ifindex = ctx->ingress_ifindex,
+		.ifindex = work->ifindex,
 	};
 
 	if (meta.caplen > SNAPLEN)
 		meta.caplen = SNAPLEN;
 	/* Must be a statement of its own: BCC's rewriter appends a semicolon. */
 	int error = frames.perf_submit_skb(ctx, meta.caplen, &meta, sizeof(meta));
-	if (error)
+	if (error) {
 		work->bucket = COUNTER_SUBMIT_FAILED;
+		work->loss = loss_of(error);
+	}
 }
 
 int prefilter(struct xdp_md *ctx)
@@ -327,12 +373,14 @@ int prefilter(struct xdp_md *ctx)
 #else
 	frame.length = frame.linear_length;
 #endif
+	find_port(ctx, work);
+	merge_paths();
 	read_frame(&frame, work);
 	merge_paths();
 	judge(work);
 	merge_paths();
 	if (work->bucket == COUNTER_SUBMITTED)
 		submit(ctx, work);
-	count(ctx, work);
+	count(work);
 	return ACTION;
 }

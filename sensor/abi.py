@@ -39,7 +39,21 @@ class FlowPlace(IntEnum):
     NOWHERE = 4
 
 
-COUNTERS = np.dtype([("buckets", COUNTER_VALUE, (len(Counter),)), ("flows", "=u8", (len(FlowPlace),))])
+class Loss(IntEnum):
+    """Mirrors ``enum loss``: the cause of a frame in ``SUBMIT_FAILED``."""
+
+    RING_FULL = 0
+    NO_RING = 1
+    ERROR = 2
+
+
+COUNTERS = np.dtype(
+    [
+        ("buckets", COUNTER_VALUE, (len(Counter),)),
+        ("flows", "=u8", (len(FlowPlace),)),
+        ("losses", "=u8", (len(Loss),)),
+    ]
+)
 
 
 class Network(IntEnum):

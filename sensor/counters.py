@@ -5,6 +5,7 @@ Used in the supervisor and in ``sensor read``.
 ::
 
     seen      = ignored (by reason) + submitted + submit_failed    kernel
+    submit_failed = ring_full + no_ring + error                    kernel
     submitted = read + in_ring                                     ring
     read      = undecodable + unmatched + sampled + quarantined + matched    worker
     matched   = written + suppressed + write_failed                writer
@@ -27,7 +28,9 @@ class Counters:
     """Frames the prefilter ignored, by reason, as named in ``enum counter`` in ``bpf/abi.h``."""
     submitted: int = 0
     submit_failed: int = 0
-    """Lost, because the ring was full."""
+    """Candidates that were lost before a worker could read them."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """The frames of ``submit_failed`` by cause, as named in ``enum loss`` in ``bpf/abi.h``."""
     in_ring: int = 0
     read: int = 0
     undecodable: int = 0
@@ -54,6 +57,7 @@ class Counters:
             self.seen,
             (ignored + self.submitted + self.submit_failed),
         )
+        yield "submit_failed", "ring_full + no_ring + error", self.submit_failed, sum(self.lost.values())
         yield "submitted", "read + in_ring", self.submitted, self.read + self.in_ring
         yield (
             "read",

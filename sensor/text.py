@@ -10,7 +10,7 @@ import json
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from socket import if_indextoname
+from socket import if_indextoname, if_nameindex
 from typing import Any
 
 _PRINTABLE = bytes(byte if 0x20 <= byte <= 0x7E else ord(".") for byte in range(256))
@@ -21,6 +21,9 @@ _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 """Characters that Python calls printable, but that show nothing (UAX #44: Default_Ignorable_Code_Point)."""
+
+_names: dict[int, str] = {}
+"""Names of interfaces that were remembered, by index."""
 
 INCOMPLETE = "incomplete: the search was cut for its cost, so more rules may match"
 """The remark on an item whose search was cut."""
@@ -67,8 +70,15 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}{'es' if noun.endswith(('ch', 'x')) else 's'}"
 
 
+def remember_interface_names() -> None:
+    """Let `interface_name` return the names that interfaces have now, also once they are gone."""
+    _names.update(if_nameindex())
+
+
 def interface_name(index: int) -> str:
     """Return the name of an interface, or its index as text if the interface no longer exists."""
+    if index in _names:
+        return _names[index]
     try:
         return if_indextoname(index)
     except OSError:

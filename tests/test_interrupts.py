@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from sensor.capture.cpus import online_cpus, parse_cpu_list
+from sensor.capture import interrupts
+from sensor.capture.cpus import online_cpus, parse_cpu_list, parse_cpu_mask
 from sensor.capture.interface import Interface, find_interface
-from sensor.capture.interrupts import receive_interrupts
+from sensor.capture.interrupts import ReceiveCpus, receive_interrupts
 
 
 def device_ports() -> list[Interface]:
@@ -39,6 +40,32 @@ def test_interrupts_agree_with_proc_interrupts() -> None:
 def test_virtual_ports_have_none() -> None:
     """The loopback interface has no device."""
     assert receive_interrupts(find_interface("lo")) == {}
+
+
+def test_rings_are_only_where_frames_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NIC's frames arrive where its interrupts may run, those of others, or under irqbalance, anywhere."""
+    balancer = tmp_path / "irqbalance"
+    monkeypatch.setattr(interrupts, "_IRQBALANCE", balancer)
+    assert ReceiveCpus([find_interface("lo")]).now() == online_cpus()
+    ports = device_ports()
+    if not ports:
+        pytest.skip("no such device here")
+    files = [
+        Path(f"/proc/irq/{number}/smp_affinity_list") for port in ports for number in receive_interrupts(port)
+    ]
+    allowed = {cpu for file in files for cpu in parse_cpu_list(file.read_text())}
+    assert set(ReceiveCpus(ports).now()) == allowed & set(online_cpus())
+    monkeypatch.setattr(interrupts, "online_cpus", lambda: [*sorted(allowed), 1000])
+    assert ReceiveCpus(ports).now() == sorted(allowed)
+    assert ReceiveCpus([*ports, find_interface("lo")]).now() == [*sorted(allowed), 1000]
+    balancer.mkdir()
+    assert ReceiveCpus(ports).now() == [*sorted(allowed), 1000]
+
+
+def test_parsing_of_cpu_masks() -> None:
+    """Masks have the format of sysfs."""
+    assert parse_cpu_mask("00000001,80000005\n") == [0, 2, 31, 32]
+    assert parse_cpu_mask("0\n") == []
 
 
 def test_parsing_of_cpu_lists() -> None:

@@ -53,7 +53,7 @@ WAY = {
     "received by the NIC": f"sum(sensor_interface_received_frames_total{{{HOST}}})",
     "seen by XDP": total("seen_frames_total"),
     "ignored: no rule can match": total("ignored_frames_total"),
-    "candidates lost: ring full": total("submit_failed_frames_total"),
+    "candidates lost": total("submit_failed_frames_total"),
     "candidates submitted": total("submitted_frames_total"),
     "undecodable": total("undecodable_frames_total"),
     "unmatched": total("unmatched_frames_total"),
@@ -168,7 +168,7 @@ def _throughput() -> tuple[AnyPanel, ...]:
         ),
         lines(
             "Lost to full rings, by interface",
-            "Candidates per second from this interface that were lost because their CPU's ring was full.",
+            "Candidates per second from this interface that were lost, mostly to a full ring of their CPU.",
             FRAMES_PER_SECOND,
             {"{{instance}} {{interface}}": by("instance, interface", "submit_failed_frames", INTERFACE)},
             limit=0.000001,

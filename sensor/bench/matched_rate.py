@@ -62,7 +62,7 @@ def _measure(
         evidence = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sensor-bench-")))
         settings = Settings(evidence=evidence, action="drop", workers=len(cpus), api=False, metrics="")
         events = stack.enter_context(closing(EventSender(settings, as_json=False)))
-        capture = Supervisor(settings, ready, [mirror], events, stack, frags=False)
+        capture = Supervisor(settings, ready, {mirror.name: mirror}, events, stack, frags=False)
         stack.enter_context(attached(capture.program.fd, mirror, settings.mode))
         generator = stack.enter_context(closing(FrameGenerator(source.index, frame, cpus)))
         return _MatchedRateSearch(capture, generator, len(cpus), effort, step).run()

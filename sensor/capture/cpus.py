@@ -24,3 +24,9 @@ def parse_cpu_list(text: str) -> list[int]:
         low, _, high = part.partition("-")
         cpus.extend(range(int(low), int(high or low) + 1))
     return cpus
+
+
+def parse_cpu_mask(text: str) -> list[int]:
+    """Return the CPU numbers in a mask such as ``00000001,0000000f``: words of 32 bits, highest first."""
+    mask = int(text.strip().replace(",", ""), 16)
+    return [cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1]

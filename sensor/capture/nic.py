@@ -103,6 +103,12 @@ def read_nic(link: Any) -> Nic:
     )
 
 
+def names_of(link: Any) -> list[str]:
+    """Return the name of a link, an rtnetlink message, and its alternative names."""
+    others = link.get_attr("IFLA_PROP_LIST")
+    return [link.get_attr("IFLA_IFNAME"), *(others.get_attrs("IFLA_ALT_IFNAME") if others else ())]
+
+
 def nic_counters(name: str) -> dict[str, int]:
     """Return counters of frames lost before XDP saw them, or by the driver's XDP code.
 
@@ -114,9 +120,10 @@ def nic_counters(name: str) -> dict[str, int]:
     Raises:
         InterfaceError: There is no such interface.
     """
-    counted = _link(name).get_attr("IFLA_STATS64")
+    link = _link(name)
+    counted = link.get_attr("IFLA_STATS64")
     losses = {key: int(counted[key]) for key in _LOSSES}
-    with _ethtool(name) as ethtool, suppress(NotSupportedError):
+    with _ethtool(link.get_attr("IFLA_IFNAME")) as ethtool, suppress(NotSupportedError):
         losses |= {key: int(value) for key, value in ethtool.get_statistics() if _XDP_LOSS.search(key)}
     return losses
 
@@ -142,7 +149,7 @@ def received(name: str) -> Received:
 
 def _link(name: str) -> Any:
     with IPRoute() as netlink:
-        links = [link for link in netlink.get_links() if link.get_attr("IFLA_IFNAME") == name]
+        links = [link for link in netlink.get_links() if name in names_of(link)]
     if not links:
         raise _gone(name)
     return links[0]

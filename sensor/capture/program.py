@@ -79,6 +79,8 @@ class ProgramOptions:
     of an address wins."""
     multi_buffer: bool = False
     """True if frames may come in several buffers (Linux 5.18 and newer)."""
+    raw_ip: bool = False
+    """True if frames have no link header, and begin with an IP header."""
     ifindexes: tuple[int, ...] = (0,)
     """Interfaces that are counted separately. Frames of any other are counted with the first."""
 
@@ -94,6 +96,7 @@ class ProgramOptions:
             "FLOW_HAS_TOS": int(self.flow_has_tos),
             "IDLE_JIFFIES": f"{_jiffies(self.idle_s)}LL",
             "LIFE_JIFFIES": f"{_jiffies(self.life_s)}LL",
+            "RAW_IP": int(self.raw_ip),
             "IFINDEXES": ",".join(map(str, self.ifindexes)),
             "NETWORKS": len(self.include) + len(self.exclude) + 1 if self.include or self.exclude else 0,
         }
@@ -134,7 +137,7 @@ class Program:
         self._options = options
         self._rings: list[PerfRing] = []
         try:
-            self._shared = SharedMaps(options.flows, len(options.ifindexes))
+            self._shared = SharedMaps(options.flows, options.ifindexes)
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise load_error(error) from error
@@ -193,11 +196,28 @@ class Program:
             self._rings.append(ring)
             _connect(self._loaded, ring)
 
+    def reconnect(self, ring: PerfRing, loaded: LoadedProgram | None = None) -> None:
+        """Let the program in use, or another one, fill a ring by its present perf event.
+
+        Raises:
+            KernelError: The kernel refused.
+        """
+        _connect(loaded or self._loaded, ring)
+
     def counters(self) -> dict[abi.Counter, tuple[int, int]]:
         """Return frames and bytes of every bucket, summed over interfaces and CPUs."""
         buckets = self.counters_by_cpu()["buckets"]
         frames, size = (buckets[name].sum(axis=(0, 1)).tolist() for name in ("frames", "bytes"))
         return {counter: (frames[counter], size[counter]) for counter in abi.Counter}
+
+    def losses(self) -> dict[abi.Loss, int]:
+        """Return the frames that were not submitted, by cause, summed over interfaces and CPUs."""
+        losses = self.counters_by_cpu()["losses"].sum(axis=(0, 1)).tolist()
+        return {loss: losses[loss] for loss in abi.Loss}
+
+    def set_port(self, place: int, ifindex: int) -> None:
+        """Set the index that the interface at a place of `ProgramOptions.ifindexes` has now."""
+        self._shared.set_port(place, ifindex)
 
     def counters_by_cpu(self) -> NDArray[np.void]:
         """Return the kernel's counters, shape (interfaces, CPUs), with dtype `abi.COUNTERS`."""
@@ -252,7 +272,7 @@ class Program:
 
 
 def _connect(loaded: LoadedProgram, ring: PerfRing) -> None:
-    key, value = np.array([ring.cpu], np.uint32), np.array([ring.fd], np.uint32)
+    key, value = np.array([ring.cpu], np.uint32), np.array([ring.event_fd], np.uint32)
     try:
         maps.update(loaded.map_fd("frames"), key, value)
     except OSError as error:

@@ -7,11 +7,12 @@ from their sources; those of veth are also tested. Anything not covered here sho
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from sensor.capture.interface import Interface, find_peer
 from sensor.finding import Finding
+from sensor.model import LinkType
 
 Mode = Literal["native", "generic"]
 
@@ -59,6 +60,15 @@ def refusals(interface: Interface, mode: Mode, *, frags: bool = False) -> Iterat
             is_safe=True,
         )
     yield from attached_program(interface)
+    if interface.linktype is None:
+        yield Finding(
+            level="error",
+            check="link",
+            subject=interface.name,
+            what=f"{interface.nic.driver or 'it'} puts a header before packets that is not decoded",
+            why="nothing could be matched",
+            advice="capture on the port below it, or on one with Ethernet frames",
+        )
     if mode == "native":
         yield from _merged_frames(interface)
         if interface.nic.native_xdp is False:
@@ -66,6 +76,22 @@ def refusals(interface: Interface, mode: Mode, *, frags: bool = False) -> Iterat
         elif not (frags and interface.nic.xdp_frags):
             yield from _large_mtu(interface)
     yield from _stripped_tags(interface)
+
+
+def mixed_link_types(interfaces: Sequence[Interface]) -> Iterator[Finding]:
+    """Find interfaces whose frames begin with other headers than those of the first."""
+    kinds = {LinkType.ETHERNET: "Ethernet frames", LinkType.RAW: "packets without an Ethernet header"}
+    for interface in interfaces[1:]:
+        first = interfaces[0]
+        if interface.linktype and first.linktype and interface.linktype != first.linktype:
+            yield Finding(
+                level="error",
+                check="link",
+                subject=interface.name,
+                what=f"has {kinds[interface.linktype]}, but {first.name} has {kinds[first.linktype]}",
+                why="one sensor cannot capture on both",
+                advice="run a second sensor, with a devid of its own",
+            )
 
 
 def hidden_tags(interface: Interface) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ from sensor.capture.kernel_structs import (
 )
 from sensor.capture.syscalls import perf_event_open
 from sensor.errors import KernelError
-from sensor.model import FrameBatch
+from sensor.model import FrameBatch, LinkType
 
 BATCH_BYTES = 1 << 22
 """Largest number of record bytes in a batch. Reloads, the clock and signals may have to wait for a batch. But
@@ -42,7 +42,7 @@ RECORD_ALIGNMENT = 8
 """Records start at multiples of this."""
 
 _HEAD, _TAIL = 1024, 1032
-_PERF_EVENT_IOC_ENABLE = 0x2400
+_PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_SET_OUTPUT = 0x2400, 0x2405
 _RECORD_SAMPLE = 9
 _RAW_HEADER = 12  # struct perf_event_header, and the size of the data as a u32
 
@@ -55,35 +55,46 @@ class PerfRing:
     whatever is at its address by then.
     """
 
-    def __init__(self, cpu: int, size_bytes: int) -> None:
+    def __init__(self, cpu: int, size_bytes: int, linktype: int = LinkType.ETHERNET) -> None:
         """Open and map a ring.
 
         Args:
             cpu: CPU whose frames it gets.
             size_bytes: Size of the buffer: pages, and their number a power of two.
+            linktype: Link type of the frames.
 
         Raises:
             KernelError: The kernel refused, usually because too little memory may be locked.
         """
-        attr = PerfEventAttr(
-            type=PERF_TYPE_SOFTWARE,
-            config=PERF_COUNT_SW_BPF_OUTPUT,
-            sample_period=1,
-            sample_type=PERF_SAMPLE_RAW,
-            flags=PERF_ATTR_WATERMARK,
-            wakeup_watermark=size_bytes // 8,
-        )
-        attr.size = 112
         try:
-            fd = perf_event_open(attr, cpu)
+            fd = _open_event(cpu, size_bytes)
         except OSError as error:
             raise KernelError(f"CPU {cpu}: the kernel refused a perf ring: {error.strerror}") from error
+        self.linktype = linktype
+        self.event_fd = fd
+        """The event that fills the buffer: that of ``fd``, or its successor."""
         try:
             self._map_event(cpu, fd, size_bytes)
         except KernelError:
             os.close(fd)
             raise
         ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
+
+    def renew_event(self) -> None:
+        """Let another perf event fill the buffer, because one that was on a CPU that went down is over.
+
+        Raises:
+            OSError: The kernel refused; ``ENODEV`` if the CPU is down.
+        """
+        fd = _open_event(self.cpu, self._size)
+        try:
+            ioctl(fd, _PERF_EVENT_IOC_SET_OUTPUT, self.fd)
+            ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
+        except OSError:
+            os.close(fd)
+            raise
+        self._close_successor()
+        self.event_fd = fd
 
     def remap(self) -> PerfRing:
         """Return this ring, mapped again in a child process.
@@ -93,6 +104,7 @@ class PerfRing:
         """
         ring = PerfRing.__new__(PerfRing)
         ring._map_event(self.cpu, self.fd, self._size)
+        ring.linktype, ring.event_fd = self.linktype, self.event_fd
         return ring
 
     def _map_event(self, cpu: int, fd: int, size_bytes: int) -> None:
@@ -136,7 +148,7 @@ class PerfRing:
             KernelError: The ring is damaged.
         """
         self._batch = unread = self._unread_until(stop)
-        return _frames(unread, clock) if unread else None
+        return _frames(unread, clock, self.linktype) if unread else None
 
     def tail_after(self, frames: int) -> int:
         """Return the tail once the first ``frames`` frames of the last batch are released."""
@@ -208,7 +220,12 @@ class PerfRing:
 
     def close(self) -> None:
         """Close the event. The mapping ends with the last batch that refers to it."""
+        self._close_successor()
         os.close(self.fd)
+
+    def _close_successor(self) -> None:
+        if self.event_fd != self.fd:
+            os.close(self.event_fd)
 
     def _unread_until(self, stop: int | None) -> _Unread | None:
         """Walk the records that one batch can hold, up to ``stop``; return None if there are none."""
@@ -262,7 +279,21 @@ class _Unread(NamedTuple):
         return self.shift + int(self.raw[frames]) - _RAW_HEADER if frames < len(self.raw) else self.end
 
 
-def _frames(unread: _Unread, clock: WallClock) -> FrameBatch:
+def _open_event(cpu: int, size_bytes: int) -> int:
+    """Open a perf event for the output of the program on a CPU, and return its file descriptor."""
+    attr = PerfEventAttr(
+        type=PERF_TYPE_SOFTWARE,
+        config=PERF_COUNT_SW_BPF_OUTPUT,
+        sample_period=1,
+        sample_type=PERF_SAMPLE_RAW,
+        flags=PERF_ATTR_WATERMARK,
+        wakeup_watermark=size_bytes // 8,
+    )
+    attr.size = 112
+    return perf_event_open(attr, cpu)
+
+
+def _frames(unread: _Unread, clock: WallClock, linktype: int) -> FrameBatch:
     meta = unread.meta
     return FrameBatch(
         buffer=unread.buffer,
@@ -271,6 +302,7 @@ def _frames(unread: _Unread, clock: WallClock) -> FrameBatch:
         wirelen=meta["wirelen"].astype(np.int64),
         timestamp_ns=meta["ktime_ns"].astype(np.int64) + clock.offset_ns,
         interface=meta["ifindex"].astype(np.int64),
+        linktype=linktype,
         flow_packets=meta["flow_packets"].astype(np.int64),
         flow_born_jiffies=meta["flow_born_jiffies"].astype(np.int64),
         ring_origin=unread.shift,

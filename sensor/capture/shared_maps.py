@@ -6,6 +6,7 @@ Runs in the supervisor. The maps outlive a program, which has their file descrip
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,20 +24,23 @@ _U64 = np.dtype(np.uint64)
 class SharedMaps:
     """The maps that stay when the rules change."""
 
-    def __init__(self, flows: int, interfaces: int) -> None:
+    def __init__(self, flows: int, ifindexes: Sequence[int]) -> None:
         """Create the maps.
 
         Args:
             flows: Number of flows to remember.
-            interfaces: Number of interfaces that are counted separately.
+            ifindexes: Indexes of the interfaces that are counted separately.
 
         Raises:
             OSError: The kernel refused a map; ``ENOMEM`` if it has no memory for so many flows.
         """
         self.flows = KernelFlows(flows)
-        self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, interfaces)
+        count = len(ifindexes)
+        self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, count)
         self.follow_fd = maps.create_array("follow", BPF_MAP_TYPE_ARRAY, _U64, 1)
-        self._interfaces = interfaces
+        self._interfaces = count
+        self._ports = np.array(ifindexes, np.uint32)
+        self.ports_fd = maps.create_table("ports", self._ports)
 
     def flags(self) -> list[str]:
         """Return the compiler's flags for a program that uses these maps."""
@@ -44,6 +48,8 @@ class SharedMaps:
             {
                 "COUNTERS_FD": self.counters_fd,
                 "FOLLOW_FD": self.follow_fd,
+                "PORTS_FD": self.ports_fd,
+                "PORTS": self._interfaces,
                 "FLOWS_FD": self.flows.fd,
                 "FLOW_SETS": self.flows.sets,
                 "FLOW_SEEDS": ",".join(f"{seed:#x}ULL" for seed in self.flows.seeds),
@@ -57,6 +63,11 @@ class SharedMaps:
             [maps.element(fd, abi.COUNTERS, cpus, index=index) for index in range(self._interfaces)]
         )
 
+    def set_port(self, place: int, ifindex: int) -> None:
+        """Set the index that the interface at a place of ``ifindexes`` has now."""
+        self._ports[place] = ifindex
+        maps.update(self.ports_fd, np.zeros(1, np.uint32), self._ports)
+
     def follow(self, until_ns: int) -> None:
         """Let the kernel consider frames without payload at least until a monotonic time."""
         before = maps.element(self.follow_fd, _U64)
@@ -64,10 +75,16 @@ class SharedMaps:
 
     def fds(self) -> dict[str, int]:
         """Return the file descriptor of each map."""
-        return {"counters": self.counters_fd, "flows": self.flows.fd, "follow": self.follow_fd}
+        return {
+            "counters": self.counters_fd,
+            "flows": self.flows.fd,
+            "follow": self.follow_fd,
+            "ports": self.ports_fd,
+        }
 
     def close(self) -> None:
         """Close the maps. The kernel keeps them as long as a program uses them."""
         os.close(self.counters_fd)
         os.close(self.follow_fd)
+        os.close(self.ports_fd)
         self.flows.close()

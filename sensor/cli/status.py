@@ -31,7 +31,7 @@ _STAGES = {
     "seen": "",
     "ignored": "no rule can match",
     "submitted": "candidates",
-    "submit_failed": "LOST: ring full",
+    "submit_failed": "LOST",
     "undecodable": "",
     "unmatched": "",
     "sampled": "overload: costly sources",
@@ -133,7 +133,10 @@ def _stage_table(found: dict[str, Any]) -> Table:
     table = Table("", "frames", "frames/s", "Mb/s", "", box=None, header_style="bold")
     for column in table.columns[1:4]:
         column.justify = "right"
-    for stage, remark in _STAGES.items():
+    lost = {cause.replace("_", " "): frames for cause, frames in found["submit_failed_by_cause"].items()}
+    causes = ", ".join(f"{cause} {number(frames)}" for cause, frames in lost.items() if frames)
+    remarks = _STAGES | {"submit_failed": f"LOST: {causes}" if causes else "LOST"}
+    for stage, remark in remarks.items():
         counted = found[stage]
         is_lost = remark.startswith("LOST") and counted["frames"]
         bits = counted.get("bits_per_second")
@@ -156,8 +159,8 @@ def _details(found: dict[str, Any]) -> Table:
             name,
             f"{number(None if bits is None else bits / 1e6, 1)} Mb/s received, "
             f"{number(seen['frames_per_second'])} frames/s seen, {number(lost)} lost"
-            + ("" if one["carrier"] else ", no carrier"),
-            style=None if one["carrier"] and not lost else "bold red",
+            + ("" if one["carrier"] else ", no carrier" if one["attached"] else ", INTERFACE LOST"),
+            style=None if one["attached"] and one["carrier"] and not lost else "bold red",
         )
     fill = found["ring_fill_by_cpu"]
     if fill:

@@ -10,7 +10,7 @@ from sensor.capture.attachment import needs_frags
 from sensor.capture.cpus import online_cpus
 from sensor.capture.interface import Interface, find_interface
 from sensor.capture.interrupts import receive_interrupts
-from sensor.capture.refusals import attached_program, hidden_tags, refusals
+from sensor.capture.refusals import attached_program, hidden_tags, mixed_link_types, refusals
 from sensor.config.settings import Settings
 from sensor.doctor.running import has_attached
 from sensor.errors import InterfaceError
@@ -52,6 +52,7 @@ def port_findings(settings: Settings, running: int | None) -> Iterator[Finding]:
             interfaces.append(find_interface(name))
         except InterfaceError as error:
             yield Finding(level="error", check="port", what=str(error))
+    yield from mixed_link_types(interfaces)
     frags = any(needs_frags(interface.name, settings.mode) for interface in interfaces)
     for interface in interfaces:
         yield from _interface_findings(interface, settings, running, frags=frags)

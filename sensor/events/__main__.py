@@ -30,6 +30,7 @@ from sensor.process.accounts import Role
 from sensor.process.landlock import Access
 from sensor.process.prctl import set_process_name
 from sensor.rules.engine.profile import PROFILES
+from sensor.text import remember_interface_names
 
 _DNS = 53
 _READABLE = (
@@ -143,5 +144,6 @@ def _end(queues: list[ReceiverQueue]) -> None:
 
 if __name__ == "__main__":
     log_to_stderr()
+    remember_interface_names()  # evidence of a port that is created again has its first index
     channel_fd, board_fd, receivers = map(int, sys.argv[1:])
     sys.exit(main(socket.socket(fileno=channel_fd), ReceiverBoard(receivers, board_fd)))

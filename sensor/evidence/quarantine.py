@@ -34,6 +34,7 @@ class QuarantinedFrame(NamedTuple):
     wirelen: int
     time_ns: int
     """Nanoseconds since the epoch."""
+    linktype: int = LinkType.ETHERNET
 
 
 class Quarantine:
@@ -85,4 +86,4 @@ def _capture(frame: QuarantinedFrame) -> bytes:
     if not 0 <= time_us < _MOST_US:
         time_us = time.time_ns() // 1000
     wirelen = max(frame.wirelen, len(frame.data))
-    return file_header(LinkType.ETHERNET) + record_header(time_us, len(frame.data), wirelen) + frame.data
+    return file_header(frame.linktype) + record_header(time_us, len(frame.data), wirelen) + frame.data

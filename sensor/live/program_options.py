@@ -19,8 +19,11 @@ def plan_of(rules_plan: KernelPlan, http: HttpReading, keep: Keep) -> KernelPlan
     return kernel_plan(Plan.pass_all(), http) if keep == "flow" else rules_plan
 
 
-def options_of(settings: Settings, *, frags: bool) -> ProgramOptions:
-    """Return the options that settings imply; ``frags``: a frame may be spread over several buffers."""
+def options_of(settings: Settings, *, frags: bool, raw_ip: bool = False) -> ProgramOptions:
+    """Return the options that settings imply.
+
+    ``frags``: a frame may be spread over several buffers; ``raw_ip``: frames have no link header.
+    """
     profile = PROFILES[settings.profile]
     return ProgramOptions(
         snaplen=settings.snaplen,
@@ -35,4 +38,5 @@ def options_of(settings: Settings, *, frags: bool) -> ProgramOptions:
         include=settings.networks_include,
         exclude=settings.networks_exclude,
         multi_buffer=frags,
+        raw_ip=raw_ip,
     )

@@ -12,7 +12,6 @@ from sensor.evidence.block import joined
 from sensor.evidence.block_codec import MalformedBlockError, check_origin
 from sensor.live.report_channel import MOST_PARTS, Kind, MalformedReportError, Message
 from sensor.live.worker_process import WorkerProcess
-from sensor.model import LinkType
 from sensor.pipeline import BatchReport
 
 _RAW_HEADER_BYTES = 12
@@ -32,7 +31,7 @@ def checked_report(
     """
     if message.block is not None:
         try:
-            check_origin(message.block, [LinkType.ETHERNET], interfaces)
+            check_origin(message.block, {ring.linktype for ring in worker.rings}, interfaces)
         except MalformedBlockError as error:
             raise MalformedReportError(str(error)) from error
     if message.kind is Kind.STARTED:

@@ -15,16 +15,10 @@ from dataclasses import replace
 from types import FrameType
 
 from sensor import abi
-from sensor.capture.attachment import (
-    Interface,
-    attached,
-    check_interface,
-    find_interface,
-    is_attached,
-    needs_frags,
-)
+from sensor.capture.attachment import Interface, check_interface, needs_frags
 from sensor.capture.clock import WallClock
 from sensor.capture.program import check_privileges
+from sensor.capture.refusals import mixed_link_types
 from sensor.config.settings import Settings
 from sensor.errors import EvidenceError, InterfaceError, SettingsError
 from sensor.events.sender import EventSender
@@ -53,7 +47,7 @@ ShowStatus = Callable[[str], None]
 
 
 def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) -> None:
-    """Capture until a signal arrives, the duration is over, or an interface is lost; log the final counters.
+    """Capture until a signal arrives, the duration is over, or the last port is lost; log the final counters.
 
     Everything that can fail is tried before the program is attached. ``as_json`` prints matches as JSON;
     ``show_status`` draws the status line on a terminal.
@@ -72,9 +66,11 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
     check_privileges()
     sandbox.prepare()
     early = _note_reload_requests()
-    names = tuple(dict.fromkeys(settings.interface))
-    frags = any(needs_frags(name, settings.mode) for name in names)
-    interfaces = [check_interface(name, settings.mode, frags=frags) for name in names]
+    frags = any(needs_frags(name, settings.mode) for name in settings.interface)
+    interfaces = {name: check_interface(name, settings.mode, frags=frags) for name in settings.interface}
+    interfaces = _without_repetitions(interfaces)
+    for reason in mixed_link_types(list(interfaces.values())):
+        raise InterfaceError(str(reason))
     started_s = time.monotonic()
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     load_s = time.monotonic() - started_s
@@ -87,19 +83,17 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
         if early:
             supervisor.reloader.request()
         supervisor.handle(supervisor.workers.until_started())
-        with ExitStack() as attachments:
-            for interface in interfaces:
-                link_fd = attachments.enter_context(attached(supervisor.program.fd, interface, settings.mode))
-                supervisor.link_fds.append(link_fd)
+        with closing(supervisor.ports) as ports:
+            ports.attach()
             log.info(
                 "capturing on %s (%s mode, %s) with %s",
-                ", ".join(names),
+                ", ".join(interfaces),
                 settings.mode,
                 count_of(len(supervisor.workers), "worker"),
                 count_of(len(ready.rules), "rule"),
             )
             notifier.ready()
-            gone = _loop(supervisor, interfaces, stop, notifier, show_status)
+            gone = _loop(supervisor, stop, notifier, show_status)
         notifier.stopping()
         supervisor.publish("draining")
         supervisor.handle(supervisor.workers.drain())  # the program is detached: no more frames arrive
@@ -115,6 +109,12 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
             f"{count_of(counters.write_failed, 'matched frame')} could not be written to "
             f"{settings.evidence}; see the log"
         )
+
+
+def _without_repetitions(interfaces: dict[str, Interface]) -> dict[str, Interface]:
+    """Return each interface under the first of its names that the settings have."""
+    by_index = {interface.index: (name, interface) for name, interface in reversed(interfaces.items())}
+    return dict(reversed(by_index.values()))
 
 
 def _note_reload_requests() -> list[int]:
@@ -147,17 +147,17 @@ def _handle_signals(duration_s: float | None, reloader: Reloader, events: EventS
 
 def _loop(
     supervisor: Supervisor,
-    interfaces: list[Interface],
     stop: Callable[[], bool],
     notifier: Notifier,
     show_status: ShowStatus | None,
 ) -> InterfaceError | None:
-    """Capture until ``stop`` returns True; return the error if an interface was lost instead."""
+    """Capture until ``stop`` returns True; return the error if the last port was lost instead."""
     upkeep, check, clock = _Timer(UPKEEP_NS), _Timer(CHECK_NS), WallClock()
     status, line = _Timer(DRAWN_STATUS_NS if show_status else STATUS_NS), StatusLine()
     while not stop():
         supervisor.handle(supervisor.workers.receive(WAIT_S))
         notifier.alive()
+        supervisor.renew_rings()
         if upkeep.is_due():
             supervisor.reload()
             notifier.reloading(supervisor.reloader.is_loading)
@@ -174,13 +174,14 @@ def _loop(
         if check.is_due():
             supervisor.watch_sources()
             supervisor.surroundings.tick()
+            supervisor.check_rings()
             if supervisor.api:
                 supervisor.api.tick()
             if supervisor.exporter:
                 supervisor.exporter.tick()
             supervisor.clock_jumps += _watch_clock(clock)
             try:
-                interfaces = list(map(_recheck, interfaces, supervisor.link_fds))
+                supervisor.ports.check()
             except InterfaceError as error:
                 return error
     return None
@@ -193,23 +194,6 @@ def _watch_clock(clock: WallClock) -> bool:
         return False
     log.warning("the wall clock jumped by %+.3f s; new evidence uses the new time", moved_ns / 1e9)
     return True
-
-
-def _recheck(before: Interface, link_fd: int) -> Interface:
-    """Return the interface as it is now.
-
-    Raises:
-        InterfaceError: It was removed, another one has its name, or the program was detached from it: nothing
-            is captured there any more.
-    """
-    now = find_interface(before.name)
-    if now.index != before.index:
-        raise InterfaceError(f"{before.name}: was removed and created again; restart the sensor")
-    if not is_attached(link_fd):
-        raise InterfaceError(f"{before.name}: the XDP program was detached; restart the sensor")
-    if now.has_carrier != before.has_carrier:
-        log.warning("%s: carrier %s", now.name, "restored" if now.has_carrier else "lost, no frames arrive")
-    return now
 
 
 class _Timer:

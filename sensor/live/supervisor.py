@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 
 from sensor import abi
 from sensor.capture.attachment import Interface
 from sensor.capture.cpus import online_cpus
+from sensor.capture.hotplug import RingKeeper
 from sensor.capture.interface import default_workers
+from sensor.capture.interrupts import ReceiveCpus
 from sensor.capture.plan_maps import KernelPlan
 from sensor.capture.program import LoadedProgram, Program
 from sensor.capture.ring_set import RingSet
@@ -29,6 +31,7 @@ from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
 from sensor.live.api_process import ApiProcess
 from sensor.live.indexer_process import IndexerProcess
+from sensor.live.ports import Ports
 from sensor.live.program_options import options_of, plan_of
 from sensor.live.reload import Reloader
 from sensor.live.retention_process import RetentionProcess
@@ -40,6 +43,7 @@ from sensor.metrics.exporter import Exporter, listen
 from sensor.metrics.figure_source import FigureSource
 from sensor.metrics.snapshot import Snapshot, SnapshotBoard
 from sensor.metrics.tally import Tally
+from sensor.model import LinkType
 from sensor.pipeline import BatchReport, Pipeline
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.prefilter.networks import Networks
@@ -56,16 +60,18 @@ class Supervisor:
         self,
         settings: Settings,
         ready: Ready,
-        interfaces: list[Interface],
+        interfaces_by_name: Mapping[str, Interface],
         events: EventSender,
         stack: ExitStack,
         *,
         frags: bool,
     ) -> None:
-        """Open all parts and start the child processes; ``stack`` closes them in reverse order."""
+        """Open all parts and start the child processes; ``stack`` closes them in reverse order.
+
+        ``interfaces_by_name`` are the interfaces by the names that the settings have for them.
+        """
+        interfaces = list(interfaces_by_name.values())
         self.events = events
-        self.link_fds: list[int] = []
-        """Links that attach the program to the interfaces."""
         self.clock_jumps = 0
         self.tally = Tally({interface.index: interface.name for interface in interfaces})
         self._settings = settings
@@ -87,14 +93,20 @@ class Supervisor:
         self.suppressor = Suppressor(settings.suppress_above)
         self._http = ready.matcher.http
         options = replace(
-            options_of(settings, frags=frags), ifindexes=tuple(interface.index for interface in interfaces)
+            options_of(settings, frags=frags, raw_ip=interfaces[0].linktype == LinkType.RAW),
+            ifindexes=tuple(interface.index for interface in interfaces),
         )
         program = Program(plan_of(ready.plan, self._http, settings.keep), options)
         self.program = stack.enter_context(closing(program))
         self._map_bytes = program.memory_bytes()
         self.reloader = Reloader(settings.rules, self._http, self._compile_plan, lenient=settings.lenient)
-        self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20)))
+        linktype, cpus = interfaces[0].linktype or LinkType.ETHERNET, ReceiveCpus(interfaces)
+        self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20, linktype, cpus.now())))
+        self._ring_keeper = RingKeeper(program, self.rings, settings.ring_mib << 20, cpus.now)
+        stack.callback(self._ring_keeper.close)
         program.connect(self.rings.rings)
+        ports = Ports(interfaces_by_name, program, settings.mode, frags=frags)
+        self.ports = stack.enter_context(closing(ports))
         self._board = SnapshotBoard()
         self.exporter: Exporter | None = None
         if listener:
@@ -145,8 +157,11 @@ class Supervisor:
         compiled = self.reloader.poll()
         if compiled is None:
             return
-        for link_fd in self.link_fds:
-            link_update(link_fd, compiled.program.fd)
+        for ring in self.rings.rings:  # one may have a new event since the program was compiled
+            self.program.reconnect(ring, compiled.program)
+        for link_fd in self.ports.link_fds:
+            with suppress(OSError):  # the port is gone, which its check finds
+                link_update(link_fd, compiled.program.fd)
         self.program.use(compiled.program)
         self._map_bytes = self.program.memory_bytes()
         self._pipeline = self._pipeline.with_matcher(compiled.ready.matcher, compiled.ready.rules.digest)
@@ -158,6 +173,24 @@ class Supervisor:
         """Look for the costliest sources; call this once per second."""
         self._costly_sources.tick(self._totals.sampled)
 
+    def renew_rings(self) -> None:
+        """Give rings of CPUs that are back a new perf event; call this several times per second."""
+        for cpu in self._ring_keeper.renew():
+            log.warning("CPU %d was down and is back", cpu)
+
+    def check_rings(self) -> None:
+        """Give a ring to CPUs on which frames can arrive since a moment ago; call this once per second."""
+        for cpu in self._ring_keeper.check():
+            log.warning("CPU %d had lost its ring, and has it again", cpu)
+        if rings := self._ring_keeper.missing():
+            self.handle(self.workers.add_rings(rings))
+            self.rings.add(rings)
+            self.program.connect(rings)
+            log.info(
+                "frames may arrive on CPU %s, which has a ring now",
+                ", ".join(str(ring.cpu) for ring in rings),
+            )
+
     def counters(self) -> Counters:
         """Return the counters of this moment; ``in_ring`` is inferred, since frames keep arriving."""
         kernel = {counter: frames for counter, (frames, _) in self.program.counters().items()}
@@ -167,6 +200,7 @@ class Supervisor:
             ignored={c.name.removeprefix("IGNORED_").lower(): kernel[c] for c in abi.IGNORED},
             submitted=kernel[abi.Counter.SUBMITTED],
             submit_failed=kernel[abi.Counter.SUBMIT_FAILED],
+            lost={loss.name.lower(): frames for loss, frames in self.program.losses().items()},
             in_ring=max(0, kernel[abi.Counter.SUBMITTED] - self._totals.read),
             written=self.writer.written,
             suppressed=self.suppressor.suppressed,
@@ -198,6 +232,7 @@ class Supervisor:
             workers=len(self.workers),
             workers_alive=self.workers.alive,
             clock_jumps=self.clock_jumps,
+            ports_attached=self.ports.are_attached,
             ring_fill={ring.cpu: ring.fill() for ring in self.rings.rings},
             map_bytes=self._map_bytes,
             costly_sources=self._costly_sources.figures,
@@ -231,7 +266,7 @@ class Supervisor:
         return self.program.compile(plan_of(rules_plan, self._http, self._settings.keep))
 
 
-def _worker_count(settings: Settings, interfaces: list[Interface]) -> int:
+def _worker_count(settings: Settings, interfaces: Sequence[Interface]) -> int:
     """Return the number of workers: 1 if the evidence depends on labels of flows, which one process keeps."""
     if settings.keep == "flow" or PROFILES[settings.profile].once:
         if settings.workers not in (None, 1):

@@ -9,7 +9,7 @@ import logging
 import select
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from sensor.capture.clock import WallClock
 from sensor.capture.ring import PerfRing
@@ -62,11 +62,13 @@ class WorkerPool:
         self._deaths_at_start: Counter[int] = Counter()  # by worker number, in a row
         self._next_check_s = time.monotonic()
         count = max(1, min(workers, len(rings)))
+        self._rings = [list(rings[number::count]) for number in range(count)]
+        """The rings of each worker."""
         self._workers: list[WorkerProcess] = []
         try:
             for number in range(count):
                 flows = pipeline.flows if count == 1 else pipeline.flows.empty_copy()
-                worker = WorkerProcess(number, rings[number::count], pipeline, flows, SourceTable(), {})
+                worker = WorkerProcess(number, self._rings[number], pipeline, flows, SourceTable(), {})
                 self._workers.append(worker)
         except BaseException:
             self.kill()
@@ -120,6 +122,20 @@ class WorkerPool:
         self._pipeline = pipeline
         for worker in self._workers:
             worker.stop(HAND_OVER)
+        while any(worker.stop_signal for worker in self._workers):
+            yield from self.receive(CHECK_S)
+
+    def add_rings(self, rings: Iterable[PerfRing]) -> Iterator[BatchReport]:
+        """Replace workers by ones that read these rings too; yield the reports that arrive meanwhile."""
+        numbers = set()
+        for ring in rings:
+            number = min(range(len(self._rings)), key=lambda number: len(self._rings[number]))
+            self._rings[number].append(ring)
+            self._suspects[ring.cpu] = Suspects(ring)
+            numbers.add(number)
+        for worker in self._workers:
+            if worker.number in numbers:
+                worker.stop(HAND_OVER)
         while any(worker.stop_signal for worker in self._workers):
             yield from self.receive(CHECK_S)
 
@@ -179,9 +195,10 @@ class WorkerPool:
             return
         else:
             del self._deaths_at_start[worker.number]
-        suspects = {ring.cpu: self._suspects[ring.cpu].end for ring in worker.rings}
+        rings = self._rings[worker.number]
+        suspects = {ring.cpu: self._suspects[ring.cpu].end for ring in rings}
         tables = worker.flows, worker.sources
-        successor = WorkerProcess(worker.number, worker.rings, self._pipeline, *tables, suspects)
+        successor = WorkerProcess(worker.number, rings, self._pipeline, *tables, suspects)
         self._workers.insert(place, successor)
         if worker.stop_signal == DRAIN:
             successor.stop(DRAIN)
@@ -239,7 +256,7 @@ class WorkerPool:
             log.error("a frame of CPU %d is put in quarantine: workers die of it", ring.cpu)
             start, caplen = int(batch.start[0]), min(int(batch.caplen[0]), size)
             data = bytes(batch.buffer[start : start + caplen])
-            frame = QuarantinedFrame(data, int(batch.wirelen[0]), int(batch.timestamp_ns[0]))
+            frame = QuarantinedFrame(data, int(batch.wirelen[0]), int(batch.timestamp_ns[0]), ring.linktype)
         return BatchReport(ring.cpu, ring.tail, int(frame is not None), 0, 0, 0, None, quarantined=frame)
 
     def _check(self) -> Iterator[BatchReport]:

@@ -49,7 +49,7 @@ class WorkerProcess:
             SensorError: The kernel starts no more processes.
         """
         self.number = number
-        self.rings = rings
+        self.rings = tuple(rings)
         self.flows, self.sources = flows, sources
         self.stop_signal: signal.Signals | None = None
         """`DRAIN` or `HAND_OVER` once the worker was asked to stop."""

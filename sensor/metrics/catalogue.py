@@ -21,6 +21,7 @@ from sensor.metrics.tally import MATCH_CLASSES, MOST_RULES
 Kind = Literal["counter", "gauge", "histogram"]
 
 REASONS = tuple(counter.name.removeprefix("IGNORED_").lower() for counter in abi.IGNORED)
+CAUSES = tuple(loss.name.lower() for loss in abi.Loss)
 FLOW_PLACES = tuple(place.name.lower() for place in abi.FlowPlace)
 OUTCOMES = ("written", "suppressed", "write_failed")
 STATES = ("starting", "capturing", "draining")
@@ -48,6 +49,7 @@ _CPU = ("cpu",), "CPUs"
 _INTERFACE = ("interface",), "interfaces"
 _BOTH = ("interface", "cpu"), "interfaces x CPUs"
 _REASON = ("interface", "cpu", "reason"), f"interfaces x CPUs x {len(REASONS)}"
+_CAUSE = ("interface", "cpu", "cause"), f"interfaces x CPUs x {len(CAUSES)}"
 _RECEIVER = ("receiver",), "receivers"
 _CLASS = ("rule_class",), str(len(MATCH_CLASSES))
 _OUTCOME = ("outcome", "rule_class"), f"{len(OUTCOMES)} x {len(MATCH_CLASSES)}"
@@ -55,6 +57,7 @@ _LIMIT = ("limit",), str(len(LIMIT_NAMES))
 _LOSS = ("interface", "kind"), "interfaces x counters of the driver"
 
 # The law of the counters: seen = ignored + submitted + submit_failed; submitted = read + in_ring;
+# submit_failed is the sum over its causes;
 # read = undecodable + unmatched + sampled + quarantined + matched;
 # matched = written + suppressed + write_failed.
 SEEN = Metric("sensor_seen_frames", "counter", "Frames seen by the XDP program.", *_BOTH)
@@ -74,11 +77,16 @@ SUBMITTED = Metric("sensor_submitted_frames", "counter", "Candidates put into a 
 SUBMITTED_BYTES = Metric(
     "sensor_submitted_bytes", "counter", "Bytes on the wire of candidates put into a ring.", *_BOTH
 )
-LOST = Metric("sensor_submit_failed_frames", "counter", "Candidates lost because the ring was full.", *_BOTH)
+LOST = Metric(
+    "sensor_submit_failed_frames",
+    "counter",
+    "Candidates lost, by cause: ring_full; no_ring (the CPU has just come up); error.",
+    *_CAUSE,
+)
 LOST_BYTES = Metric(
     "sensor_submit_failed_bytes",
     "counter",
-    "Bytes on the wire of candidates lost because the ring was full.",
+    "Bytes on the wire of lost candidates.",
     *_BOTH,
 )
 IN_RING = Metric(
@@ -182,6 +190,12 @@ NIC_LOSS = Metric(
     *_LOSS,
 )
 CARRIER = Metric("sensor_interface_carrier", "gauge", "1 if the interface has carrier, else 0.", *_INTERFACE)
+ATTACHED = Metric(
+    "sensor_interface_attached",
+    "gauge",
+    "1 if frames of the interface are captured; 0 if it was lost, and is attached again when it is back.",
+    *_INTERFACE,
+)
 SOFTNET_DROPPED = Metric(
     "sensor_softnet_dropped_frames", "counter", "Frames dropped because the CPU's backlog was full.", *_CPU
 )

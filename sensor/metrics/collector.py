@@ -85,6 +85,7 @@ class SensorCollector(Collector):
         cpus = _cpus(fill or {}, counters or {}, snapshot)
         if snapshot:
             yield from _supervisor_samples(snapshot)
+            yield from (Sample(c.ATTACHED, is_so, (name,)) for name, is_so in snapshot.ports_attached.items())
             yield from _worker_samples(snapshot.tally, cpus)
             yield from _match_samples(snapshot)
             yield from _index_samples(snapshot)
@@ -128,12 +129,16 @@ def _kernel_samples(counters: Counted, cpus: Sequence[int]) -> Iterator[Sample]:
     both = {
         abi.Counter.SEEN: (c.SEEN, c.SEEN_BYTES),
         abi.Counter.SUBMITTED: (c.SUBMITTED, c.SUBMITTED_BYTES),
-        abi.Counter.SUBMIT_FAILED: (c.LOST, c.LOST_BYTES),
     }
     for (name, found), cpu in product(counters.items(), cpus):
         for counter, (frames, size) in zip(abi.Counter, found["buckets"][cpu].tolist(), strict=True):
             labels: tuple[str, ...] = (name, str(cpu))
             metrics = both.get(counter)
+            if counter == abi.Counter.SUBMIT_FAILED:
+                losses = zip(c.CAUSES, found["losses"][cpu].tolist(), strict=True)
+                yield from (Sample(c.LOST, lost, (*labels, cause)) for cause, lost in losses)
+                yield Sample(c.LOST_BYTES, size, labels)
+                continue
             if metrics is None:
                 labels += (counter.name.removeprefix("IGNORED_").lower(),)
                 metrics = c.IGNORED, c.IGNORED_BYTES

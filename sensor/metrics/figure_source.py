@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.capture.nic import Received, nic_counters, received
-from sensor.errors import SensorError
+from sensor.errors import InterfaceError, SensorError
 from sensor.evidence.evidence_file import evidence_sizes
 from sensor.evidence.file_name import parse_name
 from sensor.metrics.snapshot import Snapshot, SnapshotReader
@@ -96,7 +96,15 @@ class FigureSource:
 
     def interfaces(self) -> list[InterfaceFigures]:
         """Return what the drivers and the kernel count."""
-        return [InterfaceFigures(name, received(name), nic_counters(name)) for name in self._interfaces]
+        found, gone = [], None
+        for name in self._interfaces:
+            try:
+                found.append(InterfaceFigures(name, received(name), nic_counters(name)))
+            except InterfaceError as error:  # another figure says which is lost
+                gone = error
+        if gone and not found:
+            raise gone
+        return found
 
     def softnet(self) -> list[Softnet]:
         """Return a row per CPU; the columns are those of ``softnet_seq_show()`` in net/core/net-procfs.c."""

@@ -123,16 +123,18 @@ def as_object(before: Figures, now: Figures) -> dict[str, Any]:
         **{outcome: counted(c.EVIDENCE, None, outcome=outcome) for outcome in c.OUTCOMES},
         "in_ring": now.total(c.IN_RING),
         "ignored_by_reason": now.by("reason", c.IGNORED),
+        "submit_failed_by_cause": now.by("cause", c.LOST),
         "matches_by_class": now.by("rule_class", c.MATCHES),
         "ring_fill_by_cpu": now.by("cpu", c.RING_FILL),
         "interfaces": {
             name: {
                 **counted(c.RECEIVED, c.RECEIVED_BYTES, interface=name),
-                "carrier": bool(carrier),
+                "attached": bool(attached),
+                "carrier": bool(now.total(c.CARRIER, interface=name)),
                 "seen": counted(c.SEEN, c.SEEN_BYTES, interface=name),
                 "submit_failed": counted(c.LOST, c.LOST_BYTES, interface=name),
             }
-            for name, carrier in now.by("interface", c.CARRIER).items()
+            for name, attached in now.by("interface", c.ATTACHED).items()
         },
         "flow_table": {
             "capacity": now.total(c.FLOWS),

@@ -92,6 +92,8 @@ class Snapshot:
     receivers: list[ReceiverState]
     """Receivers of events."""
     surroundings: SurroundingsFigures
+    ports_attached: dict[str, bool] = field(default_factory=dict)
+    """False for a port that is lost, by name."""
 
 
 class SnapshotBoard:
