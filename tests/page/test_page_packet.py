@@ -158,3 +158,23 @@ def test_the_file_is_gone(kept: Kept, directory: Path, visit: Visit) -> None:
         expect(page.locator("#packet h2")).to_contain_text(page.locator("#rows time").first.inner_text())
         page.get_by_label("Close the packet").click()
         expect(page.locator("#packet")).to_be_hidden()
+
+
+def test_text_that_turns_other_text_around(kept: Kept, directory: Path, visit: Visit) -> None:
+    """Characters that nobody sees are escapes; text from right to left moves nothing around it."""
+    shutil.copytree(kept.directory, directory / "evidence")
+    for path in (directory / "evidence").glob("*/*.sqlite"):
+        with closing(sqlite3.connect(path, isolation_level=None)) as index:
+            index.execute(
+                "UPDATE rule SET text = json_set(text, '$.name', ?, '$.type', ?)",
+                ("a\u202eb\x1bאבג", "\u200b"),
+            )
+    with serving(directory / "evidence", kept.rules) as site:
+        page = visit(site + INJECTION)
+        name = page.locator("#rows .name").first
+        assert name.inner_text() == r"a\u202eb\u001bאבג"
+        assert name.evaluate("element => getComputedStyle(element).unicodeBidi") == "isolate"
+        open_first(page)
+        assert r"a\u202eb\u001b" in page.locator(".tree").inner_text()
+        for character in "\u202e\x1b\u200b":
+            assert character not in page.content()
