@@ -65,8 +65,7 @@ def looped_wire(mirror: str, source: str) -> Iterator[Wire]:
     Raises:
         InterfaceError: one of the interfaces is missing.
     """
-    for name in (mirror, source):
-        find_interface(name)
+    mirror, source = find_interface(mirror).name, find_interface(source).name  # they may be alternative names
     with IPRoute() as netlink:
         [index] = netlink.link_lookup(ifname=source)
         [link] = netlink.get_links(index)

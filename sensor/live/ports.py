@@ -36,7 +36,8 @@ class Port:
         """The link that attaches the program; None while the port is lost."""
         self.due_s = 0.0
         """Monotonic time of the next attempt."""
-        self.delay_s = FIRST_DELAY_S
+        self._delay_s = FIRST_DELAY_S
+        self._attached_s = 0.0
         self._attachment = ExitStack()
 
     def attach(self, program: Program, mode: Mode) -> None:
@@ -47,12 +48,21 @@ class Port:
         """
         program.set_port(self.place, self.interface.index)
         self.link_fd = self._attachment.enter_context(attached(program.fd, self.interface, mode))
-        self.delay_s = FIRST_DELAY_S
+        self._attached_s = time.monotonic()
 
     def detach(self) -> None:
         """Detach the program, if it is attached."""
         self.link_fd = None
         self._attachment.close()
+
+    def postpone(self) -> None:
+        """Set the time of the next attempt: each time twice as late, unless the port was there for long."""
+        now_s = time.monotonic()
+        if self._attached_s and now_s - self._attached_s > LONGEST_DELAY_S:
+            self._delay_s = FIRST_DELAY_S
+        self._attached_s = 0.0
+        self.due_s = now_s + self._delay_s
+        self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
 
 
 class Ports:
@@ -103,7 +113,7 @@ class Ports:
                 port.interface = self._recheck(port, port.link_fd)
             except InterfaceError as error:
                 port.detach()
-                port.due_s = time.monotonic() + port.delay_s
+                port.postpone()
                 lost = error
                 if self.link_fds:
                     log.error("%s; frames are captured there again when it is back", error)  # noqa: TRY400
@@ -148,8 +158,7 @@ class Ports:
             port.attach(self._program, self._mode)
         except SensorError as error:
             port.detach()
-            port.delay_s = min(2 * port.delay_s, LONGEST_DELAY_S)
-            port.due_s = time.monotonic() + port.delay_s
+            port.postpone()
             log.debug("%s", error)
         else:
             log.info("%s: frames are captured again", port.asked)

@@ -21,7 +21,7 @@ from tunnels import tunnel_corpus
 from sensor import abi
 from sensor.capture.syscalls import prog_test_run
 from sensor.decode import decode
-from sensor.model import FrameBatch, PacketBatch, PacketStatus
+from sensor.model import FrameBatch, LinkType, PacketBatch, PacketStatus
 
 pytestmark = pytest.mark.kernel(alone=False)
 
@@ -33,12 +33,15 @@ SMALLEST_FRAME = 14  # BPF_PROG_TEST_RUN, like a NIC, passes at least an Etherne
 class Probe:
     """``parse_probe.c``, loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, raw_ip: bool = False) -> None:
+        self.raw_ip = raw_ip
         os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
         from bcc import BPF as Bcc  # noqa: N811 - the name of the class
 
         source = str(Path(__file__).parent / "parse_probe.c")
-        self.bpf = Bcc(src_file=source.encode(), cflags=[f"-I{BPF}", "-Wall", "-Werror"])
+        self.bpf = Bcc(
+            src_file=source.encode(), cflags=[f"-I{BPF}", "-Wall", "-Werror", f"-DRAW_IP={int(raw_ip)}"]
+        )
         self.fd = self.bpf.load_func(b"probe", Bcc.XDP).fd
 
     def parse(self, frame: bytes) -> dict[str, Any]:
@@ -63,12 +66,20 @@ def probe() -> Iterator[Probe]:
     loaded.bpf.cleanup()
 
 
-def batch_of(frames: list[bytes]) -> FrameBatch:
+@pytest.fixture(scope="module")
+def raw_probe() -> Iterator[Probe]:
+    """Load the kernel's parser for frames that begin with an IP header."""
+    loaded = Probe(raw_ip=True)
+    yield loaded
+    loaded.bpf.cleanup()
+
+
+def batch_of(frames: list[bytes], linktype: int = LinkType.ETHERNET) -> FrameBatch:
     """Make a batch of complete frames, as a ring would give it."""
     lengths = np.array([len(frame) for frame in frames], np.int64)
     zeros = np.zeros(len(frames), np.int64)
     return FrameBatch(
-        memoryview(b"".join(frames)), np.cumsum(lengths) - lengths, lengths, lengths, zeros, zeros
+        memoryview(b"".join(frames)), np.cumsum(lengths) - lengths, lengths, lengths, zeros, zeros, linktype
     )
 
 
@@ -85,9 +96,9 @@ def decoded(packets: PacketBatch, start: int, i: int) -> dict[str, Any]:
     }
 
 
-def outer(frame: bytes) -> dict[str, Any]:
+def outer(frame: bytes, linktype: int) -> dict[str, Any]:
     """Return the result of the reference decoder, which enters no tunnels, in the form of the probe."""
-    packet = reference_decode(frame, len(frame), enters=False)
+    packet = reference_decode(frame, len(frame), linktype, enters=False)
     return {
         "status": packet.status,
         "payload": packet.payload,
@@ -100,13 +111,14 @@ def outer(frame: bytes) -> dict[str, Any]:
 
 def disagreements(probe: Probe, named: list[tuple[str, bytes]]) -> list[str]:
     """Describe every frame on which the two parsers disagree."""
-    batch = batch_of([frame for _, frame in named])
+    linktype = LinkType.RAW if probe.raw_ip else LinkType.ETHERNET
+    batch = batch_of([frame for _, frame in named], linktype)
     packets = decode(batch)
     found = []
     for i, (name, frame) in enumerate(named):
         kernels = probe.parse(frame)
         if kernels["status"] == PacketStatus.TUNNEL:
-            ours = outer(frame)
+            ours = outer(frame, linktype)
         else:
             ours = decoded(packets, int(batch.start[i]), i)
         if ours != kernels:
@@ -126,6 +138,15 @@ def test_agreement_on_every_truncation(probe: Probe) -> None:
     named = [(name, frame) for name, frame in truncations(CORPUS) if len(frame) >= SMALLEST_FRAME]
     assert len(named) > 5000
     assert disagreements(probe, named) == []
+
+
+def test_agreement_on_packets_without_link_header(raw_probe: Probe) -> None:
+    """Both agree on every IP packet of the corpus, cut off at every byte, and on any first byte."""
+    ip = [(name, frame[14:]) for name, frame in CORPUS if frame[12:14] in (b"\x08\x00", b"\x86\xdd")]
+    named = [(name, packet) for name, packet in [*ip, *truncations(ip)] if len(packet) >= SMALLEST_FRAME]
+    named += [(f"first byte {first}", bytes([first]) + ip[0][1][1:]) for first in range(256)]
+    assert len(named) > 3000
+    assert disagreements(raw_probe, named) == []
 
 
 @pytest.mark.parametrize("name", ["frame_meta", "flow_key", "flow", "flow_set", "network4", "network6"])
