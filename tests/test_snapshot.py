@@ -76,6 +76,7 @@ def snapshot(**fields: Any) -> Snapshot:
         "matches": {"written": Counter(threat=3)},
         "files_finished": 1,
         "writes_fail": True,
+        "files_replaced": 0,
         "workers": 2,
         "workers_alive": 1,
         "clock_jumps": 0,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from starlette.types import Scope
 
 from sensor.api.tokens import Role
+from sensor.process.regular_file import open_regular
 from sensor.text import to_json
 
 _REFUSED = (401, 403, 421)
 
+log = logging.getLogger(__name__)
 audit_log = logging.getLogger("sensor.audit")
 
 
@@ -26,6 +30,31 @@ class Identity(NamedTuple):
 
 LOCAL = Identity("local", "read")
 """Identity of every user of this host while loopback needs no token."""
+
+
+class AuditFile(logging.StreamHandler[TextIO]):
+    """The file of the audit log. Lines go to the log of the process once the file was removed.
+
+    The process has no right to make another one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file to append to it; a new one is created with mode 0640, subject to the umask.
+
+        Raises:
+            OSError: it cannot be written, or is no regular file.
+        """
+        descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        super().__init__(os.fdopen(descriptor, "a", encoding="utf-8"))
+        self.setFormatter(logging.Formatter("%(message)s"))
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        if not audit_log.propagate and not os.fstat(self.stream.fileno()).st_nlink:
+            log.error("audit: %s was removed; what follows is in this log, until a restart", self._path)
+            audit_log.propagate = True  # of this record, too
+        super().emit(record)
 
 
 @dataclass

@@ -18,7 +18,7 @@ import uvicorn
 
 from sensor.api.access_settings import loopback_names, tls_faults, token_fault
 from sensor.api.app import create_app, guarded
-from sensor.api.audit import audit_log
+from sensor.api.audit import AuditFile, audit_log
 from sensor.api.connection import Connection
 from sensor.config.directories import directory_fault
 from sensor.config.settings import Settings
@@ -116,10 +116,9 @@ def _open_audit(settings: Settings) -> None:
     if settings.audit is None:
         return
     try:
-        handler = logging.FileHandler(settings.audit)
+        handler = AuditFile(settings.audit)
     except OSError as error:
         raise SettingsError(f"audit: {settings.audit}: cannot be written: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(message)s"))
     audit_log.addHandler(handler)
     audit_log.propagate = False
 

@@ -22,8 +22,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sensor.errors import EvidenceError, SettingsError
+from sensor.process.regular_file import MODE, open_regular
 
 Role = Literal["read", "admin"]
+MOST_BYTES = 1 << 22
+"""Bytes read of the file: some 20,000 tokens."""
 PREFIX = "sensor_"
 """Prefix by which scanners for leaked secrets recognise a token."""
 
@@ -56,11 +59,12 @@ class TokenFile:
             EvidenceError: the file exists but cannot be read or is damaged.
         """
         try:
-            status = self.path.stat()
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if seen != self._seen:
-                self._tokens = _List.model_validate_json(self.path.read_bytes()).tokens
-                self._seen = seen
+            with os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
+                status = os.fstat(file.fileno())
+                seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+                if seen != self._seen:
+                    self._tokens = _List.model_validate_json(file.read(MOST_BYTES)).tokens
+                    self._seen = seen
         except FileNotFoundError:
             return ()
         except OSError as error:
@@ -122,7 +126,7 @@ class TokenFile:
             with os.fdopen(descriptor, "w") as file:
                 json.dump({"tokens": rows}, file, indent=1)
                 os.fchown(descriptor, -1, self.path.parent.stat().st_gid)
-                os.fchmod(descriptor, 0o640)
+                os.fchmod(descriptor, MODE)
             Path(temp).replace(self.path)
         except OSError as error:
             raise EvidenceError(f"{self.path}: cannot be written: {error.strerror}") from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from sensor.cli.evidence_filters import filters, time_us
 from sensor.cli.evidence_output import layer_objects, stored_line, stored_lines
+from sensor.cli.output_file import STANDARD_OUTPUT, output_file
 from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line, print_lines
 from sensor.config.directories import directory_fault
@@ -100,30 +100,37 @@ def show_command(
 @evidence_group.command("export")
 @click.argument("file", type=_PATH, metavar="FILE")
 @filters
+@click.option(
+    "--format",
+    "container",
+    type=click.Choice(["pcap", "pcapng"]),
+    help="Format of the file.  [default: from its name; pcap for -]",
+)
 @setting_options("evidence export")
-def export_command(file: Path, query: Query, evidence: Path | None, config: Path | None) -> None:
+def export_command(
+    file: Path, query: Query, container: Container | None, evidence: Path | None, config: Path | None
+) -> None:
     """Write evidence to a .pcap or .pcapng file, oldest first.
 
     In a pcapng file, each packet has its rules as a comment. An existing FILE is replaced only when the
-    export is complete.
+    export is complete. FILE may be - for standard output.
     """
-    container = _CONTAINERS.get(file.suffix)
+    is_file = file != STANDARD_OUTPUT
+    container = container or (_CONTAINERS.get(file.suffix) if is_file else "pcap")
     if container is None:
         raise click.BadParameter(f"{file} does not end in .pcap or .pcapng", param_hint="FILE")
-    index = _index(evidence, config)
-    items = index.iterate(query)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    if not is_file and sys.stdout.isatty():
+        raise click.UsageError("standard output is a terminal; redirect it, or name a file")
+    items = _index(evidence, config).iterate(query)
     try:
-        with partial.open("wb") as output:
+        with output_file(file) as output:
             for packets, chunk in enumerate(encoded(items, container)):  # noqa: B007 - the first chunk has none
                 output.write(chunk)
-        partial.replace(file)
     except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader has enough
+            raise
         raise EvidenceError(f"{file} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    print_line(f"{count_of(packets, 'packet')} in {file}", err=True)
+    print_line(f"{count_of(packets, 'packet')} in {file if is_file else 'standard output'}", err=True)
 
 
 @evidence_group.command("verify")

@@ -26,7 +26,7 @@ def reload_command(config: Path | None, evidence: Path | None, devid: int | None
     directory = settings.evidence / str(settings.devid)
     try:
         process = writing_process(settings.evidence, settings.devid)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise EvidenceError(f"{directory}: the process that writes there is not known: {error}") from error
     if process is None:
         raise EvidenceError(

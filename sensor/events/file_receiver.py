@@ -33,7 +33,7 @@ class FileReceiver(Receiver):
 
         The check creates no file, which could belong to another user than the sender's.
         """
-        if self._path.exists():
+        if os.path.lexists(self._path):
             self.open()
             self.close()
             return

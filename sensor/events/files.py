@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from sensor.process.regular_file import open_regular
 
 Operation = Literal["append", "rotate", "read", "connect"]
 
@@ -34,13 +35,7 @@ class Files:
 
     def append(self, path: Path) -> int:
         """Return the descriptor of a regular file that is written at its end, created if there is none."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        flags |= os.O_NONBLOCK  # open() fails on a FIFO instead of blocking
-        descriptor = os.open(path, flags, mode=0o640)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return descriptor
+        return open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def rotate(self, path: Path, keep: int) -> None:
         """Rename ``eve.json`` to ``eve.json.1`` and so on; the oldest file is overwritten."""

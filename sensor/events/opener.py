@@ -126,6 +126,6 @@ def _do(grant: Grant | None) -> list[int]:
         return [files.read(grant.path)]
     if grant.operation == "connect":
         return [files.connect(grant.path).detach()]
-    if grant.path.stat().st_size >= grant.rotate_bytes:
+    if grant.path.lstat().st_size >= grant.rotate_bytes:
         files.rotate(grant.path, grant.keep)
     return []

@@ -255,7 +255,7 @@ def query_day(
     except sqlite3.Error as error:
         check()  # it may have interrupted the database
         with reading(path.parent):
-            path.stat()
+            path.lstat()
             if needs_all:
                 raise EvidenceError(
                     f"{path} cannot be read ({error}); if this persists: sensor evidence reindex"

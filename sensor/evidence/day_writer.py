@@ -7,7 +7,6 @@ with `DayWriter.abandon`, because its caches may contain rows that the database 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sqlite3
 import stat
@@ -22,18 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock, joined
-from sensor.evidence.index_connection import prepare_for_writing, rows_of
+from sensor.evidence.index_connection import check_database, prepare_for_writing, rows_of
 from sensor.evidence.index_schema import TALLY_IDS, Day
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
 from sensor.evidence.row_builder import RowBuilder, Rows, inserted_number, parse_list
 from sensor.evidence.segments import Segments
 from sensor.model import LinkType
+from sensor.process.regular_file import MODE, FileIdentity, ForeignFileError, identity, open_regular
 
 _INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 18)})"
 _INSERT_MATCH = "INSERT INTO hit VALUES (?, ?)"
 _SELECT = "SELECT id, segment, classes, rules FROM evidence"
-
-_MODE = 0o640
 
 
 class UnusableError(Exception):
@@ -59,7 +57,8 @@ class DayWriter:
     """
 
     def __init__(self, path: Path, day: Day, interface_name: Callable[[int], str]) -> None:
-        _create(path)
+        self._path = path
+        created = _create(path)
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         self._execute = self._connection.execute
         try:
@@ -71,6 +70,19 @@ class DayWriter:
         except sqlite3.DatabaseError as error:
             self.abandon()
             raise UnusableError(str(error)) from error
+        self._identities = self._look()
+        if self._identities[0] != created:
+            self.abandon()
+            raise UnusableError("it was replaced while it was opened")
+
+    def _look(self) -> list[FileIdentity | None]:
+        """Return the identities of the database and of its write-ahead log."""
+        return [identity(self._path), identity(self._path.with_name(f"{self._path.name}-wal"))]
+
+    @property
+    def is_in_place(self) -> bool:
+        """False if the database was removed or replaced, so that further rows would be lost."""
+        return self._look() == self._identities
 
     def _load(self, day: Day, interface_name: Callable[[int], str]) -> None:
         self._files: dict[str, tuple[int, int]] = {
@@ -276,8 +288,8 @@ class DayWriter:
         self._execute("UPDATE file SET pieces = pieces - ? WHERE file = ?", [len(rows), file])
 
 
-def _create(path: Path) -> None:
-    """Create the file of a database, if there is none.
+def _create(path: Path) -> FileIdentity | None:
+    """Create the file of a database, if there is none; return its identity.
 
     SQLite would make it readable for all, and follow a link.
 
@@ -286,17 +298,16 @@ def _create(path: Path) -> None:
         OSError: it cannot be created.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR):
-            raise UnusableError("it is a link or a directory") from error
-        raise
+        check_database(path, is_written=True)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
+    except ForeignFileError as error:
+        raise UnusableError(str(error.strerror)) from error
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnusableError("it is not a regular file")
-        if not status.st_size and stat.S_IMODE(status.st_mode) != _MODE:
-            os.fchmod(descriptor, _MODE)  # whatever the umask is: the API reads it
+        if not status.st_size and stat.S_IMODE(status.st_mode) != MODE:
+            with contextlib.suppress(PermissionError):  # a sandbox may forbid it
+                os.fchmod(descriptor, MODE)  # whatever the umask is: the API reads it
+        return identity(descriptor)
     finally:
         os.close(descriptor)
 

@@ -5,12 +5,18 @@ Runs in the supervisor, ``sensor read`` and ``sensor evidence reindex``.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from sensor.errors import EvidenceError
-from sensor.evidence.directory_lock import lock_directory
+from sensor.evidence.directory_lock import holds_lock, lock_directory
 from sensor.evidence.recovery import Recovery, recover
+from sensor.process.regular_file import ownership_fault
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+log = logging.getLogger(__name__)
 
 
 class DeviceDirectory:
@@ -20,15 +26,15 @@ class DeviceDirectory:
     left open.
 
     Raises:
-        EvidenceError: the directory cannot be written, or another process already writes there.
+        EvidenceError: the directory cannot be written, belongs to another user, or another process already
+            writes there.
     """
 
     def __init__(self, directory: Path, devid: int) -> None:
         self.path = directory / str(devid)
+        self._fault = ""
         try:
-            directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self.path.mkdir(mode=0o750, exist_ok=True)
-            self._lock = lock_directory(self.path)
+            self._lock = self._prepare()
             self.recovered: list[Recovery] = recover(self.path)
             """Files that the last run left open; the caller logs one line for each."""
         except OSError as error:
@@ -37,6 +43,57 @@ class DeviceDirectory:
                 " make it writable, or choose another directory with --evidence"
             ) from error
 
+    def _prepare(self) -> int:
+        """Create and lock the directory; return the descriptor of the lock.
+
+        Raises:
+            EvidenceError: it belongs to another user, or another process already writes there.
+            OSError: it cannot be created or locked.
+        """
+        self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        _check_owner(self.path.parent)
+        if self.path.is_symlink():
+            raise EvidenceError(f"{self.path} is a symbolic link; mount the directory there instead")
+        self.path.mkdir(mode=0o750, exist_ok=True)
+        _check_owner(self.path, os.O_NOFOLLOW)
+        return lock_directory(self.path)
+
+    def restore(self) -> bool:
+        """Create and lock the directory again if it was removed or replaced; return True if that was done.
+
+        Errors are logged once, and the next call tries again.
+        """
+        if holds_lock(self.path, self._lock):
+            return False
+        try:
+            lock = self._prepare()
+        except (OSError, EvidenceError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            if reason != self._fault:
+                log.error("%s was removed or replaced, and cannot be made again: %s", self.path, reason)  # noqa: TRY400
+            self._fault = str(reason)
+            return False
+        os.close(self._lock)
+        self._lock, self._fault = lock, ""
+        log.error("%s or its lock was removed or replaced; it was made again", self.path)
+        return True
+
     def close(self) -> None:
         """Release the lock."""
         os.close(self._lock)
+
+
+def _check_owner(directory: Path, flags: int = 0) -> None:
+    """Check that nobody else can replace what is written to a directory.
+
+    Raises:
+        EvidenceError: somebody can.
+        OSError: the directory cannot be opened.
+    """
+    descriptor = os.open(directory, _DIRECTORY | flags)
+    try:
+        fault = ownership_fault(descriptor)
+    finally:
+        os.close(descriptor)
+    if fault:
+        raise EvidenceError(f"{directory} {fault}")

@@ -12,8 +12,10 @@ import os
 from pathlib import Path
 
 from sensor.errors import EvidenceError
+from sensor.process.regular_file import identity, open_regular
 
 _NAME, _INDEX_NAME = ".lock", ".index.lock"
+_PID_BYTES = 20
 
 
 def lock_directory(directory: Path) -> int:
@@ -32,6 +34,11 @@ def lock_directory(directory: Path) -> int:
             f"{error.strerror} already writes evidence to {directory};"
             " stop it, or use another --devid or --evidence"
         ) from error
+
+
+def holds_lock(directory: Path, descriptor: int) -> bool:
+    """Return True if the descriptor of a lock still is that of the directory's lock file."""
+    return identity(descriptor) == identity(directory / _NAME)
 
 
 def lock_index(directory: Path) -> int:
@@ -53,15 +60,15 @@ def _lock(path: Path) -> int:
         BlockingIOError: another process has the lock; its text is "process 123".
         OSError: the file cannot be created or opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode=0o640)
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError as error:
-        holder = os.pread(descriptor, 20, 0).decode().strip()
+        holder = _holder(descriptor)
         os.close(descriptor)
-        raise BlockingIOError(error.errno, f"process {holder}") from error
+        raise BlockingIOError(error.errno, f"process {holder}" if holder else "another process") from error
     except OSError:
         os.close(descriptor)
         raise
@@ -69,13 +76,28 @@ def _lock(path: Path) -> int:
 
 
 def writing_process(directory: Path, devid: int) -> int | None:
-    """Return the id of the process that writes evidence under ``directory/devid``; None if there is none."""
-    path = directory / str(devid) / _NAME
+    """Return the id of the process that writes evidence under ``directory/devid``; None if there is none.
+
+    Raises:
+        OSError: the lock file cannot be read.
+    """
     try:
-        with path.open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int(path.read_text())
+        descriptor = open_regular(directory / str(devid) / _NAME, os.O_RDONLY)
     except FileNotFoundError:
         return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = _holder(descriptor)
+        if holder is None:
+            raise OSError(error.errno, "its lock file names no process") from error
+        return holder
+    finally:
+        os.close(descriptor)
     return None
+
+
+def _holder(descriptor: int) -> int | None:
+    """Return the process id in a lock file; None if it has none."""
+    text = os.pread(descriptor, _PID_BYTES, 0).strip()
+    return int(text) if text.isdigit() else None

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import logging
 import os
-import stat
 from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
@@ -24,6 +23,9 @@ from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.file_name import parse_name
 from sensor.evidence.pcap import RecordReader, file_header
+from sensor.process.regular_file import ForeignFileError, check_regular, identity, open_regular, open_to_read
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,10 @@ def open_evidence(path: Path) -> BinaryIO:
         OSError: the file does not exist or cannot be read.
     """
     with contextlib.suppress(FileNotFoundError):
-        return path.open("rb")
+        return open_to_read(path)
     with contextlib.suppress(FileNotFoundError):
-        return path.with_name(f"{path.name}.temp").open("rb")
-    return path.open("rb")  # it was finished between the two attempts, or it is gone
+        return open_to_read(path.with_name(f"{path.name}.temp"))
+    return open_to_read(path)  # it was finished between the two attempts, or it is gone
 
 
 def is_gone(path: Path) -> bool:
@@ -98,6 +100,8 @@ class EvidenceFile:
         self.until_s = 0
         """End of the latest window written to the file, in seconds since the epoch."""
         self._linktype = linktype
+        self.is_broken = False
+        """True if the last write failed, and not for a full disk: another descriptor may do better."""
         self._descriptor = -1
         self._torn = False
 
@@ -112,7 +116,7 @@ class EvidenceFile:
         """
         present = [path for path in (self.temp, self.path) if os.path.lexists(path)]
         if not present:
-            self._descriptor = _open(self.temp, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            self._descriptor = open_regular(self.temp, os.O_RDWR | os.O_CREAT | os.O_EXCL)
             self.end = self.records = 0
             return True
         try:
@@ -122,7 +126,7 @@ class EvidenceFile:
                 self.path.rename(self.temp)
         except FileNotFoundError:  # retention has just deleted it
             return self.open()
-        self._descriptor = _open(self.temp, os.O_RDWR)
+        self._descriptor = open_regular(self.temp, os.O_RDWR)
         if self.cut:
             os.ftruncate(self._descriptor, self.end)
         return True
@@ -132,26 +136,35 @@ class EvidenceFile:
 
         The file is only read if its size is not what this run left.
         """
-        status = path.lstat()
-        if self.records and status.st_size == self.end:
+        try:
+            check_regular(path, is_written=True)
+        except ForeignFileError:
+            return False
+        size = path.lstat().st_size
+        if self.records and size == self.end:
             self.cut = 0
             return True
-        if not stat.S_ISREG(status.st_mode):
-            return False
         try:
-            with path.open("rb", buffering=1 << 20) as file:
+            with open_to_read(path, 1 << 20) as file:
                 reader = RecordReader(file)
                 self.records = sum(1 for _ in reader)
         except EvidenceError:
             return False
         self.end = reader.end
-        self.cut = status.st_size - reader.end
+        self.cut = size - reader.end
         return reader.linktype in (self._linktype, None)
 
     @property
-    def is_removed(self) -> bool:
-        """True if the open file was deleted, so that further records would be lost."""
-        return os.fstat(self._descriptor).st_nlink == 0
+    def is_in_place(self) -> bool:
+        """False if the open file was removed, replaced or cut, so that further records would be lost."""
+        is_whole = os.fstat(self._descriptor).st_size >= self.end
+        return is_whole and identity(self._descriptor) == identity(self.temp)
+
+    def release(self) -> None:
+        """Close the file and leave it as it is; `open` may open it again, or another one with its name."""
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._torn = False
 
     def append(self, block: EvidenceBlock) -> None:
         """Append the records of a block, in one write if the kernel accepts it whole.
@@ -175,6 +188,7 @@ class EvidenceFile:
             self._torn = False
         except OSError as error:
             error.filename = str(self.temp)
+            self.is_broken = error.errno not in _FULL
             raise
         finally:
             whole = int(np.searchsorted(ends, done, side="right"))
@@ -197,6 +211,8 @@ class EvidenceFile:
                 It is closed, and keeps its ``.temp`` name.
         """
         try:
+            if not self.is_in_place:
+                raise FileNotFoundError(errno.ENOENT, "removed or replaced", str(self.temp))
             if self._torn:
                 self._cut_back()
             if not self.records:
@@ -226,7 +242,3 @@ def open_file(directory: Path, stem: str, linktype: int) -> EvidenceFile:
             "%s is foreign or damaged and left as it is; evidence goes to another file beside it", file.path
         )
     raise AssertionError("count() never ends")
-
-
-def _open(path: Path, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode=0o640)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sensor.evidence.index_schema import APPLICATION_ID, SCHEMA, VERSION
+from sensor.process.regular_file import ForeignFileError, check_regular
 
 _SETTINGS = (
     "journal_mode = WAL",
@@ -15,6 +17,8 @@ _SETTINGS = (
     "cache_size = -65536",
     "temp_store = MEMORY",
 )
+SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""Endings of the names of the files of a database."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CHECK_STEPS = 10_000
 """Steps of SQLite's engine between two checks: a millisecond or less."""
@@ -50,12 +54,31 @@ def _check_version(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"not an index of this version: its format is {version}, not {VERSION}")
 
 
+def check_database(path: Path, *, is_written: bool = False) -> None:
+    """Check the files of a database, because SQLite follows links and waits for FIFOs.
+
+    A reader writes to the files of the write-ahead log, too.
+
+    Raises:
+        ForeignFileError: something else is in the place of one of them.
+        OSError: this cannot be found out.
+    """
+    for suffix in SUFFIXES:
+        check_regular(path.with_name(path.name + suffix), is_written=is_written or suffix in ("-wal", "-shm"))
+
+
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open a database for reading, even without permission to write to its directory.
 
     Raises:
         sqlite3.Error: the database is missing, locked, damaged or foreign.
     """
+    try:
+        check_database(path)
+    except ForeignFileError as error:
+        raise sqlite3.DatabaseError(f"{error.strerror}: {os.path.basename(error.filename)}") from error  # noqa: PTH119
+    except OSError as error:
+        raise sqlite3.OperationalError(error.strerror) from error
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:

@@ -28,7 +28,11 @@ from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.day_writer import DayWriter, UnusableError
 from sensor.evidence.directory_lock import lock_index
 from sensor.evidence.evidence_file import is_gone
+from sensor.evidence.file_name import parse_name
+from sensor.evidence.index_connection import SUFFIXES
 from sensor.evidence.index_schema import Day, databases, day_of
+from sensor.evidence.pcap import FILE_HEADER_BYTES
+from sensor.model import LinkType
 
 COMMIT_S = 0.5
 COMMIT_ROWS = 16_384
@@ -111,6 +115,7 @@ class IndexWriter:
         self._changed_s: float | None = None
         self._interface_name = interface_name
         self._databases: dict[Day, DayWriter] = {}  # least recently used first
+        self._written: set[Day] = set()  # days whose databases must be there
         self._lock: int | None = None
         self._waiting: list[_Chunk] = []
         self._ends: dict[str, int] = {}  # of files that are not finished yet
@@ -171,6 +176,31 @@ class IndexWriter:
             log.warning("the index can be written again")
             self._failed_s = None
 
+    def watch(self) -> None:
+        """Give up databases that were removed or replaced; their rows are found in the files again."""
+        for day, database in list(self._databases.items()):
+            if not database.is_in_place:
+                self._databases.pop(day).abandon()
+                self._lose(day)
+        for day in self._written - self._databases.keys():
+            if not os.path.lexists(self.directory / day.file_name):
+                self._lose(day)
+
+    def _lose(self, day: Day) -> None:
+        """Note that the rows of a day are gone; those of open files become gaps at once."""
+        log.error(
+            "%s was removed or replaced; it is built again from the files", self.directory / day.file_name
+        )
+        self._failures += 1
+        self._written.discard(day)
+        starts = {chunk.name: chunk.offset for chunk in reversed(self._waiting) if chunk.day == day}
+        for name, end in self._ends.items():
+            known, parsed = starts.get(name, end), parse_name(name)
+            if day.is_near(name) and known > FILE_HEADER_BYTES:
+                linktype = parsed.linktype if parsed else LinkType.ETHERNET
+                self.change(day, DayWriter.add_gap, name, known, linktype)
+        self.is_behind = True
+
     def change(
         self, day: Day, change: Callable[Concatenate[DayWriter, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> list[T]:
@@ -186,6 +216,7 @@ class IndexWriter:
             self._report_failure(day, error)
             return []
         self._changed_s = time.time()
+        self._written.add(day)
         return done
 
     @property
@@ -222,11 +253,13 @@ class IndexWriter:
             return
         day = min(self.untidy)
         if day not in self.days():
-            self.untidy.remove(day)
+            self.untidy.discard(day)
+            return
         for is_empty, has_more in self.change(day, DayWriter.purge, PURGED_ROWS):
             if not has_more:
-                self.untidy.remove(day)
+                self.untidy.discard(day)
             if is_empty:
+                self._written.discard(day)
                 self._databases.pop(day).close()
                 try:
                     self._unlink(self.directory / day.file_name)
@@ -240,6 +273,7 @@ class IndexWriter:
             EvidenceError: one cannot be deleted.
         """
         self._waiting.clear()
+        self._written.clear()
         for database in self._databases.values():
             database.abandon()
         self._databases.clear()
@@ -289,19 +323,26 @@ class IndexWriter:
         if day in self._databases:
             self._databases.pop(day).abandon()
         if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode in _TORN:
-            self._move_aside(path, error)
+            with contextlib.suppress(OSError):  # opening it tries again
+                self._move_aside(path, error)
         elif self._failed_s is None:
             log.error("%s cannot be written; its evidence is indexed later: %s", path, error)
         self._failed_s = time.monotonic()
 
     def _move_aside(self, path: Path, error: Exception) -> None:
-        log.warning("%s cannot be used (%s): moved to %s.bad, and rebuilt", path, error, path.name)
-        self.is_behind = True
-        path.replace(path.with_name(f"{path.name}.bad"))
+        """Give a database another name, and remove its other files; remove a FIFO or a link in its place.
+
+        Raises:
+            OSError: something cannot be moved or removed.
+        """
+        if not path.is_symlink() and (path.is_file() or path.is_dir()):
+            path.replace(path.with_name(f"{path.name}.bad"))
         self._unlink(path)
+        self.is_behind = True
+        log.warning("%s cannot be used (%s): moved to %s.bad, and rebuilt", path, error, path.name)
 
     def _unlink(self, path: Path) -> None:
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in SUFFIXES:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 

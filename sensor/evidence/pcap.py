@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from sensor.errors import EvidenceError
+from sensor.process.regular_file import open_to_read
 
 SNAPLEN = 262_144
 """Maximum bytes kept of a frame, which is the maximum that libpcap accepts.
@@ -127,7 +128,7 @@ def first_record(path: Path) -> tuple[int, int]:
         EvidenceError: the file cannot be read, or has no record.
     """
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             reader = RecordReader(file)
             for record in reader:
                 return reader.linktype or 0, record.time_us

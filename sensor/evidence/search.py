@@ -8,6 +8,7 @@ line in the log.
 from __future__ import annotations
 
 import heapq
+import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -65,7 +66,8 @@ class EvidenceSearch:
     def devices(self) -> list[int]:
         """Return the devices that have a directory."""
         try:
-            names = [path.name for path in self.directory.iterdir() if path.is_dir()]
+            with os.scandir(self.directory) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
             raise EvidenceError(f"{self.directory} cannot be read: {error.strerror}") from error
         return sorted(int(name) for name in names if re.fullmatch("[0-9]{1,18}", name))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -93,6 +93,10 @@ class EvidenceWriter:
         """Matches in written frames, by rule class."""
         self.matches_failed: Counter[str] = Counter()
         """Matches in frames that could not be written, by rule class."""
+        self.replaced = 0
+        """Open files that were removed or replaced by somebody else."""
+        self.restore: Callable[[], object] = lambda: None
+        """Called when a file cannot be created because the directory is gone."""
         self.finished = 0
         """Number of files that were given their final name."""
         self._local_time = local_time
@@ -153,23 +157,44 @@ class EvidenceWriter:
 
     def _file(self, stem: str, linktype: int) -> EvidenceFile:
         """Return the file with this stem, open, and mark it as the most recently used."""
-        if stem in self._open and self._open[stem].is_removed:
-            self._finish(stem)
+        self._leave_replaced(stem)
         if stem not in self._open:
             if len(self._open) >= MAX_OPEN_FILES:
                 self._finish(next(iter(self._open)))
-            file = self._files.get(stem)
-            if file is None or not file.open():
-                file = open_file(self.directory, stem, linktype)
+            try:
+                file = self._reopen(stem, linktype)
+            except FileNotFoundError:
+                self.restore()
+                file = self._reopen(stem, linktype)
             self._files[stem] = self._open[stem] = file
         self._open[stem] = self._open.pop(stem)
         return self._open[stem]
+
+    def _reopen(self, stem: str, linktype: int) -> EvidenceFile:
+        file = self._files.get(stem)
+        return file if file and file.open() else open_file(self.directory, stem, linktype)
+
+    def _leave_replaced(self, *stems: str) -> None:
+        """Close those of the open files that were removed or replaced; the next record goes to a new one.
+
+        A file that could not be written is opened again, too: another file system may be in its place.
+        """
+        for stem in stems:
+            file = self._open.get(stem)
+            if file is None or (file.is_in_place and not file.is_broken):
+                continue
+            if not file.is_in_place:
+                self.replaced += 1
+                log.error("%s was removed, replaced or cut; what follows goes to a new file", file.temp)
+            file.release()
+            del self._open[stem], self._files[stem]
 
     def tick(self, now_ns: int) -> None:
         """Finish the files whose five minutes are over.
 
         Called several times per second with the wall-clock time, so files are finished without traffic too.
         """
+        self._leave_replaced(*list(self._open))
         over_s = now_ns // _NS - GRACE_S
         for stem in [stem for stem, file in self._open.items() if file.until_s <= over_s]:
             self._finish(stem)

@@ -45,6 +45,8 @@ COMMIT_S = 0.1
 """Shortest time between two commits while few rows arrive; `IndexWriter` commits many in larger steps."""
 CHORES_S = 0.2
 """Period of commits that are tried again, and of deleting rows of deleted files."""
+WATCH_S = 1.0
+"""Period of looking for databases that were removed."""
 REPORT_S, LIFE_S = 0.1, 1.0
 """Shortest and longest time between two reports. The longest is a sign of life."""
 
@@ -111,7 +113,7 @@ class Indexer:
         self._rules = RuleTable()
         self._source = RuleSource("", http)
         self._messages, self._received = 1, 0  # the configuration was the first message
-        self._commit_s = self._chores_s = self._reported_s = 0.0
+        self._commit_s = self._chores_s = self._reported_s = self._watch_s = 0.0
         self._reported = b""
 
     def run(self) -> None:
@@ -203,6 +205,9 @@ class Indexer:
         if time.monotonic() >= self._chores_s:
             self._chores_s = time.monotonic() + CHORES_S
             self.index.tidy()
+        if time.monotonic() >= self._watch_s:
+            self._watch_s = time.monotonic() + WATCH_S
+            self.index.watch()
 
     def _send_report(self) -> None:
         """Send the figures if they have changed, or as a sign of life."""

@@ -175,6 +175,7 @@ def _loop(
             supervisor.watch_sources()
             supervisor.surroundings.tick()
             supervisor.check_rings()
+            supervisor.watch_directory()
             if supervisor.api:
                 supervisor.api.tick()
             if supervisor.exporter:

@@ -80,6 +80,7 @@ class Supervisor:
         self._started_s = time.time()
         listener = stack.enter_context(closing(listen(settings.metrics))) if settings.metrics else None
         device = stack.enter_context(closing(DeviceDirectory(settings.evidence, settings.devid)))
+        self._device = device
         for recovery in device.recovered:
             log.warning("%s", recovery)
         names = {interface.index: interface.name for interface in interfaces}
@@ -87,6 +88,7 @@ class Supervisor:
         self.indexer = stack.enter_context(closing(indexer))
         writer = EvidenceWriter(device.path, indexer, local_time=settings.local_time)
         self.writer = stack.enter_context(closing(writer))
+        writer.restore = self.watch_directory
         self._quarantine = Quarantine(device.path)
         retention = RetentionProcess(settings, device.path, indexer.forget, indexer.compare)
         self.retention = stack.enter_context(closing(retention))
@@ -169,6 +171,16 @@ class Supervisor:
         self._rules = rules = compiled.ready.rules
         log.info("%s in force (%s)", count_of(len(rules), "rule"), rules.digest[:12])
 
+    def watch_directory(self) -> None:
+        """Make the evidence directory again if it is gone; call this once per second.
+
+        The processes that may enter only the old one are replaced.
+        """
+        if self._device.restore():
+            for child in (self.indexer, self.retention, self.exporter, self.api):
+                if child:
+                    child.replace()
+
     def watch_sources(self) -> None:
         """Look for the costliest sources; call this once per second."""
         self._costly_sources.tick(self._totals.sampled)
@@ -229,6 +241,7 @@ class Supervisor:
             },
             files_finished=self.writer.finished,
             writes_fail=self.writer.fails,
+            files_replaced=self.writer.replaced,
             workers=len(self.workers),
             workers_alive=self.workers.alive,
             clock_jumps=self.clock_jumps,

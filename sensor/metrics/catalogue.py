@@ -229,6 +229,9 @@ LAST_LOAD = Metric(
     "sensor_rules_last_load_timestamp_seconds", "gauge", "Time of the last successful load of the rules."
 )
 
+FILES_REPLACED = Metric(
+    "sensor_evidence_files_replaced", "counter", "Evidence files removed, replaced or cut while open."
+)
 FILES_FINISHED = Metric("sensor_evidence_files_finished", "counter", "Evidence files finished.")
 FILES = Metric("sensor_evidence_files", "gauge", "Evidence files on disk.")
 FILES_SIZE = Metric(

@@ -173,6 +173,7 @@ def _supervisor_samples(snapshot: Snapshot) -> Iterator[Sample]:
         (c.WORKERS_ALIVE, snapshot.workers_alive),
         (c.FILES_FINISHED, snapshot.files_finished),
         (c.WRITES_FAIL, snapshot.writes_fail),
+        (c.FILES_REPLACED, snapshot.files_replaced),
         (c.CLOCK_JUMPS, snapshot.clock_jumps),
         (c.STARTED, snapshot.started_s),
         (c.HEARTBEAT, snapshot.time_s),

@@ -71,6 +71,7 @@ class Snapshot:
     files_finished: int
     writes_fail: bool
     """True from a failed write of evidence until writing works again."""
+    files_replaced: int
     workers: int
     workers_alive: int
     clock_jumps: int

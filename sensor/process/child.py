@@ -167,6 +167,11 @@ class ChildProcess:
         if time.monotonic() >= self._due_s:
             self._restart()
 
+    def replace(self) -> None:
+        """Kill the process; `tick` starts another one."""
+        if self._due_s is None:
+            self._process.kill()
+
     def close(self, patience_s: float = 0.0) -> None:
         """Wait for the end of the process; kill it after ``patience_s``."""
         if self._due_s is None:
