@@ -102,6 +102,8 @@ class Pipeline:
         """
         self.read = 0
         self.undecodable = 0
+        self.malformed = 0
+        """Those of the undecodable frames that contradict themselves or are cut short."""
         self.unmatched = 0
         self.sampled = 0
         """Frames that were not matched because their source had had its share of an overloaded worker."""
@@ -164,6 +166,7 @@ class Pipeline:
             undecodable = int(is_undecodable[start:end].sum())
             self.read += end - start
             self.undecodable += undecodable
+            self.malformed += int((packets.status[start:end] == PacketStatus.MALFORMED).sum())
             self.sampled += sampled
             self.matched += len(block)
             self.unmatched += end - start - undecodable - sampled - len(block)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from sensor.config.settings import Settings
 from sensor.counters import Counters
-from sensor.errors import EvidenceError
+from sensor.errors import CaptureFileError, EvidenceError
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.suppression import Suppressor
+from sensor.files.byte_source import STANDARD_INPUT
 from sensor.files.capture_file import CaptureFile
 from sensor.files.undecoded import batches_of
 from sensor.pipeline import Pipeline
@@ -39,12 +40,12 @@ def read(
 
     Raises:
         RulesError: A rule is wrong.
-        CaptureFileError: A file is missing, damaged, or no capture file; frames before the fault are done.
+        CaptureFileError: A file is missing or no capture file; or it is damaged, and the others are done.
         EvidenceError: Evidence cannot be written, or some could not be.
     """
     files = list(paths)
     for path in files:
-        if not _is_pipe(path):  # bytes read from a pipe could not be read again
+        if path != STANDARD_INPUT and not _is_pipe(path):  # bytes read from a pipe could not be read again
             CaptureFile(path).close()
     ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
     networks = Networks(settings.networks_include, settings.networks_exclude)
@@ -62,13 +63,21 @@ def read(
         log.warning("%s", recovery)
     if writer and writer.reconcile():
         log.warning("some evidence of earlier runs is not indexed; index it with: sensor evidence reindex")
+    fault: CaptureFileError | None = None
     try:
         with closing(writer) if writer else nullcontext():
             for path in files:
-                with CaptureFile(path) as file:
-                    _read_file(file, pipeline, suppressor, writer, emit, progress)
+                try:
+                    with CaptureFile(path) as file:
+                        _read_file(file, pipeline, suppressor, writer, emit, progress)
+                except CaptureFileError as error:
+                    if path != files[-1]:
+                        log.error("%s", error)  # noqa: TRY400 - a traceback adds nothing
+                    fault = error
     finally:
         counters = _log_counters(pipeline, suppressor, writer)
+    if fault:
+        raise fault
     if counters.write_failed:
         raise EvidenceError(
             f"{counters.write_failed} matched frames could not be written to {evidence}; see the log"

@@ -254,13 +254,6 @@ def test_pcapng_damaged_in_a_length(length: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damaged", "complaint"),
     [
-        (packet(HTTP_FRAME, 0, number=7), "names interface 7, the section has 1"),
-        (packet(HTTP_FRAME, 0, number=0xFFFF, kind=OBSOLETE_PACKET), "names interface 65535"),
-        (section() + simple_packet(HTTP_FRAME), "names interface 0, the section has 0"),
-        (struct.pack("<IIIIIIII", 6, 32, 0, 0, 0, 99, 99, 32), "claims a frame of 99 bytes"),
-        (struct.pack("<IIIIIIII", 2, 32, 0, 0, 0, 1, 99, 32), "claims a frame of 1 bytes"),
-        (struct.pack("<IIIIIIII", 6, 32, 0, 0, 0, 0xFFFF_FFFF, 99, 32), "claims a frame of 4294967295 bytes"),
-        (struct.pack("<IIIII", 3, 20, 9, 0, 20), "claims a frame of 9 bytes"),
         (struct.pack("<III", 1, 12, 12), "a length of 12 bytes is impossible"),
         (packet(HTTP_FRAME, 0, end=44), "length at the end differs"),
         (block(5, b"", end=8), "length at the end differs"),
@@ -277,9 +270,32 @@ def test_pcapng_damaged_in_a_block(damaged: bytes, complaint: str, tmp_path: Pat
     content = simple_pcapng(frames)
     read_frames, error = read_bytes(tmp_path, content + damaged + simple_pcapng(frames))
     assert read_frames == frames
+    assert f"the block at byte {len(content)} is damaged" in error
+    assert complaint in error
+
+
+@pytest.mark.parametrize(
+    ("damaged", "complaint"),
+    [
+        (packet(HTTP_FRAME, 0, number=7), "names interface 7, the section has 1"),
+        (packet(HTTP_FRAME, 0, number=0xFFFF, kind=OBSOLETE_PACKET), "names interface 65535"),
+        (section() + simple_packet(HTTP_FRAME), "names interface 0, the section has 0"),
+        (struct.pack("<IIIIIIII", 6, 32, 0, 0, 0, 99, 99, 32), "claims a frame of 99 bytes"),
+        (struct.pack("<IIIIIIII", 2, 32, 0, 0, 0, 1, 99, 32), "claims a frame of 1 bytes"),
+        (struct.pack("<IIIIIIII", 6, 32, 0, 0, 0, 0xFFFF_FFFF, 99, 32), "claims a frame of 4294967295 bytes"),
+        (struct.pack("<IIIII", 3, 20, 9, 0, 20), "claims a frame of 9 bytes"),
+    ],
+)
+def test_pcapng_packet_that_contradicts_its_block(damaged: bytes, complaint: str, tmp_path: Path) -> None:
+    """It costs only itself: all frames before and after it are read, and then there is an error."""
+    frames = some_frames(4)
+    content = simple_pcapng(frames)
+    read_frames, error = read_bytes(tmp_path, content + damaged + damaged + simple_pcapng(frames))
+    assert [frame.data for frame in read_frames] == [frame.data for frame in [*frames, *frames]]
     place = len(content) + (28 if damaged.startswith(section()) else 0)
     assert f"the block at byte {place} is damaged" in error
     assert complaint in error
+    assert "packets lost to damage: 2; all others were read" in error
 
 
 def test_pcapng_frame_that_is_too_long(tmp_path: Path) -> None:

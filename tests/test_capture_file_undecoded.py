@@ -18,6 +18,7 @@ from sensor.pipeline import Pipeline
 from sensor.rules.engine.matcher import Matcher
 
 FRAME = Frame(ethernet(IPV4, ipv4(TCP, tcp(PAYLOAD))), START_NS, 100)
+UNKNOWN = Frame(ethernet(0x9999, bytes(40)), START_NS, 54)
 NOT_ETHERNET = Frame(b"\xff\x03\x00\x21", START_NS, 4)
 
 
@@ -63,7 +64,15 @@ def mixed(*linktypes: int) -> bytes:
         (
             pcap([NOT_ETHERNET]),
             [
-                "no frame of FILE could be decoded; no frame was matched; see why: sensor rules explain FILE",
+                "no frame of FILE could be decoded and matched (undecodable: 1 malformed or cut short, "
+                "0 of unknown protocols); see why: sensor rules explain FILE",
+            ],
+        ),
+        (
+            pcap([NOT_ETHERNET, NOT_ETHERNET, UNKNOWN, FRAME]),
+            [
+                "only 1 of 4 frames of FILE could be decoded and matched (undecodable: 2 malformed or cut "
+                "short, 1 of unknown protocols); see why: sensor rules explain FILE",
             ],
         ),
         (pcap([NOT_ETHERNET, FRAME]), []),

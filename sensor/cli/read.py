@@ -25,7 +25,8 @@ from sensor.read import Emit, read
 def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **flags: Any) -> None:
     """Match the packets of pcap and pcapng files.
 
-    Files compressed with gzip are decompressed as they are read.
+    Files compressed with gzip or Zstandard are decompressed as they are read. FILE may be - for standard
+    input.
 
     Prints each match. Keeps evidence only if --evidence or the evidence setting names a directory.
     """

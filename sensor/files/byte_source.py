@@ -7,8 +7,12 @@ import os
 from pathlib import Path
 
 from sensor.errors import CaptureFileError
-from sensor.files.gunzip_stream import MAGIC, GunzipStream
+from sensor.files import gunzip_stream, zstd_stream
+from sensor.files.decompression import DecompressingStream
+from sensor.files.gunzip_stream import GunzipStream
+from sensor.files.zstd_stream import ZstdStream
 
+STANDARD_INPUT = Path("-")
 FRAME_SIZE_MAX = 262_144
 """The longest frame that libpcap writes or reads (MAXIMUM_SNAPLEN); a longer frame means damage."""
 SKIP_BYTES = 1 << 20
@@ -21,7 +25,7 @@ SPARE_BYTES = 2 * FRAME_SIZE_MAX
 
 
 class ByteSource:
-    """Reads a file or pipe once, from start to end, and counts the bytes read. Decompresses gzip."""
+    """Reads a file or pipe once, decompressing it if it is compressed, and counts the bytes read."""
 
     def __init__(self, path: Path) -> None:
         """Open the file.
@@ -31,25 +35,33 @@ class ByteSource:
         """
         self.path = path
         self._bytes_read = 0
-        self._gunzip: GunzipStream | None = None
+        self._compressed: DecompressingStream | None = None
         self._buffer = memoryview(b"")
         self.at_end = False
         """True after a read returned fewer bytes than requested."""
         try:
-            self._file = path.open("rb")
+            self._file = os.fdopen(os.dup(0), "rb") if path == STANDARD_INPUT else path.open("rb")
         except OSError as error:
             raise CaptureFileError(
                 f"{path}: {error.strerror}; give a pcap or pcapng file that can be read"
             ) from error
         self.size_bytes = os.fstat(self._file.fileno()).st_size
-        if self.peek(len(MAGIC)) == MAGIC:
-            self._gunzip = GunzipStream(self._file)
-            self._file = io.BufferedReader(self._gunzip)
+        kind = self._compression()
+        if kind:
+            self._compressed = kind(self._file)
+            self._file = io.BufferedReader(self._compressed)
+
+    def _compression(self) -> type[DecompressingStream] | None:
+        """Return the class that decompresses the file; None if it is not compressed."""
+        start = self.peek(len(zstd_stream.MAGIC))
+        if start.startswith(gunzip_stream.MAGIC):
+            return GunzipStream
+        return ZstdStream if start == zstd_stream.MAGIC else None
 
     @property
     def position_bytes(self) -> int:
         """The number of bytes of the file read so far; compressed bytes if it is compressed."""
-        return self._gunzip.input_bytes if self._gunzip else self._bytes_read
+        return self._compressed.input_bytes if self._compressed else self._bytes_read
 
     def close(self) -> None:
         """Close the file."""
@@ -120,8 +132,8 @@ class ByteSource:
 
     def damage(self, what: str) -> CaptureFileError:
         """Return the error for damage in the file; the frames before it have been read."""
-        if self._gunzip and self._gunzip.fault:
-            what = f"its gzip data is {self._gunzip.fault}"
+        if self._compressed and self._compressed.fault:
+            what = f"its {self._compressed.format} data is {self._compressed.fault}"
         return CaptureFileError(
             f"{self.path}: {what}; frames before it were read; copy the file again to get the rest"
         )
@@ -132,5 +144,5 @@ class ByteSource:
         Raises:
             CaptureFileError: the compressed data is damaged or cut short.
         """
-        if self._gunzip and self._gunzip.fault:
+        if self._compressed and self._compressed.fault:
             raise self.damage("")

@@ -21,11 +21,11 @@ DECOMPRESSORS = {
     b"\x28\xb5\x2f\xfd": "unzstd",
     b"\x04\x22\x4d\x18": "unlz4",
 }
-"""The program to decompress a file that starts with these bytes; gzip, if it is compressed twice."""
+"""The program to decompress a file that starts with these bytes; we cannot, or it is compressed twice."""
 
 
 class CaptureFile:
-    """A pcap or pcapng file, possibly compressed with gzip, whose frames can be read once.
+    """A pcap or pcapng file, possibly compressed, whose frames can be read once.
 
     Args:
         path: A file or a pipe.

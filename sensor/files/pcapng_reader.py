@@ -35,11 +35,17 @@ def read_pcapng(source: ByteSource, max_frames: int) -> Iterator[FrameBatch]:
     """Yield the frames of a pcapng file; a change of the link type starts a new batch.
 
     Raises:
-        CaptureFileError: the file is damaged or cut short. The frames before that are yielded first.
+        CaptureFileError: the file is damaged or cut short. All frames that can be read are yielded first:
+            a packet block whose lengths agree costs only itself.
     """
     reader = _Reader(source, max_frames)
     try:
         yield from reader.batches()
+        if reader.damaged:
+            raise CaptureFileError(
+                f"{source.path}: {reader.first_damage}; packets lost to damage: {reader.damaged}; "
+                "all others were read; copy the file again to get the rest"
+            )
     finally:
         if reader.walk.clamped:
             log.warning(
@@ -59,6 +65,9 @@ class _Reader:
         self._order = NATIVE_ORDER
         self._offset = 0
         """Position of the walk's buffer in the file."""
+        self.damaged = 0
+        """Packet blocks that were skipped."""
+        self.first_damage = ""
 
     def batches(self) -> Iterator[FrameBatch]:
         """Yield the frames of the file."""
@@ -101,8 +110,17 @@ class _Reader:
                         return Stop.MORE
                 case Stop.INTERFACE:
                     self._read_interface()
+                case Stop.BAD_FRAME | Stop.BAD_INTERFACE as stop:
+                    self._skip_packet(self._complaint(stop))
                 case stop:
                     raise self._damage(self._complaint(stop))
+
+    def _skip_packet(self, complaint: str) -> None:
+        """Skip a packet block whose lengths agree, but whose content is damaged."""
+        (length,) = struct.unpack_from(f"{self._order}I", self.walk.buffer, self.walk.position + 4)
+        self.damaged += 1
+        self.first_damage = self.first_damage or self._damaged_block(complaint)
+        self.walk.skip(_aligned(length))
 
     def _batch(self) -> FrameBatch:
         linktype = self.walk.linktype
@@ -159,8 +177,10 @@ class _Reader:
         return memoryview(b"")
 
     def _damage(self, complaint: str) -> CaptureFileError:
-        offset = self._offset + self.walk.position
-        return self._source.damage(f"the block at byte {offset} is damaged ({complaint})")
+        return self._source.damage(self._damaged_block(complaint))
+
+    def _damaged_block(self, complaint: str) -> str:
+        return f"the block at byte {self._offset + self.walk.position} is damaged ({complaint})"
 
     def _complaint(self, stop: Stop) -> str:
         match stop:

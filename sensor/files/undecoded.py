@@ -21,17 +21,20 @@ class FrameCounts(Protocol):
 
     read: int
     undecodable: int
+    malformed: int
+    """Those of the undecodable frames that contradict themselves or are cut short."""
 
 
 def batches_of(file: CaptureFile, pipeline: FrameCounts) -> Iterator[FrameBatch]:
     """Yield the batches of a file, each of which goes through the pipeline; log what could not be decoded.
 
-    One warning names each link type that is not decoded. Another says that no frame could be decoded.
+    One warning names each link type that is not decoded. Another says that few or none of the other frames
+    could be decoded, and why.
 
     Raises:
         CaptureFileError: the file is damaged or cut short. The frames before that are yielded first.
     """
-    read, undecodable = pipeline.read, pipeline.undecodable
+    read, undecodable, malformed = pipeline.read, pipeline.undecodable, pipeline.malformed
     foreign: Counter[int] = Counter()
     try:
         for batch in file.batches():
@@ -41,10 +44,16 @@ def batches_of(file: CaptureFile, pipeline: FrameCounts) -> Iterator[FrameBatch]
     finally:
         frames = pipeline.read - read
         _warn_of_link_types(file, foreign, frames)
-        if frames and not foreign and pipeline.undecodable - undecodable == frames:
+        others = frames - foreign.total()
+        lost, malformed = pipeline.undecodable - undecodable - foreign.total(), pipeline.malformed - malformed
+        if 2 * lost > others:
             log.warning(
-                "no frame of %s could be decoded; no frame was matched; see why: sensor rules explain %s",
+                "%s of %s could be decoded and matched (undecodable: %d malformed or cut short, "
+                "%d of unknown protocols); see why: sensor rules explain %s",
+                f"only {others - lost} of {others} frames" if lost < others else "no frame",
                 file.path,
+                malformed,
+                lost - malformed,
                 file.path,
             )
 
