@@ -22,6 +22,7 @@ from sensor.files.undecoded import batches_of
 from sensor.pipeline import Pipeline
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.prefilter.networks import Networks
+from sensor.rules.progress import Watch, unwatched
 from sensor.rules.ready import make_ready
 
 log = logging.getLogger(__name__)
@@ -32,11 +33,17 @@ Progress = Callable[[int], None]
 
 
 def read(
-    paths: Iterable[Path], settings: Settings, evidence: Path | None, emit: Emit, progress: Progress
+    paths: Iterable[Path],
+    settings: Settings,
+    evidence: Path | None,
+    emit: Emit,
+    progress: Progress,
+    watch: Watch = unwatched,
 ) -> None:
     """Match every frame of the files, in order; write the evidence to the directory ``evidence``, if given.
 
-    All files are checked before the first one is read. ``emit`` is called with the evidence of each batch.
+    All files are checked before the first one is read. ``emit`` is called with the evidence of each
+    batch, and ``watch`` with the progress of compiling the rules.
 
     Raises:
         RulesError: A rule is wrong.
@@ -47,7 +54,7 @@ def read(
     for path in files:
         if path != STANDARD_INPUT and not _is_pipe(path):  # bytes read from a pipe could not be read again
             CaptureFile(path).close()
-    ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
+    ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient, watch=watch)
     networks = Networks(settings.networks_include, settings.networks_exclude)
     pipeline = Pipeline(
         ready.matcher,

@@ -34,9 +34,9 @@ from sensor.evidence.pcap import Record, RecordReader
 from sensor.evidence.reconcile import FILL_BYTES, FILL_ITEMS, fill, reconcile
 from sensor.model import FrameBatch, PacketBatch, PacketStatus
 from sensor.rules.engine.flows import FlowTable
-from sensor.rules.engine.matcher import Matcher, Matches, Payloads
+from sensor.rules.engine.matcher import Matches, Payloads
 from sensor.rules.engine.profile import PROFILES
-from sensor.rules.files.load import load_and_log
+from sensor.rules.ready import make_ready
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +58,17 @@ class Rematcher:
     """Matches stored packets, with the parts of a profile that do not depend on flows."""
 
     def __init__(self, settings: Settings) -> None:
-        """Load and compile the rules.
+        """Load the rules, compiled.
 
         Raises:
             RulesError: a rule is wrong.
         """
         self._profile = PROFILES[settings.profile]
-        self.rules = rules = load_and_log(settings.rules, lenient=settings.lenient)
+        ready = make_ready(settings.rules, self._profile.http, lenient=settings.lenient, yields=True)
+        self.rules = rules = ready.rules
         """The rules that matches refer to."""
         self._digest = rules.digest
-        self._matcher = Matcher(rules, self._profile.http)
+        self._matcher = ready.matcher
         self._flows = FlowTable(inf, inf)
         self._packets = 0
 

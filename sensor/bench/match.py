@@ -34,7 +34,7 @@ from sensor.protocols import TCP
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.engine.matcher import Matcher, Payloads
 from sensor.rules.engine.profile import PROFILES
-from sensor.rules.files.load import load_rules
+from sensor.rules.ready import load_and_log
 
 SIZE = 400
 BATCH = 1000
@@ -64,7 +64,7 @@ def measure(
         OSError: ``capture`` cannot be written.
     """
     where = machine()
-    loaded = list(load_rules(rules))
+    loaded = list(load_and_log(rules, lenient=False))
     sets = [loaded]
     if not quick:
         sets.append([one for rule in loaded for one in variants(rule, VARIANTS)])

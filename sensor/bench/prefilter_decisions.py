@@ -18,9 +18,7 @@ from sensor.files.capture_file import CaptureFile
 from sensor.live.program_options import options_of
 from sensor.model import LinkType
 from sensor.rules.engine.http_payload import RFC9110
-from sensor.rules.files.load import load_rules
-from sensor.rules.prefilter.plan import Plan, demands
-from sensor.rules.prefilter.tables import kernel_plan
+from sensor.rules.ready import make_ready
 
 NOT_CONNECTED = abi.Counter.SUBMIT_FAILED
 """The bucket of candidates in a measurement, where no ring is connected."""
@@ -65,8 +63,7 @@ def count_decisions(rules: Path, capture: Path) -> dict[str, Any]:
 
 def default_program(rules: Path) -> tuple[KernelPlan, ProgramOptions]:
     """Return the plan for a set of rules, and the options of ``sensor run`` with default settings."""
-    plan = kernel_plan(Plan.of(demands(load_rules(rules), RFC9110)), RFC9110)
-    return plan, options_of(Settings(), frags=False)
+    return make_ready(rules, RFC9110, lenient=False).plan, options_of(Settings(), frags=False)
 
 
 def frames_by_bucket(program: Program, before: dict[abi.Counter, tuple[int, int]]) -> Tally[abi.Counter]:

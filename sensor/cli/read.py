@@ -32,11 +32,18 @@ def read_command(config: Path | None, as_json: bool, files: tuple[Path, ...], **
     """
     settings = load_settings(flags, config)
     evidence = settings.evidence if "evidence" in settings.model_fields_set else None
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     terminal = Console(stderr=True)
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("", total=sum(map(_size_of, files)))
-        read(files, settings, evidence, _printer(as_json), lambda size: progress.advance(task, size))
+        task = progress.add_task("reading", total=sum(map(_size_of, files)))
+        read(
+            files,
+            settings,
+            evidence,
+            _printer(as_json),
+            lambda size: progress.update(task, advance=size, description="reading"),
+            lambda rules: progress.update(task, description=rules.words),
+        )
 
 
 def _size_of(path: Path) -> int:

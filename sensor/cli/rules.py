@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from sensor.cli.payload_argument import payload
+from sensor.cli.redraw import drawn_progress
 from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line, print_table
 from sensor.config.loading import load_settings
@@ -19,10 +20,10 @@ from sensor.protocols import ICMP, RULE_PROTOCOLS
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.describe import conditions, fault_object, match_object, match_words, rule_object
 from sensor.rules.files.json_schema import rule_file_schema
-from sensor.rules.files.load import load_and_log, load_rules
 from sensor.rules.files.rule_fault import FaultyRulesError
 from sensor.rules.files.rule_set import RuleSet
 from sensor.rules.obstacles import Specimen, match, reasons
+from sensor.rules.ready import find_ready, load_and_log
 from sensor.text import count_of
 
 _PROTOCOLS = {**RULE_PROTOCOLS, "icmp": ICMP}
@@ -46,25 +47,23 @@ def check_command(directory: Path | None, lenient: bool | None, config: Path | N
     Without DIRECTORY, check the files that the rules setting names. Exits with 2 if there is a fault.
     """
     settings = load_settings({"rules": directory, "lenient": lenient}, config)
-    lenient = settings.lenient
+    lenient, http = settings.lenient, PROFILES[settings.profile].http
     try:
-        rules = load_rules(
-            directory or settings.rules, lenient=True
-        )  # faults have the paths as they were given
+        with drawn_progress() as watch:
+            ready = find_ready(  # faults have the paths as they were given
+                directory or settings.rules, http, lenient=lenient, find_all=True, watch=watch
+            )
+        faults, fine = ready.rules.faults, len(ready.rules)
     except FaultyRulesError as error:
-        rules, lenient = RuleSet((), "", error.faults), False
+        faults, fine, lenient = error.faults, error.fine, False
     if as_json:
-        print_json({"rules": len(rules), "faults": [fault_object(fault) for fault in rules.faults]})
+        print_json({"rules": fine, "faults": list(map(fault_object, faults))})
     else:
-        for fault in rules.faults:
+        for fault in faults:
             print_line(fault)
-        faults = (
-            f"{count_of(len(rules.faults), 'fault')}{', skipped' if lenient else ''}; "
-            if rules.faults
-            else ""
-        )
-        print_line(f"{faults}{count_of(len(rules), 'rule')} {'is' if len(rules) == 1 else 'are'} fine")
-    if rules.faults and not lenient:
+        found = f"{count_of(len(faults), 'fault')}{', skipped' if lenient else ''}; " if faults else ""
+        print_line(f"{found}{count_of(fine, 'rule')} {'is' if fine == 1 else 'are'} fine")
+    if faults and not lenient:
         sys.exit(RulesError.exit_code)
 
 

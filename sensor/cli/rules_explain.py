@@ -19,7 +19,7 @@ from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line, print_lines
 from sensor.config.loading import load_settings
 from sensor.explain import explain
-from sensor.rules.files.load import load_and_log
+from sensor.rules.ready import load_and_log
 
 
 @click.command("explain")

@@ -12,9 +12,9 @@ from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_lines
 from sensor.config.loading import load_settings
 from sensor.rules.engine.profile import PROFILES
-from sensor.rules.files.load import load_and_log
 from sensor.rules.prefilter.plan import Plan, demands
 from sensor.rules.prefilter.tables import kernel_plan
+from sensor.rules.ready import load_and_log
 
 
 @click.command("plan")

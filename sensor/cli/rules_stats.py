@@ -17,7 +17,7 @@ from sensor.cli.terminal import print_json, print_lines, print_table
 from sensor.config.loading import load_settings
 from sensor.rules.cost import measure, measure_each
 from sensor.rules.engine.profile import PROFILES
-from sensor.rules.files.load import load_and_log
+from sensor.rules.ready import load_and_log
 
 
 @click.command("stats")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sensor.cli.redraw import redraw
 from sensor.cli.setting_options import setting_options
 from sensor.config.loading import load_settings
 
@@ -23,9 +24,4 @@ def run_command(config: Path | None, as_json: bool, **flags: Any) -> None:
     from sensor.live.run import run  # imports pyroute2, which is slow to load
 
     settings = load_settings(flags, config)
-    run(settings, _redraw if sys.stderr.isatty() else None, as_json=as_json)
-
-
-def _redraw(line: str) -> None:
-    sys.stderr.write(f"\r\x1b[K{line}")
-    sys.stderr.flush()
+    run(settings, redraw if sys.stderr.isatty() else None, as_json=as_json)

@@ -1,7 +1,7 @@
 """Reloads the rules while capture continues. Runs in a thread of the supervisor.
 
-Compiling takes seconds, but releases the interpreter's lock, so capture continues meanwhile. The supervisor
-puts a finished rule set in force between two batches: no packet is ever matched by half of one.
+Compiling takes seconds, in a process of its own (`sensor.rules.compilation`), so capture continues meanwhile.
+The supervisor puts a finished rule set in force between two batches: no packet is matched by half of one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Reloader:
     def _load(self) -> None:
         started_s = time.monotonic()
         try:
-            ready = make_ready(self._directory, self._http, lenient=self._lenient)
+            ready = make_ready(self._directory, self._http, lenient=self._lenient, yields=True)
             loaded_s = time.monotonic() - started_s
             self._finished = Compiled(ready, self._compile_plan(ready.plan))
         except (RulesError, KernelError) as error:

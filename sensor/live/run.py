@@ -28,6 +28,7 @@ from sensor.live.status_line import StatusLine
 from sensor.live.supervisor import Supervisor
 from sensor.process import sandbox
 from sensor.rules.engine.profile import PROFILES
+from sensor.rules.progress import Watch, unwatched
 from sensor.rules.ready import make_ready
 from sensor.text import count_of
 
@@ -72,7 +73,12 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
     for reason in mixed_link_types(list(interfaces.values())):
         raise InterfaceError(str(reason))
     started_s = time.monotonic()
-    ready = make_ready(settings.rules, PROFILES[settings.profile].http, lenient=settings.lenient)
+    ready = make_ready(
+        settings.rules,
+        PROFILES[settings.profile].http,
+        lenient=settings.lenient,
+        watch=_drawn_by(show_status),
+    )
     load_s = time.monotonic() - started_s
     with ExitStack() as stack:
         notifier = stack.enter_context(closing(Notifier()))
@@ -115,6 +121,11 @@ def _without_repetitions(interfaces: dict[str, Interface]) -> dict[str, Interfac
     """Return each interface under the first of its names that the settings have."""
     by_index = {interface.index: (name, interface) for name, interface in reversed(interfaces.items())}
     return dict(reversed(by_index.values()))
+
+
+def _drawn_by(show_status: ShowStatus | None) -> Watch:
+    """Return a function that shows the progress of compiling the rules."""
+    return unwatched if show_status is None else lambda progress: show_status(progress.words)
 
 
 def _note_reload_requests() -> list[int]:

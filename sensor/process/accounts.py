@@ -41,6 +41,7 @@ class Role(Enum):
     """Writes the index in the directory of the evidence; keeps the user of the supervisor."""
     RETENTION = "sensor-retain"
     """Deletes evidence; keeps the user of the supervisor."""
+    COMPILER = "sensor-rules"
 
 
 class ProcessUser(NamedTuple):

@@ -39,6 +39,7 @@ NEEDS = {
     Role.INDEXER: Calls.READ_FILES | Calls.CHANGE_FILES | Calls.DATABASES,
     Role.RETENTION: Calls.READ_FILES | Calls.DELETE_FILES,
     Role.REINDEXER: Calls.READ_FILES | Calls.THREADS | Calls.CODE,
+    Role.COMPILER: Calls.THREADS | Calls.TIMERS,
     Role.API: Calls.ACCEPT | Calls.READ_FILES | Calls.TRY_WRITING | Calls.THREADS | Calls.CODE,
 }
 """System calls of each role."""
@@ -79,7 +80,7 @@ def prepare() -> None:
     """
     check_library()
     _try_sandbox()
-    for role in (Role.WORKER, Role.EXPORTER, Role.EVENT_SENDER, Role.REINDEXER):
+    for role in (Role.WORKER, Role.EXPORTER, Role.EVENT_SENDER, Role.REINDEXER, Role.COMPILER):
         identity_of(role)
     pass_on(*SWITCHING)
     if not can_switch_users():

@@ -66,6 +66,8 @@ class Calls(Flag):
     """Look up elements of BPF maps that are open."""
     MEMORY_FILES = auto()
     """Create files in memory."""
+    TIMERS = auto()
+    """Set timers that limit its own CPU time."""
 
 
 _ALWAYS = """
@@ -94,6 +96,7 @@ _LISTS: dict[Calls, str] = {
     Calls.UNIX: "connect setsockopt",
     Calls.READ_NICS: "bind connect setsockopt socketpair",
     Calls.MEMORY_FILES: "memfd_create ftruncate",
+    Calls.TIMERS: "setitimer",
 }
 
 _DEADLY = """
@@ -108,13 +111,18 @@ _DEADLY = """
 """Calls that none of the processes makes once it is in its sandbox: an attempt means an intruder."""
 
 
+def has_library() -> bool:
+    """Return True if filters can be made."""
+    return seccomp is not None
+
+
 def check_library() -> None:
     """Check that filters can be made.
 
     Raises:
         PrivilegeError: The library is not installed.
     """
-    if seccomp is None:
+    if not has_library():
         raise PrivilegeError(
             "the Python module seccomp is missing, which confines the processes: "
             "apt-get install python3-seccomp; a virtual environment needs --system-site-packages"

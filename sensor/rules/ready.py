@@ -1,4 +1,4 @@
-"""Load and compile rules, or read them from the cache of compiled rules.
+"""Rules that are ready for use: compiled in a process of its own, or read from the cache of compiled rules.
 
 Runs in the supervisor, in the thread that reloads rules, and in ``sensor read``. Compiling takes
 seconds, during which a starting sensor sees nothing. So the result is kept in a cache directory that
@@ -8,7 +8,6 @@ no other user can write to. A cached file is data: it holds JSON and Hyperscan's
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -16,65 +15,49 @@ import stat
 import struct
 import sys
 import tempfile
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-
-from sensor import DISTRIBUTION, abi
-from sensor.capture.plan_maps import FirstStates, KernelPlan
-from sensor.model import Rule
-from sensor.rules.engine.compiled_rules import dump, restore
+from sensor import DISTRIBUTION
+from sensor.rules.compilation.ready_codec import Ready, decode_ready, encode_ready
+from sensor.rules.compilation.rule_compiler import check_rules, compile_rules
 from sensor.rules.engine.http_payload import HttpReading
-from sensor.rules.engine.matcher import Matcher
-from sensor.rules.files.load import load_rules
-from sensor.rules.files.rule_fault import Fault
-from sensor.rules.files.rule_set import RuleSet, digest_of
-from sensor.rules.prefilter.plan import PORTS, Plan, demands
-from sensor.rules.prefilter.tables import kernel_plan
+from sensor.rules.files.rule_set import RuleSet
+from sensor.rules.files.rule_sources import RuleSources
+from sensor.rules.progress import Phase, Progress, Watch, unwatched
 from sensor.text import count_of
+
+__all__ = ["Ready", "load_and_log", "make_ready"]
 
 KEPT = 8
 """Number of rule sets that are kept; the latest ones."""
 
 _PACKAGES = ("hyperscan", "google-re2", "numpy", DISTRIBUTION)
 _SUFFIX = ".rules"
-_HEADER = struct.Struct("<16s32sQ")
-"""`_MAGIC`, SHA-256 of all that follows it, and the size of the JSON that comes next; then the blobs."""
-_MAGIC = b"sensor rules 1\n\0"
+_HEADER = struct.Struct("<16s32s")
+"""`_MAGIC`, and SHA-256 of all that follows it."""
+_MAGIC = b"sensor rules 2\n\0"
 
 log = logging.getLogger(__name__)
 
 
-class Ready(NamedTuple):
-    """A rule set, compiled for the matcher and for the kernel."""
+def make_ready(
+    directory: Path,
+    http: HttpReading,
+    *,
+    lenient: bool,
+    yields: bool = False,
+    watch: Watch = unwatched,
+) -> Ready:
+    """Compile the rules of a directory, or read them from the cache; log that, and which rules were skipped.
 
-    rules: RuleSet
-    matcher: Matcher
-    plan: KernelPlan
-    """The packets that the kernel must pass on."""
-
-
-def make_ready(directory: Path, http: HttpReading, *, lenient: bool) -> Ready:
-    """Load and compile the rules of a directory, or read them from the cache. Skipped rules are logged.
+    ``yields`` and ``watch`` are those of `compile_rules`.
 
     Raises:
         RulesError: There are faults; with ``lenient``: no rule file is usable.
     """
-    digest = digest_of(directory)
-    path = _cache_directory() / (_key(directory, digest, http, lenient=lenient) + _SUFFIX)
-    ready = _read_cached(path, http)
-    if ready is None:
-        rules = load_rules(directory, lenient=lenient)
-        log.info("compiling %s", count_of(len(rules), "rule"))
-        ready = Ready(rules, Matcher(rules, http), kernel_plan(Plan.of(demands(rules, http)), http))
-        if rules.digest == digest:  # otherwise a file has changed meanwhile
-            _write_cached(path, ready)
-    ready.matcher.batch_matcher  # noqa: B018 - loaded here, the databases are shared by all workers
-    for fault in ready.rules.faults:
-        log.warning("rule skipped: %s", fault)
+    ready = find_ready(directory, http, lenient=lenient, yields=yields, watch=_Announcement(watch))
+    _log_faults(ready.rules)
     if ready.plan.merged:
         log.warning(
             "the rules ask for too many different first bytes: the kernel passes more payloads than needed"
@@ -82,6 +65,62 @@ def make_ready(directory: Path, http: HttpReading, *, lenient: bool) -> Ready:
     for rule in ready.matcher.missed:
         log.warning("Hyperscan misses rule %d; RE2 decides it instead", rule.rule_id)
     return ready
+
+
+def find_ready(
+    directory: Path,
+    http: HttpReading,
+    *,
+    lenient: bool,
+    find_all: bool = False,
+    yields: bool = False,
+    watch: Watch = unwatched,
+) -> Ready:
+    """Compile the rules of a directory, or read them from the cache.
+
+    The flags and ``watch`` are those of `compile_rules`.
+
+    Raises:
+        RulesError: As for `make_ready`.
+    """
+    sources = RuleSources.read(directory)
+    path = _cache_directory() / (_key(sources, http, lenient=lenient) + _SUFFIX)
+    ready = None if sources.faults else _read_cached(path, directory, http)
+    if ready is None:
+        ready = compile_rules(sources, http, lenient=lenient, find_all=find_all, yields=yields, watch=watch)
+        if not sources.faults:
+            _write_cached(path, ready)
+    return ready
+
+
+def load_and_log(directory: Path, *, lenient: bool) -> RuleSet:
+    """Load rules, in a process of its own, without compiling them; log the ones that were skipped.
+
+    Raises:
+        RulesError: There are faults; with ``lenient``: no rule file is usable.
+    """
+    rules = check_rules(directory, lenient=lenient)
+    _log_faults(rules)
+    return rules
+
+
+def _log_faults(rules: RuleSet) -> None:
+    for fault in rules.faults:
+        log.warning("rule skipped: %s", fault)
+
+
+class _Announcement:
+    """Passes progress on, and writes one line to the log when the number of rules is known."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._is_due = True
+
+    def __call__(self, progress: Progress) -> None:
+        if self._is_due and progress.phase > Phase.READ:
+            self._is_due = False
+            log.info("compiling %s", count_of(progress.total, "rule"))
+        self._watch(progress)
 
 
 def _cache_directory() -> Path:
@@ -92,23 +131,23 @@ def _cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sensor"
 
 
-def _key(directory: Path, digest: str, http: HttpReading, *, lenient: bool) -> str:
+def _key(sources: RuleSources, http: HttpReading, *, lenient: bool) -> str:
     """Return a digest of everything the compiled rules depend on, including this program's sources."""
-    sources = sorted(Path(__file__).parents[1].glob("**/*.py"))
-    text = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    modules = sorted(Path(__file__).parents[1].glob("**/*.py"))
+    text = hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
     versions = [f"{package} {version(package)}" for package in _PACKAGES]
-    inputs = (str(directory.resolve()), digest, repr(http), str(lenient))
+    inputs = (sources.digest, repr(http), str(lenient))
     return hashlib.sha256(
         "\n".join((*inputs, text, *versions, sys.version, platform.platform())).encode()
     ).hexdigest()
 
 
-def _read_cached(path: Path, http: HttpReading) -> Ready | None:
+def _read_cached(path: Path, directory: Path, http: HttpReading) -> Ready | None:
     """Return what an earlier run wrote; None if it is missing, damaged, or writable by other users."""
     try:
         if not (_is_ours(path.parent) and _is_ours(path)):
             return None
-        ready = _unpack(path.read_bytes(), http)
+        ready = _unpack(path.read_bytes(), directory, http)
     except OSError:
         return None
     except Exception as error:  # most likely from another processor; in any case, compile again
@@ -136,57 +175,23 @@ def _write_cached(path: Path, ready: Ready) -> None:
 
 def _pack(ready: Ready) -> bytes:
     """Return the content of a cached file."""
-    shape, databases = dump(ready.matcher)
-    plan = ready.plan
-    blobs = [*(table.tobytes() for table in (plan.ports, plan.rows, plan.prefixes)), *databases]
-    faults = [asdict(fault) | {"path": str(fault.path)} for fault in ready.rules.faults]
-    fields = {
-        "rules": [asdict(rule) for rule in ready.rules],
-        "digest": ready.rules.digest,
-        "faults": faults,
-        "first_states": plan.first,
-        "merged_prefixes": plan.merged,
-        "matcher": shape,
-        "sizes": [len(blob) for blob in blobs],
-    }
-    text = json.dumps(fields).encode()
-    body = b"".join((len(text).to_bytes(8, "little"), text, *blobs))
-    return _MAGIC + hashlib.sha256(body).digest() + body
+    body = encode_ready(ready)
+    return _HEADER.pack(_MAGIC, hashlib.sha256(body).digest()) + body
 
 
-def _unpack(content: bytes, http: HttpReading) -> Ready:
+def _unpack(content: bytes, directory: Path, http: HttpReading) -> Ready:
     """Return what `_pack` was given.
 
     Raises:
         Exception: Of any kind: the content is damaged, or from another release or processor.
     """
-    magic, digest, text_size = _HEADER.unpack_from(content)
+    magic, digest = _HEADER.unpack_from(content)
+    body = content[_HEADER.size :]
     if magic != _MAGIC:
         raise ValueError("not a file of compiled rules")
-    if hashlib.sha256(memoryview(content)[_HEADER.size - 8 :]).digest() != digest:
+    if hashlib.sha256(body).digest() != digest:
         raise ValueError("the digest is wrong")
-    start = _HEADER.size + text_size
-    fields: dict[str, Any] = json.loads(content[_HEADER.size : start])
-    blobs = []
-    for size in fields["sizes"]:
-        blobs.append(content[start : start + size])
-        start += size
-    if start != len(content):
-        raise ValueError("the sizes are wrong")
-    rules = tuple(Rule(**rule) for rule in fields["rules"])
-    faults = tuple(Fault(**fault | {"path": Path(fault["path"])}) for fault in fields["faults"])
-    ports, rows, prefixes, *databases = blobs
-    return Ready(
-        RuleSet(rules, fields["digest"], faults),
-        restore(rules, http, fields["matcher"], databases),
-        KernelPlan(
-            FirstStates(*fields["first_states"]),
-            np.frombuffer(ports, np.uint32).reshape(2, PORTS),
-            np.frombuffer(rows, np.uint32),
-            np.frombuffer(prefixes, abi.PLAN_PREFIX),
-            fields["merged_prefixes"],
-        ),
-    )
+    return decode_ready(body, directory, http)
 
 
 def _is_ours(path: Path) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from sensor.errors import RulesError
 from sensor.rules import ready
 from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
+from sensor.rules.files.rule_sources import RuleSources
 from sensor.rules.ready import Ready, make_ready
 from tests.rules.test_matches import expected as expected_in_batch
 from tests.rules.test_matches import found as found_in_batch
@@ -46,15 +48,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Return the list of directories from which rules are loaded instead of read from the cache."""
+    """Return the list of directories whose rules are compiled instead of read from the cache."""
     found: list[Path] = []
-    load_rules = ready.load_rules
+    compile_rules = ready.compile_rules
 
-    def load(directory: Path, *, lenient: bool) -> object:
-        found.append(directory)
-        return load_rules(directory, lenient=lenient)
+    def compile_noted(sources: RuleSources, http: HttpReading, **options: Any) -> object:
+        found.append(sources.directory)
+        return compile_rules(sources, http, **options)
 
-    monkeypatch.setattr(ready, "load_rules", load)
+    monkeypatch.setattr(ready, "compile_rules", compile_noted)
     return found
 
 
@@ -111,12 +113,18 @@ def test_a_damaged_file_is_not_used(tmp_path: Path, cache: Path, loads: list[Pat
 
 def repacked(content: bytes, **changes: object) -> bytes:
     """Return the content of a cached file with some of its fields changed, and a correct digest."""
-    magic, _, size = ready._HEADER.unpack_from(content)
-    start = ready._HEADER.size
-    fields = json.loads(content[start : start + size]) | changes
-    text = json.dumps(fields).encode()
-    body = len(text).to_bytes(8, "little") + text + content[start + size :]
+    magic, _ = ready._HEADER.unpack_from(content)
+    fields, start = fields_of(content)
+    text = json.dumps(fields | changes).encode()
+    body = len(text).to_bytes(8, "little") + text + content[start:]
     return bytes(magic + hashlib.sha256(body).digest() + body)
+
+
+def fields_of(content: bytes) -> tuple[dict[str, Any], int]:
+    """Return the JSON in a cached file, and the offset of the databases after it."""
+    start = ready._HEADER.size + 8
+    end = start + int.from_bytes(content[start - 8 : start], "little")
+    return json.loads(content[start:end]), end
 
 
 @pytest.mark.parametrize(
@@ -132,7 +140,7 @@ def test_a_file_of_another_shape_is_not_used(
     make(tmp_path / "rules")
     [kept] = cache.iterdir()
     content = kept.read_bytes()
-    assert ready._unpack(repacked(content), RFC9110).rules.digest
+    assert ready._unpack(repacked(content), tmp_path / "rules", RFC9110).rules.digest
     kept.write_bytes(repacked(content, **changes))
     make(tmp_path / "rules")
     assert len(loads) == 2
@@ -163,10 +171,9 @@ def test_a_cached_file_holds_no_code(tmp_path: Path, cache: Path) -> None:
     make(tmp_path / "rules")
     [kept] = cache.iterdir()
     content = kept.read_bytes()
-    magic, _, size = ready._HEADER.unpack_from(content)
-    fields = json.loads(content[ready._HEADER.size : ready._HEADER.size + size])
-    assert magic == ready._MAGIC
-    assert len(content) == ready._HEADER.size + size + sum(fields["sizes"])
+    fields, end = fields_of(content)
+    assert content.startswith(ready._MAGIC)
+    assert len(content) == end + sum(fields["sizes"])
     assert [rule["regex"] for rule in fields["rules"]] == [rule["regex"] for rule in RULES.values()]
     assert b"pickle" not in Path(ready.__file__).read_bytes()
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sensor.model import Rule
-from sensor.native.batch_matcher import Databases
+from sensor.native.batch_matcher import MOST_STEPS, Databases
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.scan import Decider, Screen
 from sensor.rules.engine.stages import PARTS, Stage, Transport
+
+_BITS = frozenset(1 << bit for bit in range(MOST_STEPS))
 
 
 def dump(matcher: Matcher) -> tuple[dict[str, Any], list[bytes]]:
@@ -46,6 +48,7 @@ def restore(
         KeyError, IndexError, TypeError, ValueError: The structure is damaged.
         SensorError: A database is damaged, or of another release or processor.
     """
+    _check(shape, len(rules))
     pairs = zip(databases[::2], databases[1::2], strict=True)
     deciders = [
         Decider.restored(ids, Databases(whole or None, sliced or None))
@@ -65,3 +68,30 @@ def restore(
     matcher = Matcher.restored(rules, http, (tcp, udp, other), int(shape["size_bytes"]), shape["missed"])
     matcher.batch_matcher  # noqa: B018 - load the databases now, to see whether they are usable
     return matcher
+
+
+def _check(shape: dict[str, Any], rules: int) -> None:
+    """Check the numbers in a structure: Python would take negative ones, and C would take large ones.
+
+    Raises:
+        KeyError, TypeError: Parts are missing.
+        ValueError: A number is out of range.
+    """
+    deciders = range(len(shape["deciders"]))
+    indices = range(rules)
+    for transport in shape["transports"]:
+        used = [transport["plain"]]
+        for stage in (transport["http"], transport["decoded"]):
+            if len(stage["deciders"]) > MOST_STEPS:
+                raise ValueError("too many deciders")
+            for bit, _, number in stage["deciders"]:
+                used.append(number)
+                if type(bit) is not int or bit not in _BITS:
+                    raise ValueError("a bit is out of range")
+            if stage["screen"] not in deciders:
+                raise ValueError("a screen is missing")
+        for number in used:
+            if number not in deciders or any(index not in indices for index in shape["deciders"][number]):
+                raise ValueError("a rule or a decider is missing")
+    if any(index not in indices for index in shape["missed"]):
+        raise ValueError("a missed rule is missing")

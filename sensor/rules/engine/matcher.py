@@ -6,7 +6,7 @@ Runs in the capture workers and in ``sensor read``. A matcher belongs to one thr
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -72,8 +72,13 @@ class Matches(NamedTuple):
 class Matcher:
     """All rules of a set, compiled."""
 
-    def __init__(self, rules: Iterable[Rule], http: HttpReading = RFC9110) -> None:
-        """Compile the rules.
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        http: HttpReading = RFC9110,
+        watch: Callable[[int], None] = lambda _index: None,
+    ) -> None:
+        """Compile the rules; ``watch`` is called with the index of each rule that is about to be proven.
 
         Raises:
             RegexError: One rule cannot be compiled; `load_rules` refuses such rules.
@@ -91,7 +96,7 @@ class Matcher:
             for protocol in (TCP, UDP, _ANY)
         )
         size_bytes = deciders.compile()
-        missed_rules = _prove(expressions, (tcp, udp, other))
+        missed_rules = _prove(expressions, (tcp, udp, other), watch)
         self._set_up(rules, http, (tcp, udp, other), size_bytes, missed_rules)
 
     @classmethod
@@ -228,11 +233,13 @@ class Matcher:
         return tuple(locate_each([self.rules[number] for number in found], text, self.http))
 
 
-def _prove(expressions: Sequence[Expression], transports: Transports) -> list[int]:
+def _prove(
+    expressions: Sequence[Expression], transports: Transports, watch: Callable[[int], None]
+) -> list[int]:
     """Try every rule on its witness texts, and return the indices of those that Hyperscan misses."""
     finders: dict[int, list[Finder]] = {index: [] for index in range(len(expressions))}
     scanners = Scanners()
     for transport in transports:
         for index, find in transport.finders(scanners):
             finders[index].append(find)
-    return missed(expressions, finders)
+    return missed(expressions, finders, watch)

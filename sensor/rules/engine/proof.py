@@ -44,14 +44,21 @@ class Scanners:
         return self._loaded[decider].finds(wanted, mask, texts, patience_ns)
 
 
-def missed(expressions: Sequence[Expression], finders: Mapping[int, Sequence[Finder]]) -> list[int]:
+def missed(
+    expressions: Sequence[Expression],
+    finders: Mapping[int, Sequence[Finder]],
+    watch: Callable[[int], None] = lambda _index: None,
+) -> list[int]:
     """Return the indices of the rules that at least one of their finders misses in a witness text.
+
+    ``watch`` is called with the index of each rule before it is tried.
 
     A rule without any witness text counts as missed: nothing proves that it works.
     """
     patience_ns, waiting = PATIENCE_NS, sum(map(len, finders.values()))
     found = []
     for index, each in finders.items():
+        watch(index)
         one = expressions[index]
         texts = list(witness_payloads(one.tree, one.span_finder))
         start_ns = time.thread_time_ns()

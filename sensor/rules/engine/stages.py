@@ -199,5 +199,5 @@ class Deciders:
         """Compile all databases, on all processors, and return their size in bytes."""
         made = [*self._deciders.values(), *(screen.fast_patterns for screen in self._screens.values())]
         made.sort(key=lambda decider: len(decider.ids), reverse=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             return sum(pool.map(Decider.compile, made))

@@ -1,49 +1,51 @@
-"""Load rules from the five JSON files of a directory, and report every fault in them at once.
+"""Load rules from the JSON files of a directory, and report every fault in them at once.
 
-Runs in any process that loads or checks rules; never while a packet waits.
+Hostile rules can make this expensive, so sensors do it in a process of its own (`sensor.rules.compilation`).
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from sensor.model import RULE_CLASSES
-from sensor.rules.files.rule_fault import Fault, FaultyRulesError
+from sensor.rules.files.rule_fault import FaultyRulesError
 from sensor.rules.files.rule_file_reader import RuleFileReader
 from sensor.rules.files.rule_set import RuleSet
-
-log = logging.getLogger(__name__)
+from sensor.rules.files.rule_sources import RuleSources, path_of
+from sensor.rules.progress import Watch, unwatched
 
 
 def load_rules(directory: Path, *, lenient: bool = False) -> RuleSet:
-    """Read ``service.json``, ``device.json``, ``os.json``, ``midware.json`` and ``threat.json``.
+    """Load the rules of a directory in this process.
 
-    A missing file means no rules of that class, but at least one file must exist. With ``lenient``,
-    faulty rules and files that are not JSON are skipped, as ly_probe does, and reported in the result.
+    With ``lenient``, faulty rules and files that are not JSON are skipped, as ly_probe does, and reported in
+    the result.
 
     Raises:
         FaultyRulesError: There are faults; the error holds them all. With ``lenient``: no file is usable.
     """
-    reader = RuleFileReader()
-    for rule_class in RULE_CLASSES:
-        reader.read(directory / f"{rule_class}.json", rule_class)
-    if not reader.files and not reader.faults:
-        names = ", ".join(f"{name}.json" for name in RULE_CLASSES)
-        problem = f"no rule file in this directory; expected one of {names}"
-        reader.faults.append(Fault(directory, None, None, None, problem))
-    if reader.faults and (not lenient or not reader.files):
-        raise FaultyRulesError(tuple(reader.faults))
-    return RuleSet(tuple(reader.rules), reader.digest.hexdigest(), tuple(reader.faults))
+    return load_sources(RuleSources.read(directory), lenient=lenient)
 
 
-def load_and_log(directory: Path, *, lenient: bool) -> RuleSet:
-    """Load rules, and log the ones that were skipped.
+def load_sources(
+    sources: RuleSources,
+    *,
+    lenient: bool,
+    watch: Watch = unwatched,
+    refused: Mapping[str, str] | None = None,
+) -> RuleSet:
+    """Load the rules of these files.
+
+    ``refused`` holds the problems of rules that are known to be faulty, by id; they are not tried again.
 
     Raises:
-        FaultyRulesError: There are faults. With ``lenient``: no file is usable.
+        FaultyRulesError: As for `load_rules`.
     """
-    rules = load_rules(directory, lenient=lenient)
-    for fault in rules.faults:
-        log.warning("rule skipped: %s", fault)
-    return rules
+    reader = RuleFileReader(watch, refused or {}, faults=list(sources.faults))
+    reader.read_all(sources)
+    order = [path_of(sources.directory, rule_class) for rule_class in RULE_CLASSES]
+    faults = tuple(sorted(reader.faults, key=lambda fault: fault.path in order and order.index(fault.path)))
+    if faults and (not lenient or not reader.files):
+        raise FaultyRulesError(faults, len(reader.rules))
+    return RuleSet(tuple(reader.rules), sources.digest, faults)

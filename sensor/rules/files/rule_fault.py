@@ -28,6 +28,8 @@ class Fault:
 class FaultyRulesError(RulesError):
     """A rules directory has faults; ``faults`` holds them all, and the message has one line per fault."""
 
-    def __init__(self, faults: tuple[Fault, ...]) -> None:
+    def __init__(self, faults: tuple[Fault, ...], fine: int = 0) -> None:
+        """Hold the faults; ``fine`` is the number of rules without any."""
         super().__init__("\n".join(map(str, faults)))
         self.faults = faults
+        self.fine = fine

@@ -2,57 +2,83 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sensor.model import Rule, RuleClass
+from sensor.errors import RulesError
+from sensor.model import RULE_CLASSES, Rule, RuleClass
 from sensor.protocols import RULE_PROTOCOLS
 from sensor.rules.engine.expression import expression
 from sensor.rules.files import located
 from sensor.rules.files.fields import FIELDS, LABELS, PRIORITY, REQUIRED, RULE_ID
 from sensor.rules.files.rule_fault import Fault
-from sensor.rules.files.rule_set import add_to_digest
+from sensor.rules.files.rule_sources import RuleSources
+from sensor.rules.progress import Phase, Progress, Watch, unwatched
 from sensor.rules.regex.tree import RegexError
 from sensor.text import CONTROLS, to_json
+
+MOST_FAULTS = 10_000
+MOST_STATES = 1_500_000
+"""States of all rules together; 10,000 rules have up to 300,000."""
+
+_Rules = list[tuple[Path, RuleClass, located.Entry]]
 
 
 @dataclass
 class RuleFileReader:
-    """Reads the files of one directory one by one, and collects their rules and faults."""
+    """Reads the files of one directory, and collects their rules and faults."""
 
+    watch: Watch = unwatched
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Problems of rules that are known to be faulty, by id."""
     rules: list[Rule] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     files: int = 0
     """Files that hold JSON."""
-    digest: Any = field(default_factory=hashlib.sha256)
+    _states: int = 0
     _seen: dict[str, str] = field(default_factory=dict)
     """File and line of each rule id."""
 
-    def read(self, path: Path, rule_class: RuleClass) -> None:
-        """Add the rules and faults of one file; a missing file adds nothing."""
+    def read_all(self, sources: RuleSources) -> None:
+        """Add the rules and faults of all files.
+
+        Raises:
+            RulesError: There are more than `MOST_FAULTS` faults, or more than `MOST_STATES` states.
+        """
+        found: _Rules = []
+        for path, rule_class, content in sources:
+            self.watch(Progress(Phase.READ, file=RULE_CLASSES.index(rule_class)))
+            self._read_file(path, rule_class, content, found)
+        for number, (path, rule_class, entry) in enumerate(found, 1):
+            place = RULE_CLASSES.index(rule_class)
+            rule_id = int(entry.key) if RULE_ID.accepts(entry.key) else 0
+            self.watch(Progress(Phase.CHECK, number, len(found), place, rule_id, entry.line))
+            self._read_rule(path, rule_class, entry)
+            if self._states > MOST_STATES:
+                raise RulesError(
+                    f"up to rule {rule_id}, the expressions expand to more than {MOST_STATES:,} states; "
+                    "use fewer rules, or smaller repeats"
+                )
+
+    def _read_file(self, path: Path, rule_class: RuleClass, content: bytes, found: _Rules) -> None:
+        """Add the rules of a file to those found."""
         try:
-            content = path.read_bytes()
             document = located.loads(content.decode())
-        except FileNotFoundError:
-            return
         except json.JSONDecodeError as error:
             problem = f"invalid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
             self._fault(path, error.lineno, problem=problem)
         except UnicodeDecodeError as error:
             self._fault(path, None, problem=f"not UTF-8: invalid byte {error.object[error.start]:#x}")
-        except OSError as error:
-            self._fault(path, None, problem=f"cannot be read: {error.strerror}")
         except (ValueError, RecursionError) as error:
             self._fault(path, None, problem=f"JSON with too long a number or too deep nesting: {error}")
         else:
             self.files += 1
-            add_to_digest(self.digest, path, content)
-            self._read_document(path, rule_class, document)
+            self._read_document(path, rule_class, document, found)
 
-    def _read_document(self, path: Path, rule_class: RuleClass, document: object) -> None:
+    def _read_document(self, path: Path, rule_class: RuleClass, document: object, found: _Rules) -> None:
         if not isinstance(document, located.Object) or len(document) != 1:
             self._fault(path, 1, problem=f'expected an object with one key, such as {{"{rule_class}": …}}')
             return
@@ -65,8 +91,7 @@ class RuleFileReader:
             self._fault(path, line, field=key, problem='"rules" is missing in this object')
         for name, value, entry_line in entries.values():
             if name == "rules" and isinstance(value, located.Object):
-                for rule_id, rule, rule_line in value:
-                    self._read_rule(path, rule_class, located.Entry(rule_id, rule, rule_line))
+                found += ((path, rule_class, entry) for entry in value)
             elif name == "rules":
                 self._fault(path, entry_line, field=name, problem="expected an object of rules by id")
             elif name != "priority":
@@ -136,8 +161,11 @@ class RuleFileReader:
         if values.get("decode") and not values.get("is_http"):
             problem = "only HTTP is decoded; set is_http to 1 in this rule"
             self._fault(path, entries["decode"].line, rule_id, "decode", problem)
+        if rule_id in self.refused:
+            self._fault(path, entries["regex"].line, rule_id, "regex", self.refused[rule_id])
+            return
         try:
-            expression(str(values["regex"]))
+            self._states += expression(str(values["regex"])).tree.extent.states
         except RegexError as error:
             self._fault(path, entries["regex"].line, rule_id, "regex", str(error))
 
@@ -149,6 +177,8 @@ class RuleFileReader:
         field: str | None = None,
         problem: str = "",
     ) -> None:
+        if len(self.faults) == MOST_FAULTS:
+            raise RulesError(f"{path}: {MOST_FAULTS:,} faults up to this file; is it one of rules?")
         self.faults.append(Fault(path, line, rule_id, field, problem))
 
 

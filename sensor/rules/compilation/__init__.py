@@ -1,0 +1,1 @@
+"""Compile rules in a process of its own, with limits on CPU time and memory and nearly no rights."""
