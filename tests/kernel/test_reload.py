@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -125,13 +126,16 @@ def test_a_request_during_the_start(network: Network, tmp_path: Path) -> None:
     write_rules(tmp_path / "rules", HELLO)
     lock = tmp_path / "evidence" / "3" / ".lock"
     command = [*SENSOR, "run", "-i", network[0], "--evidence", str(tmp_path / "evidence"), "--no-api"]
-    flags = ["--rules", str(tmp_path / "rules"), "--duration", "3"]
+    flags = ["--rules", str(tmp_path / "rules")]
     with subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: lock.exists() and lock.read_text(), every_s=0)
         process.send_signal(signal.SIGHUP)
-        _, log = process.communicate(timeout=60)
-    assert process.returncode == 0, log
-    assert "1 rule in force" in log
+        assert process.stderr
+        log = "".join(takewhile(lambda line: "1 rule in force" not in line, process.stderr))
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert process.returncode == 0, log + rest
+    assert "capturing on" in log
 
 
 @contextmanager
