@@ -22,6 +22,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sensor.errors import EvidenceError, SettingsError
+from sensor.evidence.device_directory import make_directory
 from sensor.process.regular_file import MODE, open_regular
 
 Role = Literal["read", "admin"]
@@ -121,7 +122,7 @@ class TokenFile:
         """Replace the file atomically."""
         rows = [{**token.model_dump(), "sha256": token.sha256} for token in tokens]
         try:
-            self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            make_directory(self.path.parent)
             descriptor, temp = tempfile.mkstemp(dir=self.path.parent, prefix=".tokens-")
             with os.fdopen(descriptor, "w") as file:
                 json.dump({"tokens": rows}, file, indent=1)

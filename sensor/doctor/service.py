@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Iterator
 
 from sensor.api.access_settings import token_fault
@@ -14,6 +13,7 @@ from sensor.doctor.running import belongs_to, listening_process
 from sensor.doctor.setting_faults import api_faults, event_faults
 from sensor.errors import EvidenceError, RulesError
 from sensor.finding import Finding, Level
+from sensor.process.listener import Connections, Listener
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.files.rule_fault import FaultyRulesError
 from sensor.rules.ready import make_ready
@@ -76,9 +76,8 @@ def _api(settings: Settings) -> Iterator[Finding]:
 def _address(setting: str, host: str, port: int, running: int | None) -> Finding:
     """Try to listen on an address; if that fails, find out which process does."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, port), family=family).close()
+        Listener(host, port, Connections(1, 1)).close()
     except OSError as error:
         code = error.errno or 0
     else:

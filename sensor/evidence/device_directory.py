@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from pathlib import Path
 
 from sensor.errors import EvidenceError
 from sensor.evidence.directory_lock import holds_lock, lock_directory
 from sensor.evidence.recovery import Recovery, recover
+from sensor.process.accounts import Role, identity_of
 from sensor.process.regular_file import ownership_fault
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -50,11 +52,11 @@ class DeviceDirectory:
             EvidenceError: it belongs to another user, or another process already writes there.
             OSError: it cannot be created or locked.
         """
-        self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_directory(self.path.parent)
         _check_owner(self.path.parent)
         if self.path.is_symlink():
             raise EvidenceError(f"{self.path} is a symbolic link; mount the directory there instead")
-        self.path.mkdir(mode=0o750, exist_ok=True)
+        make_directory(self.path, os.O_NOFOLLOW)
         _check_owner(self.path, os.O_NOFOLLOW)
         return lock_directory(self.path)
 
@@ -81,6 +83,26 @@ class DeviceDirectory:
     def close(self) -> None:
         """Release the lock."""
         os.close(self._lock)
+
+
+def make_directory(path: Path, flags: int = 0) -> None:
+    """Create a directory for evidence if it does not exist.
+
+    If it is root's and empty, it gets the group of the API, and so does what is created in it: the API reads
+    evidence through that group, and must not keep root's for it.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    descriptor = os.open(path, _DIRECTORY | flags)
+    try:
+        status = os.fstat(descriptor)
+        if os.geteuid() == status.st_uid == status.st_gid == 0 and not any(path.iterdir()):
+            os.fchown(descriptor, -1, identity_of(Role.API).gid)
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | stat.S_ISGID)
+    finally:
+        os.close(descriptor)
 
 
 def _check_owner(directory: Path, flags: int = 0) -> None:

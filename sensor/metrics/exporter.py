@@ -8,10 +8,11 @@ figures are available while the supervisor reloads, drains or hangs.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import platform
 import signal
-import socket
+import sys
 from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
@@ -33,26 +34,28 @@ from sensor.process.accounts import Role
 from sensor.process.capabilities import without_capabilities
 from sensor.process.child import ChildProcess, FunctionProcess
 from sensor.process.landlock import Access
+from sensor.process.listener import ClientSocket, Connections, Listener
 from sensor.process.prctl import end_with_parent, set_process_name
 
 CLIENT_S = 10
-"""Seconds that a client has to send its request, and then to read the response."""
+"""Seconds that a client has to send its request and to read the response."""
+CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX = 32, 4
+"""Maximum number of connections at a time, each with a thread: together, and of one client."""
 RESTART_S = 5.0
 """Minimum time between two starts, in seconds."""
 READABLE = (Path("/proc/net"), Path("/proc/self"), Path("/sys/class/net"), Path("/sys/devices"))
 """Files of the kernel with the figures of this process, of the NICs and of their backlogs."""
 
 
-def listen(address: str) -> socket.socket:
-    """Return a socket that listens at ``address:port``.
+def listen(address: str) -> Listener:
+    """Return a socket that listens at ``address:port``, and bounds its connections.
 
     Raises:
         SensorError: the port is in use, or the address does not belong to this host.
     """
     host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if "[" in host else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=16)
+        return Listener(host.strip("[]"), int(port), Connections(CONNECTIONS_MAX, CLIENT_CONNECTIONS_MAX))
     except OSError as error:
         raise SensorError(
             f"cannot serve metrics at {address}: {os.strerror(error.errno or 0)}; "
@@ -60,12 +63,15 @@ def listen(address: str) -> socket.socket:
         ) from error
 
 
+log = logging.getLogger(__name__)
+
+
 class Exporter(ChildProcess):
     """The exporter, as the supervisor sees it."""
 
     def __init__(
         self,
-        listener: socket.socket,
+        listener: Listener,
         make_source: Callable[[], FigureSource],
         kept_fds: Collection[int],
         constants: dict[Metric, float],
@@ -80,7 +86,7 @@ class Exporter(ChildProcess):
 
 
 def _serve(
-    listener: socket.socket,
+    listener: Listener,
     make_source: Callable[[], FigureSource],
     kept_fds: Collection[int],
     constants: dict[Metric, float],
@@ -133,7 +139,12 @@ def build_info() -> dict[str, str]:
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = CLIENT_S
+    connection: ClientSocket
+
+    def parse_request(self) -> bool:
+        """Parse the request; from then on, a new connection does not displace this one."""
+        self.connection.is_answering = super().parse_request()
+        return self.connection.is_answering
 
     def log_message(self, *_arguments: Any) -> None:
         """Do not log scrapes."""
@@ -142,10 +153,20 @@ class _Handler(WSGIRequestHandler):
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: Listener) -> None:
         address = listener.getsockname()
         super().__init__(address, _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
+        self._connections = listener.connections
         self.server_name, self.server_port = address[:2]  # server_bind() would query the DNS
         self.setup_environ()
+
+    def handle_error(self, _request: object, _client_address: object) -> None:
+        """Log an error, unless the client is to blame."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            log.exception("a request for metrics failed")
+
+    def service_actions(self) -> None:
+        """Close the connections whose time is over; called twice per second, and after each request."""
+        self._connections.end_older(CLIENT_S)

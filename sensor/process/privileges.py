@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sensor.errors import EvidenceError, SettingsError
 from sensor.process import sandbox
-from sensor.process.accounts import ProcessUser, Role, can_switch_users
+from sensor.process.accounts import ProcessUser, Role, can_switch_users, identity_of
 from sensor.process.landlock import Access
 
 _ZONES = (Path("/etc/localtime"), Path("/usr/share/zoneinfo"))
@@ -25,17 +25,17 @@ def find_account(user: str) -> pwd.struct_passwd:
         account = pwd.getpwnam(user)
     except KeyError as error:
         raise SettingsError(f"api_user: there is no user {user!r} on this host") from error
-    if account.pw_uid == 0:
-        raise SettingsError("api_user: the API does not run as root; name another user")
+    if 0 in (account.pw_uid, account.pw_gid):
+        raise SettingsError("api_user: the API does not run as root, nor in its group; name another user")
     return account
 
 
 def drop_privileges(user: str, evidence: Path, readable: Collection[Path] = ()) -> None:
     """Enter the sandbox of the API, as a user with no group but its own and that of the evidence directory.
 
-    Evidence is readable through the group of its directory (files are 0640). If this process may not switch
-    users, it keeps its user and only checks that it can read the directory. ``readable`` is what else it
-    may read.
+    Evidence is readable through the group of its directory (files are 0640), or through that of the API,
+    which root gives to the directories it makes; never through root's. If this process may not switch users,
+    it keeps its user and only checks that it can read the directory. ``readable`` is what else it may read.
 
     Raises:
         SettingsError: There is no such user, or it is root.
@@ -46,15 +46,23 @@ def drop_privileges(user: str, evidence: Path, readable: Collection[Path] = ()) 
     if os.geteuid() == 0 or can_switch_users():
         account = find_account(user)
         identity = ProcessUser(user, account.pw_uid, account.pw_gid)
+    group = evidence.stat().st_gid
     sandbox.enter(
         Role.API,
         descriptors=None,  # it was executed, and has none but its own
         identity=identity,
-        groups=[evidence.stat().st_gid],
+        groups=sorted({group, identity_of(Role.API).gid} - {0}),
         access=Access(readable=(evidence, *readable, *sandbox.LIBRARIES, *_ZONES, Path("/proc/self"))),
     )
-    if not os.access(evidence, os.R_OK | os.X_OK):
+    if os.access(evidence, os.R_OK | os.X_OK):
+        return
+    if group == 0:
         raise EvidenceError(
-            f"{evidence}: {user} cannot read it, or cannot enter a directory above it;"
-            " give its group access (chmod g+rxs), or start this as its owner"
+            f"{evidence} belongs to the group root, whose rights the API gives up; choose another group:"
+            f" chgrp -R GROUP {evidence}; chmod -R g+rX {evidence};"
+            f" find {evidence} -type d -exec chmod g+s {{}} +"
         )
+    raise EvidenceError(
+        f"{evidence}: {user} cannot read it, or cannot enter a directory above it;"
+        " give its group access (chmod g+rxs), or start this as its owner"
+    )

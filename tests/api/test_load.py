@@ -212,6 +212,16 @@ def test_the_client_with_most_connections_makes_room() -> None:
         assert [is_closed(one) for one in (lone, new, *greedy)] == [False, False, True, False, False]
 
 
+def test_connections_have_a_total_time() -> None:
+    """When it is over, they are closed, whatever they do."""
+    with listening(most=8, per_client=2) as to:
+        client = open_from("127.0.0.1", to)
+        to[0].connections.end_older(600)
+        assert not is_closed(client)
+        to[0].connections.end_older(0)
+        assert is_closed(client)
+
+
 def test_a_proxy_has_no_limit_of_its_own() -> None:
     """Its connections are those of many clients."""
     with listening(most=8, per_client=2) as to:

@@ -13,6 +13,9 @@ from api_samples import DEVID, NOON_US, environment, evidence_item, keep, servin
 
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.indexed_writer import IndexedWriter
+from sensor.process.accounts import Role, identity_of
+
+API_GROUP = identity_of(Role.API).gid
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root privileges to drop")
 
@@ -33,9 +36,33 @@ def test_root_is_dropped_for_good(directory: Path) -> None:
         assert running.get(f"/evidence?time={NOON_US}").json()[0]["sport"] == 40000
     assert "0" not in status["Uid"].split()
     assert "0" not in status["Gid"].split()
-    assert status["Groups"] == "12345"
+    assert status["Groups"].split() == ["12345", str(API_GROUP)]
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
     assert status["NoNewPrivs"] == "1"
+
+
+def test_no_group_of_root_is_kept(directory: Path) -> None:
+    """Evidence that root keeps by hand, in a directory it made, has a group that can do nothing else."""
+    (directory / "evidence").mkdir(mode=0o700)
+    keep(directory / "evidence", [evidence_item(0)])
+    (directory / "evidence").chmod(0o2750)
+    with serving(directory / "evidence") as running:
+        assert identity(running.process.pid)["Groups"] == str(API_GROUP)
+        assert running.get(f"/evidence?time={NOON_US}").json()[0]["sport"] == 40000
+    assert {path.stat().st_gid for path in (directory / "evidence").rglob("*")} == {API_GROUP}
+
+
+def test_a_directory_of_the_group_root_is_refused(directory: Path) -> None:
+    """One line says how to give it another group; directories with something in them are left as they are."""
+    (directory / "evidence").mkdir(mode=0o750)
+    (directory / "evidence" / "notes").touch()
+    keep(directory / "evidence", [evidence_item(0)])
+    command = [sys.executable, "-m", "sensor", "serve", "--evidence", directory / "evidence"]
+    done = subprocess.run(
+        [*command, "--listen", "127.0.0.1:0"], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 6
+    assert f"chgrp -R GROUP {directory}/evidence; chmod -R g+rX" in done.stderr.splitlines()[-1]
 
 
 def test_evidence_is_found_while_it_is_written(directory: Path) -> None:

@@ -6,18 +6,21 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 from live import METRICS, PASS_ALL, SENSOR, TIMEOUT_S, ask_until, running
 from metrics_runs import child, send
+from processes import wait_until
 from prometheus_client.registry import CollectorRegistry
 
 from sensor.capture.attachment import find_interface
 from sensor.capture.program import Program
 from sensor.metrics import catalogue as c
 from sensor.metrics.collector import SensorCollector
-from sensor.metrics.exporter import build_info
+from sensor.metrics.exporter import CONNECTIONS_MAX, build_info
 from sensor.metrics.figure_source import FigureSource
 from sensor.metrics.figures import ask
 from sensor.metrics.snapshot import SnapshotBoard
@@ -48,13 +51,37 @@ def test_metrics_can_be_turned_off(network: Network, tmp_path: Path) -> None:
 
 
 def test_silent_clients_do_no_harm(network: Network, tmp_path: Path) -> None:
-    """They delay neither the next scrape nor the end."""
-    with running(network[0], tmp_path) as run:
-        idle = [socket.create_connection(("127.0.0.1", 9321)) for _ in range(20)]
+    """They delay neither the next scrape nor the end, however many they are, and threads stay few."""
+    with running(network[0], tmp_path) as run, ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", 9321))) for _ in range(500)]
+        ask_until(lambda figures: figures.state == "capturing")
+        wait_until(lambda: psutil.Process(child(run, "sensor-metrics")).num_threads() <= CONNECTIONS_MAX + 2)
+        assert idle[0].recv(1) == b""
+        assert run.stop() == 0
+
+
+def test_a_slow_request_ends(network: Network, tmp_path: Path) -> None:
+    """A client that sends a byte now and then has no more time than a silent one."""
+    with running(network[0], tmp_path) as run, socket.create_connection(("127.0.0.1", 9321)) as slow:
+
+        def is_closed() -> bool:
+            try:
+                slow.send(b"G")
+            except OSError:
+                return True
+            return False
+
+        wait_until(is_closed, every_s=0.1)
         ask_until(lambda figures: figures.state == "capturing")
         assert run.stop() == 0
-        for one in idle:
-            one.close()
+
+
+def test_both_families_are_answered(network: Network, tmp_path: Path) -> None:
+    """``[::]`` means IPv4 too."""
+    with running(network[0], tmp_path, "--metrics", "[::]:9321") as run:
+        for address in (METRICS, "[::1]:9321"):
+            assert ask(address).samples
+        assert run.stop() == 0
 
 
 def test_a_supervisor_that_hangs_is_noticed(network: Network, tmp_path: Path) -> None:
