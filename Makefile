@@ -4,7 +4,7 @@
 #   make fuzz         random inputs for an hour, each time others; FUZZ_SECONDS and FUZZ_SEED choose how long and which
 #   make kill-storm   kill -9 of a sensor's processes at random moments under attacks, 200 times; KILL_ROUNDS of ten kills
 #   make test-deploy  the units on a Debian host in a container; the first run downloads it, which takes minutes
-#   make setup        only the installation: the Debian packages of packages.txt, and .venv; masks prometheus.service
+#   make setup        only the installation: the Debian packages of packages.txt, and .venv; masks prometheus.service, nginx.service
 #   make dashboards   writes the JSON of the Grafana dashboards from ansible/dashboards
 #   make settings     writes docs/settings.md and the role's argument_specs.yml from sensor/config/settings.py
 #   make bundle       builds dist/sensor-VERSION-ARCH-bundle.tar.gz: the sensor and its Python packages, for ansible/
@@ -33,8 +33,10 @@ setup: $(VENV)/.done
 $(VENV)/.done: pyproject.toml packages.txt hatch_build.py $(wildcard sensor/native/*.[ch] sensor/native/*/*.[ch])
 	if ! dpkg-query -W $(PACKAGES) >/dev/null 2>&1; then
 	    apt-get update -qq
-	    # Tests only need the program, but the package would start a service on port 9090.
-	    dpkg-query -W prometheus >/dev/null 2>&1 || systemctl mask prometheus.service 2>/dev/null || true
+	    # Tests only need the programs, but the packages would start services on the ports 9090 and 80.
+	    for service in prometheus nginx; do
+	        dpkg-query -W $$service >/dev/null 2>&1 || systemctl mask $$service.service 2>/dev/null || true
+	    done
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES)
 	fi
 	# BCC is built for the distribution's Python, so the environment must be based on that.

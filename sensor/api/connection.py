@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import h11
@@ -19,7 +21,7 @@ class Connection(H11Protocol):
         """Note the client's certificate; start the timer."""
         super().connection_made(transport)
         # uvicorn copies this state into the scope of each request (ASGI lifespan specification).
-        self.app_state = {**self.app_state, "abort": transport.abort}
+        self.app_state = {**self.app_state, "abort": self._abort}
         certificate = transport.get_extra_info("peercert")
         if certificate:
             self.app_state["certificate_name"] = _common_name(certificate)
@@ -51,6 +53,13 @@ class Connection(H11Protocol):
         """Stop the timer."""
         self._timer.cancel()
         super().connection_lost(exc)
+
+    def _abort(self) -> None:
+        """Close the connection with a reset, so that no client takes what it has for the whole answer."""
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self.transport.abort()
 
     def _close_if_idle(self) -> None:
         if not self._is_answering and self.cycle is self._last_cycle:
