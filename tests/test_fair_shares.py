@@ -213,7 +213,7 @@ def test_new_sources_may_use_what_known_ones_leave() -> None:
     unknown, weights = np.append(unknown, listing.demand[-1] / others), np.append(weights, others)
     assert known.sum() == pytest.approx(0.1, rel=0.1)
     assert (unknown * weights).sum() == pytest.approx(0.12, rel=0.1)
-    assert levels_of(listing, FREE_FILL) == (inf, inf)
+    assert levels_of(listing, FREE_FILL)[:2] == (inf, inf)
     for fill in (0.6, 1.0):
         everybody = np.append(known, unknown), np.append(np.ones(len(known)), weights)
         capacity = capacity_for(*everybody, fill)
@@ -221,6 +221,74 @@ def test_new_sources_may_use_what_known_ones_leave() -> None:
         used = (np.minimum(unknown, levels.unknown) * weights).sum()
         assert used == pytest.approx(capacity / 2)
         assert used + np.minimum(known, levels.known).sum() == pytest.approx(capacity)
+
+
+class Worker:
+    """A worker that shares its time."""
+
+    def __init__(self) -> None:
+        self.fill = 0.0
+        self.table = SourceTable()
+        self._shares = FairShares(self.table, lambda: self.fill)
+
+    def match(self, sources: list[str], at_ms: int, cost_ns: int) -> NDArray[np.bool_]:
+        """Return which packets of the sources are matched, and charge them."""
+        packets = SourcePackets(sources, at_ms * MS, at_ms % 60_000)
+        self._shares._levels_end_ns = 0  # time passes more slowly here than for the packets
+        kept = self._shares.admit(packets.data, packets.columns)
+        no_evidence = np.zeros(len(packets), np.bool_)
+        self._shares.charge(packets.data, packets.columns, np.where(kept, cost_ns, -1), no_evidence)
+        return kept
+
+
+def test_who_asks_for_no_more_than_usual_is_matched() -> None:
+    """Thousands of addresses that were there before, and ask for more and more, take nothing from others."""
+    worker = Worker()
+    attackers = [f"10.66.{number // 200}.{number % 200}" for number in range(4000)]
+    for at_ms in range(0, 180_000, 100):
+        worker.match(HOSTS, at_ms, 200_000)
+        if at_ms % 15_000 == 0:
+            worker.match(attackers, at_ms + 50, 5000)
+    worker.fill = 0.9
+    kept_hosts, kept_attackers = [], []
+    for at_ms in range(180_000, 184_000, 100):
+        kept_hosts.extend(worker.match(HOSTS, at_ms, 200_000))
+        kept_attackers.extend(
+            worker.match(attackers[:1000] if at_ms % 200 else attackers, at_ms + 50, 100_000)
+        )
+    assert worker.table.listing(START_NS + 184_000 * MS).is_known.sum() > 4000
+    assert all(kept_hosts)
+    assert np.mean(kept_attackers[len(kept_attackers) // 2 :]) < 0.1
+
+
+def test_an_overload_never_becomes_usual() -> None:
+    """The costs of an overload do not count, however long it lasts; those before it remain."""
+    worker = Worker()
+    for at_ms in range(0, 120_000, 100):
+        worker.match(HOSTS, at_ms, 200_000)
+    usual = worker.table.listing(START_NS + 120_000 * MS).usual.sum()
+    worker.fill = 0.9
+    for at_ms in range(120_000, 150_000, 100):
+        worker.match([ATTACKER] * 10, at_ms, 50 * MS)
+        worker.match(HOSTS, at_ms, 200_000)
+    assert usual == pytest.approx(0.1, rel=0.1)
+    assert worker.table.listing(START_NS + 150_000 * MS).usual.sum() == pytest.approx(usual, rel=0.1)
+
+
+@pytest.mark.parametrize("dear", [1, 50])
+def test_what_is_usual_leaves_half_for_the_rest(dear: int) -> None:
+    """Sources that took nearly everything for minutes do not keep new ones from being matched."""
+    worker = Worker()
+    attackers = [f"10.66.66.{number}" for number in range(dear)]
+    for at_ms in range(0, 180_000, 100):
+        worker.match(attackers, at_ms, 85 * MS // dear)
+    worker.fill = 0.9
+    kept = []
+    for at_ms in range(180_000, 183_000, 100):
+        worker.match(attackers * (200 // dear), at_ms, MS)
+        kept.extend(worker.match(HOSTS, at_ms + 50, 20_000))
+    assert np.mean(kept) > 0.95
+    assert worker.table.listing(START_NS + 183_000 * MS).usual.sum() <= 0.02 * dear
 
 
 def test_a_clock_that_is_set_changes_nothing_for_long() -> None:

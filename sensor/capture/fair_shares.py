@@ -29,9 +29,13 @@ LEAST = 0.1
 WHOLE = 0.9
 """Part of a CPU to share out; the rest is for work that is nobody's."""
 LEVELS_NS = 20_000_000
-"""Time for which levels hold, since finding them takes about a millisecond."""
+"""Time for which levels hold at least."""
+LEVELS_PART = 0.05
+"""Largest part of the worker's time for finding levels: with a full table, it takes some milliseconds."""
 REMEMBERED = 0.9
 """Weight of what was measured before, relative to the latest measurement."""
+USUAL_PART = 0.5
+"""Largest part of the capacity for what sources usually ask for, before the rest is shared out."""
 UNKNOWN_PART = 0.5
 """Part of the capacity for the sources that are not known, all together, if known ones ask for the rest."""
 
@@ -42,6 +46,8 @@ class Levels(NamedTuple):
     known: float = inf
     """For a source that has sent for some time."""
     unknown: float = inf
+    usual: float = 0.0
+    """This part of what it usually asks for comes on top, 0 to 1."""
 
 
 class _Mean:
@@ -66,18 +72,22 @@ class FairShares:
         self._table, self._fill = table, fill
         self._frame, self._item, self._stretch = _Mean(), _Mean(), _Mean()
         self._levels, self._levels_end_ns = Levels(), 0
+        self._is_calm = True
 
     def admit(self, data: NDArray[np.uint8], packets: SourceColumns) -> NDArray[np.bool_]:
         """Return True for each packet to match; their frames are in ``data``."""
         everything = np.ones(len(packets.address), np.bool_)
         fill = self._fill()
-        if fill <= FREE_FILL or not len(everything):
+        self._is_calm = fill <= FREE_FILL
+        if self._is_calm or not len(everything):
             return everything
         packets_ns, now_ns = int(packets.time_ns[-1]), time.monotonic_ns()
         if now_ns >= self._levels_end_ns:
+            started_ns = time.thread_time_ns()
             self._levels = levels_of(self._table.listing(packets_ns), fill)
-            self._levels_end_ns = now_ns + LEVELS_NS
-        if self._levels == Levels():
+            took_ns = time.thread_time_ns() - started_ns
+            self._levels_end_ns = now_ns + max(LEVELS_NS, int(took_ns / LEVELS_PART))
+        if self._levels.known == self._levels.unknown == inf:
             return everything
         return self._table.admit(data, packets, packets_ns, *self._levels)
 
@@ -105,7 +115,7 @@ class FairShares:
         if own_ns:
             self._stretch.add(max(took_ns, own_ns), own_ns)
         cost_ns = match_ns * self._stretch.value() + self._frame.value() + self._item.value() * is_evidence
-        self._table.charge(data, packets, np.where(match_ns < 0, match_ns, cost_ns))
+        self._table.charge(data, packets, np.where(match_ns < 0, match_ns, cost_ns), is_calm=self._is_calm)
 
     def note_turn(self, took_ns: int, frames: int) -> None:
         """Note how long everything but matching and reporting took for some frames."""
@@ -116,7 +126,9 @@ class FairShares:
         self._item.add(took_ns, items)
 
 
-def capacity_for(demands: NDArray[np.float64], weights: NDArray[np.float64], fill: float) -> float:
+def capacity_for(
+    demands: NDArray[np.float64], weights: NDArray[np.float64], fill: float, whole: float = WHOLE
+) -> float:
     """Return the part of a CPU to share out at this fill of the ring.
 
     The fuller the ring is, the less the dearest sources have of it. The others, which ask for less than the
@@ -124,30 +136,35 @@ def capacity_for(demands: NDArray[np.float64], weights: NDArray[np.float64], fil
     overload has just begun, all sources share less.
     """
     left = 1 - (1 - LEAST) * min(max((fill - FREE_FILL) / (FULL_FILL - FREE_FILL), 0.0), 1.0)
-    level = fair_level(demands, weights, WHOLE)
+    level = fair_level(demands, weights, whole)
     others = float((demands * weights).sum(where=demands <= level)) if level < inf else 0.0
-    return others + (WHOLE - others) * left
+    return others + (whole - others) * left
 
 
 def levels_of(listing: Listing, fill: float) -> Levels:
     """Return the levels at which the sources use no more than there is to share out.
 
-    Known and unknown sources have the same level, unless unknown ones would then have more than their part.
-    Anybody can forge any number of addresses, but hardly the ones that were there before.
+    What is usual for a source is granted first. The rest has the same level for known and unknown sources,
+    unless unknown ones would then have more than their part. Anybody can forge any number of addresses, but
+    hardly the ones that were there before, and hardly what others usually ask for.
     """
-    known = listing.demand[listing.is_known]
+    is_asking = listing.demand > 0
+    is_asking[-1] = True  # the sources without a place
+    listing = Listing._make(column[is_asking] for column in listing)
+    asked = float(listing.usual.sum())
+    usual = min(1.0, USUAL_PART * WHOLE / asked) if asked else 0.0
+    demand = listing.demand - usual * listing.usual
+    known = demand[listing.is_known]
     others = listing.offered[-1]  # each packet counts as a source
-    unknown = np.append(
-        listing.demand[:-1][~listing.is_known[:-1]], listing.demand[-1] / others if others else 0.0
-    )
+    unknown = np.append(demand[:-1][~listing.is_known[:-1]], demand[-1] / others if others else 0.0)
     each, weights = np.ones(len(known)), np.append(np.ones(len(unknown) - 1), others)
     everybody = np.append(known, unknown), np.append(each, weights)
-    capacity = capacity_for(*everybody, fill)
+    capacity = capacity_for(*everybody, fill, WHOLE - usual * asked)
     level = fair_level(*everybody, capacity)
     most = max(UNKNOWN_PART * capacity, capacity - float(known.sum()))
     if level == inf or float((np.minimum(unknown, level) * weights).sum()) <= most:
-        return Levels(level, level)
-    return Levels(fair_level(known, each, capacity - most), fair_level(unknown, weights, most))
+        return Levels(level, level, usual)
+    return Levels(fair_level(known, each, capacity - most), fair_level(unknown, weights, most), usual)
 
 
 def fair_level(demands: NDArray[np.float64], weights: NDArray[np.float64], capacity: float) -> float:

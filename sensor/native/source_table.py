@@ -17,11 +17,13 @@ SOURCES = 1 << 14
 """Places for sources."""
 
 _SUMS = np.dtype([("at_ns", "<i8"), ("offered", "<f8"), ("matched", "<f8"), ("cost_ns", "<f8")])
+_USUAL = np.dtype([("calm_ns", "<i8"), ("cost_ns", "<f8")])
 SOURCE = np.dtype(
     [
         ("key", "<u8"),
         ("born_ns", "<i8"),
         ("sums", _SUMS),
+        ("usual", _USUAL),
         ("sampled", "<u8"),
         ("address", "u1", 16),
         ("version", "<u4"),
@@ -34,12 +36,15 @@ _LISTING = np.dtype(
         ("demand", "<f8", SOURCES + 1),
         ("offered", "<f8", SOURCES + 1),
         ("matched", "<f8", SOURCES + 1),
+        ("usual", "<f8", SOURCES + 1),
         ("is_known", "?", SOURCES + 1),
     ],
     align=True,
 )
 """``struct listing``."""
-_TABLE = np.dtype([("all", _SUMS), ("rest", _SUMS), ("sources", SOURCE, SOURCES)])
+_TABLE = np.dtype(
+    [("at_ns", "<i8"), ("calm_ns", "<i8"), ("all", _SUMS), ("rest", _SUMS), ("sources", SOURCE, SOURCES)]
+)
 
 library.hash_sources.restype = library.charge_sources.restype = None
 library.list_sources.restype = library.admit_packets.restype = None
@@ -68,7 +73,7 @@ class _Packets(ctypes.Structure):
 class _Levels(ctypes.Structure):
     """``struct levels``."""
 
-    _fields_ = [("known", ctypes.c_double), ("unknown", ctypes.c_double)]
+    _fields_ = [("known", ctypes.c_double), ("unknown", ctypes.c_double), ("usual", ctypes.c_double)]
 
 
 class SourceColumns(NamedTuple):
@@ -100,6 +105,8 @@ class Listing(NamedTuple):
     """Packets that could be matched; what was half a second ago counts half."""
     matched: NDArray[np.float64]
     """Those that were matched; the others were sampled."""
+    usual: NDArray[np.float64]
+    """The usual part of the demand: at most 0.02, and twice what the source cost in the last calm minutes."""
     is_known: NDArray[np.bool_]
     """True for a source that has sent for at least ten seconds."""
 
@@ -136,11 +143,21 @@ class SourceTable:
         sources: NDArray[np.void] = self._table["sources"][0][places]
         return sources
 
-    def charge(self, data: NDArray[np.uint8], packets: SourceColumns, cost_ns: NDArray[np.int64]) -> None:
-        """Add the cost of each packet, whose frame is in ``data``, to its source; -1 if it was sampled."""
+    def charge(
+        self,
+        data: NDArray[np.uint8],
+        packets: SourceColumns,
+        cost_ns: NDArray[np.int64],
+        *,
+        is_calm: bool = False,
+    ) -> None:
+        """Add the cost of each packet, whose frame is in ``data``, to its source; -1 if it was sampled.
+
+        ``is_calm`` says that there is no overload, so that the cost is a usual one.
+        """
         columns, held = self._packets(data, packets)
         cost_ns = np.ascontiguousarray(cost_ns, np.int64)
-        library.charge_sources(pointer(self._table), ctypes.byref(columns), pointer(cost_ns))
+        library.charge_sources(pointer(self._table), ctypes.byref(columns), pointer(cost_ns), int(is_calm))
         del held
 
     def listing(self, now_ns: int) -> Listing:
@@ -150,11 +167,18 @@ class SourceTable:
         return Listing._make(listing[0])
 
     def admit(
-        self, data: NDArray[np.uint8], packets: SourceColumns, now_ns: int, known: float, unknown: float
+        self,
+        data: NDArray[np.uint8],
+        packets: SourceColumns,
+        now_ns: int,
+        known: float,
+        unknown: float,
+        usual: float = 0.0,
     ) -> NDArray[np.bool_]:
-        """Return True for each packet to match, so that no source has more than its level of a CPU.
+        """Return True for each packet to match, so that no source has more than its share of a CPU.
 
-        ``known`` is the level of known sources, ``unknown`` that of all others.
+        ``known`` is the level of known sources, ``unknown`` that of all others. ``usual`` is the part of the
+        usual demand, 0 to 1, which comes on top.
         """
         kept = np.empty(len(packets.address), np.bool_)
         columns, held = self._packets(data, packets)
@@ -162,7 +186,7 @@ class SourceTable:
             pointer(self._table),
             ctypes.byref(columns),
             pointer(self._seed),
-            ctypes.byref(_Levels(known, unknown)),
+            ctypes.byref(_Levels(known, unknown, usual)),
             ctypes.c_int64(now_ns),
             pointer(kept),
         )

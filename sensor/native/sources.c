@@ -8,6 +8,9 @@
  * decay: what was added HALF_LIFE_NS ago counts half. A source that has sent for KNOWN_NS is known. In a
  * full set, the unknown source with the lowest demand makes room; known sources do so only when they are
  * silent. Forged addresses, with a packet or two each, thus displace each other. The rest is counted together.
+ *
+ * In calm time, without an overload, a source also gets a usual cost, which decays slowly, and stands still in an
+ * overload.
  */
 #include <math.h>
 #include <stdbool.h>
@@ -20,6 +23,9 @@
 #define WAYS 4u
 #define SOURCES (SETS * WAYS)
 #define HALF_LIFE_NS INT64_C(500000000)
+#define USUAL_HALF_LIFE_NS INT64_C(60000000000)
+#define USUAL_MORE 2		/* a source may ask for so many times its usual cost and count as usual, */
+#define USUAL_MOST 0.02		/* but not for more than this share of a CPU */
 #define KNOWN_NS INT64_C(10000000000)
 #define SILENT_NS INT64_C(60000000000)
 #define TICK_NS INT64_C(1000000)	/* sums need not decay more often */
@@ -37,10 +43,17 @@ struct sums {
 	double cost_ns;		/* of the matched packets */
 };
 
+/* What packets cost in calm time. */
+struct usual {
+	int64_t calm_ns;	/* the cost has decayed until then, on the calm clock */
+	double cost_ns;
+};
+
 struct source {
 	uint64_t key;		/* 0: nobody has the place */
 	int64_t born_ns;
 	struct sums sums;
+	struct usual usual;
 	uint64_t sampled;	/* packets, since the source has the place */
 	uint8_t address[16];	/* IPv4: 4 bytes; IPv6: 8 bytes, which are its /64 */
 	uint32_t version;
@@ -48,6 +61,8 @@ struct source {
 };
 
 struct source_table {
+	int64_t at_ns;		/* arrival of the latest packet */
+	int64_t calm_ns;	/* a clock that runs in calm time only */
 	struct sums all;
 	struct sums rest;	/* of sources that have no place */
 	struct source sources[SOURCES];
@@ -69,6 +84,7 @@ struct packets {
 struct levels {
 	double known;
 	double unknown;
+	double usual;		/* 0 to 1: this part of what it usually asks for comes on top */
 };
 
 static uint64_t load(const uint8_t *data, uint32_t size)
@@ -140,6 +156,31 @@ static double demand_of(const struct source_table *table, const struct sums *sum
 	return demand < MOST_CPUS ? demand : MOST_CPUS;
 }
 
+/* Lets a usual cost decay until CALM_NS. One that is none, because a hostile process wrote it, becomes 0. */
+static void decay_usual(struct usual *usual, int64_t calm_ns)
+{
+	int64_t age_ns = age(usual->calm_ns, calm_ns);
+
+	if (!(usual->cost_ns >= 0 && usual->cost_ns <= MOST))
+		usual->cost_ns = 0;
+	if (age_ns >= 0 && age_ns < TICK_NS)
+		return;
+	usual->calm_ns = calm_ns;
+	if (age_ns > 0)
+		usual->cost_ns *= exp2(-(double)age_ns / USUAL_HALF_LIFE_NS);
+}
+
+/* Returns the part of a source's demand that is usual. */
+static double usual_of(const struct source_table *table, const struct source *source, double demand)
+{
+	struct usual usual = source->usual;
+	double most;
+
+	decay_usual(&usual, table->calm_ns);
+	most = USUAL_MORE * usual.cost_ns * LN2 / USUAL_HALF_LIFE_NS;
+	return fmin(demand, fmin(most, USUAL_MOST));
+}
+
 static bool is_known(const struct source *source)
 {
 	return age(source->born_ns, source->sums.at_ns) >= KNOWN_NS;
@@ -208,12 +249,29 @@ static struct source *place_of(struct source_table *table, const struct packets 
 	*source = (struct source){.key = packets->key[i], .born_ns = packets->time_ns[i],
 				  .version = packets->version[i] == 6 ? 6 : 4};
 	source->sums.at_ns = packets->time_ns[i];
+	source->usual.calm_ns = table->calm_ns;
 	memcpy(source->address, packets->data + packets->address[i], source->version == 6 ? 8 : 4);
 	return source;
 }
 
-/* Adds packets to the sums of their sources. COST_NS is that of each packet, or -1: it was sampled. */
-void charge_sources(struct source_table *table, const struct packets *packets, const int64_t *cost_ns)
+/* Lets the clocks of the table go on until a packet arrives. */
+static void advance(struct source_table *table, int64_t now_ns, bool is_calm)
+{
+	int64_t passed_ns = age(table->at_ns, now_ns);
+
+	if (passed_ns > -OUT_OF_ORDER_NS && passed_ns <= 0)
+		return;
+	table->at_ns = now_ns;
+	if (is_calm && passed_ns > 0)
+		table->calm_ns = (int64_t)((uint64_t)table->calm_ns + (uint64_t)passed_ns);
+}
+
+/*
+ * Adds packets to the sums of their sources. COST_NS is that of each packet, or -1: it was sampled. IS_CALM is
+ * not 0 if there is no overload.
+ */
+void charge_sources(struct source_table *table, const struct packets *packets, const int64_t *cost_ns,
+		    int32_t is_calm)
 {
 	for (int64_t i = 0; i < packets->count; i++) {
 		bool is_sampled = cost_ns[i] < 0;
@@ -221,14 +279,18 @@ void charge_sources(struct source_table *table, const struct packets *packets, c
 				      .cost_ns = is_sampled ? 0 : (double)cost_ns[i]};
 		struct source *source;
 
+		advance(table, packets->time_ns[i], is_calm);
 		decay(&table->all, packets->time_ns[i]);
 		decay(&table->rest, packets->time_ns[i]);
 		source = place_of(table, packets, i);
 		if (source)
 			decay(&source->sums, packets->time_ns[i]);
 		add(source ? &source->sums : &table->rest, &packet);
-		if (source)
+		if (source) {
 			source->sampled += is_sampled;
+			decay_usual(&source->usual, table->calm_ns);
+			source->usual.cost_ns += is_calm ? packet.cost_ns : 0;
+		}
 		add(&table->all, &packet);
 	}
 }
@@ -238,6 +300,7 @@ struct listing {
 	double demand[SOURCES + 1];
 	double offered[SOURCES + 1];
 	double matched[SOURCES + 1];
+	double usual[SOURCES + 1];
 	uint8_t known[SOURCES + 1];
 };
 
@@ -262,6 +325,7 @@ void list_sources(const struct source_table *table, int64_t now_ns, struct listi
 		if (!source->key || is_silent(source, now_ns))
 			continue;
 		list_sums(table, source->sums, now_ns, listing, i);
+		listing->usual[i] = usual_of(table, source, listing->demand[i]);
 		listing->known[i] = is_known(source);
 	}
 	list_sums(table, table->rest, now_ns, listing, SOURCES);
@@ -281,8 +345,8 @@ static double draw(const struct packets *packets, int64_t i, const uint64_t *see
 }
 
 /*
- * Sets KEPT[I] for each packet that is to be matched: all of a source whose demand is below its level, and
- * of the others such a part that the level is reached.
+ * Sets KEPT[I] for each packet that is to be matched: all of a source whose demand is below its share, and
+ * of the others such a part that the share is reached.
  */
 void admit_packets(struct source_table *table, const struct packets *packets, const uint64_t *seed,
 		   const struct levels *levels, int64_t now_ns, uint8_t *kept)
@@ -290,11 +354,13 @@ void admit_packets(struct source_table *table, const struct packets *packets, co
 	for (int64_t i = 0; i < packets->count; i++) {
 		const struct source *source = find_source(table, packets->key[i]);
 		struct sums sums = source ? source->sums : table->rest;
-		double level = source && is_known(source) ? levels->known : levels->unknown;
+		double share = source && is_known(source) ? levels->known : levels->unknown;
 		double demand;
 
 		decay(&sums, now_ns);
 		demand = demand_of(table, &sums, source ? sums.offered : 1);
-		kept[i] = demand <= level || draw(packets, i, seed) * demand < level;
+		if (source)
+			share += levels->usual * usual_of(table, source, demand);
+		kept[i] = demand <= share || draw(packets, i, seed) * demand < share;
 	}
 }

@@ -38,8 +38,8 @@ def fuzz(one: Round) -> None:
             now_ns = rng.choice((now_ns, rng.randrange(-(1 << 63), 1 << 63)))
         data, packets = _random_packets(now_ns, rng)
         costs = np.array([rng.choice((-1, 0, 1000, 10**9, (1 << 63) - 1)) for _ in packets.address], np.int64)
-        table.charge(data, packets, costs)
-        kept = table.admit(data, packets, now_ns, rng.choice((0.0, 0.1, 1.0)), rng.choice((0.0, 0.01)))
+        table.charge(data, packets, costs, is_calm=rng.random() < 0.5)
+        kept = table.admit(data, packets, now_ns, *(rng.choice((0.0, 0.01, 1.0)) for _ in range(3)))
         listing = table.listing(now_ns)
         with np.errstate(all="ignore"):
             levels_of(listing, one.rng.random())
