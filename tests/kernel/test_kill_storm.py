@@ -120,8 +120,9 @@ def kill_start(interface: str, evidence: Path, rng: Random) -> None:
 
 def kill_child(run: Run, name: str, rng: Random) -> None:
     """Kill one of the processes with a name, as soon as there is one."""
-    wait_until(lambda: children(run.process.pid, name))
-    os.kill(rng.choice(children(run.process.pid, name)), signal.SIGKILL)
+    found: list[int] = []
+    wait_until(lambda: found.extend(children(run.process.pid, name)) or found)
+    os.kill(rng.choice(found), signal.SIGKILL)
 
 
 def written_so_far() -> int:
