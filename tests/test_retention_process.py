@@ -140,3 +140,10 @@ def test_reports() -> None:
         assert RetentionReport.of(report.pack()) == report
     with pytest.raises(MalformedMessageError):
         RetentionReport.of(b"")
+
+
+def test_the_end_between_a_death_and_the_next_start(tmp_path: Path) -> None:
+    """The supervisor ends normally while the process that died has no successor yet."""
+    with run(tmp_path) as one:
+        one.signal(signal.SIGKILL)
+        one.tick_until(lambda: one.unknown)

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from sensor.config.settings import Settings
@@ -99,7 +100,8 @@ class RetentionProcess(ChildProcess):
     def close(self, patience_s: float = END_S) -> None:
         """Let the process end; kill it after ``patience_s``."""
         self._on_unknown = lambda: None  # it reports everything before it ends
-        self._channel.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # it has died, and the channel is closed until it is started again
+            self._channel.shutdown(socket.SHUT_WR)
         super().close(patience_s)
 
     def _read_reports(self) -> None:
