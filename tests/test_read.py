@@ -78,7 +78,7 @@ def test_evidence_is_the_matched_frames(capture: Path, tmp_path: Path) -> None:
     assert set(kept) == times
     first_s = min(times) // 1_000_000 // 300 * 300
     assert (
-        files[0].stem
+        files[0].stem.removesuffix("-threat")
         == subprocess.run(
             ["date", "-u", "-d", f"@{first_s}", "+%Y%m%d%H%M"], capture_output=True, text=True, check=True
         ).stdout.strip()

@@ -74,6 +74,7 @@ def snapshot(**fields: Any) -> Snapshot:
         "digest": "ab",
         "rules": Counter(threat=3),
         "matches": {"written": Counter(threat=3)},
+        "suppressed": {"flow": 3, "space": 0},
         "files_finished": 1,
         "writes_fail": True,
         "files_replaced": 0,

@@ -120,6 +120,20 @@ class Settings(BaseModel):
     """Disk space for evidence and its index; above it, the oldest evidence is deleted."""
     retain_free_percent: Annotated[float, Flag(commands=_CAPTURE, unit="percent"), Field(ge=0, le=90)] = 5.0
     """Share of the disk and of its inodes to keep free by deleting the oldest evidence. 0 turns this off."""
+    retain_threat_days: Annotated[
+        int | None, Flag(commands=_CAPTURE, unit="days", unset="retain_days"), Field(ge=1, examples=[365])
+    ] = None
+    """How long evidence with a match of a threat rule is kept."""
+    retain_threat_gib: Annotated[
+        float | None, Flag(commands=_CAPTURE, unit="GiB", unset="unlimited"), Field(gt=0, examples=[100.0])
+    ] = None
+    """Disk space for evidence with a match of a threat rule; above it, the oldest of it is deleted."""
+    retain_source_percent: Annotated[float, Flag(commands=_CAPTURE, unit="percent"), Field(gt=0, le=100)] = (
+        50.0
+    )
+    """Share of the space that the evidence of one source may take in a day while space is short."""
+    retain_rule_percent: Annotated[float, Flag(commands=_CAPTURE, unit="percent"), Field(gt=0, le=100)] = 50.0
+    """Share of the space that the evidence of one rule may take in a day while space is short."""
     mode: Annotated[Literal["native", "generic"], Flag(commands=_CAPTURE)] = "native"
     """Where XDP runs: in the driver (native), or in the kernel's network stack (generic), which is slower but
     works on every interface. sensor never changes the mode by itself."""

@@ -99,6 +99,13 @@ class EvidenceBlock:
         return _columns(self.rule_set).classes[self.rules]
 
     @cached_property
+    def is_threat(self) -> NDArray[np.bool_]:
+        """True for each item with a match of a threat rule."""
+        has_threat = np.zeros(len(self.items), np.bool_)
+        has_threat[self.item_of_match[self.classes == CLASS_NUMBER["threat"]]] = True
+        return has_threat
+
+    @cached_property
     def rule_ids(self) -> NDArray[np.int64]:
         """The rule id of each match."""
         return _columns(self.rule_set).rule_ids[self.rules]

@@ -42,14 +42,15 @@ class FileName(NamedTuple):
         return self.start_s + WINDOW_S
 
 
-def file_stem(window_s: int, linktype: int, *, local_time: bool) -> str:
+def file_stem(window_s: int, linktype: int, *, local_time: bool, is_threat: bool = False) -> str:
     """Return the file name without suffix for a window that starts at a multiple of 300 s since the epoch.
 
     In local time, the hour before and the hour after the end of summer time share their names and files.
     """
     start = datetime.fromtimestamp(window_s, tz=None if local_time else UTC)
     stem = f"{start:%Y%m%d%H}{start.minute // 5 * 5:02}"
-    return stem if linktype == LinkType.ETHERNET else f"{stem}-linktype{linktype}"
+    suffix = "-threat" if is_threat else ""
+    return stem + suffix if linktype == LinkType.ETHERNET else f"{stem}{suffix}-linktype{linktype}"
 
 
 def parse_name(name: str) -> FileName | None:

@@ -141,6 +141,8 @@ class Retention:
         self._aged = _Allowance()
         self._warned: set[str] = set()
         self.space = Space()
+        """The space as of the last call of `enforce`."""
+        self._capacity = inf, inf
 
     def enforce(self, reading: ClockReading) -> None:
         """Delete the oldest files until the limits hold, at most `DELETED_AT_ONCE` per call.
@@ -151,7 +153,7 @@ class Retention:
         try:
             disk = os.statvfs(self._directory)
             if self._is_limited or any(not one.is_met() for one in self._of_disk(disk)):
-                self._files.refresh()
+                self._refresh(disk)
         except OSError as error:
             self.failures += 1
             self._warn("read", f"retention: cannot read {self._directory}: {error.strerror}")
@@ -172,6 +174,17 @@ class Retention:
                 f"retention: less than {self._limits.free_percent:g} % of the disk of {self._directory} is "
                 "free, and no finished evidence file is left to delete; free some space",
             )
+
+    def _refresh(self, disk: os.statvfs_result) -> None:
+        """List the files, if that is due, and measure the space that each kind of evidence can have."""
+        if self._files.refresh():
+            files, limits = self._files, self._limits
+            free = disk.f_bavail * disk.f_frsize - self._wanted(disk) + files.other_bytes
+            limit = (limits.gib or inf) * _GIB - files.index_bytes
+            threat_limit = min(limit, (limits.threat_gib or inf) * _GIB)
+            others = max(0.0, min(limit - files.threat_bytes, free))
+            threats = max(0.0, min(threat_limit, free + files.threat_bytes))
+            self._capacity = others, threats
 
     @property
     def _is_limited(self) -> bool:
@@ -196,13 +209,12 @@ class Retention:
         files, limits = self._files, self._limits
         wanted, free = self._wanted(disk), disk.f_bavail * disk.f_frsize
         used = files.threat_bytes + files.index_bytes
-        limit = (limits.gib or inf) * _GIB
-        threat_limit = min(limit, (limits.threat_gib or inf) * _GIB)
+        limit, threat_limit = ((one or inf) * _GIB for one in (limits.gib, limits.threat_gib))
         return Space(
             room=max(0.0, free - wanted * _WRITING) if wanted else inf,
             open_limit=max(0.0, limit - used),
-            others=max(0.0, min(limit - used, free - wanted + files.other_bytes)),
-            threats=max(0.0, min(threat_limit, free - wanted + files.threat_bytes + files.other_bytes)),
+            others=self._capacity[0],
+            threats=self._capacity[1],
             is_short=free < wanted * _SHORT
             or files.other_bytes + used > limit / _SHORT
             or files.threat_bytes > threat_limit / _SHORT,

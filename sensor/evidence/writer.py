@@ -2,9 +2,10 @@
 
 Runs in the supervisor, and in ``sensor read`` as an `IndexedWriter`. The file
 ``<evidence directory>/<devid>/YYYYMMDDHHMM.pcap`` is named after the time of its packets, in UTC unless local
-time is set, with the minute rounded down to a multiple of five. Frames with a link type other than Ethernet
-go to ``…-linktype<N>.pcap``. If a foreign or damaged file has the name, evidence goes to ``…-2.pcap``. An
-open file has the suffix ``.temp``.
+time is set, with the minute rounded down to a multiple of five. Frames that match a threat rule go to a file
+of their own, ``…-threat.pcap``, which is deleted last, and frames with a link type other than Ethernet to
+``…-linktype<N>.pcap``. If a foreign or damaged file has the name, evidence goes to ``…-2.pcap``. An open file
+has the suffix ``.temp``.
 
 The writer is NOT a buffer: when `EvidenceWriter.write` returns, the kernel has the data. It never waits for
 a disk to be flushed.
@@ -104,6 +105,10 @@ class EvidenceWriter:
         self._open: dict[str, EvidenceFile] = {}  # by stem, least recently written first
         self._failed_at: float | None = None
 
+    def open_bytes(self) -> int:
+        """Return the size of the open files without threats."""
+        return sum(file.end for stem, file in self._open.items() if "-threat" not in stem)
+
     @property
     def fails(self) -> bool:
         """True from a failed write until writing works again."""
@@ -122,10 +127,10 @@ class EvidenceWriter:
         """
         failed_before = self.write_failed
         chunks: list[Chunk] = []
-        for window, group in _by_file(block):
+        for place, group in _by_file(block):
             written_before = self.written
             try:
-                self._append(window, group, chunks)
+                self._append(place, group, chunks)
             except OSError as error:
                 self._report_failure(error)
             written = self.written - written_before
@@ -138,11 +143,13 @@ class EvidenceWriter:
             self._report_success(self._failed_at)
         return chunks
 
-    def _append(self, window: int, group: EvidenceBlock, chunks: list[Chunk]) -> None:
+    def _append(self, place: _FileKey, group: EvidenceBlock, chunks: list[Chunk]) -> None:
+        window, linktype, is_threat = place
         if window not in _WINDOWS:
             raise OSError(0, "the time of a packet is outside 1970 to 2106, the range of a pcap file")
-        window_s, linktype = window * WINDOW_S, group.linktype
-        file = self._file(file_stem(window_s, linktype, local_time=self._local_time), linktype)
+        window_s = window * WINDOW_S
+        stem = file_stem(window_s, linktype, local_time=self._local_time, is_threat=is_threat)
+        file = self._file(stem, linktype)
         file.until_s = max(file.until_s, window_s + WINDOW_S)
         offset, records_before = file.end or FILE_HEADER_BYTES, file.records
         try:
@@ -233,15 +240,29 @@ class EvidenceWriter:
             self._failed_at = None
 
 
-def _by_file(block: EvidenceBlock) -> Iterator[tuple[int, EvidenceBlock]]:
-    """Divide a block by window and link type; yield each window, in the order in which they first occur."""
+class _FileKey(NamedTuple):
+    """The file that items belong to."""
+
+    window: int
+    linktype: int
+    is_threat: bool
+
+    @classmethod
+    def of(cls, block: EvidenceBlock) -> _FileKey:
+        """Return the place of the first item."""
+        return cls(int(block.items["time_ns"][0]) // _WINDOW_NS, block.linktype, bool(block.is_threat[0]))
+
+
+def _by_file(block: EvidenceBlock) -> Iterator[tuple[_FileKey, EvidenceBlock]]:
+    """Divide a block by place; yield each place, in the order in which they first occur."""
     if not len(block):
         return
     windows = block.items["time_ns"] // _WINDOW_NS
-    groups = windows << 16 | block.items["linktype"]
+    groups = (windows << 16 | block.items["linktype"]) << 1 | block.is_threat
     if (groups == groups[0]).all():  # the common case
-        yield int(windows[0]), block
+        yield _FileKey.of(block), block
         return
     _, firsts, numbers = np.unique(groups, return_index=True, return_inverse=True)
     for group in np.argsort(firsts).tolist():
-        yield int(windows[firsts[group]]), block.select(numbers == group)
+        chosen = block.select(numbers == group)
+        yield _FileKey.of(chosen), chosen

@@ -50,7 +50,13 @@ class RetentionProcess(ChildProcess):
 
         ``on_deleted`` is called with the names of deleted files, ``on_unknown`` if some may be unknown.
         """
-        limits = Limits(settings.retain_days, settings.retain_gib, settings.retain_free_percent)
+        limits = Limits(
+            settings.retain_days,
+            settings.retain_gib,
+            settings.retain_free_percent,
+            settings.retain_threat_days,
+            settings.retain_threat_gib,
+        )
         self._config = RetentionConfig(directory, limits)
         self._on_deleted, self._on_unknown = on_deleted, on_unknown
         self._ended = _nothing()

@@ -173,8 +173,7 @@ def _loop(
             supervisor.reload()
             notifier.reloading(supervisor.reloader.is_loading)
             supervisor.events.tick()
-            supervisor.writer.tick(time.time_ns())
-            supervisor.retention.tick()
+            supervisor.look_after_evidence()
             supervisor.indexer.tick()
             supervisor.publish("capturing")
         if status.is_due():

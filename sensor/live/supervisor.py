@@ -25,6 +25,7 @@ from sensor.capture.syscalls import link_update
 from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.events.sender import EventSender
+from sensor.evidence.budgets import Budgets
 from sensor.evidence.device_directory import DeviceDirectory
 from sensor.evidence.quarantine import Quarantine
 from sensor.evidence.suppression import Suppressor
@@ -93,6 +94,9 @@ class Supervisor:
         retention = RetentionProcess(settings, device.path, indexer.forget, indexer.compare)
         self.retention = stack.enter_context(closing(retention))
         self.suppressor = Suppressor(settings.suppress_above)
+        self.budgets = Budgets(
+            settings.retain_source_percent, settings.retain_rule_percent, writer.open_bytes
+        )
         self._http = ready.matcher.http
         options = replace(
             options_of(settings, frags=frags, raw_ip=interfaces[0].linktype == LinkType.RAW),
@@ -152,7 +156,19 @@ class Supervisor:
             if report.quarantined:
                 self._quarantine.keep(report.quarantined)
             if report.block:
-                self.events.offer(self.writer.write(self.suppressor.admit(report.block)))
+                admitted = self.budgets.admit(self.suppressor.admit(report.block))
+                self.events.offer(self.writer.write(admitted))
+
+    @property
+    def suppressed(self) -> dict[str, int]:
+        """Frames suppressed, by the limit that they were above."""
+        return {"flow": self.suppressor.suppressed} | dict(self.budgets.suppressed)
+
+    def look_after_evidence(self) -> None:
+        """Finish files that are complete, and follow the space that is left; call this often."""
+        self.writer.tick(time.time_ns())
+        self.retention.tick()
+        self.budgets.update(self.retention.space, time.monotonic())
 
     def reload(self) -> None:
         """Put new rules in force if a load has finished: first in the kernel, then in the workers."""
@@ -215,7 +231,7 @@ class Supervisor:
             lost={loss.name.lower(): frames for loss, frames in self.program.losses().items()},
             in_ring=max(0, kernel[abi.Counter.SUBMITTED] - self._totals.read),
             written=self.writer.written,
-            suppressed=self.suppressor.suppressed,
+            suppressed=sum(self.suppressed.values()),
             write_failed=self.writer.write_failed,
             restarts=self.workers.restarts,
         )
@@ -236,9 +252,10 @@ class Supervisor:
             rules=Counter(rule.rule_class for rule in self._rules),
             matches={
                 "written": self.writer.matches_written,
-                "suppressed": self.suppressor.matches,
+                "suppressed": self.suppressor.matches + self.budgets.matches,
                 "write_failed": self.writer.matches_failed,
             },
+            suppressed=self.suppressed,
             files_finished=self.writer.finished,
             writes_fail=self.writer.fails,
             files_replaced=self.writer.replaced,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sensor import abi
+from sensor.evidence.budgets import BUDGET_NAMES
 from sensor.evidence.retention import LIMIT_NAMES
 from sensor.metrics.costly_sources import MOST_NAMED
 from sensor.metrics.talkers import MOST_TALKERS
@@ -23,6 +24,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 REASONS = tuple(counter.name.removeprefix("IGNORED_").lower() for counter in abi.IGNORED)
 CAUSES = tuple(loss.name.lower() for loss in abi.Loss)
 FLOW_PLACES = tuple(place.name.lower() for place in abi.FlowPlace)
+SUPPRESSING = ("flow", *BUDGET_NAMES)
 OUTCOMES = ("written", "suppressed", "write_failed")
 STATES = ("starting", "capturing", "draining")
 SOURCES = ("supervisor", "kernel", "rings", "interfaces", "softnet", "evidence")
@@ -231,6 +233,14 @@ LAST_LOAD = Metric(
 
 FILES_REPLACED = Metric(
     "sensor_evidence_files_replaced", "counter", "Evidence files removed, replaced or cut while open."
+)
+SUPPRESSED = Metric(
+    "sensor_evidence_suppressed_frames",
+    "counter",
+    "Suppressed frames: flow (suppress_above), source or rule (their budgets), space (too little for "
+    "evidence without threats).",
+    ("limit",),
+    str(len(SUPPRESSING)),
 )
 FILES_FINISHED = Metric("sensor_evidence_files_finished", "counter", "Evidence files finished.")
 FILES = Metric("sensor_evidence_files", "gauge", "Evidence files on disk.")

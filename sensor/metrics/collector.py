@@ -239,6 +239,8 @@ def _index_samples(snapshot: Snapshot) -> Iterator[Sample]:
     for limit, (files, size) in snapshot.deleted.items():
         yield Sample(c.DELETED_FILES, files, (limit,))
         yield Sample(c.DELETED_BYTES, size, (limit,))
+    for budget, frames in snapshot.suppressed.items():
+        yield Sample(c.SUPPRESSED, frames, (budget,))
     yield Sample(c.RETENTION_FAILURES, snapshot.retention_failures)
 
 

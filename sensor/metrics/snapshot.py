@@ -68,6 +68,8 @@ class Snapshot:
     """Number of rules in force, by class."""
     matches: dict[str, dict[str, int]]
     """Matches by outcome (one of `sensor.metrics.catalogue.OUTCOMES`), then by class of the rule."""
+    suppressed: dict[str, int]
+    """Frames suppressed, by one of `sensor.metrics.catalogue.SUPPRESSING`."""
     files_finished: int
     writes_fail: bool
     """True from a failed write of evidence until writing works again."""

@@ -37,16 +37,16 @@ def at(now_s: float) -> ClockReading:
     return ClockReading(now_s, now_s, is_synchronised=True)
 
 
-def on_small_disk(disk: Path, size: str, *arguments: str) -> Any:
+def on_small_disk(disk: Path, size: str, *arguments: str, program: Path = PROGRAM) -> Any:
     """Run the program on its own tmpfs, and return its output."""
     disk.mkdir()
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     if subprocess.run([*unshare, "true"], capture_output=True).returncode:
         pytest.skip("no mount namespace can be made here")
     mount_and_run = f'mount -t tmpfs -o size={size} tmpfs "$1" && shift && exec "$@"'
-    program = [sys.executable, PROGRAM, disk, *arguments]
+    command = [sys.executable, program, disk, *arguments]
     done = subprocess.run(
-        [*unshare, "sh", "-c", mount_and_run, "sh", disk, *program],
+        [*unshare, "sh", "-c", mount_and_run, "sh", disk, *command],
         stdout=subprocess.PIPE,
         check=True,
         env=PROGRAM_ENVIRONMENT,
