@@ -61,7 +61,7 @@ def test_the_demo_finds_every_attack(tmp_path: Path) -> None:
     with running_demo(tmp_path) as process:
         output = process.communicate(timeout=TIMEOUT_S)[0]
     assert process.returncode == 0, output
-    [path] = re.findall(r"^evidence (\S+\.pcap)$", output, re.MULTILINE)
+    [path] = re.findall(r"^evidence (\S+-threat\.pcap)$", output, re.MULTILINE)
     listing = subprocess.run(["tcpdump", "-A", "-r", path], check=True, capture_output=True).stdout
     assert b"${jndi:ldap://" in listing
     assert not in_session(process.pid)

@@ -81,7 +81,7 @@ def test_the_oldest_files_are_deleted(tmp_path: Path) -> None:
     names = make_files(tmp_path, 50)
     with run(tmp_path, retain_gib=10 / 2**20) as one:
         one.tick_until(lambda: len(one.deleted) == 40)
-        assert sorted(path.name for path in tmp_path.iterdir()) == names[40:]
+        assert sorted(path.name for path in tmp_path.glob("*.pcap")) == names[40:]
         assert one.deleted == names[:40]
         one.tick_until(lambda: one.process.deleted["size"] == (40, 40 * 1024))
         assert one.process.space.is_short

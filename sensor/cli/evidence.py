@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sensor.cli.evidence_filters import filters, time_us
+from sensor.cli.evidence_holds import hold_command, holds_command, release_command
 from sensor.cli.evidence_output import layer_objects, stored_line, stored_lines
 from sensor.cli.output_file import STANDARD_OUTPUT, output_file
 from sensor.cli.setting_options import setting_options
@@ -178,6 +179,10 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
         "them",
         err=True,
     )
+
+
+for command in (hold_command, holds_command, release_command):
+    evidence_group.add_command(command)
 
 
 def _index(evidence: Path | None, config: Path | None) -> EvidenceSearch:

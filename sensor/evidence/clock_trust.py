@@ -6,12 +6,13 @@ wrong, would otherwise delete everything it has.
 
 from __future__ import annotations
 
-import ctypes
 import time
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sensor.capture.syscalls import clock_is_synchronised
 
 JUMP_S = 60.0
 """Change of the wall clock within an hour that counts as a jump; a clock that is only slewed moves less."""
@@ -19,23 +20,6 @@ GRACE_S = 3600.0
 """Time after a jump without deletions by age."""
 GAP_S = 7 * 86_400.0
 """Longest gap in the evidence that a clock is believed to have measured without being synchronised."""
-
-_STA_UNSYNC = 0x40  # linux/timex.h
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _Timex(ctypes.Structure):
-    """The beginning of ``struct timex`` (linux/timex.h); the rest is room for what the kernel writes."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_byte * 256),
-    )
 
 
 class ClockReading(NamedTuple):
@@ -51,10 +35,7 @@ class ClockReading(NamedTuple):
 
 def read_clock() -> ClockReading:
     """Return the reading of this moment."""
-    timex = _Timex()
-    is_known = _libc.adjtimex(ctypes.byref(timex)) >= 0
-    is_synchronised = is_known and not timex.status & _STA_UNSYNC
-    return ClockReading(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), is_synchronised)
+    return ClockReading(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), bool(clock_is_synchronised()))
 
 
 class ClockTrust:

@@ -11,6 +11,7 @@ import logging
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from math import inf
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from sensor.evidence.clock_trust import ClockReading, ClockTrust
+from sensor.evidence.holds import reading_holds
 from sensor.evidence.stored_files import StoredFile, StoredFiles
 from sensor.text import count_of
 
@@ -28,6 +30,9 @@ AGED_FILES, AGED_SHARE = 60, 0.02
 
 A day's files get too old in a day, but if a wrong clock is believed, most evidence is there for days.
 """
+
+MOST_BLOCKED = 20
+"""Calls in a row that may find the holds locked; then their lock is ignored: its holder has stopped."""
 
 LimitName = Literal["age", "class", "size", "free", "inodes"]
 LIMIT_NAMES: tuple[LimitName, ...] = get_args(LimitName)
@@ -143,6 +148,7 @@ class Retention:
         self.space = Space()
         """The space as of the last call of `enforce`."""
         self._capacity = inf, inf
+        self._blocked = 0
 
     def enforce(self, reading: ClockReading) -> None:
         """Delete the oldest files until the limits hold, at most `DELETED_AT_ONCE` per call.
@@ -151,13 +157,37 @@ class Retention:
         """
         self._clock.note(reading)
         try:
-            disk = os.statvfs(self._directory)
-            if self._is_limited or any(not one.is_met() for one in self._of_disk(disk)):
-                self._refresh(disk)
+            with self._holding():
+                self._enforce(reading)
+        except BlockingIOError:  # a hold is being added: the next call knows it
+            self._blocked += 1
         except OSError as error:
             self.failures += 1
-            self._warn("read", f"retention: cannot read {self._directory}: {error.strerror}")
-            return
+            self._warn(
+                "read", f"retention: cannot read {error.filename or self._directory}: {error.strerror}"
+            )
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Leave out what is held, and keep further holds from being added meanwhile.
+
+        Raises:
+            OSError: the holds cannot be read; then nothing may be deleted.
+        """
+        with reading_holds(self._directory, locked=self._blocked < MOST_BLOCKED) as holds:
+            self._blocked = 0
+            self._files.hold(frozenset(name for hold in holds.values() for name in hold.files))
+            yield
+
+    def _enforce(self, reading: ClockReading) -> None:
+        """Delete files, now that those are known that are held.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        disk = os.statvfs(self._directory)
+        if self._is_limited or any(not one.is_met() for one in self._of_disk(disk)):
+            self._refresh(disk)
         shortages = [*self._of_budgets(), *self._of_disk(disk)]
         self.space = self._space(disk)
         surplus = list(islice(self._surplus(reading, shortages), DELETED_AT_ONCE))
@@ -172,7 +202,7 @@ class Retention:
             self._warn(
                 "full",
                 f"retention: less than {self._limits.free_percent:g} % of the disk of {self._directory} is "
-                "free, and no finished evidence file is left to delete; free some space",
+                "free, and no finished evidence file is left to delete that is not held; free some space",
             )
 
     def _refresh(self, disk: os.statvfs_result) -> None:

@@ -43,6 +43,8 @@ class StoredFiles:
         """The ends of all files, ascending."""
         self.other_bytes = self.threat_bytes = self.index_bytes = 0
         """Size of the evidence, finished or open, without and with threats; and of the index."""
+        self.held: frozenset[str] = frozenset()
+        """Names of files that are not to be deleted."""
         self._directory = directory
         self._names: dict[str, FileName | None] = {}
         self._due_s = 0.0
@@ -60,6 +62,13 @@ class StoredFiles:
         cost_s = time.process_time() - started_s
         self._due_s = time.monotonic() + max(LISTING_S, LISTING_SHARE * cost_s)
         return True
+
+    def hold(self, names: frozenset[str]) -> None:
+        """Leave these files out from now on; others that are released come back with the next listing."""
+        if names != self.held:
+            self.held = names
+            self.others = [file for file in self.others if file.name not in names]
+            self.threats = [file for file in self.threats if file.name not in names]
 
     def leave_out(self, files: list[StoredFile], deleted: list[StoredFile]) -> None:
         """Leave out files until the next listing, because they were deleted or cannot be."""
@@ -92,7 +101,7 @@ class StoredFiles:
                     continue
                 ends_s.append(name.end_s)
                 total_bytes[name.is_threat] += size
-                if not name.is_open:
+                if not name.is_open and text not in self.held:
                     finished.append(StoredFile(name.end_s, text, size, name.is_threat))
         finished.sort()
         self.others = [file for file in finished if not file.is_threat]

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sensor.config.settings import Settings
+from sensor.evidence.holds import create_journal
 from sensor.evidence.message import MalformedMessageError
 from sensor.evidence.retention import LIMIT_NAMES, Deleted, LimitName, Limits, Space
 from sensor.live.retention_channel import MESSAGE_BYTES, RetentionConfig, RetentionReport
@@ -57,6 +58,7 @@ class RetentionProcess(ChildProcess):
             settings.retain_threat_days,
             settings.retain_threat_gib,
         )
+        create_journal(directory)
         self._config = RetentionConfig(directory, limits)
         self._on_deleted, self._on_unknown = on_deleted, on_unknown
         self._ended = _nothing()

@@ -65,8 +65,8 @@ def test_fields_of_an_item(server: Server) -> None:
         "dport": 80,
         "vlan": [],
         "interface": item["interface"],
-        "file": "202306181200.pcap",
-        "offset": 24 + sum(16 + other.caplen for other in ALL[: ALL.index(one)]),
+        "file": "202306181200-threat.pcap",
+        "offset": 24 + sum(16 + other.caplen for other in ALL[: ALL.index(one)] if len(other.matches) == 2),
         "matches": [
             {
                 "class": rule.rule_class,
@@ -203,7 +203,7 @@ def test_status(server: Server) -> None:
     status = server.get("/api/v1/status").json()
     [device] = status["devices"]
     assert (device["devid"], device["pieces"]) == (DEVID, len(ALL))
-    assert device["bytes"] == 24 + sum(16 + one.caplen for one in ALL)
+    assert device["bytes"] == 2 * 24 + sum(16 + one.caplen for one in ALL)
     assert (device["oldest_us"], device["newest_us"]) == (NOON_US, NOON_US + 39 * SECOND_US)
     assert status["index"]["state"] == "ok"
     assert 0 < status["disk"]["free_bytes"] < status["disk"]["total_bytes"]

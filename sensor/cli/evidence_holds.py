@@ -1,0 +1,119 @@
+"""``sensor evidence hold``, ``release`` and ``holds``: keep evidence from every limit."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from sensor.cli.evidence_filters import filters
+from sensor.cli.setting_options import setting_options
+from sensor.cli.terminal import print_json, print_line
+from sensor.config.loading import load_settings
+from sensor.errors import EvidenceError
+from sensor.evidence.evidence_file import is_gone
+from sensor.evidence.holds import HoldEntry, append_entry, reading_holds
+from sensor.evidence.search import EvidenceSearch, Query
+from sensor.text import count_of
+
+_reason = click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept with the hold.")
+
+
+@click.command("hold")
+@filters
+@_reason
+@setting_options("evidence hold")
+def hold_command(query: Query, reason: str, evidence: Path | None, config: Path | None) -> None:
+    """Keep evidence from every limit until it is released.
+
+    The files that have the evidence now are kept whole, with what else is in them.
+    """
+    index = EvidenceSearch(load_settings({"evidence": evidence}, config).evidence)
+    files: dict[int, set[str]] = {}
+    for stored in index.iterate(query):
+        files.setdefault(stored.devid, set()).add(stored.path.name)
+    if not files:
+        raise EvidenceError("there is no such evidence, so nothing is held; see sensor evidence list")
+    name = f"{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(3)}"
+    asked = ", ".join(f"{key}={value}" for key, value in query.__dict__.items() if value is not None)
+    for devid, names in files.items():
+        directory = index.directory / str(devid)
+        _append(directory, _entry("hold", name, reason, asked, tuple(sorted(names))))
+        gone = sorted(one for one in names if is_gone(directory / one))
+        if gone:
+            print_line(f"deleted before it was held: {', '.join(gone)}", err=True)
+    print_line(f"{name}: {count_of(sum(map(len, files.values())), 'file')} held")
+
+
+@click.command("release")
+@click.argument("name", metavar="HOLD")
+@_reason
+@setting_options("evidence release")
+def release_command(name: str, reason: str, evidence: Path | None, config: Path | None) -> None:
+    """Release a hold: its evidence is deleted by the limits again."""
+    index = EvidenceSearch(load_settings({"evidence": evidence}, config).evidence)
+    held = [devid for devid, hold in _holds(index) if hold.hold == name]
+    if not held:
+        raise EvidenceError(f"there is no hold {name}; see sensor evidence holds")
+    for devid in held:
+        _append(index.directory / str(devid), _entry("release", name, reason))
+    print_line(f"{name} released")
+
+
+@click.command("holds")
+@setting_options("evidence holds")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+def holds_command(evidence: Path | None, config: Path | None, as_json: bool) -> None:
+    """List the holds in force."""
+    for devid, hold in _holds(EvidenceSearch(load_settings({"evidence": evidence}, config).evidence)):
+        if as_json:
+            print_json({"devid": devid, **hold._asdict()})
+        else:
+            files = count_of(len(hold.files), "file")
+            print_line(f"{hold.hold} {hold.time} devid {devid}, {files}, by {hold.by}: {hold.reason}")
+
+
+def _holds(index: EvidenceSearch) -> list[tuple[int, HoldEntry]]:
+    found: list[tuple[int, HoldEntry]] = []
+    for devid in index.devices():
+        try:
+            with reading_holds(index.directory / str(devid), locked=False) as holds:
+                found += [(devid, hold) for hold in holds.values()]
+        except OSError as error:
+            raise EvidenceError(f"the holds of device {devid} cannot be read: {error.strerror}") from error
+    return found
+
+
+def _append(directory: Path, entry: HoldEntry) -> None:
+    try:
+        append_entry(directory, entry)
+    except OSError as error:
+        raise EvidenceError(
+            f"{directory} cannot be written: {error.strerror}; run this as the user of the sensor, or as root"
+        ) from error
+
+
+def _entry(action: str, name: str, reason: str, query: str = "", files: tuple[str, ...] = ()) -> HoldEntry:
+    return HoldEntry(
+        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "hold" if action == "hold" else "release",
+        name,
+        _user(),
+        reason,
+        query,
+        files,
+    )
+
+
+def _user() -> str:
+    """Return the name of the user, and of the one before sudo."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = f"uid {os.getuid()}"
+    before = os.environ.get("SUDO_USER")
+    return f"{before} as {name}" if before else name
