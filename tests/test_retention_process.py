@@ -142,8 +142,9 @@ def test_reports() -> None:
         RetentionReport.of(b"")
 
 
-def test_the_end_between_a_death_and_the_next_start(tmp_path: Path) -> None:
+def test_the_end_between_a_death_and_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The supervisor ends normally while the process that died has no successor yet."""
+    monkeypatch.setattr(retention_process, "BACKOFF_S", 60.0)
     with run(tmp_path) as one:
         one.signal(signal.SIGKILL)
         one.tick_until(lambda: one.unknown)
