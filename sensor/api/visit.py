@@ -19,8 +19,9 @@ from sensor.api.deadline import Deadline
 from sensor.api.turns import Turns
 
 Query = TypeVar("Query", bound=Callable[..., Any])
-SLOTS = 4
-"""Queries of each group that run at a time."""
+SLOTS, LONG_SLOTS = 4, 2
+"""Queries that run at a time, quick and long ones: Python runs one thread at a time, and the event loop needs
+its turn too."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Slots:
     queries_max: int
     """Queries of one client, in one group, that run or wait at a time."""
     quick: Turns = field(default_factory=lambda: Turns(SLOTS))
-    long: Turns = field(default_factory=lambda: Turns(SLOTS))
+    long: Turns = field(default_factory=lambda: Turns(LONG_SLOTS))
 
 
 class Visit(NamedTuple):

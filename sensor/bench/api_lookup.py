@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,10 +26,14 @@ def is_available() -> bool:
     return find_spec("sensor.api") is not None
 
 
-def lookups_ms(directory: Path, times_us: Iterable[int]) -> Iterator[float]:
-    """Look up the packet of each microsecond in turn, and yield the time each answer took."""
+def lookups_ms(directory: Path, times_us: Iterable[int], *, is_attacked: bool = False) -> Iterator[float]:
+    """Look up the packet of each microsecond in turn, and yield the time each answer took.
+
+    Meanwhile, ``is_attacked`` has hostile clients keep the API busy.
+    """
     with (
         _server(directory) as port,
+        _hostile_clients(port) if is_attacked else nullcontext(),
         closing(HTTPConnection("127.0.0.1", port, timeout=START_S)) as connection,
     ):
         for time_us in times_us:
@@ -40,6 +44,18 @@ def lookups_ms(directory: Path, times_us: Iterable[int]) -> Iterator[float]:
             yield (time.perf_counter() - start_s) * 1e3
             if response.status != 200 or b'"packet"' not in body:
                 raise SensorError(f"the API does not find the packet of {time_us}: {body[:200]!r}")
+
+
+@contextmanager
+def _hostile_clients(port: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "sensor.bench.hostile_clients", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as clients:
+        try:
+            assert clients.stdout  # noqa: S101 - it is a pipe
+            clients.stdout.readline()
+            yield
+        finally:
+            clients.kill()
 
 
 @contextmanager

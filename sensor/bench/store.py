@@ -34,6 +34,7 @@ BATCH = 256
 TICK_ITEMS = 10_000
 """Evidence items between two ticks, as if 50,000 came per second."""
 LOOKUPS = 2000
+ATTACKED_LOOKUPS = 200
 SCANS = 50
 PAGES = 5
 PAGE = 50
@@ -59,7 +60,7 @@ def measure(directory: Path, items: int, progress: Callable[[int], None]) -> dic
         "pieces": items,
         **written,
         "lookup_ms": _spread(found_ms),
-        **({"http_lookup_ms": _spread(list(lookups_ms(directory, times_us)))} if is_available() else {}),
+        **(_http_lookups(directory, times_us) if is_available() else {}),
         "scan_ms": _spread(scans_ms),
         "scan_to_lookup": round(median(scans_ms) / median(found_ms[: len(scans_ms)]), 1),
         "first_page_ms": {
@@ -67,6 +68,15 @@ def measure(directory: Path, items: int, progress: Callable[[int], None]) -> dic
             for name, query in _queries()
         },
         "histogram_ms": round(_timed_ms(partial(_histogram, index)), 1),
+    }
+
+
+def _http_lookups(directory: Path, times_us: list[int]) -> dict[str, Any]:
+    """Measure lookups over HTTP, alone and beside hostile clients."""
+    attacked_us = times_us[:ATTACKED_LOOKUPS]
+    return {
+        "http_lookup_ms": _spread(list(lookups_ms(directory, times_us))),
+        "http_lookup_attacked_ms": _spread(list(lookups_ms(directory, attacked_us, is_attacked=True))),
     }
 
 

@@ -32,6 +32,7 @@ _STORE_TITLES = {
     "end": "at the end",
     "lookup_ms": "look up a packet by its time, in ms",
     "http_lookup_ms": "the same through the API",
+    "http_lookup_attacked_ms": "beside 200 hostile clients",
     "scan_ms": "the same without the index",
     "scan_to_lookup": "time without the index / with it",
     "first_page_ms": "first page of a search, in ms",
