@@ -34,8 +34,10 @@ from sensor.live.api_process import ApiProcess
 from sensor.live.indexer_process import IndexerProcess
 from sensor.live.ports import Ports
 from sensor.live.program_options import options_of, plan_of
-from sensor.live.reload import Reloader
+from sensor.live.reload import Compiled, Reloader
+from sensor.live.reload_board import ReloadBoard
 from sensor.live.retention_process import RetentionProcess
+from sensor.live.rule_changes import rule_changes
 from sensor.live.surroundings import Surroundings
 from sensor.live.worker_pool import WorkerPool
 from sensor.metrics.catalogue import FLOWS, RETENTION, RING_SIZE, Metric
@@ -106,6 +108,10 @@ class Supervisor:
         self.program = stack.enter_context(closing(program))
         self._map_bytes = program.memory_bytes()
         self.reloader = Reloader(settings.rules, self._http, self._compile_plan, lenient=settings.lenient)
+        self._shown = self.reloader.state
+        self._reload_board = ReloadBoard(device.path)
+        self._reload_board.show(self._shown)
+        stack.callback(lambda: self._reload_board.close())
         linktype, cpus = interfaces[0].linktype or LinkType.ETHERNET, ReceiveCpus(interfaces)
         self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20, linktype, cpus.now())))
         self._ring_keeper = RingKeeper(program, self.rings, settings.ring_mib << 20, cpus.now)
@@ -171,10 +177,19 @@ class Supervisor:
         self.budgets.update(self.retention.space, time.monotonic())
 
     def reload(self) -> None:
-        """Put new rules in force if a load has finished: first in the kernel, then in the workers."""
+        """Put new rules in force if a load has finished, and show what became of requests to reload."""
         compiled = self.reloader.poll()
-        if compiled is None:
-            return
+        if compiled is not None:
+            before = self._rules
+            self._put_in_force(compiled)
+            self.reloader.note_in_force(rule_changes(before, self._rules))
+        state = self.reloader.state
+        if state != self._shown:
+            self._shown = state
+            self._reload_board.show(self._shown)
+
+    def _put_in_force(self, compiled: Compiled) -> None:
+        """Replace the rules: first in the kernel, then in the workers."""
         for ring in self.rings.rings:  # one may have a new event since the program was compiled
             self.program.reconnect(ring, compiled.program)
         for link_fd in self.ports.link_fds:
@@ -196,6 +211,13 @@ class Supervisor:
             for child in (self.indexer, self.retention, self.exporter, self.api):
                 if child:
                     child.replace()
+            self._show_reloads()
+
+    def _show_reloads(self) -> None:
+        """Show what became of requests to reload, in a new file."""
+        self._reload_board.close()
+        self._reload_board = ReloadBoard(self._device.path)
+        self._reload_board.show(self._shown)
 
     def watch_sources(self) -> None:
         """Look for the costliest sources; call this once per second."""

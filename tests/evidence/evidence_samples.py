@@ -79,7 +79,7 @@ def numbers_in(path: Path) -> list[int]:
 
 def names_in(directory: Path) -> list[str]:
     """Return the names of the evidence files under an evidence directory."""
-    others = (".lock", ".sqlite", ".sqlite-wal", ".sqlite-shm")
+    others = (".lock", ".reload", ".sqlite", ".sqlite-wal", ".sqlite-shm")
     return sorted(path.name for path in (directory / str(DEVID)).iterdir() if not path.name.endswith(others))
 
 

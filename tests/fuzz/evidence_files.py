@@ -46,6 +46,7 @@ _NAMES = (
     "202313399999.pcap",
     "notes",
     ".lock",
+    ".reload",
 )
 """Names that files of the sensor have, or nearly have."""
 

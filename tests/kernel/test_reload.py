@@ -25,6 +25,7 @@ ROUNDS = 5
 
 HELLO = {"1": {"type": "T", "name": "hello", "protocol": "udp", "port": 7, "regex": "^hello"}}
 WORLD = {"2": {"type": "T", "name": "world", "protocol": "udp", "port": 9, "regex": "world"}}
+HOSTILE = "(?:(?:(?:a{1000}){1000}){1000}){1000}"
 
 
 def udp_frame(port: int, payload: bytes) -> bytes:
@@ -113,8 +114,17 @@ def test_the_reload_command_finds_the_sensor(network: Network, tmp_path: Path) -
     command = [*SENSOR, "rules", "reload", "--evidence", str(tmp_path / "evidence")]
     write_rules(tmp_path / "rules", HELLO)
     with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
-        subprocess.run(command, check=True, capture_output=True)
-        wait_for_log(run, "1 rule in force")
+        write_rules(tmp_path / "rules", HELLO | WORLD)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert done.stdout == "added: 2; 2 rules in force\n"
+        write_rules(tmp_path / "rules", {"2": WORLD["2"] | {"regex": HOSTILE}})
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "old ones stay in force" in done.stderr
+        assert "rule 2: regex: the expression expands to 10^12 states" in done.stderr
+        write_rules(tmp_path / "rules", WORLD)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert done.stdout == "removed: 1; 1 rule in force\n"
         assert run.stop() == 0
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 6
