@@ -92,7 +92,7 @@ class Reloader:
 
     @property
     def state(self) -> ReloadState:
-        """What became of the requests; another one at each call while a load is under way."""
+        """The outcome of the requests; another one at each call while a load is under way."""
         if self._state.begun > self._state.ended:
             beat = self._state.beat + 1
             self._state = self._state._replace(beat=beat, progress=self._progress.words)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class ReloadState(NamedTuple):
-    """What became of the requests to reload the rules."""
+    """The outcome of requests to reload the rules."""
 
     process: int = 0
     """The sensor's process id."""
