@@ -31,7 +31,7 @@ class ReloadState(NamedTuple):
     ended: int = 0
     """Number of loads that have ended."""
     exit_code: int = 0
-    """That of the command if the last load that ended is the one it asked for."""
+    """The exit code of a command that asked for the last load that ended."""
     text: str = ""
     """The outcome of that load."""
     progress: str = ""
