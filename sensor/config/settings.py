@@ -121,7 +121,9 @@ class Settings(BaseModel):
     retain_free_percent: Annotated[float, Flag(commands=_CAPTURE, unit="percent"), Field(ge=0, le=90)] = 5.0
     """Share of the disk and of its inodes to keep free by deleting the oldest evidence. 0 turns this off."""
     retain_threat_days: Annotated[
-        int | None, Flag(commands=_CAPTURE, unit="days", unset="retain_days"), Field(ge=1, examples=[365])
+        int | None,
+        Flag(commands=_CAPTURE, unit="days", unset="the same as other evidence"),
+        Field(ge=1, examples=[365]),
     ] = None
     """How long evidence with a match of a threat rule is kept."""
     retain_threat_gib: Annotated[
