@@ -54,7 +54,7 @@ FIGURE = {"match": "http request", "store": "items per second"}
 """Words that a measurement must print, if no other test reads its output."""
 LOADS = re.compile("sensor (run|doctor|status|bench (kernel|ring))")
 NEEDS_SENSOR = re.compile("sensor (status|rules reload)")
-NAMED = ("sensor read", "sensor run", "sensor evidence", "sensor bench store")
+NAMED = ("sensor read", "sensor run", "sensor evidence", "sensor bench store", "sensor selftest")
 """Commands that sentences only name: they need arguments, or are run by the tests of another page."""
 OTHERWISE_RUN = ("make demo", "make test", "sensor serve")
 """Commands that other tests run, or the person who runs this one."""

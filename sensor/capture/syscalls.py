@@ -16,17 +16,20 @@ from sensor.capture.kernel_structs import (
     BPF_LINK_CREATE,
     BPF_LINK_DETACH,
     BPF_LINK_UPDATE,
+    BPF_PROG_GET_FD_BY_ID,
     BPF_PROG_LOAD,
     BPF_PROG_TEST_RUN,
     BPF_PROG_TYPE_XDP,
     BPF_XDP,
     PERF_FLAG_FD_CLOEXEC,
+    GetIdAttr,
     LinkCreateAttr,
     LinkDetachAttr,
     LinkUpdateAttr,
     PerfEventAttr,
     ProgLoadAttr,
     TestRunAttr,
+    XdpContext,
 )
 
 _NUMBERS = {
@@ -110,6 +113,21 @@ def prog_test_run(prog_fd: int, frame: bytes, repeat: int = 1) -> int:
     The frame must have at least 14 bytes.
     """
     return int(_test_run(prog_fd, frame, repeat=repeat).retval)
+
+
+def prog_open(program_id: int) -> int:
+    """Return a file descriptor of a loaded program; needs CAP_SYS_ADMIN."""
+    return bpf(BPF_PROG_GET_FD_BY_ID, GetIdAttr(id=program_id))
+
+
+def prog_receive(prog_fd: int, frame: bytes, ifindex: int) -> int:
+    """Run an XDP program on a frame as if an interface had received it.
+
+    Returns the program's action, which is not carried out.
+    """
+    context = XdpContext(data_end=len(frame), ingress_ifindex=ifindex)
+    given = {"ctx_in": ctypes.addressof(context), "ctx_size_in": ctypes.sizeof(context)}
+    return int(_test_run(prog_fd, frame, **given).retval)
 
 
 def prog_time_ns(prog_fd: int, frame: bytes, repeat: int) -> int:

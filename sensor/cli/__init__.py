@@ -23,6 +23,7 @@ from sensor.cli.rules_plan import plan_command
 from sensor.cli.rules_reload import reload_command
 from sensor.cli.rules_stats import stats_command
 from sensor.cli.run import run_command
+from sensor.cli.selftest import selftest_command
 from sensor.cli.serve import serve_command
 from sensor.cli.status import status_command
 from sensor.cli.terminal import print_usage_error
@@ -49,6 +50,7 @@ for command in (
     read_command,
     rules_group,
     run_command,
+    selftest_command,
     serve_command,
     status_command,
     token_group,

@@ -28,8 +28,8 @@ ProfileName = Literal["default", "ly_probe", "thorough"]
 _CAPTURE = ("run", "doctor")
 _MATCH = (*_CAPTURE, "read")
 _TRIALS = ("rules explain", "rules plan", "rules stats", "rules test")
-_EVIDENCE = (*_MATCH, "serve", "evidence", "token", "rules reload")
-_LOAD_RULES = (*_MATCH, "serve", "evidence reindex")
+_EVIDENCE = (*_MATCH, "serve", "evidence", "token", "rules reload", "selftest")
+_LOAD_RULES = (*_MATCH, "serve", "evidence reindex", "selftest")
 _BENCH = ("bench kernel", "bench match", "bench ring")
 
 
@@ -94,7 +94,7 @@ class Settings(BaseModel):
     devid: Annotated[
         int,
         Flag(
-            commands=(*_MATCH, "evidence reindex", "rules reload"),
+            commands=(*_MATCH, "evidence reindex", "rules reload", "selftest"),
             metavar="NUMBER",
             differs={"rules reload": Meaning("Device number of the running sensor.")},
         ),
@@ -106,7 +106,9 @@ class Settings(BaseModel):
     keep: Annotated[Keep, Flag(commands=_MATCH)] = "any"
     """Which packets to keep: those that match a threat rule (threat), those that match any rule (any), or the
     first packet of each direction of a flow, with or without a match (flow)."""
-    profile: Annotated[ProfileName, Flag(commands=(*_MATCH, "evidence reindex", *_TRIALS))] = "default"
+    profile: Annotated[ProfileName, Flag(commands=(*_MATCH, "evidence reindex", "selftest", *_TRIALS))] = (
+        "default"
+    )
     """How far into a flow packets are matched, and which of their matches count (docs/rules.md)."""
     suppress_above: Annotated[int, Flag(commands=_MATCH, unit="items"), Field(ge=0)] = 1000
     """Evidence kept per rule, flow and second; the rest is counted as suppressed. 0 keeps all."""
@@ -169,7 +171,7 @@ class Settings(BaseModel):
     metrics: Annotated[
         str,
         Flag(
-            commands=(*_CAPTURE, "status"),
+            commands=(*_CAPTURE, "status", "selftest"),
             metavar="ADDRESS:PORT",
             differs={"status": Meaning("Address and port of the running sensor's metrics.")},
         ),
@@ -198,9 +200,11 @@ class Settings(BaseModel):
         Field(gt=0, examples=[3600.0]),
     ] = None
     """Stop capturing after this time."""
-    api: Annotated[bool, Flag(commands=_CAPTURE)] = True
+    api: Annotated[bool, Flag(commands=(*_CAPTURE, "selftest"))] = True
     """Serve the evidence API beside sensor run, in a process of its own."""
-    listen: Annotated[str, Flag(commands=(*_CAPTURE, "serve"), metavar="ADDRESS:PORT")] = "127.0.0.1:8321"
+    listen: Annotated[str, Flag(commands=(*_CAPTURE, "serve", "selftest"), metavar="ADDRESS:PORT")] = (
+        "127.0.0.1:8321"
+    )
     """Address and port of the API. Any address but loopback requires tokens or client certificates."""
     api_user: Annotated[str, Flag(commands=("serve",), metavar="USER")] = "nobody"
     """User the API switches to when it is started as root. It can read what the group of the evidence

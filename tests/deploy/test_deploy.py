@@ -214,6 +214,16 @@ def test_new_rules_are_reloaded(host: Container, playbook: Controller, tmp_path:
     assert (state(host, "ActiveState"), state(host, "MainPID")) == ("active", main)
 
 
+def test_a_marked_packet_reaches_every_stage(host: Container, playbook: Controller) -> None:
+    """The play follows one through the running services, down to the API."""
+    before = kept(host)
+    result = playbook.play("-v", sensor_selftest=True)
+    for stage in ("capturing", "seen", "matched", "written", "indexed", "served"):
+        assert re.search(rf"ok +{stage} ", result.output), result.output
+    assert result.changed == 0
+    assert kept(host) == before + 1
+
+
 def test_an_upgrade_and_a_rollback(host: Container, playbook: Controller, next_bundle: Path) -> None:
     """The upgrade adds a port, the rollback removes it; evidence stays."""
     before = kept(host)
