@@ -22,6 +22,7 @@ from typing import Any
 from sensor.bench import synthetic_evidence
 from sensor.bench.api_lookup import is_available, lookups_ms
 from sensor.bench.machine import machine
+from sensor.errors import SensorError
 from sensor.evidence.file_name import WINDOW_S, file_stem
 from sensor.evidence.index_schema import DAY_US
 from sensor.evidence.indexed_writer import IndexedWriter
@@ -138,21 +139,19 @@ def _look_up(index: EvidenceSearch, time_us: int) -> bytes:
 
 
 def _scan(directory: Path, time_us: int) -> bytes:
-    """Find a packet by reading the file of its five minutes."""
+    """Find a packet by reading the files of its five minutes; threats have one of their own."""
     seconds, microseconds = divmod(time_us, 1_000_000)
-    path = (
-        directory
-        / str(DEVID)
-        / f"{file_stem(seconds - seconds % WINDOW_S, LinkType.ETHERNET, local_time=False)}.pcap"
-    )
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        offset, unpack = FILE_HEADER_BYTES, _RECORD.unpack_from
-        while True:
-            record_s, record_us, caplen, _ = unpack(data, offset)
-            offset += RECORD_HEADER_BYTES
-            if record_s == seconds and record_us == microseconds:
-                return data[offset : offset + caplen]
-            offset += caplen
+    stem = file_stem(seconds - seconds % WINDOW_S, LinkType.ETHERNET, local_time=False)
+    for path in sorted((directory / str(DEVID)).glob(f"{stem}*.pcap")):
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            offset, unpack = FILE_HEADER_BYTES, _RECORD.unpack_from
+            while offset < len(data):
+                record_s, record_us, caplen, _ = unpack(data, offset)
+                offset += RECORD_HEADER_BYTES
+                if record_s == seconds and record_us == microseconds:
+                    return data[offset : offset + caplen]
+                offset += caplen
+    raise SensorError(f"no file has the packet of {time_us}")
 
 
 def _histogram(index: EvidenceSearch) -> None:
