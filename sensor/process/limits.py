@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -28,6 +29,12 @@ def limit_file_size(size: int) -> None:
 def limit_step(seconds: float) -> None:
     """Let the kernel end this process with SIGPROF after so much CPU time from now on; 0: never."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def end_first_without_memory() -> None:
+    """Let the kernel end this process, and not another one, when the host runs out of memory (proc(5))."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def memory_kib() -> int:

@@ -13,6 +13,7 @@ import pytest
 
 from sensor.errors import RulesError
 from sensor.rules import ready
+from sensor.rules.compilation.ready_codec import MalformedResultError
 from sensor.rules.engine.http_payload import LY_PROBE, RFC9110, HttpReading
 from sensor.rules.files.rule_sources import RuleSources
 from sensor.rules.ready import Ready, make_ready
@@ -129,7 +130,19 @@ def fields_of(content: bytes) -> tuple[dict[str, Any], int]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"rules": [{"regex": "x"}]}, {"matcher": {}}, {"sizes": []}, {"sizes": [1 << 17] * 3}, {"faults": None}],
+    [
+        {"rules": [{"regex": "x"}]},
+        {"matcher": {}},
+        {"sizes": []},
+        {"sizes": [1 << 17] * 3},
+        {"faults": None},
+        {"sizes": [-1]},
+        {"first_states": ["1", 1, 1, 1]},
+        {"first_states": [1 << 40, 1, 1, 1]},
+        {"merged_prefixes": -1},
+        {"digest": 1},
+        {"faults": [{"class": "../x", "line": 1, "rule_id": None, "field": None, "problem": ""}]},
+    ],
     ids=str,
 )
 def test_a_file_of_another_shape_is_not_used(
@@ -144,6 +157,31 @@ def test_a_file_of_another_shape_is_not_used(
     kept.write_bytes(repacked(content, **changes))
     make(tmp_path / "rules")
     assert len(loads) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields["rules"][0].update(port=-1),
+        lambda fields: fields["rules"][0].update(protocol=True),
+        lambda fields: fields["rules"][0].update(regex=1),
+        lambda fields: fields["rules"][1].update(rule_id=1),
+        lambda fields: fields["matcher"]["transports"][0].update(plain=-1),
+        lambda fields: fields["matcher"]["deciders"][0].append(99),
+        lambda fields: fields["matcher"]["missed"].append(-1),
+        lambda fields: fields["matcher"]["transports"][0]["http"]["deciders"][0].__setitem__(0, 3),
+    ],
+)
+def test_numbers_out_of_range_are_not_used(tmp_path: Path, cache: Path, change: Any) -> None:
+    """A compiler that was taken over cannot make the engine look beside its tables."""
+    write(tmp_path / "rules")
+    make(tmp_path / "rules")
+    [kept] = cache.iterdir()
+    body = kept.read_bytes()
+    fields, _ = fields_of(body)
+    change(fields)
+    with pytest.raises(MalformedResultError):
+        ready._unpack(repacked(body, **fields), tmp_path / "rules", RFC9110)
 
 
 @pytest.mark.parametrize("at", [0, 4, 8, 20, 1000], ids=["magic", "version", "size", "platform", "bytecode"])

@@ -18,7 +18,13 @@ from sensor.errors import PrivilegeError, RulesError
 from sensor.model import RULE_CLASSES, Rule
 from sensor.process import sandbox
 from sensor.process.accounts import Role
-from sensor.process.limits import limit_cpu, limit_file_size, limit_memory, limit_step
+from sensor.process.limits import (
+    end_first_without_memory,
+    limit_cpu,
+    limit_file_size,
+    limit_memory,
+    limit_step,
+)
 from sensor.process.prctl import end_with_parent, set_process_name
 from sensor.process.syscall_filter import has_library
 from sensor.rules.compilation.compiler_task import NO_MEMORY, TOO_LARGE, CompilerLimits, CompilerTask
@@ -76,6 +82,7 @@ def main(result: int, record: int, parent: int) -> int:
     task = CompilerTask.decode(sys.stdin.buffer.read())
     os.nice(_NICE if task.yields else 0)
     recorder = _Recorder(record, task.limits)
+    end_first_without_memory()
     limit_cpu(task.limits.cpu_s)
     limit_memory(task.limits.memory_mib << 20)
     limit_file_size(task.limits.result_mib << 20)
