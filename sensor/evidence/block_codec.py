@@ -48,7 +48,7 @@ def encode_block(block: EvidenceBlock, target: NDArray[np.uint8]) -> None:
 def decode_block(
     data: NDArray[np.uint8], items: int, rules: int, records_bytes: int, rule_set: Sequence[Rule]
 ) -> EvidenceBlock:
-    """Return the block whose bytes are ``data``; its columns are views of it.
+    """Return the block whose bytes are ``data``; its columns are views of it, and read-only.
 
     Args:
         data: The bytes, shape (`block_bytes`,); nobody else may be able to change them any more.
@@ -64,6 +64,8 @@ def decode_block(
         raise MalformedBlockError(
             f"{items} items, {rules} matches and their records are not {len(data)} bytes"
         )
+    data = data.view()
+    data.flags.writeable = False
     rules_start = items * ITEM.itemsize
     records_start = rules_start + rules * RULE.itemsize
     block = EvidenceBlock(

@@ -116,8 +116,8 @@ class _Ledger:
     def keys(self, block: EvidenceBlock) -> _Keys:
         """Return the places of a block."""
         networks = np.ascontiguousarray(block.items["source"][:, :8]).view(np.uint64)[:, 0]
-        networks ^= block.items["ip_version"].astype(np.uint64) << np.uint64(56)
-        return _Keys(self._places(networks), self._places(block.rule_ids.astype(np.uint64)))
+        sources = networks ^ block.items["ip_version"].astype(np.uint64) << np.uint64(56)
+        return _Keys(self._places(sources), self._places(block.rule_ids.astype(np.uint64)))
 
     def has_source_room(self, keys: _Keys) -> NDArray[np.bool_]:
         """Return True for each item whose source is below its budget."""

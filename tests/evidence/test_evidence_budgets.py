@@ -164,3 +164,11 @@ def test_many_sources_do_not_fill_the_budgets_of_others() -> None:
         flood.items["source"][:, :4] = addresses
         assert len(made.admit(flood)) == 10_000
     assert admitted(made, block(1, b"\xff\xff\xff\xff", OTHER)) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_budgets_change_nothing_in_what_they_admit(count: int) -> None:
+    """An item that has passed them has the addresses with which it came."""
+    one = block(count, bytes([192, 0, 2, 1]), THREAT)
+    before = one.items.copy()
+    assert (budgets(SHORT).admit(one).items == before).all()
