@@ -91,7 +91,7 @@ def snapshot(**fields: Any) -> Snapshot:
         "reindex_done": 6,
         "deleted": {"age": Deleted(1, 2)},
         "retention_failures": 0,
-        "receivers": [ReceiverState("file:/é", True, 3, 2, 1)],
+        "receivers": [ReceiverState("file:/é", True, 3, 2, 1, 1)],
         "surroundings": SurroundingsFigures(True, None, {"/etc/é.pem": 1.5}),
     }
     return Snapshot(**defaults | fields)

@@ -189,7 +189,9 @@ def _details(found: dict[str, Any]) -> Table:
         counts = ", ".join(f"{number(one[what])} {what}" for what in ("sent", "waiting", "lost"))
         is_healthy = one["connected"] and not one["lost"]
         table.add_row("events", f"{away}{counts}: {receiver}", style=None if is_healthy else "bold red")
-    table.add_row("index", _index(found))
+    table.add_row("index", _index(found), style="bold red" if found["index_failures"] else None)
+    replaced = _replaced(found)
+    table.add_row("replaced files", replaced or "none", style="bold red" if replaced else None)
     if found["disk_size_bytes"]:
         free, size = found["disk_free_bytes"], found["disk_size_bytes"]
         table.add_row("disk", f"{free / 2**30:,.1f} GiB of {size / 2**30:,.1f} GiB free ({free / size:.0%})")
@@ -212,7 +214,16 @@ def _index(found: dict[str, Any]) -> str:
         True: "complete",
         False: f"incomplete, {number(missing)} bytes of files left to index",
     }
-    return f"{state[found['index_complete']]}, {number(found['index_waiting_rows'])} packets waiting"
+    failures = f", {number(found['index_failures'])} failures" if found["index_failures"] else ""
+    waiting = number(found["index_waiting_rows"])
+    return f"{state[found['index_complete']]}, {waiting} packets waiting{failures}"
+
+
+def _replaced(found: dict[str, Any]) -> str:
+    """Return the files that somebody removed or replaced while they were open."""
+    counts = {"of evidence": found["evidence_files_replaced"]}
+    counts |= {receiver: one["file_replaced"] for receiver, one in found["events"].items()}
+    return ", ".join(f"{number(count)} {what}" for what, count in counts.items() if count)
 
 
 def number(value: float | None, digits: int = 0) -> str:

@@ -9,11 +9,16 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from pathlib import Path
 
 from sensor.events.eve import Event
 from sensor.events.files import Grant
-from sensor.events.receiver import Receiver
+from sensor.events.receiver import Receiver, ReplacedError
+from sensor.process.regular_file import identity
+
+LOOK_S = 1.0
+"""Period of comparing the file with its name."""
 
 
 class FileReceiver(Receiver):
@@ -27,6 +32,7 @@ class FileReceiver(Receiver):
         self._size = size
         self._keep = keep
         self._descriptor: int | None = None
+        self._looked_s = 0.0
 
     def check(self) -> None:
         """Open the file once or, if there is none, check its directory.
@@ -53,6 +59,7 @@ class FileReceiver(Receiver):
     def open(self) -> None:
         """Create the file, readable by its group, or append to it."""
         self._descriptor = self.files.append(self._path)
+        self._looked_s = time.monotonic()
 
     def send(self, event: Event) -> None:
         """Append one line, or nothing."""
@@ -72,13 +79,29 @@ class FileReceiver(Receiver):
     def _room_for(self, size: int) -> tuple[int, int]:
         """Return the descriptor and the end of the file, which another program may have truncated."""
         assert self._descriptor is not None  # noqa: S101 - it is open
-        end = os.fstat(self._descriptor).st_size
+        status = os.fstat(self._descriptor)
+        if not status.st_nlink:
+            raise ReplacedError(errno.ESTALE, "the file was removed")
+        if time.monotonic() - self._looked_s >= LOOK_S:
+            self.watch()
+        end = status.st_size
         if self._size and end and end + size > self._size:
             self.files.rotate(self._path, self._keep)
             self.close()
             self.open()
             end = os.fstat(self._descriptor).st_size
         return self._descriptor, end
+
+    def watch(self) -> None:
+        """Compare the file with its name, which logrotate may give to another one."""
+        assert self._descriptor is not None  # noqa: S101 - it is open
+        present = self.files.append(self._path)
+        try:
+            if identity(present) != identity(self._descriptor):
+                raise ReplacedError(errno.ESTALE, "the file was removed, renamed or replaced")
+        finally:
+            os.close(present)
+        self._looked_s = time.monotonic()
 
     def close(self) -> None:
         """Close the file."""

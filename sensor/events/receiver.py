@@ -13,6 +13,10 @@ from sensor.events.eve import Event
 from sensor.events.files import Files, Grant
 
 
+class ReplacedError(OSError):
+    """The name of an open receiver means something else now, and nobody has asked to reopen it."""
+
+
 class Receiver(ABC):
     """A place that events are sent to. After a failure it is closed, and may be opened again."""
 
@@ -39,10 +43,10 @@ class Receiver(ABC):
 
     @abstractmethod
     def send(self, event: Event) -> None:
-        """Send one whole event. Raises OSError if it was not sent."""
+        """Send one whole event. Raises OSError if it was not sent; `ReplacedError`: open, and try again."""
 
     def watch(self) -> None:  # noqa: B027 - some have no other end
-        """Raise OSError if the other end is gone; called while there is nothing to send."""
+        """Raise OSError if the other end is gone, as `send` does; called while there is nothing to send."""
 
     def abort(self) -> None:  # noqa: B027 - some cannot
         """Make a blocked `send` fail; called from another thread."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from sensor.events.eve import Event
-from sensor.events.receiver import Receiver
+from sensor.events.receiver import Receiver, ReplacedError
 from sensor.events.receiver_state import Column
 
 WATCH_S = 1.0
@@ -104,6 +104,11 @@ class ReceiverQueue(threading.Thread):
         """Call ``action``. If it fails, log that once, wait (exponential backoff), and return False."""
         try:
             action(*arguments)
+        except ReplacedError as error:
+            self._close()
+            self._row[Column.REPLACED] += 1
+            log.warning("events: %s: %s without a signal; opening it again", self._url, error.strerror)
+            return False
         except OSError as error:
             if error.errno == errno.EMSGSIZE:  # too large for a datagram: a retry would fail too
                 self._drop()

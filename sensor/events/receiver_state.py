@@ -18,6 +18,7 @@ class Column(IntEnum):
     CONNECTED = 0
     SENT = 1
     LOST = 2
+    REPLACED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class ReceiverState:
     """Events handed to the kernel; a receiver that crashes may not have read the last of them."""
     lost: int
     """Events dropped: the queue was full, the receiver was still away at the end, or the sender died."""
+    replaced: int
+    """Times that its file was removed, renamed or replaced without a signal."""
 
     @property
     def waiting(self) -> int:

@@ -144,6 +144,7 @@ class EventSender:
             offered=self._offered[kind],
             sent=row[Column.SENT],
             lost=row[Column.LOST] + self._refused[kind],
+            replaced=row[Column.REPLACED],
         )
 
     def _settle(self) -> None:

@@ -64,24 +64,26 @@ class DayWriter:
         try:
             prepare_for_writing(self._connection)
             self._load(day, interface_name)
-        except sqlite3.OperationalError:
+            _, log = self._look()
+        except (sqlite3.OperationalError, OSError):
             self.abandon()
             raise
         except sqlite3.DatabaseError as error:
             self.abandon()
             raise UnusableError(str(error)) from error
-        self._identities = self._look()
-        if self._identities[0] != created:
-            self.abandon()
-            raise UnusableError("it was replaced while it was opened")
+        self._identities = created, log
 
-    def _look(self) -> list[FileIdentity | None]:
+    def _look(self) -> tuple[FileIdentity | None, FileIdentity | None]:
         """Return the identities of the database and of its write-ahead log."""
-        return [identity(self._path), identity(self._path.with_name(f"{self._path.name}-wal"))]
+        return identity(self._path), identity(self._path.with_name(f"{self._path.name}-wal"))
 
     @property
     def is_in_place(self) -> bool:
-        """False if the database was removed or replaced, so that further rows would be lost."""
+        """False if the database was removed or replaced, so that further rows would be lost.
+
+        Raises:
+            OSError: this cannot be found out.
+        """
         return self._look() == self._identities
 
     def _load(self, day: Day, interface_name: Callable[[int], str]) -> None:
@@ -140,8 +142,9 @@ class DayWriter:
         ``linktype`` is used if the file is not known yet.
         """
         file, end = self._files.get(name) or self._new_file(name, linktype)
-        self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, end, size])
-        self._set_end(name, file, size)
+        if size > end:
+            self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, end, size])
+            self._set_end(name, file, size)
 
     def fill(self, gap: Gap, offsets: NDArray[np.int64], block: EvidenceBlock, rest: int) -> None:
         """Add rows for the first records of a gap, which then starts at offset ``rest``."""

@@ -65,9 +65,9 @@ class DeviceDirectory:
 
         Errors are logged once, and the next call tries again.
         """
-        if holds_lock(self.path, self._lock):
-            return False
         try:
+            if holds_lock(self.path, self._lock):
+                return False
             lock = self._prepare()
         except (OSError, EvidenceError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)

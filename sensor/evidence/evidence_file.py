@@ -156,7 +156,11 @@ class EvidenceFile:
 
     @property
     def is_in_place(self) -> bool:
-        """False if the open file was removed, replaced or cut, so that further records would be lost."""
+        """False if the open file was removed, replaced or cut, so that further records would be lost.
+
+        Raises:
+            OSError: this cannot be found out.
+        """
         is_whole = os.fstat(self._descriptor).st_size >= self.end
         return is_whole and identity(self._descriptor) == identity(self.temp)
 
@@ -164,7 +168,7 @@ class EvidenceFile:
         """Close the file and leave it as it is; `open` may open it again, or another one with its name."""
         os.close(self._descriptor)
         self._descriptor = -1
-        self._torn = False
+        self._torn = self.is_broken = False
 
     def append(self, block: EvidenceBlock) -> None:
         """Append the records of a block, in one write if the kernel accepts it whole.

@@ -33,6 +33,7 @@ from sensor.evidence.index_connection import SUFFIXES
 from sensor.evidence.index_schema import Day, databases, day_of
 from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.model import LinkType
+from sensor.process.regular_file import FileIdentity, identity
 
 COMMIT_S = 0.5
 COMMIT_ROWS = 16_384
@@ -115,7 +116,11 @@ class IndexWriter:
         self._changed_s: float | None = None
         self._interface_name = interface_name
         self._databases: dict[Day, DayWriter] = {}  # least recently used first
-        self._written: set[Day] = set()  # days whose databases must be there
+        self._expected: dict[Day, FileIdentity | None] = {}
+        """The databases that have to be there, and stay the same."""
+        with contextlib.suppress(OSError):
+            for day in self.untidy:
+                self._expected[day] = identity(directory / day.file_name)
         self._lock: int | None = None
         self._waiting: list[_Chunk] = []
         self._ends: dict[str, int] = {}  # of files that are not finished yet
@@ -178,21 +183,31 @@ class IndexWriter:
 
     def watch(self) -> None:
         """Give up databases that were removed or replaced; their rows are found in the files again."""
-        for day, database in list(self._databases.items()):
-            if not database.is_in_place:
-                self._databases.pop(day).abandon()
-                self._lose(day)
-        for day in self._written - self._databases.keys():
-            if not os.path.lexists(self.directory / day.file_name):
-                self._lose(day)
+        for day in list(self._expected):
+            with contextlib.suppress(OSError):  # this cannot be found out now
+                if not self._is_in_place(day):
+                    self._lose(day)
+
+    def _is_in_place(self, day: Day) -> bool:
+        if day in self._databases:
+            return self._databases[day].is_in_place
+        return identity(self.directory / day.file_name) == self._expected[day]
 
     def _lose(self, day: Day) -> None:
-        """Note that the rows of a day are gone; those of open files become gaps at once."""
-        log.error(
-            "%s was removed or replaced; it is built again from the files", self.directory / day.file_name
-        )
+        """Note that the rows of a day are gone; those of open files become gaps at once.
+
+        SQLite would put what is left of the write-ahead log into a database that has its name.
+        """
+        path = self.directory / day.file_name
+        log.error("%s was removed or replaced; it is built again from the files", path)
         self._failures += 1
-        self._written.discard(day)
+        del self._expected[day]
+        if day in self._databases:
+            self._databases.pop(day).abandon()
+        try:
+            self._move_aside(path, "it was replaced")
+        except OSError as error:
+            log.error("%s cannot be moved aside: %s", error.filename, error.strerror)  # noqa: TRY400
         starts = {chunk.name: chunk.offset for chunk in reversed(self._waiting) if chunk.day == day}
         for name, end in self._ends.items():
             known, parsed = starts.get(name, end), parse_name(name)
@@ -216,7 +231,6 @@ class IndexWriter:
             self._report_failure(day, error)
             return []
         self._changed_s = time.time()
-        self._written.add(day)
         return done
 
     @property
@@ -259,7 +273,7 @@ class IndexWriter:
             if not has_more:
                 self.untidy.discard(day)
             if is_empty:
-                self._written.discard(day)
+                self._expected.pop(day, None)
                 self._databases.pop(day).close()
                 try:
                     self._unlink(self.directory / day.file_name)
@@ -273,7 +287,7 @@ class IndexWriter:
             EvidenceError: one cannot be deleted.
         """
         self._waiting.clear()
-        self._written.clear()
+        self._expected.clear()
         for database in self._databases.values():
             database.abandon()
         self._databases.clear()
@@ -315,6 +329,7 @@ class IndexWriter:
             except UnusableError as error:
                 self._move_aside(path, error)
                 self._databases[day] = DayWriter(path, day, self._interface_name)
+            self._expected[day] = identity(path)
         self._databases[day] = self._databases.pop(day)
         return self._databases[day]
 
@@ -323,13 +338,14 @@ class IndexWriter:
         if day in self._databases:
             self._databases.pop(day).abandon()
         if isinstance(error, sqlite3.DatabaseError) and error.sqlite_errorcode in _TORN:
+            self._expected.pop(day, None)
             with contextlib.suppress(OSError):  # opening it tries again
                 self._move_aside(path, error)
         elif self._failed_s is None:
             log.error("%s cannot be written; its evidence is indexed later: %s", path, error)
         self._failed_s = time.monotonic()
 
-    def _move_aside(self, path: Path, error: Exception) -> None:
+    def _move_aside(self, path: Path, reason: object) -> None:
         """Give a database another name, and remove its other files; remove a FIFO or a link in its place.
 
         Raises:
@@ -337,9 +353,11 @@ class IndexWriter:
         """
         if not path.is_symlink() and (path.is_file() or path.is_dir()):
             path.replace(path.with_name(f"{path.name}.bad"))
+            log.warning("%s cannot be used (%s): moved to %s.bad, and rebuilt", path, reason, path.name)
+        elif os.path.lexists(path):
+            log.warning("%s cannot be used (%s): removed, and rebuilt", path, reason)
         self._unlink(path)
         self.is_behind = True
-        log.warning("%s cannot be used (%s): moved to %s.bad, and rebuilt", path, error, path.name)
 
     def _unlink(self, path: Path) -> None:
         for suffix in SUFFIXES:

@@ -17,6 +17,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -164,7 +165,10 @@ class EvidenceWriter:
 
     def _file(self, stem: str, linktype: int) -> EvidenceFile:
         """Return the file with this stem, open, and mark it as the most recently used."""
-        self._leave_replaced(stem)
+        if stem in self._open:
+            self._leave_replaced(stem)
+        if stem in self._open and self._open[stem].is_broken:
+            self._open.pop(stem).release()
         if stem not in self._open:
             if len(self._open) >= MAX_OPEN_FILES:
                 self._finish(next(iter(self._open)))
@@ -181,18 +185,16 @@ class EvidenceWriter:
         file = self._files.get(stem)
         return file if file and file.open() else open_file(self.directory, stem, linktype)
 
-    def _leave_replaced(self, *stems: str) -> None:
-        """Close those of the open files that were removed or replaced; the next record goes to a new one.
+    def _leave_replaced(self, stem: str) -> None:
+        """Close an open file that was removed or replaced; the next record goes to a new one.
 
-        A file that could not be written is opened again, too: another file system may be in its place.
+        Raises:
+            OSError: this cannot be found out.
         """
-        for stem in stems:
-            file = self._open.get(stem)
-            if file is None or (file.is_in_place and not file.is_broken):
-                continue
-            if not file.is_in_place:
-                self.replaced += 1
-                log.error("%s was removed, replaced or cut; what follows goes to a new file", file.temp)
+        file = self._open[stem]
+        if not file.is_in_place:
+            self.replaced += 1
+            log.error("%s was removed, replaced or cut; what follows goes to a new file", file.temp)
             file.release()
             del self._open[stem], self._files[stem]
 
@@ -201,7 +203,9 @@ class EvidenceWriter:
 
         Called several times per second with the wall-clock time, so files are finished without traffic too.
         """
-        self._leave_replaced(*list(self._open))
+        for stem in list(self._open):
+            with suppress(OSError):  # the next write reports it
+                self._leave_replaced(stem)
         over_s = now_ns // _NS - GRACE_S
         for stem in [stem for stem, file in self._open.items() if file.until_s <= over_s]:
             self._finish(stem)

@@ -319,6 +319,12 @@ EVENTS_WAITING = Metric("sensor_events_waiting", "gauge", "Events waiting for th
 EVENTS_CONNECTED = Metric(
     "sensor_events_connected", "gauge", "1 if the receiver is connected, else 0.", *_RECEIVER
 )
+EVENTS_FILE_REPLACED = Metric(
+    "sensor_events_file_replaced",
+    "counter",
+    "Times the receiver's file was removed, renamed or replaced without a signal.",
+    *_RECEIVER,
+)
 
 FLOWS = Metric(
     "sensor_flow_table_capacity", "gauge", "Number of flows that fit into the kernel's flow table."

@@ -251,6 +251,7 @@ def _receiver_samples(receivers: Iterable[ReceiverState]) -> Iterator[Sample]:
         yield Sample(c.EVENTS_LOST, receiver.lost, labels)
         yield Sample(c.EVENTS_WAITING, receiver.waiting, labels)
         yield Sample(c.EVENTS_CONNECTED, receiver.connected, labels)
+        yield Sample(c.EVENTS_FILE_REPLACED, receiver.replaced, labels)
 
 
 def _surroundings_samples(figures: SurroundingsFigures) -> Iterator[Sample]:

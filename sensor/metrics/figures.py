@@ -153,10 +153,12 @@ def as_object(before: Figures, now: Figures) -> dict[str, Any]:
                 "sent": now.total(c.EVENTS_SENT, receiver=receiver),
                 "waiting": now.total(c.EVENTS_WAITING, receiver=receiver),
                 "lost": now.total(c.EVENTS_LOST, receiver=receiver),
+                "file_replaced": now.total(c.EVENTS_FILE_REPLACED, receiver=receiver),
             }
             for receiver, connected in now.by("receiver", c.EVENTS_CONNECTED).items()
         },
         "index_complete": None if (is_complete := now.total(c.INDEX_COMPLETE)) is None else bool(is_complete),
+        "index_failures": now.total(c.INDEX_FAILURES),
         "index_waiting_rows": now.total(c.INDEX_WAITING),
         "reindex_remaining_bytes": now.total(c.REINDEX_REMAINING),
         "costly_sources": {
@@ -168,6 +170,7 @@ def as_object(before: Figures, now: Figures) -> dict[str, Any]:
         },
         "talkers": now.by("address", c.TALKERS),
         "clock_jumps": now.total(c.CLOCK_JUMPS),
+        "evidence_files_replaced": now.total(c.FILES_REPLACED),
         "disk_free_bytes": now.total(c.DISK_FREE),
         "disk_size_bytes": now.total(c.DISK_SIZE),
         "oldest_evidence_s": now.total(c.OLDEST),

@@ -95,7 +95,11 @@ def _check(status: os.stat_result, path: Path | str, *, is_written: bool) -> Non
 
 
 def identity(path: Path | int) -> FileIdentity | None:
-    """Return the identity of what has this name, or of an open file; None if nothing has the name."""
+    """Return the identity of what has this name, or of an open file; None if nothing has the name.
+
+    Raises:
+        OSError: this cannot be found out.
+    """
     try:
         status = os.fstat(path) if isinstance(path, int) else os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

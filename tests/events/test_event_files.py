@@ -58,6 +58,44 @@ def test_rotation_by_size(tmp_path: Path) -> None:
     assert last == {"eve.json": b"4\n", "eve.json.1": b"3\n", "eve.json.2": b"2\n"}
 
 
+@pytest.mark.parametrize("loss", ["removed", "renamed", "replaced"])
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_file_that_is_gone(
+    loss: str, is_busy: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Later events go to the file that has the name, without a signal; what somebody put there is kept."""
+    path = tmp_path / "eve.json"
+    with sending(f"file:{path}") as sender:
+        sender.offer([chunk(0, 10)])
+        wait_until(lambda: sender.states()[0].sent == 10)
+        if loss == "removed":
+            path.unlink()
+        elif loss == "renamed":
+            path.rename(tmp_path / "eve.json.1")
+        else:
+            (tmp_path / "new").touch()
+            (tmp_path / "new").replace(path)
+        sent = 10
+
+        def is_noticed() -> bool:
+            nonlocal sent
+            if is_busy:
+                sender.offer([chunk(sent, 1)])
+                sent += 1
+            return sender.states()[0].replaced > 0
+
+        wait_until(is_noticed)
+        sender.offer([chunk(sent, 10)])
+    assert ports(path)[-10:] == list(range(sent, sent + 10))
+    if loss != "renamed":
+        assert ports(path) == list(range(10, sent + 10)) or loss == "replaced"
+    else:
+        assert [*ports(tmp_path / "eve.json.1"), *ports(path)] == list(range(sent + 10))
+    state = sender.states()[0]
+    assert (state.sent, state.lost, state.replaced) == (sent + 10, 0, 1)
+    assert capfd.readouterr().err.count("without a signal") == 1
+
+
 def test_mib_0_turns_rotation_off(tmp_path: Path) -> None:
     """With mib=0 only other programs rotate the file."""
     file = opened(f"file:{tmp_path / 'eve.json'}?mib=0")

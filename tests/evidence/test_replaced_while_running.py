@@ -78,7 +78,8 @@ def test_an_index_that_is_gone(loss: str, settings: Settings, capfd: pytest.Capt
     assert f"{INDEX} was removed or replaced" in capfd.readouterr().err
 
 
-def test_the_index_of_another_day_that_is_gone(settings: Settings) -> None:
+@pytest.mark.parametrize("loss", ["database removed", "replaced", "replaced by an empty file"])
+def test_the_index_of_another_day_that_is_gone(loss: str, settings: Settings) -> None:
     """The databases that are not written any more are watched, too."""
     with indexing(settings) as run:
         run.writer.write(block(10))
@@ -87,9 +88,22 @@ def test_the_index_of_another_day_that_is_gone(settings: Settings) -> None:
             run.writer.write(block_of_objects([item(day, (NOON_S + 86_400 * day) * NS)]))
         run.writer.tick(NEXT_WINDOW_NS + 7 * 86_400 * NS)
         run.tick_until_complete()
-        (run.writer.directory / INDEX).unlink()
+        INDEX_LOSSES[loss](run.writer.directory / INDEX)
         run.tick_until(lambda: run.indexer.report.failures)
         run.tick_until(lambda: found(settings) == 16)
+    assert faults(settings) == []
+
+
+def test_an_index_from_before_the_start_that_is_gone(settings: Settings) -> None:
+    """It is built again, too."""
+    with indexing(settings) as run:
+        run.writer.write(block(10))
+        run.tick_until_complete()
+    with indexing(settings) as run:
+        run.tick_until(lambda: run.indexer.report.messages and run.is_complete)
+        (run.writer.directory / INDEX).unlink()
+        run.tick_until(lambda: run.indexer.report.failures)
+        run.tick_until(lambda: found(settings) == 10)
     assert faults(settings) == []
 
 

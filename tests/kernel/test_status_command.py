@@ -65,12 +65,14 @@ def test_the_commands_of_the_page_run(network: Network, tmp_path: Path) -> None:
                 assert found["interfaces"][network[0]]["carrier"] is True
                 assert found["interfaces"][network[0]]["seen"]["frames"] == sent
                 assert found["index_complete"] is True
+                assert found["evidence_files_replaced"] == 0
                 assert found["flow_table"]["entries"] > 0
                 assert found["events"]["--json"] == {
                     "connected": True,
                     "sent": sum(found["matches_by_class"].values()),
                     "waiting": 0,
                     "lost": 0,
+                    "file_replaced": 0,
                 }
                 assert found["figures_missing"] == []
             else:
