@@ -81,7 +81,10 @@ def test_deleted_packets_are_left_out(directory: Path, tmp_path: Path) -> None:
     """An export has the packets whose files still exist."""
     later_us = REPLY.timestamp_ns // 1000 + 600_000_000
     keep(directory / "evidence", [*ITEMS[:3], evidence_item(3, later_us)])
-    min((directory / "evidence" / "3").glob("*.pcap")).unlink()
+    files = list((directory / "evidence" / "3").glob("*.pcap"))
+    for file in files:  # threats have a file of their own
+        if file.name[:12] == min(files).name[:12]:
+            file.unlink()
     with serving(directory / "evidence") as running:
         assert shown(running.get("/api/v1/export.pcap"), tmp_path, "tcp.srcport") == ["40003"]
         assert "is gone" in running.log.read_text()
