@@ -167,7 +167,7 @@ def test_pcap_damaged_in_a_length(claim: int, tmp_path: Path) -> None:
         (gzip.compress(b"", mtime=0), "is empty"),
         (gzip.compress(gzip.compress(b"", mtime=0), mtime=0), "gunzip it first"),
         (gzip.compress(b"text", mtime=0), "neither pcap nor pcapng (it starts with 74657874)"),
-        (b"\x28\xb5\x2f\xfd\x00", "unzstd it first"),
+        (b"\x28\xb5\x2f\xfd\x00", "its Zstandard data is cut short"),
         (b"\xfd7zXZ\x00", "unxz it first"),
         (b"BZh91AY", "bunzip2 it first"),
         (b"\xa1\xb2\x3c\x4e" + bytes(20), "editcap -F pcap"),
