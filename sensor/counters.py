@@ -9,6 +9,8 @@ Used in the supervisor and in ``sensor read``.
     submitted = read + in_ring                                     ring
     read      = undecodable + unmatched + sampled + quarantined + matched    worker
     matched   = written + suppressed + write_failed                writer
+
+``sensor read`` has a fourth bucket for matched frames, ``stored_before``, if a file was read before.
 """
 
 from __future__ import annotations
@@ -80,12 +82,14 @@ class Counters:
         """Return all counters as one JSON object."""
         return json.dumps(self.as_dict())
 
-    def as_json_of_files(self, *, kept: bool) -> str:
+    def as_json_of_files(self, *, kept: bool, stored_before: int = 0) -> str:
         """Return the counters that apply to capture files as one JSON object.
 
         The kernel, the rings and restarts have no part in them. Without ``kept``, nothing is written either.
+        ``stored_before`` frames were stored when the same files were read before.
         """
         names = ["read", "undecodable", "unmatched", "matched", "suppressed"]
         names += ["written", "write_failed", "cut"] if kept else ["cut"]
         counters = self.as_dict()
-        return json.dumps({name: counters[name] for name in names})
+        shown = {name: counters[name] for name in names}
+        return json.dumps({**shown, "stored_before": stored_before} if stored_before else shown)

@@ -5,6 +5,7 @@ Needs neither root nor BCC.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext, suppress
@@ -14,10 +15,12 @@ from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.errors import CaptureFileError, EvidenceError
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.capture_store import CaptureStore
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.suppression import Suppressor
 from sensor.files.byte_source import STANDARD_INPUT
 from sensor.files.capture_file import CaptureFile
+from sensor.files.content_digest import ContentDigest, digest_of
 from sensor.files.undecoded import batches_of
 from sensor.pipeline import Pipeline
 from sensor.rules.engine.profile import PROFILES
@@ -42,8 +45,9 @@ def read(
 ) -> None:
     """Match every frame of the files, in order; write the evidence to the directory ``evidence``, if given.
 
-    All files are checked before the first one is read. ``emit`` is called with the evidence of each
-    batch, and ``watch`` with the progress of compiling the rules.
+    Evidence that a file already has there, because it was read before, is not written again. All files are
+    checked before the first one is read. ``emit`` is called with the evidence of each batch, and ``watch``
+    with the progress of compiling the rules.
 
     Raises:
         RulesError: A rule is wrong.
@@ -71,18 +75,24 @@ def read(
     if writer and writer.reconcile():
         log.warning("some evidence of earlier runs is not indexed; index it with: sensor evidence reindex")
     fault: CaptureFileError | None = None
+    store: CaptureStore | None = None
     try:
         with closing(writer) if writer else nullcontext():
+            store = CaptureStore(writer, _judging(settings, ready.rules.digest)) if writer else None
             for path in files:
+                digest = digest_of(path) if store else ContentDigest()
                 try:
-                    with CaptureFile(path) as file:
-                        _read_file(file, pipeline, suppressor, writer, emit, progress)
+                    with (
+                        CaptureFile(path, digest if store and not digest.is_complete else None) as file,
+                        store.reading(path, digest) if store else nullcontext(),
+                    ):
+                        _read_file(file, pipeline, suppressor, store, emit, progress)
                 except CaptureFileError as error:
                     if path != files[-1]:
                         log.error("%s", error)  # noqa: TRY400 - a traceback adds nothing
                     fault = error
     finally:
-        counters = _log_counters(pipeline, suppressor, writer)
+        counters = _log_counters(pipeline, suppressor, writer, store.stored_before if store else 0)
     if fault:
         raise fault
     if counters.write_failed:
@@ -101,21 +111,37 @@ def _read_file(
     file: CaptureFile,
     pipeline: Pipeline,
     suppressor: Suppressor,
-    writer: IndexedWriter | None,
+    store: CaptureStore | None,
     emit: Emit,
     progress: Progress,
 ) -> None:
     position = 0
     for batch in batches_of(file, pipeline):
         block = suppressor.admit(pipeline.process(batch))
-        if block and writer:
-            writer.write(block)
+        if block and store:
+            store.write(block)
         emit(block)
         progress(file.position_bytes - position)
         position = file.position_bytes
 
 
-def _log_counters(pipeline: Pipeline, suppressor: Suppressor, writer: IndexedWriter | None) -> Counters:
+def _judging(settings: Settings, rules: str) -> str:
+    """Return a digest of what decides which frames of a file become evidence."""
+    deciding = (
+        rules,
+        settings.keep,
+        settings.profile,
+        settings.lenient,
+        settings.suppress_above,
+        list(map(str, settings.networks_include)),
+        list(map(str, settings.networks_exclude)),
+    )
+    return hashlib.sha256(repr(deciding).encode()).hexdigest()
+
+
+def _log_counters(
+    pipeline: Pipeline, suppressor: Suppressor, writer: IndexedWriter | None, stored_before: int
+) -> Counters:
     counters = Counters(
         read=pipeline.read,
         undecodable=pipeline.undecodable,
@@ -128,5 +154,5 @@ def _log_counters(pipeline: Pipeline, suppressor: Suppressor, writer: IndexedWri
     )
     for path in writer.paths if writer else ():
         log.info("evidence: %s", path)
-    log.info("counters: %s", counters.as_json_of_files(kept=writer is not None))
+    log.info("counters: %s", counters.as_json_of_files(kept=writer is not None, stored_before=stored_before))
     return counters

@@ -13,16 +13,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from sensor.cli.evidence_filters import filters, time_us
 from sensor.cli.evidence_holds import hold_command, holds_command, release_command
-from sensor.cli.evidence_output import layer_objects, stored_line, stored_lines
+from sensor.cli.evidence_index import evidence_index
+from sensor.cli.evidence_origins import OriginFinder
+from sensor.cli.evidence_output import layer_objects, origin_object, stored_line, stored_lines
 from sensor.cli.output_file import STANDARD_OUTPUT, output_file
 from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line, print_lines
-from sensor.config.directories import directory_fault
 from sensor.config.loading import load_settings
 from sensor.errors import EvidenceError
 from sensor.evidence.export import Container, encoded
 from sensor.evidence.json_object import stored_object
-from sensor.evidence.search import EvidenceSearch, Query
+from sensor.evidence.search import Query
 from sensor.evidence.verify import verify
 from sensor.reindex import reindex
 from sensor.text import count_of, utc_text
@@ -55,7 +56,7 @@ def evidence_group() -> None:
 @_json
 def list_command(query: Query, limit: int, evidence: Path | None, config: Path | None, as_json: bool) -> None:
     """List evidence, newest first."""
-    index = _index(evidence, config)
+    index = evidence_index(evidence, config)
     cursor = None
     while limit:
         page = index.search(query, min(limit, _PAGE), cursor)
@@ -80,22 +81,28 @@ def show_command(
 ) -> None:
     """Show every packet of one microsecond, with matches and headers.
 
+    Names the capture file that a packet was read from.
+
     TIME is a time such as 2023-06-18T07:47:23.000123 (UTC), or a number of microseconds since 1970.
     """
-    index = _index(evidence, config)
+    index = evidence_index(evidence, config)
     found = index.lookup(moment, devid)
     if not found:
         raise EvidenceError(
             f"there is no evidence at {utc_text(moment)} UTC; sensor evidence list shows what there is"
         )
+    origins = OriginFinder()
     for number, stored in enumerate(found):
         frame = index.record(stored).frame
+        origin = origins.find(stored)
         if as_json:
             layers = layer_objects(stored, frame)
             shown = stored_object(stored, stored.matches(frame))
-            print_json({**shown, "layers": layers, "frame": frame.hex()})
+            capture = origin_object(origin) if origin else None
+            print_json({**shown, "capture": capture, "layers": layers, "frame": frame.hex()})
         else:
-            print_lines(["", *stored_lines(stored, frame)] if number else stored_lines(stored, frame))
+            lines = stored_lines(stored, frame, origin)
+            print_lines(["", *lines] if number else lines)
 
 
 @evidence_group.command("export")
@@ -122,7 +129,7 @@ def export_command(
         raise click.BadParameter(f"{file} does not end in .pcap or .pcapng", param_hint="FILE")
     if not is_file and sys.stdout.isatty():
         raise click.UsageError("standard output is a terminal; redirect it, or name a file")
-    items = _index(evidence, config).iterate(query)
+    items = evidence_index(evidence, config).iterate(query)
     try:
         with output_file(file) as output:
             for packets, chunk in enumerate(encoded(items, container)):  # noqa: B007 - the first chunk has none
@@ -143,7 +150,7 @@ def verify_command(devid: int | None, evidence: Path | None, config: Path | None
 
     Prints each fault. Exits with 6 if there are any.
     """
-    index = _index(evidence, config)
+    index = evidence_index(evidence, config)
     faults = packets = files = 0
     for device in index.devices() if devid is None else [devid]:
         for path, count, fault in verify(index.directory / str(device), device):
@@ -183,11 +190,3 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
 
 for command in (hold_command, holds_command, release_command):
     evidence_group.add_command(command)
-
-
-def _index(evidence: Path | None, config: Path | None) -> EvidenceSearch:
-    directory = load_settings({"evidence": evidence}, config).evidence
-    fault = directory_fault(directory)
-    if fault:
-        raise EvidenceError(f"{directory}: {fault}; name the evidence directory with --evidence")
-    return EvidenceSearch(directory)

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from sensor.cli.evidence_filters import filters
+from sensor.cli.evidence_index import evidence_index
 from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line
-from sensor.config.loading import load_settings
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import is_gone
 from sensor.evidence.holds import HoldEntry, append_entry, reading_holds
@@ -32,7 +32,7 @@ def hold_command(query: Query, reason: str, evidence: Path | None, config: Path 
 
     The files that have the evidence now are kept whole, with what else is in them.
     """
-    index = EvidenceSearch(load_settings({"evidence": evidence}, config).evidence)
+    index = evidence_index(evidence, config)
     files: dict[int, set[str]] = {}
     for stored in index.iterate(query):
         files.setdefault(stored.devid, set()).add(stored.path.name)
@@ -55,7 +55,7 @@ def hold_command(query: Query, reason: str, evidence: Path | None, config: Path 
 @setting_options("evidence release")
 def release_command(name: str, reason: str, evidence: Path | None, config: Path | None) -> None:
     """Release a hold: its evidence is deleted by the limits again."""
-    index = EvidenceSearch(load_settings({"evidence": evidence}, config).evidence)
+    index = evidence_index(evidence, config)
     held = [devid for devid, hold in _holds(index) if hold.hold == name]
     if not held:
         raise EvidenceError(f"there is no hold {name}; see sensor evidence holds")
@@ -69,7 +69,7 @@ def release_command(name: str, reason: str, evidence: Path | None, config: Path 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def holds_command(evidence: Path | None, config: Path | None, as_json: bool) -> None:
     """List the holds in force."""
-    for devid, hold in _holds(EvidenceSearch(load_settings({"evidence": evidence}, config).evidence)):
+    for devid, hold in _holds(evidence_index(evidence, config)):
         if as_json:
             print_json({"devid": devid, **hold._asdict()})
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.export import label
+from sensor.evidence.origins import CaptureOrigin
 from sensor.evidence.search import Stored, StoredMatch
 from sensor.protocols import protocol_name
 from sensor.text import INCOMPLETE, UNKNOWN_POSITION, endpoint, printable, shown, utc_text
@@ -24,7 +25,7 @@ def stored_line(stored: Stored, matches: Iterable[StoredMatch]) -> str:
     return line + f"  [{INCOMPLETE}]" * stored.incomplete
 
 
-def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
+def stored_lines(stored: Stored, frame: bytes, origin: CaptureOrigin | None = None) -> Iterator[str]:
     """Yield all that is known of an item, and a hex dump that marks the bytes of each match."""
     yield f"{utc_text(stored.time_us, ' ')} UTC  ({stored.time_us})"
     yield f"    {_ends(stored)}"
@@ -36,6 +37,8 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
     payload = f"payload: bytes {stored.payload_start} to {stored.payload_end}"
     yield f"    {stored.caplen} bytes{cut}{interface}; {payload}"
     yield f"    {stored.path}, byte {stored.offset}; key {stored.key}"
+    if origin:
+        yield f"    read from {origin.path} on {origin.time}, SHA-256 {origin.content.sha256}"
     if stored.incomplete:
         yield f"    {INCOMPLETE}"
     marked: set[int] = set()
@@ -51,6 +54,12 @@ def stored_lines(stored: Stored, frame: bytes) -> Iterator[str]:
         yield from _layer_lines(layer)
     yield ""
     yield from _dump(frame, marked)
+
+
+def origin_object(origin: CaptureOrigin) -> dict[str, Any]:
+    """Return the capture file that an item came from, ready for JSON."""
+    content = origin.content
+    return {"path": origin.path, "read": origin.time, "size": content.size, "sha256": content.sha256}
 
 
 def layer_objects(stored: Stored, frame: bytes) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sensor.errors import EvidenceError
 from sensor.evidence.directory_lock import holds_lock, lock_directory
+from sensor.evidence.origins import Origins
 from sensor.evidence.recovery import Recovery, recover
 from sensor.process.accounts import Role, identity_of
 from sensor.process.regular_file import ownership_fault
@@ -39,6 +40,7 @@ class DeviceDirectory:
             self._lock = self._prepare()
             self.recovered: list[Recovery] = recover(self.path)
             """Files that the last run left open; the caller logs one line for each."""
+            self._close_origins()
         except OSError as error:
             raise EvidenceError(
                 f"cannot write evidence to {self.path}: {error.strerror};"
@@ -59,6 +61,13 @@ class DeviceDirectory:
         make_directory(self.path, os.O_NOFOLLOW)
         _check_owner(self.path, os.O_NOFOLLOW)
         return lock_directory(self.path)
+
+    def _close_origins(self) -> None:
+        """Note where the evidence ends that a killed ``sensor read`` wrote, before anything follows it."""
+        try:
+            Origins(self.path).close()
+        except (OSError, EvidenceError) as error:
+            log.error("the origin of evidence of capture files cannot be noted: %s", error)  # noqa: TRY400
 
     def restore(self) -> bool:
         """Create and lock the directory again if it was removed or replaced; return True if that was done.

@@ -8,9 +8,7 @@ evidence hold`` and ``release``; read where evidence is deleted.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +16,9 @@ from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from sensor.evidence.journal import MOST_BYTES, append_line, open_journal
+
 JOURNAL = "holds.jsonl"
-_MOST_BYTES = 256 << 20
 
 
 class HoldEntry(NamedTuple):
@@ -48,7 +47,7 @@ def create_journal(directory: Path) -> None:
     Raises:
         OSError: it cannot be created, or something else has its name.
     """
-    os.close(_open(directory, os.O_RDWR | os.O_CREAT))
+    os.close(open_journal(directory / JOURNAL, os.O_RDWR | os.O_CREAT))
 
 
 def append_entry(directory: Path, entry: HoldEntry) -> None:
@@ -57,17 +56,7 @@ def append_entry(directory: Path, entry: HoldEntry) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    descriptor = _open(directory, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        is_torn = bool(size) and os.pread(descriptor, 1, size - 1) != b"\n"  # of a process that was killed
-        line = b"\n" * is_torn + json.dumps(entry._asdict()).encode("ascii") + b"\n"
-        while line:
-            line = line[os.write(descriptor, line) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    append_line(directory / JOURNAL, entry._asdict(), is_flushed=True)
 
 
 @contextmanager
@@ -81,14 +70,14 @@ def reading_holds(directory: Path, *, locked: bool = True) -> Iterator[dict[str,
         OSError: the journal cannot be read.
     """
     try:
-        descriptor = _open(directory, os.O_RDONLY)
+        descriptor = open_journal(directory / JOURNAL, os.O_RDONLY)
     except FileNotFoundError:
         yield {}
         return
     with os.fdopen(descriptor, "rb") as journal:
         if locked:
             fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield _in_force(journal.read(_MOST_BYTES).splitlines())
+        yield _in_force(journal.read(MOST_BYTES).splitlines())
 
 
 def _in_force(lines: Sequence[bytes]) -> dict[str, HoldEntry]:
@@ -103,17 +92,3 @@ def _in_force(lines: Sequence[bytes]) -> dict[str, HoldEntry]:
         else:
             holds.pop(entry.hold, None)
     return holds
-
-
-def _open(directory: Path, flags: int) -> int:
-    """Open the journal; nothing but a regular file is opened.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    path = directory / JOURNAL
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode=0o640)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "is not a regular file", str(path))
-    return descriptor

@@ -99,6 +99,8 @@ class EvidenceWriter:
         """Open files that were removed or replaced by somebody else."""
         self.restore: Callable[[], object] = lambda: None
         """Called when a file cannot be created because the directory is gone."""
+        self.before_append: Callable[[str, int], object] = lambda _name, _offset: None
+        """Called with the final name of a file and an offset before records are written there."""
         self.finished = 0
         """Number of files that were given their final name."""
         self._local_time = local_time
@@ -153,6 +155,7 @@ class EvidenceWriter:
         file = self._file(stem, linktype)
         file.until_s = max(file.until_s, window_s + WINDOW_S)
         offset, records_before = file.end or FILE_HEADER_BYTES, file.records
+        self.before_append(file.path.name, offset)
         try:
             file.append(group)
         finally:

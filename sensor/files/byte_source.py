@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Protocol
 
 from sensor.errors import CaptureFileError
 from sensor.files import gunzip_stream, zstd_stream
@@ -24,17 +25,28 @@ SPARE_BYTES = 2 * FRAME_SIZE_MAX
 """Room in a buffer for what is usually left of the one before."""
 
 
+BytesLike = bytes | memoryview
+
+
+class Digest(Protocol):
+    """Computed from the bytes of a file as they are read."""
+
+    def update(self, data: BytesLike) -> None:
+        """Add the next bytes."""
+
+
 class ByteSource:
     """Reads a file or pipe once, decompressing it if it is compressed, and counts the bytes read."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file.
+    def __init__(self, path: Path, digest: Digest | None = None) -> None:
+        """Open the file; ``digest`` gets all bytes that are read, decompressed.
 
         Raises:
             CaptureFileError: the file cannot be opened.
         """
         self.path = path
         self._bytes_read = 0
+        self._digest = digest
         self._compressed: DecompressingStream | None = None
         self._buffer = memoryview(b"")
         self.at_end = False
@@ -88,7 +100,7 @@ class ByteSource:
             data = self._file.read(size)
         except OSError as error:
             raise self._unreadable(error) from error
-        self._advance(len(data), size)
+        self._advance(data, size)
         return data
 
     def read_after(self, rest: memoryview) -> memoryview:
@@ -107,7 +119,7 @@ class ByteSource:
             count = self._file.readinto(self._buffer[kept : kept + size])
         except OSError as error:
             raise self._unreadable(error) from error
-        self._advance(count, size)
+        self._advance(self._buffer[kept : kept + count], size)
         return self._buffer[: kept + count]
 
     def skip(self, size: int) -> bool:
@@ -120,9 +132,11 @@ class ByteSource:
             size -= len(self.read(min(size, SKIP_BYTES)))
         return not self.at_end
 
-    def _advance(self, count: int, size: int) -> None:
-        self._bytes_read += count
-        self.at_end = count < size
+    def _advance(self, data: BytesLike, size: int) -> None:
+        self._bytes_read += len(data)
+        self.at_end = len(data) < size
+        if self._digest:
+            self._digest.update(data)
 
     def _unreadable(self, error: OSError) -> CaptureFileError:
         return CaptureFileError(

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from sensor.errors import CaptureFileError
-from sensor.files.byte_source import ByteSource
+from sensor.files.byte_source import ByteSource, Digest
 from sensor.files.pcap_reader import BYTE_ORDERS, read_pcap
 from sensor.files.pcapng_reader import MAGIC, read_pcapng
 from sensor.model import FrameBatch
@@ -29,14 +29,15 @@ class CaptureFile:
 
     Args:
         path: A file or a pipe.
+        digest: Gets all bytes that are read, decompressed.
 
     Raises:
         CaptureFileError: the file cannot be opened, is empty, or is not a capture file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, digest: Digest | None = None) -> None:
         self.path = path
-        self._source = ByteSource(path)
+        self._source = ByteSource(path, digest)
         try:
             magic = self._source.peek(MAGIC_BYTES)
             if not magic:

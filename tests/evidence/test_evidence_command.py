@@ -120,13 +120,15 @@ def test_show_marks_the_matched_bytes(tmp_path: Path) -> None:
     with writing(tmp_path) as writer:
         writer.write(block_of_objects([one]))
     done = sensor("evidence", "show", "2023-06-18T12:00:00.123456", "--evidence", tmp_path)
+    [found] = sensor("evidence", "list", "--evidence", tmp_path, "--json").objects
+    key = found["key"]
     head, layers, dump = done.stdout.split("\n\n")
     assert head.splitlines() == [
         "2023-06-18 12:00:00.123456 UTC  (1687089600123456)",
         "    UDP 0.0.10.1:12345 > 0.0.0.10:9",
         "    VLAN 100",
         "    62 bytes, on interface 1; payload: bytes 42 to 62",
-        f"    {writer.directory}/202306181200.pcap, byte 24; key 3-20230618-{(43_200_123_456 << 26) + 24}",
+        f"    {writer.directory}/202306181200-threat.pcap, byte 24; key {key}",
         "    match: threat 50001 SQL injection 7.1, bytes 47 to 50: .ab",
     ]
     assert [line[4:15].strip() for line in layers.splitlines() if line[4] != " "] == [
@@ -243,7 +245,12 @@ def test_reindex_beside_a_writer_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", sorted(evidence_group.commands))
 def test_missing_directory(tmp_path: Path, command: str) -> None:
     """Without an evidence directory every command prints advice and ends with the exit code for evidence."""
-    arguments = {"show": ["2023-06-18"], "export": [tmp_path / "out.pcap"]}.get(command, [])
+    arguments = {
+        "show": ["2023-06-18"],
+        "export": [tmp_path / "out.pcap"],
+        "hold": ["--reason", "x"],
+        "release": ["x", "--reason", "x"],
+    }.get(command, [])
     done = sensor("evidence", command, *arguments, "--evidence", tmp_path / "missing")
     assert done.returncode == 6
     assert "Traceback" not in done.stderr

@@ -1,0 +1,214 @@
+"""Stores the evidence of capture files, each item once, however often its file is read.
+
+Runs in ``sensor read``. A file with the content of one that was read to its end, with the same rules and
+settings, adds nothing. Of any other file that begins like an earlier one (it was broken off, has grown, is
+torn, or lost some of its evidence to retention), those items are left out that the evidence of the earlier
+one has: as many of the same bytes and time as it has.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from sensor.errors import CaptureFileError, EvidenceError
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.evidence_file import open_evidence
+from sensor.evidence.origins import CaptureOrigin, OriginEntry, Origins, Segment
+from sensor.evidence.pcap import FILE_HEADER_BYTES, RecordReader, record_header
+from sensor.evidence.writer import EvidenceWriter
+from sensor.files.byte_source import STANDARD_INPUT
+from sensor.files.content_digest import Content, ContentDigest
+
+log = logging.getLogger(__name__)
+
+
+class CaptureStore:
+    """Writes evidence with its origin.
+
+    Raises:
+        EvidenceError: the journal of origins cannot be read.
+    """
+
+    def __init__(self, writer: EvidenceWriter, settings: str) -> None:
+        """Store with a writer; ``settings`` stands for what decides which frames match."""
+        self.stored_before = 0
+        """Frames that were not written because they already are there."""
+        self._writer = writer
+        self._settings = settings
+        self._origins = Origins(writer.directory)
+        self._reading = _Reading(STANDARD_INPUT, ContentDigest())
+        writer.before_append = self._note_segment
+
+    @contextmanager
+    def reading(self, path: Path, digest: ContentDigest) -> Iterator[None]:
+        """Store what is written meanwhile as evidence of a capture file, whose digest may still grow."""
+        one = self._reading = _Reading(path, digest)
+        before = self._writer.written, self._writer.write_failed, self.stored_before
+        one.same = self._same(one) if digest.is_complete else None
+        one.is_skipped = one.same is not None and self._is_complete(one.same)
+        is_done = False
+        try:
+            yield
+            is_done = True
+        except CaptureFileError:
+            is_done = True  # as far as it can be read
+            raise
+        finally:
+            written, failed, known = (
+                now - then
+                for now, then in zip(
+                    (self._writer.written, self._writer.write_failed, self.stored_before), before, strict=True
+                )
+            )
+            one.same = one.same or self._same(one)
+            if not one.is_skipped:
+                self._end(one, is_done=is_done and not failed)
+            if is_done and not failed:
+                _report(one, written, known)
+
+    def _same(self, one: _Reading) -> CaptureOrigin | None:
+        """Return the last earlier reading of the same content, a complete one if there is one."""
+        sha256 = one.digest.content().sha256
+        others = (other for other in self._origins.all.values() if other.name != one.name)
+        same = (other for other in others if other.content.sha256 == sha256)
+        return max(same, key=lambda other: (other.is_done, other.time), default=None)
+
+    def _is_complete(self, same: CaptureOrigin) -> bool:
+        """Return True if nothing can be missing of a content that was read before."""
+        alike = self._alike(same.content)
+        is_judged = same.is_done and same.settings == self._settings
+        return is_judged and all(map(self._origins.is_intact, alike))
+
+    def _alike(self, content: Content) -> list[CaptureOrigin]:
+        return [one for one in self._origins.all.values() if one.content.begins_like(content)]
+
+    def write(self, block: EvidenceBlock) -> None:
+        """Write those items of the capture file that is being read that are not stored yet."""
+        one = self._reading
+        if not len(block):
+            return
+        if one.is_skipped:
+            self.stored_before += len(block)
+            return
+        if one.earlier is None:
+            segments = [
+                segment for origin in self._alike(one.digest.content()) for segment in origin.segments
+            ]
+            one.earlier = _records_of(self._origins.directory, segments)
+        if one.earlier:
+            is_new = np.array([not _take(one.earlier, key) for key in _keys(block)])
+            self.stored_before += int(np.count_nonzero(~is_new))
+            block = block.select(is_new)
+        if len(block):
+            for chunk in self._writer.write(block):
+                if chunk.path:
+                    one.ends[chunk.path.name] = int(chunk.offsets()[-1])
+
+    def _note_segment(self, name: str, offset: int) -> None:
+        """Note where evidence will be written.
+
+        Raises:
+            OSError: it cannot be noted.
+        """
+        one = self._reading
+        if name not in one.ends or offset == FILE_HEADER_BYTES:
+            self._begin(one)
+            self._origins.append(OriginEntry(_now(), "segment", one.name, file=name, offset=offset))
+            one.ends[name] = offset
+
+    def _begin(self, one: _Reading) -> None:
+        if not one.is_begun:
+            # The beginnings of a pipe are known by now, and find it if this process is killed.
+            entry = OriginEntry(_now(), "begin", one.name, path=one.path, settings=self._settings)
+            self._origins.append(entry._replace(**one.digest.content()._asdict()))
+            one.is_begun = True
+
+    def _end(self, one: _Reading, *, is_done: bool) -> None:
+        try:
+            self._begin(one)
+            entry = OriginEntry(_now(), "end", one.name, ends=tuple(one.ends.items()), is_done=is_done)
+            self._origins.append(entry._replace(**one.digest.content()._asdict()))
+        except OSError as error:
+            log.error(  # noqa: TRY400 - a traceback adds nothing
+                "it cannot be noted that %s was read, so reading it again may take longer: %s: %s",
+                one.path,
+                error.filename or self._origins.directory,
+                error.strerror,
+            )
+
+
+class _Reading:
+    """A capture file that is being read."""
+
+    def __init__(self, path: Path, digest: ContentDigest) -> None:
+        self.name = f"{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(6)}"
+        self.path = "standard input" if path == STANDARD_INPUT else _text(path)
+        self.digest = digest
+        self.is_begun = False
+        self.is_skipped = False
+        """True if nothing of it can be missing."""
+        self.same: CaptureOrigin | None = None
+        """An earlier reading of the same content."""
+        self.earlier: Counter[int] | None = None
+        """Number of records that are stored already, by hash."""
+        self.ends: dict[str, int] = {}
+        """End of what it has in each evidence file, by name."""
+
+
+def _text(path: Path) -> str:
+    """Return a path as text that every reader of JSON accepts."""
+    return os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _take(records: Counter[int], key: int) -> bool:
+    """Take one of the records with this key; return False if none is left."""
+    if key not in records:
+        return False
+    records[key] -= 1
+    if not records[key]:
+        del records[key]
+    return True
+
+
+def _keys(block: EvidenceBlock) -> Iterator[int]:
+    """Yield a hash of each item's record and link type; the seed of this process makes it unpredictable."""
+    offsets = block.record_offsets().tolist()
+    data = block.records.data
+    for linktype, start, end in zip(block.items["linktype"].tolist(), offsets, offsets[1:], strict=False):
+        yield hash((linktype, bytes(data[start:end])))
+
+
+def _records_of(directory: Path, segments: list[Segment]) -> Counter[int]:
+    """Count the records of segments by hash; some 120 bytes of memory per record."""
+    found: Counter[int] = Counter()
+    for segment in segments:
+        with suppress(FileNotFoundError, EvidenceError), open_evidence(directory / segment.file) as file:
+            reader = RecordReader(file)
+            reader.seek(segment.start)
+            for record in reader:
+                if segment.end is not None and record.end > segment.end:
+                    break
+                header = record_header(record.time_us, record.caplen, record.wirelen)
+                found[hash((reader.linktype, header + record.frame))] += 1
+    return found
+
+
+def _report(one: _Reading, written: int, known: int) -> None:
+    """Log what was known before of a file that was read."""
+    if one.same and not written:
+        log.info("%s was already read on %s as %s; nothing to add", one.path, one.same.time, one.same.path)
+    elif known:
+        log.info("%s: %d matched frames were stored before, %d were added", one.path, known, written)

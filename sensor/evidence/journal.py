@@ -1,0 +1,46 @@
+"""A journal: a file of JSON lines that is only ever appended to. Runs in the commands and the supervisor."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+MOST_BYTES = 256 << 20
+"""Bytes of a journal that are read."""
+
+
+def open_journal(path: Path, flags: int) -> int:
+    """Open a journal; nothing but a regular file is opened.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode=0o640)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "is not a regular file", str(path))
+    return descriptor
+
+
+def append_line(path: Path, entry: Mapping[str, object], *, is_flushed: bool = False) -> None:
+    """Append an entry, after the line of a process that was killed while it wrote it, if there is one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    descriptor = open_journal(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        is_torn = bool(size) and os.pread(descriptor, 1, size - 1) != b"\n"
+        line = b"\n" * is_torn + json.dumps(entry).encode("ascii") + b"\n"
+        while line:
+            line = line[os.write(descriptor, line) :]
+        if is_flushed:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
