@@ -1,6 +1,7 @@
 # Run as root on Debian 12. Each target installs what it needs.
 #   make demo         demonstration: a mirror port in a namespace, traffic with attacks, and the evidence, in /tmp/sensor-demo-*
 #   make test         everything: lint, types, import directions, and all tests including the kernel's
+#   make soak         a sensor for an hour while workers, disks, ports and clocks fail; SOAK_SECONDS and SOAK_SEED choose as below
 #   make fuzz         random inputs for an hour, each time others; FUZZ_SECONDS and FUZZ_SEED choose how long and which
 #   make kill-storm   kill -9 of a sensor's processes at random moments under attacks, 200 times; KILL_ROUNDS of ten kills
 #   make test-deploy  the units on a Debian host in a container; the first run downloads it, which takes minutes
@@ -20,13 +21,15 @@ PACKAGES = $(shell sed 's/\#.*//' packages.txt | xargs)
 
 DIST := dist
 FUZZ_SECONDS := 3600
+SOAK_SECONDS := 3600
+SOAK_SEED := $(shell date +%s)
 FUZZ_SEED := $(shell date +%s)
 KILL_ROUNDS := 20
 KILL_SEED := $(shell date +%s)
 # The Python versions of Debian 12, Ubuntu 24.04 and Debian 13.
 BUNDLE_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: setup demo dashboards settings bundle test fuzz kill-storm test-deploy lint clean
+.PHONY: setup demo dashboards settings bundle test soak fuzz kill-storm test-deploy lint clean
 
 setup: $(VENV)/.done
 
@@ -77,6 +80,9 @@ lint: setup
 test: lint
 	# Tests that load the program run one after another, and all others in parallel.
 	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
+
+soak: setup
+	exec env PYTHONPATH=tests $(PYTHON) -m tests.soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED)
 
 fuzz: setup
 	# Inputs that show a fault stay in fuzz-faults, and the exit code is 1.
