@@ -44,7 +44,7 @@ def _ngrep(interface: str, directory: Path) -> list[str]:
 
 def _sensor(interface: str, directory: Path) -> list[str]:
     rules = {
-        str(number): {"type": "string", "name": string, "protocol": "tcp", "regex": re.escape(string)}
+        str(number): {"type": "string", "name": ascii(string), "protocol": "tcp", "regex": re.escape(string)}
         for number, string in enumerate(STRINGS, 1)
     }
     (directory / "rules").mkdir()
