@@ -24,7 +24,7 @@ from sensor.model import Evidence, FiveTuple, LinkType, Match, Rule
 NOON_NS = 1_687_089_600_000_000_000
 """2023-06-18 12:00:00 UTC: the start of a window."""
 WINDOW_NS = 300_000_000_000
-RULE = Rule(7, "threat", "Sample", "Sample", "x")
+RULE = Rule(7, "service", "Sample", "Sample", "x")
 FRAME = bytes.fromhex(
     "00268832facbb04f13e7432e0800"  # Ethernet, IPv4
     "45000030000040004011000000000a010000000a"

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from sensor.cli.evidence_filters import filters, time_us
 from sensor.cli.evidence_holds import hold_command, holds_command, release_command
-from sensor.cli.evidence_index import evidence_index
+from sensor.cli.evidence_index import evidence_index, warn_of_gaps
 from sensor.cli.evidence_origins import OriginFinder
 from sensor.cli.evidence_output import layer_objects, origin_object, stored_line, stored_lines
 from sensor.cli.output_file import STANDARD_OUTPUT, output_file
@@ -68,7 +68,8 @@ def list_command(query: Query, limit: int, evidence: Path | None, config: Path |
         limit -= len(page.items)
         cursor = page.cursor
         if cursor is None:
-            return
+            break
+    warn_of_gaps(index)
 
 
 @evidence_group.command("show")
@@ -129,7 +130,8 @@ def export_command(
         raise click.BadParameter(f"{file} does not end in .pcap or .pcapng", param_hint="FILE")
     if not is_file and sys.stdout.isatty():
         raise click.UsageError("standard output is a terminal; redirect it, or name a file")
-    items = evidence_index(evidence, config).iterate(query)
+    index = evidence_index(evidence, config)
+    items = index.iterate(query)
     try:
         with output_file(file) as output:
             for packets, chunk in enumerate(encoded(items, container)):  # noqa: B007 - the first chunk has none
@@ -139,6 +141,7 @@ def export_command(
             raise
         raise EvidenceError(f"{file} cannot be written: {error.strerror}") from error
     print_line(f"{count_of(packets, 'packet')} in {file if is_file else 'standard output'}", err=True)
+    warn_of_gaps(index)
 
 
 @evidence_group.command("verify")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,18 @@ def test_list_shows_what_read_printed(kept: Kept) -> None:
     ]
     expected = [{key: value for key, value in match.items() if key != "text"} for match in matches]
     assert sorted(flat, key=str) == sorted(expected, key=str)
+
+
+def test_a_list_says_that_the_index_is_incomplete(kept: Kept, tmp_path: Path) -> None:
+    """Without the index of a day nothing is found, and standard error says why."""
+    evidence = tmp_path / "evidence"
+    shutil.copytree(kept[0], evidence)
+    assert "not in the index" not in sensor("evidence", "list", "--evidence", evidence).stderr
+    for path in evidence.glob("*/*.sqlite*"):
+        path.unlink()
+    done = sensor("evidence", "list", "--evidence", evidence)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "bytes of evidence are not in the index" in done.stderr
 
 
 def test_list_by_every_filter(kept: Kept) -> None:

@@ -31,7 +31,7 @@ from sensor.reindex import Rematcher
 
 KILLED_WRITER = Path(__file__).with_name("evidence_killed_writer.py")
 DATABASE = "20230618.sqlite"
-RULE = Rule(7, "threat", "Sample", "Sample", "x")
+RULE = Rule(7, "service", "Sample", "Sample", "x")
 
 
 @pytest.fixture
