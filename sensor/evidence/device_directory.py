@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from sensor.errors import EvidenceError
@@ -108,8 +109,9 @@ def make_directory(path: Path, flags: int = 0) -> None:
     try:
         status = os.fstat(descriptor)
         if os.geteuid() == status.st_uid == status.st_gid == 0 and not any(path.iterdir()):
-            os.fchown(descriptor, -1, identity_of(Role.API).gid)
-            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | stat.S_ISGID)
+            with suppress(PermissionError):  # without CAP_CHOWN, which a service does not have either
+                os.fchown(descriptor, -1, identity_of(Role.API).gid)
+                os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | stat.S_ISGID)
     finally:
         os.close(descriptor)
 
