@@ -320,6 +320,8 @@ class IndexWriter:
     def _open(self, day: Day) -> DayWriter:
         """Return the database of a day, created if missing; a damaged or foreign one is moved aside."""
         self.lock()
+        if day in self._expected and day not in self._databases and not self._is_in_place(day):
+            self._lose(day)  # before a new one takes its place
         if day not in self._databases:
             while len(self._databases) >= OPEN_DAYS:
                 self._databases.pop(next(iter(self._databases))).close()
