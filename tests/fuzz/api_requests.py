@@ -24,6 +24,7 @@ from sensor.evidence.block import block_of_objects
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.files.capture_file import CaptureFile
+from sensor.process.listener import Connections
 from tests.fuzz.rounds import Round
 
 REQUESTS = 300
@@ -95,7 +96,7 @@ def fuzz(one: Round) -> None:
     """Send random requests, one after the other."""
     directory, keys = _evidence()
     settings = Settings(evidence=directory, rules=_RULES, lenient=True, request_rate=0)
-    app = guarded(create_app(settings), settings, client_certificates=False)
+    app = guarded(create_app(settings), settings, Connections(REQUESTS, REQUESTS))
     asyncio.run(_send_all(one, app, keys))
 
 

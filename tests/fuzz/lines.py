@@ -9,7 +9,7 @@ import numpy as np
 from sensor.evidence.block import ITEM
 from sensor.native.lines import format_lines, packed_words
 from sensor.protocols import protocol_name
-from sensor.text import INCOMPLETE, endpoint, utc_text
+from sensor.text import INCOMPLETE, endpoint, shown, utc_text
 from tests.fuzz.rounds import Round
 
 BATCHES = 300
@@ -50,7 +50,6 @@ def _line(item: np.void, label: str, text: str) -> str:
         for side, port in (("source", "sport"), ("destination", "dport"))
     )
     mark = f"  [{INCOMPLETE}]" if item["incomplete"] else ""
-    label = label.encode("utf-8", "backslashreplace").decode()
     both = " > ".join(sides)
     moment = utc_text(int(item["time_ns"]) // 1000, " ")
-    return f"{moment}  {label}  {protocol_name(int(item['protocol']))} {both}  {text}{mark}\n"
+    return f"{moment}  {shown(label)}  {protocol_name(int(item['protocol']))} {both}  {shown(text)}{mark}\n"

@@ -70,7 +70,7 @@ def _worker() -> Any:
         has_reported=False,
         has_stopped=False,
         parts=[],
-        rings=[SimpleNamespace(cpu=cpu, head=HEAD, tail=0) for cpu in CPUS],
+        rings=[SimpleNamespace(cpu=cpu, head=HEAD, tail=0, linktype=1) for cpu in CPUS],
         reported_tails=dict.fromkeys(CPUS, 0),
     )
 

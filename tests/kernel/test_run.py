@@ -208,7 +208,7 @@ def test_a_kill_loses_nothing_that_was_matched(network: Network, tmp_path: Path)
             assert first.process.poll() is None
         first.process.kill()
         first.wait()
-    assert [file.suffix for file in first.files] == [".temp"]
+    assert {file.suffix for file in first.files} == {".temp"}
     with running(network[0], tmp_path / "killed") as second:
         replay(network[1], path)
         wait_until_received(network[0], 3 * total)

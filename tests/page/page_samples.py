@@ -68,6 +68,11 @@ def segment(payload: bytes) -> bytes:
     return frames.ethernet(server.mac, client.mac, frames.ETHERTYPE_IPV4, packet)
 
 
+def copy_evidence(kept: Kept, directory: Path) -> None:
+    """Copy evidence with its group, through which the API reads it."""
+    subprocess.run(["cp", "--archive", str(kept.directory), str(directory)], check=True)
+
+
 def keep(capture: Iterable[Frame], directory: Path, rules: Path) -> list[dict[str, Any]]:
     """Run `sensor read` over frames, store evidence in ``directory``, and return its matches."""
     file = directory.parent / f"{directory.name}.pcap"

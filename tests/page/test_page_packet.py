@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from page_samples import HOSTILE, Kept, Visit, hour, serving, settled
+from page_samples import HOSTILE, Kept, Visit, copy_evidence, hour, serving, settled
 from playwright.sync_api import Page, expect
 
 INJECTION = "?rule=51001"
@@ -131,7 +130,7 @@ def test_a_copied_link_has_a_fixed_range(site: str, visit: Visit) -> None:
 
 def test_what_is_not_known_is_said(kept: Kept, directory: Path, visit: Visit) -> None:
     """An incomplete item is marked as such; a match without a position marks no bytes."""
-    shutil.copytree(kept.directory, directory / "evidence")
+    copy_evidence(kept, directory / "evidence")
     for path in (directory / "evidence").glob("*/*.sqlite"):
         with closing(sqlite3.connect(path, isolation_level=None)) as index:
             index.execute("UPDATE evidence SET incomplete = 1")
@@ -148,7 +147,7 @@ def test_what_is_not_known_is_said(kept: Kept, directory: Path, visit: Visit) ->
 
 def test_the_file_is_gone(kept: Kept, directory: Path, visit: Visit) -> None:
     """If retention has deleted the file, the packet view says so."""
-    shutil.copytree(kept.directory, directory / "evidence")
+    copy_evidence(kept, directory / "evidence")
     with serving(directory / "evidence", kept.rules) as site:
         page = visit(site)
         for file in (directory / "evidence").glob("*/*.pcap"):
@@ -162,7 +161,7 @@ def test_the_file_is_gone(kept: Kept, directory: Path, visit: Visit) -> None:
 
 def test_text_that_turns_other_text_around(kept: Kept, directory: Path, visit: Visit) -> None:
     """Characters that nobody sees are escapes; text from right to left moves nothing around it."""
-    shutil.copytree(kept.directory, directory / "evidence")
+    copy_evidence(kept, directory / "evidence")
     for path in (directory / "evidence").glob("*/*.sqlite"):
         with closing(sqlite3.connect(path, isolation_level=None)) as index:
             index.execute(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page_samples import HOUR_US, START_US, Kept, Visit, hour, keep, serving, settled
+from page_samples import HOUR_US, START_US, Kept, Visit, copy_evidence, hour, keep, serving, settled
 from playwright.sync_api import Page, expect
 
 Say = Callable[[dict[str, Any]], bool]
@@ -179,7 +178,7 @@ def test_evidence_arrives(kept: Kept, directory: Path, visit: Visit) -> None:
 
 def test_the_index_is_rebuilt(kept: Kept, directory: Path, visit: Visit) -> None:
     """While files are not indexed, the page says so instead of claiming that there is no evidence."""
-    shutil.copytree(kept.directory, directory / "evidence")
+    copy_evidence(kept, directory / "evidence")
     for database in (directory / "evidence").glob("*/*.sqlite*"):
         database.unlink()
     with serving(directory / "evidence", kept.rules) as site:
