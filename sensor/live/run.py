@@ -91,6 +91,7 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
         supervisor.handle(supervisor.workers.until_started())
         with closing(supervisor.ports) as ports:
             ports.attach()
+            supervisor.publish("capturing")
             log.info(
                 "capturing on %s (%s mode, %s) with %s",
                 ", ".join(interfaces),
