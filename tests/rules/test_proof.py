@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from sensor.model import Rule
 from sensor.native.batch_matcher import Databases
 from sensor.native.witness_scanner import WitnessScanner
+from sensor.rules.compilation import rule_compiler
 from sensor.rules.engine import budget, scan
 from sensor.rules.engine.expression import expression
 from sensor.rules.engine.http_payload import RFC9110, head_end
@@ -23,12 +25,12 @@ from sensor.rules.engine.scan import SLICE
 from sensor.rules.engine.witness import LONGEST, MOST, OFFSETS, witness_payloads, witness_texts
 from sensor.rules.files.load import load_rules
 from sensor.rules.ready import make_ready
-from sensor.rules.regex.render import Renderer
-from sensor.rules.regex.tree import Node
+from tests.rules.incomplete_engine import compile_incompletely
 from tests.rules.test_matches import found as found_in_batch
 from tests.rules.test_matches import payloads_of
 from tests.rules.test_scan import STALLING, check_cost
 
+PROGRAM = Path(__file__).with_name("incomplete_engine.py")
 TCP = 6
 BLANK = b"\r\n\r\n"
 COOKIE = r"(?:['\"=]\s{0,2}\+\s{0,2}|(?:encodeuricomponent|btoa)\()document\.cookie"
@@ -57,14 +59,8 @@ def found(matcher: Matcher, payload: bytes) -> list[int]:
 @pytest.fixture
 def incomplete_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave expressions that contain "42" out of Hyperscan's databases."""
-    compiled = scan._compile
-
-    def _compile(mode: int, trees: list[tuple[int, Node]]) -> hyperscan.Database | None:
-        return compiled(
-            mode, [(number, tree) for number, tree in trees if "42" not in Renderer().render(tree)]
-        )
-
-    monkeypatch.setattr(scan, "_compile", _compile)
+    monkeypatch.setattr(scan, "_compile", compile_incompletely)
+    monkeypatch.setattr(rule_compiler, "COMMAND", [sys.executable, str(PROGRAM)])
 
 
 @pytest.mark.parametrize("kind", KINDS)

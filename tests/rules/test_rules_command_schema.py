@@ -18,7 +18,7 @@ from sensor.rules.files.load import load_rules
 from sensor.rules.files.rule_fault import FaultyRulesError
 
 FAULTY = Path(__file__).parents[1] / "corpus" / "faulty"
-SEEN_BY_CHECK_ALONE = ("id-twice", "field-twice", "regex-", "no-rule-file")
+SEEN_BY_CHECK_ALONE = ("id-twice", "field-twice", "regex-", "no-rule-file", "control-characters")
 PYTHON_ALONE_ACCEPTS = ("protocol-with-a-newline",)
 """In ECMA-262, which JSON Schema follows, ``$`` does not match before a final newline."""
 RULE = {"type": "Web attack", "name": "A rule", "regex": "attack"}

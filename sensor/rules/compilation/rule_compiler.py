@@ -26,6 +26,7 @@ from sensor.rules.files.rule_set import RuleSet
 from sensor.rules.files.rule_sources import RuleSources
 from sensor.rules.progress import RECORD_BYTES, Progress, Watch, unwatched
 
+COMMAND = [sys.executable, "-P", "-m", "sensor.rules.compilation.compiler_process"]
 MOST_CULPRITS = 8
 """Rules that may each cost a process, where all faults are wanted; the search begins anew after each."""
 LIMITS = CompilerLimits()
@@ -132,7 +133,7 @@ def _memory_file(name: str) -> BinaryIO:
 
 def _execute(stdin: int, result: int, record: int) -> subprocess.Popen[bytes]:
     arguments = map(str, (result, record, os.getpid()))
-    command = [sys.executable, "-P", "-m", "sensor.rules.compilation.compiler_process", *arguments]
+    command = [*COMMAND, *arguments]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited until the process ignores it
     try:
         # In further arenas, malloc would look for a file of /proc, which the sandbox reports as an attempt.
