@@ -96,7 +96,7 @@ def test_every_fault_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         f"rules: {tmp_path}/rules: there is no such directory",
         f"evidence: {tmp_path}/key.pem: is not a directory",
         "events: smtp://nowhere: must start with one of file:, unix:, syslog+udp:, syslog+tcp:, syslog+tls:",
-        "events: file:/: /: Is a directory",
+        "events: file:/: /: a directory is in the place of a regular file",
         "api_user: there is no user 'no-one-here' on this host",
         f"audit: {tmp_path}/nowhere: there is no such directory",
         "tls_cert and tls_key: set both, or neither",
