@@ -24,7 +24,7 @@ from sensor.rules.progress import Progress
 HARMLESS = "harmless"
 COSTLY = "(?=[a-z]{1,30})(?=[a-f0-9]{1,31})(?![a-z]{2,30}q)[^x]+z"
 """It needs a hundred times the CPU time of a usual rule."""
-SHORT = CompilerLimits(rule_cpu_s=0.15)
+SHORT = CompilerLimits(rule_cpu_s=0.05)
 
 
 def write(directory: Path, *regexes: str) -> Path:
@@ -52,7 +52,7 @@ def test_a_rule_that_needs_too_much_cpu_time_is_named(tmp_path: Path) -> None:
     """The fault names file, line and rule; the rules before it were fine."""
     write(tmp_path, HARMLESS, COSTLY, HARMLESS)
     assert refusal(tmp_path, limits=SHORT).startswith(
-        f"{tmp_path}/threat.json:9: rule 2: regex: it needs more than 0.15 s of CPU time to compile"
+        f"{tmp_path}/threat.json:9: rule 2: regex: it needs more than 0.05 s of CPU time to compile"
     )
 
 

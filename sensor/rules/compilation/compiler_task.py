@@ -17,7 +17,7 @@ NO_MEMORY, TOO_LARGE = 3, 4
 
 
 class CompilerLimits(NamedTuple):
-    """CompilerLimits for one set of rules."""
+    """Limits for one set of rules."""
 
     cpu_s: int = 300
     """CPU time; 10,000 rules need 15 to 100 s."""
