@@ -40,10 +40,11 @@ from sensor.live.retention_process import RetentionProcess
 from sensor.live.rule_changes import rule_changes
 from sensor.live.surroundings import Surroundings
 from sensor.live.worker_pool import WorkerPool
-from sensor.metrics.catalogue import FLOWS, RETENTION, RING_SIZE, Metric
+from sensor.metrics.catalogue import FLOWS, RETENTION, RING_SIZE
 from sensor.metrics.costly_sources import CostlySources
 from sensor.metrics.exporter import Exporter, listen
 from sensor.metrics.figure_source import FigureSource
+from sensor.metrics.metric import Metric
 from sensor.metrics.snapshot import Snapshot, SnapshotBoard
 from sensor.metrics.tally import Tally
 from sensor.model import LinkType

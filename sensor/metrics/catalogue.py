@@ -9,17 +9,14 @@ suffix ``_total`` for counters, which `Metric.written_name` adds.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import Literal
 
 from sensor import abi
 from sensor.evidence.budgets import BUDGET_NAMES
 from sensor.evidence.retention import LIMIT_NAMES
 from sensor.metrics.costly_sources import MOST_NAMED
+from sensor.metrics.metric import Metric
 from sensor.metrics.talkers import MOST_TALKERS
 from sensor.metrics.tally import MATCH_CLASSES, MOST_RULES
-
-Kind = Literal["counter", "gauge", "histogram"]
 
 REASONS = tuple(counter.name.removeprefix("IGNORED_").lower() for counter in abi.IGNORED)
 CAUSES = tuple(loss.name.lower() for loss in abi.Loss)
@@ -28,23 +25,6 @@ SUPPRESSING = ("flow", *BUDGET_NAMES)
 OUTCOMES = ("written", "suppressed", "write_failed")
 STATES = ("starting", "capturing", "draining")
 SOURCES = ("supervisor", "kernel", "rings", "interfaces", "softnet", "evidence")
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric: a family of series with the same name."""
-
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    series: str = "1"
-    """Maximum number of series, in words."""
-
-    @property
-    def written_name(self) -> str:
-        """The name in the exposition and in PromQL expressions."""
-        return f"{self.name}_total" if self.kind == "counter" else self.name
 
 
 _CPU = ("cpu",), "CPUs"

@@ -21,6 +21,7 @@ from sensor.events.receiver_state import ReceiverState
 from sensor.metrics import catalogue as c
 from sensor.metrics.figure_source import UNREADABLE, EvidenceFigures, FigureSource, InterfaceFigures, Softnet
 from sensor.metrics.histogram import HistogramFigures
+from sensor.metrics.metric import Metric
 from sensor.metrics.snapshot import Snapshot, SurroundingsFigures
 from sensor.metrics.talkers import OTHER
 from sensor.metrics.tally import MATCH_CLASSES, TallyFigures
@@ -37,7 +38,7 @@ Counted = Mapping[str, NDArray[np.void]]
 class Sample(NamedTuple):
     """The value of one series of a metric."""
 
-    metric: c.Metric
+    metric: Metric
     value: float | HistogramFigures
     labels: tuple[str, ...] = ()
 
@@ -49,7 +50,7 @@ class SensorCollector(Collector):
         self,
         source: FigureSource,
         build: dict[str, str],
-        constants: dict[c.Metric, float],
+        constants: dict[Metric, float],
         registry: CollectorRegistry,
     ) -> None:
         """Register the collector; ``constants`` are gauges that never change."""
@@ -65,7 +66,7 @@ class SensorCollector(Collector):
 
     def collect(self) -> Iterable[Family]:
         """Read every source once; the supervisor first, as the kernel has counted all its frames."""
-        samples: dict[c.Metric, list[Sample]] = {metric: [] for metric in c.METRICS}
+        samples: dict[Metric, list[Sample]] = {metric: [] for metric in c.METRICS}
         for sample in self._samples():
             labels = tuple(map(shown, sample.labels))  # rules and interfaces may have any name
             samples[sample.metric].append(sample._replace(labels=labels))
@@ -287,7 +288,7 @@ def _evidence_samples(figures: EvidenceFigures) -> Iterator[Sample]:
         yield Sample(c.OLDEST, figures.oldest_s)
 
 
-def _family(metric: c.Metric, samples: Iterable[Sample]) -> Family:
+def _family(metric: Metric, samples: Iterable[Sample]) -> Family:
     if metric.kind == "histogram":
         histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
         for sample in samples:

@@ -26,9 +26,9 @@ from prometheus_client.registry import CollectorRegistry
 from sensor import DISTRIBUTION
 from sensor.capture.compiler import bcc_version
 from sensor.errors import SensorError
-from sensor.metrics.catalogue import Metric
 from sensor.metrics.collector import SensorCollector
 from sensor.metrics.figure_source import FigureSource
+from sensor.metrics.metric import Metric
 from sensor.process import sandbox
 from sensor.process.accounts import Role
 from sensor.process.capabilities import without_capabilities

@@ -14,11 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sensor.errors import SensorError
 from sensor.metrics import catalogue as c
+from sensor.metrics.metric import Metric
 from sensor.text import shown
 
 TIMEOUT_S = 5.0
 
-STAGES: dict[str, tuple[c.Metric, c.Metric | None]] = {
+STAGES: dict[str, tuple[Metric, Metric | None]] = {
     "seen": (c.SEEN, c.SEEN_BYTES),
     "ignored": (c.IGNORED, c.IGNORED_BYTES),
     "submitted": (c.SUBMITTED, c.SUBMITTED_BYTES),
@@ -41,7 +42,7 @@ class Figures:
     """Time of the response, monotonic clock."""
     samples: dict[str, list[tuple[dict[str, str], float]]]
 
-    def total(self, metric: c.Metric, **labels: str) -> float | None:
+    def total(self, metric: Metric, **labels: str) -> float | None:
         """Return the sum of the series with these labels; None if there are none."""
         found = [
             value
@@ -53,7 +54,7 @@ class Figures:
         total = sum(found, 0.0)
         return int(total) if total.is_integer() else total
 
-    def by(self, label: str, metric: c.Metric) -> dict[str, float]:
+    def by(self, label: str, metric: Metric) -> dict[str, float]:
         """Return the sum for each value of a label."""
         texts = dict.fromkeys(has[label] for has, _ in self.samples.get(metric.written_name, []))
         return {text: self.total(metric, **{label: text}) or 0 for text in texts}
@@ -63,7 +64,7 @@ class Figures:
         """The state of the sensor: one of `sensor.metrics.catalogue.STATES`, or ``unknown``."""
         return next((state for state, value in self.by("state", c.STATE).items() if value), "unknown")
 
-    def rate(self, before: Figures, metric: c.Metric, **labels: str) -> float | None:
+    def rate(self, before: Figures, metric: Metric, **labels: str) -> float | None:
         """Return the growth of a counter per second; None if it is absent or the sensor was restarted."""
         now, then = self.total(metric, **labels), before.total(metric, **labels)
         if now is None or then is None or now < then:
@@ -105,7 +106,7 @@ def ask(address: str) -> Figures:
 def as_object(before: Figures, now: Figures) -> dict[str, Any]:
     """Return totals and rates as an object for JSON; None stands for unknown values."""
 
-    def counted(frames: c.Metric, size: c.Metric | None, **labels: str) -> dict[str, float | None]:
+    def counted(frames: Metric, size: Metric | None, **labels: str) -> dict[str, float | None]:
         found = {
             "frames": now.total(frames, **labels),
             "frames_per_second": now.rate(before, frames, **labels),

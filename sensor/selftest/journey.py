@@ -22,6 +22,7 @@ from sensor.evidence.search import EvidenceSearch
 from sensor.evidence.stored import Stored
 from sensor.metrics import catalogue as c
 from sensor.metrics.figures import Figures, ask
+from sensor.metrics.metric import Metric
 from sensor.rules.files.load import load_rules
 from sensor.rules.files.rule_set import RuleSet
 from sensor.selftest.marked_packet import MarkedPacket, marked_packet
@@ -140,7 +141,7 @@ class Journey:
         """Return where a packet stopped that is not in the index, and what is known about it."""
         now = ask(self.settings.metrics)
 
-        def grown(metric: c.Metric, **labels: str) -> float:
+        def grown(metric: Metric, **labels: str) -> float:
             return (now.total(metric, **labels) or 0) - (before.total(metric, **labels) or 0)
 
         if not grown(c.SEEN, interface=self.port):

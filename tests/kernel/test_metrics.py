@@ -22,6 +22,7 @@ from sensor.evidence.retention import LIMIT_NAMES
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.metrics import catalogue as c
 from sensor.metrics.figures import Figures, ask
+from sensor.metrics.metric import Metric
 from sensor.metrics.talkers import MOST_TALKERS
 from sensor.metrics.tally import MATCH_CLASSES
 from sensor.model import RULE_CLASSES
@@ -32,7 +33,7 @@ ON_DEMAND = {c.OLDEST, c.INDEX_COMMITTED, c.RETENTION, c.CERTIFICATES}
 """Metrics that are absent until there is evidence, or while settings are unset."""
 
 
-def values(figures: Figures, metric: c.Metric, label: str) -> set[str]:
+def values(figures: Figures, metric: Metric, label: str) -> set[str]:
     """Return the values of a label."""
     name = metric.written_name + ("_bucket" if metric.kind == "histogram" else "")
     return {labels[label] for labels, _ in figures.samples[name]}
@@ -82,7 +83,7 @@ def test_metrics_agree_with_the_traffic(network: Network, tmp_path: Path) -> Non
         )
         assert run.stop() == 0
 
-    def total(metric: c.Metric) -> float:
+    def total(metric: Metric) -> float:
         found = figures.total(metric)
         assert found is not None
         return found
