@@ -26,7 +26,7 @@ from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.message import pack
 from sensor.evidence.rule_numbers import RuleNumbers
 from sensor.evidence.writer import Chunk
-from sensor.process.child import ChildProcess
+from sensor.process.child import ChildProcess, blocked
 
 END_S = 5.0
 """Seconds that receivers have to accept the waiting events when the sensor stops."""
@@ -80,11 +80,8 @@ class EventSender:
             passed = (theirs.fileno(), self._board.descriptor)
             rows = len(self._config.urls)
             command = [sys.executable, "-m", "sensor.events", *map(str, passed), str(rows)]
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_SENDER)  # inherited
-            try:
+            with blocked(_NOT_FOR_THE_SENDER):  # inherited
                 return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=passed)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def offer(self, chunks: Iterable[Chunk]) -> None:
         """Pass written evidence to the sender; never block, and count what is lost."""

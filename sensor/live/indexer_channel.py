@@ -38,7 +38,7 @@ class IndexerKind(IntEnum):
     CONFIG = 1
     """The first message: an `IndexerConfig` as JSON."""
     SOURCE = 2
-    """Where the rules of all rows that follow come from: a `RuleSource` as JSON."""
+    """The origin of the rules of all rows that follow: a `RuleSource` as JSON."""
     RULES = 3
     """Definitions of rules as JSON. ``number`` is that of the first; with 0, all others are forgotten."""
     ROWS = 4

@@ -31,7 +31,7 @@ from sensor.live.indexer_channel import (
 )
 from sensor.live.reindex_launcher import ReindexLauncher
 from sensor.live.row_sender import RowSender
-from sensor.process.child import Backoff, ChildProcess
+from sensor.process.child import Backoff, ChildProcess, blocked
 from sensor.text import count_of
 
 COMMAND = [sys.executable, "-m", "sensor.live.indexer"]
@@ -81,15 +81,12 @@ class IndexerProcess(ChildProcess):
         self._silent_ticks = 0
         with theirs:
             self._sender.send(IndexerKind.CONFIG, self._config.as_json())
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_THE_INDEXER)  # inherited
-            try:
+            with blocked(_NOT_FOR_THE_INDEXER):  # inherited
                 return subprocess.Popen(
                     [*COMMAND, str(theirs.fileno()), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def add(self, name: str, offset: int, block: EvidenceBlock) -> None:
         """Send rows for consecutive records that were written to a file, all of the same UTC day.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sensor.config.settings import Settings
 from sensor.live.reindex_task import Task
-from sensor.process.child import finish
+from sensor.process.child import blocked, finish
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,5 @@ def _execute(task: bytes, channel: int) -> subprocess.Popen[bytes]:
         file.write(task)
         file.seek(0)
         command = [sys.executable, "-m", "sensor.live.reindex_process", str(channel), str(os.getpid())]
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited
-        try:
+        with blocked([signal.SIGINT]):  # inherited
             return subprocess.Popen(command, stdin=file, pass_fds=[channel])
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -21,7 +21,7 @@ from sensor.evidence.holds import create_journal
 from sensor.evidence.message import MalformedMessageError
 from sensor.evidence.retention import LIMIT_NAMES, Deleted, LimitName, Limits, Space
 from sensor.live.retention_channel import MESSAGE_BYTES, RetentionConfig, RetentionReport
-from sensor.process.child import Backoff, ChildProcess
+from sensor.process.child import Backoff, ChildProcess, blocked
 
 COMMAND = [sys.executable, "-m", "sensor.live.retainer"]
 BACKOFF_S, BACKOFF_MAX_S, STABLE_S = 1.0, 60.0, 60.0
@@ -72,15 +72,12 @@ class RetentionProcess(ChildProcess):
         self._silent_ticks = 0
         with theirs:
             self._channel.send(self._config.pack())
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_RETENTION)  # inherited
-            try:
+            with blocked(_NOT_FOR_RETENTION):  # inherited
                 return subprocess.Popen(
                     [*COMMAND, str(theirs.fileno()), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def deleted(self) -> dict[LimitName, Deleted]:

@@ -9,8 +9,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from subprocess import Popen, TimeoutExpired
 from typing import Any, NoReturn
 
@@ -25,6 +25,16 @@ Delay = Callable[[float], float]
 """Maps the seconds that a process lived to the seconds until the next one is started."""
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def blocked(signals: Iterable[int]) -> Iterator[None]:
+    """Block signals in this thread for a time; a process that is started meanwhile has them blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class FunctionProcess:

@@ -119,7 +119,7 @@ def test_a_killed_process(tmp_path: Path) -> None:
 
 def test_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says so."""
-    monkeypatch.setattr(rule_compiler.sys, "executable", str(tmp_path / "missing"))
+    monkeypatch.setattr(rule_compiler, "COMMAND", [str(tmp_path / "missing")])
     with pytest.raises(RulesError, match="no process can be started"):
         compiled(write(tmp_path, HARMLESS))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from sensor.errors import RulesError
-from sensor.process.child import finish
+from sensor.process.child import blocked, finish
 from sensor.rules.compilation.blame import Ended, fault_of
 from sensor.rules.compilation.compiler_task import CompilerLimits, CompilerTask
 from sensor.rules.compilation.ready_codec import MalformedResultError, Ready, decode_ready, decode_rules
@@ -134,8 +134,7 @@ def _memory_file(name: str) -> BinaryIO:
 def _execute(stdin: int, result: int, record: int) -> subprocess.Popen[bytes]:
     arguments = map(str, (result, record, os.getpid()))
     command = [*COMMAND, *arguments]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited until the process ignores it
-    try:
+    with blocked([signal.SIGINT]):  # inherited until the process ignores it
         # In further arenas, malloc would look for a file of /proc, which the sandbox reports as an attempt.
         return subprocess.Popen(
             command,
@@ -144,8 +143,6 @@ def _execute(stdin: int, result: int, record: int) -> subprocess.Popen[bytes]:
             pass_fds=[result, record],
             env=os.environ | {"MALLOC_ARENA_MAX": "1"},
         )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _wait(process: subprocess.Popen[bytes], patience_s: float, look: Callable[[], None]) -> bool:
