@@ -5,19 +5,17 @@ Each command that prints some is tried in each of its formats.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
 from threading import Thread
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import pytest
 
@@ -33,7 +31,6 @@ from sensor.bench.traffic.frames import (
     tcp,
     write_capture,
 )
-from sensor.cli import main
 from sensor.events.eve import EventOptions, Packet, alerts, objects
 from sensor.events.socket_receivers import syslog
 from sensor.log import _JournalLine, _TerminalLine
@@ -41,6 +38,7 @@ from sensor.metrics import catalogue as c
 from sensor.model import Evidence, FiveTuple, Match, Rule
 from sensor.protocols import TCP
 from sensor.text import shown, shown_lines, to_json
+from tests.rules.commands import sensor
 
 HOSTILE = "\x1b]0;owned\x07\r\b\u009b31m\u202eevil\u2066\u200f\u061c\x7f\u2028\u200b\ufeff\U000e0041\ud800"
 SENT = HOSTILE.encode("utf-8", "ignore").replace(b"\r", b"")
@@ -51,27 +49,6 @@ NAME = "Banner\u200b\u2800 of a server"
 """The label of a rule, as far as rules may have such labels."""
 NOON_US = 1_767_607_200_000_000
 OPTIONS = EventOptions("host", 3, 100, "https://sensor.example")
-
-
-class Output(NamedTuple):
-    """The output of a command."""
-
-    exit_code: int
-    out: str
-    err: str
-
-
-def sensor(*arguments: object) -> Output:
-    """Run a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        patch.object(sys, "argv", ["sensor", *map(str, arguments)]),
-        redirect_stdout(out),
-        redirect_stderr(err),
-        pytest.raises(SystemExit) as end,
-    ):
-        main()
-    return Output(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def assert_harmless(text: str) -> None:
@@ -103,7 +80,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     frame = Frame(NOON_US, ethernet(server.mac, client.mac, ETHERTYPE_IPV4, packet))
     write_capture(base / "a\x1b.pcap", [frame])
     site = Site(base / "a\x1b.pcap", base / "rules", base / "evidence")
-    assert sensor("read", site.capture, "--rules", site.rules, "--evidence", site.evidence).exit_code == 0
+    assert sensor("read", site.capture, "--rules", site.rules, "--evidence", site.evidence).code == 0
     return site
 
 
@@ -127,7 +104,7 @@ def test_commands(site: Site, command: str, format_flag: str) -> None:
     """A terminal executes nothing of what a command prints; it is there, but escaped."""
     arguments = [word.format(**site._asdict()) for word in [*command.split(), *format_flag.split()]]
     done = sensor(*arguments)
-    assert done.exit_code == 0, done.err
+    assert done.code == 0, done.err
     assert_harmless(done.out)
     assert_harmless(done.err)
     if format_flag:
@@ -164,7 +141,7 @@ def test_error_messages(command: list[str], tmp_path: Path) -> None:
     faulty = {"service": {"rules": {"11": {"type": "t", "name": HOSTILE, "regex": "(", HOSTILE: HOSTILE}}}}
     (tmp_path / "faulty" / "service.json").write_text(json.dumps(faulty))
     done = sensor(*[word.format(here=tmp_path) for word in command])
-    assert done.exit_code != 0
+    assert done.code != 0
     text = done.out + done.err
     assert any(escape in text for escape in (r"\x1b", r"\u001b", r"\u202e"))  # click removes some from pipes
     assert_harmless(done.out)
@@ -245,7 +222,7 @@ def test_status(format_flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sensor.cli.status.INTERVAL_S", 0.01)
     with metrics_of_a_stranger() as address:
         done = sensor("status", "--metrics", address, format_flag)
-    assert done.exit_code == 0, done.err
+    assert done.code == 0, done.err
     assert "evil" in done.out
     assert_harmless(done.out)
 

@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
 import pytest
 from evidence_samples import NOON_S, NS, capinfos_counts, item, writing
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
-from sensor.cli import main
 from sensor.cli.evidence import evidence_group
 from sensor.evidence.block import block_of_objects
 from sensor.model import Match, Rule
+from tests.rules.commands import sensor
 
 SENSOR = [sys.executable, "-m", "sensor"]
-
-
-class Done(NamedTuple):
-    """The exit code and the output of a command."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-    @property
-    def objects(self) -> list[Any]:
-        """The lines of standard output, parsed as JSON."""
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-
-def sensor(*arguments: object) -> Done:
-    """Run a command in this process, because starting a process is slow."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        patch.object(sys, "argv", ["sensor", *map(str, arguments)]),
-        redirect_stdout(out),
-        redirect_stderr(err),
-        pytest.raises(SystemExit) as end,
-    ):
-        main()
-    return Done(int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 Kept = tuple[Path, list[dict[str, Any]]]
@@ -63,7 +34,7 @@ def kept(few_rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     capture = directory / "capture.pcap"
     write_capture(capture, mix.demo(seed=1).frames)
     done = sensor("read", capture, "--json", "--rules", few_rules, "--evidence", directory / "evidence")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     return directory / "evidence", done.objects
 
 
@@ -87,12 +58,12 @@ def test_a_list_says_that_the_index_is_incomplete(kept: Kept, tmp_path: Path) ->
     """Without the index of a day nothing is found, and standard error says why."""
     evidence = tmp_path / "evidence"
     shutil.copytree(kept[0], evidence)
-    assert "not in the index" not in sensor("evidence", "list", "--evidence", evidence).stderr
+    assert "not in the index" not in sensor("evidence", "list", "--evidence", evidence).err
     for path in evidence.glob("*/*.sqlite*"):
         path.unlink()
     done = sensor("evidence", "list", "--evidence", evidence)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "bytes of evidence are not in the index" in done.stderr
+    assert (done.code, done.out) == (0, "")
+    assert "bytes of evidence are not in the index" in done.err
 
 
 def test_list_by_every_filter(kept: Kept) -> None:
@@ -101,8 +72,8 @@ def test_list_by_every_filter(kept: Kept) -> None:
 
     def count(*flags: str) -> int:
         done = sensor("evidence", "list", "--evidence", evidence, "--limit", "100000", *flags)
-        assert done.returncode == 0, done.stderr
-        return len(done.stdout.splitlines())
+        assert done.code == 0, done.err
+        return len(done.out.splitlines())
 
     def packets(*names: str, value: object) -> int:
         found = {
@@ -135,7 +106,7 @@ def test_show_marks_the_matched_bytes(tmp_path: Path) -> None:
     done = sensor("evidence", "show", "2023-06-18T12:00:00.123456", "--evidence", tmp_path)
     [found] = sensor("evidence", "list", "--evidence", tmp_path, "--json").objects
     key = found["key"]
-    head, layers, dump = done.stdout.split("\n\n")
+    head, layers, dump = done.out.split("\n\n")
     assert head.splitlines() == [
         "2023-06-18 12:00:00.123456 UTC  (1687089600123456)",
         "    UDP 0.0.10.1:12345 > 0.0.0.10:9",
@@ -167,8 +138,8 @@ def test_show_marks_the_matched_bytes(tmp_path: Path) -> None:
 def test_show_without_evidence(kept: Kept) -> None:
     """A time without evidence is an error with the exit code for evidence."""
     done = sensor("evidence", "show", "2001-01-01T00:00:00.000001", "--evidence", kept[0])
-    assert (done.returncode, done.stdout) == (6, "")
-    assert done.stderr.startswith("sensor: there is no evidence at 2001-01-01T00:00:00.000001 UTC")
+    assert (done.code, done.out) == (6, "")
+    assert done.err.startswith("sensor: there is no evidence at 2001-01-01T00:00:00.000001 UTC")
 
 
 def test_export_by_file_name(kept: Kept, tmp_path: Path) -> None:
@@ -178,12 +149,12 @@ def test_export_by_file_name(kept: Kept, tmp_path: Path) -> None:
     paths = [tmp_path / "out.pcap", tmp_path / "out.pcapng"]
     for path in paths:
         done = sensor("evidence", "export", path, "--class", "threat", "--evidence", evidence)
-        assert (done.returncode, done.stderr) == (0, f"{threats} packets in {path}\n")
+        assert (done.code, done.err) == (0, f"{threats} packets in {path}\n")
     assert capinfos_counts(paths) == [threats, threats]
-    assert sensor("evidence", "export", tmp_path / "out.zip", "--evidence", evidence).returncode == 2
+    assert sensor("evidence", "export", tmp_path / "out.zip", "--evidence", evidence).code == 2
     done = sensor("evidence", "export", tmp_path / "missing" / "out.pcap", "--evidence", evidence)
-    assert done.returncode == 6
-    assert "cannot be written: No such file or directory" in done.stderr
+    assert done.code == 6
+    assert "cannot be written: No such file or directory" in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.pcap", "out.pcapng"]
 
 
@@ -197,12 +168,12 @@ def test_verify_finds_differences(tmp_path: Path) -> None:
     names = [f"2023061812{minute:02}.pcap" for minute in (0, 5, 10, 15)]
     flags = ("--evidence", tmp_path)
     done = sensor("evidence", "verify", *flags)
-    assert (done.returncode, done.stdout) == (0, "4 files, 20 packets, 0 faults\n")
+    assert (done.code, done.out) == (0, "4 files, 20 packets, 0 faults\n")
     for name, damage in zip(names, (_append, _cut, _swap, _overwrite), strict=True):
         damage(writer.directory / name)
     done = sensor("evidence", "verify", *flags)
-    assert done.returncode == 6
-    assert done.stdout.splitlines() == [
+    assert done.code == 6
+    assert done.out.splitlines() == [
         f"{writer.directory / names[0]} the packet at byte 414 is not in the index",
         f"{writer.directory / names[1]} has no packet at byte 336, but the index does",
         f"{writer.directory / names[2]} has a packet at byte 24 that differs from the index",
@@ -210,9 +181,7 @@ def test_verify_finds_differences(tmp_path: Path) -> None:
         " evidence file; move it out of the evidence directory",
         "4 files, 9 packets, 4 faults",
     ]
-    objects = [
-        json.loads(line) for line in sensor("evidence", "verify", *flags, "--json").stdout.splitlines()
-    ]
+    objects = [json.loads(line) for line in sensor("evidence", "verify", *flags, "--json").out.splitlines()]
     assert [Path(one["file"]).name for one in objects if one["fault"]] == names
 
 
@@ -240,19 +209,19 @@ def test_reindex_finds_what_read_found(kept: Kept, few_rules: Path) -> None:
     flags = ("--evidence", evidence, "--limit", "100000", "--json")
     before = sensor("evidence", "list", *flags).objects
     done = sensor("evidence", "reindex", "--evidence", evidence, "--rules", few_rules)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert f"{len(before)} packets indexed" in done.stderr
+    assert (done.code, done.out) == (0, "")
+    assert f"{len(before)} packets indexed" in done.err
     after = sensor("evidence", "list", *flags).objects
     assert after == [{**item, "interface": ""} for item in before]
-    assert sensor("evidence", "verify", "--evidence", evidence).returncode == 0
+    assert sensor("evidence", "verify", "--evidence", evidence).code == 0
 
 
 def test_reindex_beside_a_writer_is_rejected(tmp_path: Path) -> None:
     """A directory has one writer at a time; the message names its process."""
     with writing(tmp_path):
         done = sensor("evidence", "reindex", "--evidence", tmp_path)
-    assert done.returncode == 6
-    assert f"process {os.getpid()} already writes evidence" in done.stderr
+    assert done.code == 6
+    assert f"process {os.getpid()} already writes evidence" in done.err
 
 
 @pytest.mark.parametrize("command", sorted(evidence_group.commands))
@@ -265,9 +234,9 @@ def test_missing_directory(tmp_path: Path, command: str) -> None:
         "release": ["x", "--reason", "x"],
     }.get(command, [])
     done = sensor("evidence", command, *arguments, "--evidence", tmp_path / "missing")
-    assert done.returncode == 6
-    assert "Traceback" not in done.stderr
-    assert "--evidence" in done.stderr
+    assert done.code == 6
+    assert "Traceback" not in done.err
+    assert "--evidence" in done.err
 
 
 @pytest.mark.parametrize(
@@ -287,9 +256,9 @@ def test_missing_directory(tmp_path: Path, command: str) -> None:
 def test_invalid_filter(tmp_path: Path, flags: list[str]) -> None:
     """An invalid filter is a usage error: exit code 2 and a message."""
     done = sensor("evidence", "list", *flags, "--evidence", tmp_path)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("Usage")
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert done.err.startswith("Usage")
 
 
 def test_closed_pipe(kept: Kept) -> None:
