@@ -28,7 +28,7 @@ _names: dict[int, str] = {}
 INCOMPLETE = "incomplete: the search was cut for its cost, so more rules may match"
 """The remark on an item whose search was cut."""
 UNKNOWN_POSITION = "position unknown"
-"""Where a match was not located."""
+"""The place of a match that was not located."""
 
 
 def printable(data: bytes) -> str:

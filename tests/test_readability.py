@@ -21,7 +21,7 @@ NAMED_AFTER_COMMANDS = (ROOT / "sensor" / "cli", ROOT / "sensor" / "bench")
 NAMED_AFTER_HEADERS = (ROOT / "sensor" / "decode", ROOT / "sensor" / "dissect")
 """One decodes a batch, the other shows a frame; in both a module has the name of the headers it reads."""
 
-DANGLING = re.compile(r"(Of|That|What|Whether|And|So)\b")
+DANGLING = re.compile(r"(Of|That|What|Whether|And|So|Where|Whom)\b")
 
 
 def name_of(path: Path) -> str:

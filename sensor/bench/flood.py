@@ -26,7 +26,7 @@ _NETWORKS = int(IPv6Address("2001:db8:66::")) >> 64
 
 
 class Origin(NamedTuple):
-    """Where a flood comes from."""
+    """The sources of a flood: their name, IP version and addresses."""
 
     name: str
     version: int

@@ -139,8 +139,8 @@ class Settings(BaseModel):
     retain_rule_percent: Annotated[float, Flag(commands=_CAPTURE, unit="percent"), Field(gt=0, le=100)] = 50.0
     """Share of the space that the evidence of one rule may take in a day while space is short."""
     mode: Annotated[Literal["native", "generic"], Flag(commands=_CAPTURE)] = "native"
-    """Where XDP runs: in the driver (native), or in the kernel's network stack (generic), which is slower but
-    works on every interface. sensor never changes the mode by itself."""
+    """The place where XDP runs: in the driver (native), or in the kernel's network stack (generic), which is
+    slower but works on every interface. sensor never changes the mode by itself."""
     action: Annotated[Literal["pass", "drop"], Flag(commands=_CAPTURE)] = "pass"
     """Pass each frame on to the host's network stack, or drop it. Use drop on mirror ports only."""
     workers: Annotated[

@@ -40,9 +40,9 @@ class OriginEntry(NamedTuple):
     file: str = ""
     """Final name of an evidence file (segment)."""
     offset: int = 0
-    """Where its segment begins."""
+    """The beginning of its segment."""
     ends: tuple[tuple[str, int], ...] = ()
-    """Where the segments end, as names of evidence files and offsets (end)."""
+    """The ends of the segments, as names of evidence files and offsets (end)."""
     settings: str = ""
     """Digest of what decides which frames match (begin)."""
     is_done: bool = False

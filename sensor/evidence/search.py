@@ -43,7 +43,7 @@ class Page(NamedTuple):
 
     items: list[Stored]
     cursor: str | None
-    """Where the next page starts; None at the end.
+    """The start of the next page; None at the end.
 
     A page that took too long to fill has fewer items, perhaps none.
     """

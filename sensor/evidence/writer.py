@@ -66,7 +66,7 @@ class Chunk(NamedTuple):
 
 
 class RowTarget(Protocol):
-    """Where an evidence writer sends the rows of the index."""
+    """The receiver of the rows that an evidence writer sends to the index."""
 
     def add(self, name: str, offset: int, block: EvidenceBlock) -> None:
         """Add rows for consecutive records that were written to a file, all of the same UTC day.

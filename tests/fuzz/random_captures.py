@@ -35,7 +35,7 @@ class Capture(NamedTuple):
     content: bytes
     frames: list[Frame]
     ends: list[int]
-    """Where in the file each frame ends."""
+    """The end of each frame in the file."""
 
 
 class _Interface(NamedTuple):

@@ -129,7 +129,7 @@ def test_tables_grow_with_the_number_of_prefixes() -> None:
 
 
 def test_few_steps_let_more_payloads_pass_and_never_fewer() -> None:
-    """Where a decision would be too long, prefixes are merged until it is not."""
+    """Prefixes are merged until no decision is too long."""
     prefixes, decisions, rng = SETS["half bytes"], Decisions(2000), random.Random(11)
     first = decisions.add(prefixes.prefixes, REJECT, 28, is_frequent=True)
     assert decisions.steps(first) <= 28
