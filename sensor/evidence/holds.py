@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from sensor.evidence.journal import MOST_BYTES, append_line, open_journal
+from sensor.evidence.journal import MOST_BYTES, append_line
+from sensor.process.regular_file import open_regular
 
 JOURNAL = "holds.jsonl"
 
@@ -47,7 +48,7 @@ def create_journal(directory: Path) -> None:
     Raises:
         OSError: it cannot be created, or something else has its name.
     """
-    os.close(open_journal(directory / JOURNAL, os.O_RDWR | os.O_CREAT))
+    os.close(open_regular(directory / JOURNAL, os.O_RDWR | os.O_CREAT))
 
 
 def append_entry(directory: Path, entry: HoldEntry) -> None:
@@ -70,7 +71,7 @@ def reading_holds(directory: Path, *, locked: bool = True) -> Iterator[dict[str,
         OSError: the journal cannot be read.
     """
     try:
-        descriptor = open_journal(directory / JOURNAL, os.O_RDONLY)
+        descriptor = open_regular(directory / JOURNAL, os.O_RDONLY)
     except FileNotFoundError:
         yield {}
         return

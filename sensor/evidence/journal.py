@@ -5,25 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from sensor.process.regular_file import open_regular
+
 MOST_BYTES = 256 << 20
 """Bytes of a journal that are read."""
-
-
-def open_journal(path: Path, flags: int) -> int:
-    """Open a journal; nothing but a regular file is opened.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, mode=0o640)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "is not a regular file", str(path))
-    return descriptor
 
 
 def append_line(path: Path, entry: Mapping[str, object], *, is_flushed: bool = False) -> None:
@@ -32,7 +20,7 @@ def append_line(path: Path, entry: Mapping[str, object], *, is_flushed: bool = F
     Raises:
         OSError: it cannot be written.
     """
-    descriptor = open_journal(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
         size = os.fstat(descriptor).st_size

@@ -20,9 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import evidence_sizes
 from sensor.evidence.file_name import parse_name
-from sensor.evidence.journal import MOST_BYTES, append_line, open_journal
+from sensor.evidence.journal import MOST_BYTES, append_line
 from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.files.content_digest import Content
+from sensor.process.regular_file import open_regular
 
 CAPTURES = "captures.jsonl"
 
@@ -97,7 +98,7 @@ class Origins:
         self._segments: defaultdict[str, list[Segment]] = defaultdict(list)
         path = directory / CAPTURES
         try:
-            with suppress(FileNotFoundError), os.fdopen(open_journal(path, os.O_RDONLY), "rb") as journal:
+            with suppress(FileNotFoundError), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as journal:
                 for line in journal.read(MOST_BYTES).splitlines():
                     with suppress(ValidationError):  # torn
                         self._apply(_ENTRY.validate_json(line))

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from sensor.process.regular_file import open_regular
+
 NAME = ".reload"
 SIZE = 4096
 _MOST_TEXT = 2500
@@ -80,7 +82,7 @@ def read_reload_state(directory: Path, process: int) -> ReloadState | None:
         OSError: The file cannot be read.
     """
     try:
-        descriptor = os.open(directory / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_regular(directory / NAME, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from evidence_samples import NOON_S, NS, item, names_in, writing
-from test_evidence_command import sensor
 
 from sensor.evidence import stored_files
 from sensor.evidence.block import block_of_objects
@@ -18,6 +17,7 @@ from sensor.evidence.clock_trust import ClockReading
 from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.holds import JOURNAL, append_entry, reading_holds
 from sensor.evidence.retention import MOST_BLOCKED, Limits, Retention
+from tests.rules.commands import sensor
 
 
 @pytest.fixture
@@ -53,17 +53,17 @@ def test_no_limit_deletes_what_is_held(directory: Path) -> None:
     flags = ("--evidence", directory)
     until = "2023-06-18T12:05"
     done = sensor("evidence", "hold", *flags, "--until", until, "--reason", "case 17")
-    assert done.returncode == 0, done.stderr
-    name = done.stdout.split(":")[0]
+    assert done.code == 0, done.err
+    name = done.out.split(":")[0]
     for index in (directory / "3").glob("*.sqlite*"):
         index.unlink()
     retention = everything_goes(directory)
     assert pcaps(directory) == ["202306181200.pcap"]
-    [listed] = sensor("evidence", "holds", *flags).stdout.splitlines()
+    [listed] = sensor("evidence", "holds", *flags).out.splitlines()
     assert listed.startswith(f"{name} ")
     assert listed.endswith("devid 3, 1 file, by root: case 17")
-    assert sensor("evidence", "release", name, *flags, "--reason", "closed").returncode == 0
-    assert sensor("evidence", "holds", *flags, "--json").stdout == ""
+    assert sensor("evidence", "release", name, *flags, "--reason", "closed").code == 0
+    assert sensor("evidence", "holds", *flags, "--json").out == ""
     enforce(retention)
     assert pcaps(directory) == []
     entries = [json.loads(line) for line in (directory / "3" / JOURNAL).read_text().splitlines()]
@@ -78,9 +78,9 @@ def test_faults_of_holds(directory: Path) -> None:
     """Nothing is held or released by mistake."""
     flags = ("--evidence", directory, "--reason", "x")
     done = sensor("evidence", "hold", *flags, "--port", "1")
-    assert (done.returncode, done.stderr.count("there is no such evidence")) == (6, 1)
+    assert (done.code, done.err.count("there is no such evidence")) == (6, 1)
     done = sensor("evidence", "release", "nosuch", *flags)
-    assert (done.returncode, done.stderr.count("there is no hold nosuch")) == (6, 1)
+    assert (done.code, done.err.count("there is no hold nosuch")) == (6, 1)
     assert not (directory / "3" / JOURNAL).exists()
 
 
@@ -89,7 +89,7 @@ def test_a_torn_line_costs_no_hold(directory: Path, torn: bytes) -> None:
     """A process that was killed while it wrote the journal leaves all other lines readable."""
     flags = ("--evidence", directory, "--reason", "x")
     for until in ("2023-06-18T12:05", "2023-06-18T12:10"):
-        assert sensor("evidence", "hold", *flags, "--until", until).returncode == 0
+        assert sensor("evidence", "hold", *flags, "--until", until).code == 0
         with (directory / "3" / JOURNAL).open("ab") as journal:
             journal.write(torn)
     everything_goes(directory)
@@ -114,7 +114,7 @@ def test_a_journal_that_is_none(directory: Path, tmp_path: Path, kind: str) -> N
 def test_a_hold_that_is_being_added(directory: Path) -> None:
     """Retention lets it finish first, but not for ever."""
     done = sensor("evidence", "hold", "--evidence", directory, "--reason", "x", "--until", "2023-06-18T12:05")
-    assert done.returncode == 0
+    assert done.code == 0
     read, write = os.pipe()
     pid = os.fork()  # a lock of this process would not keep it out
     if pid == 0:

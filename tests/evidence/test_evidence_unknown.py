@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_evidence_command import sensor
 
 from sensor.api.schemas import Item
 from sensor.bench import probe_frames
@@ -29,6 +28,7 @@ from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.files.load import load_rules
 from sensor.text import INCOMPLETE, UNKNOWN_POSITION
+from tests.rules.commands import sensor
 
 TIME_US = 1_767_607_200_000_000
 RULES = {
@@ -63,7 +63,7 @@ def capture(tmp_path: Path) -> Path:
 def evidence(settings: Settings, capture: Path) -> Path:
     """Return the evidence of the capture."""
     flags = ("--rules", settings.rules, "--evidence", settings.evidence)
-    assert sensor("read", capture, *flags).returncode == 0
+    assert sensor("read", capture, *flags).code == 0
     return settings.evidence
 
 
@@ -79,7 +79,7 @@ def test_what_sensor_read_prints(settings: Settings, capture: Path, caplog: pyte
     found = [(one["time_us"] - TIME_US, one["rule"], one["incomplete"]) for one in done.objects]
     assert found == [(0, 51001, True), (1, 51001, False), (1, 51002, False)]
     assert json.loads(caplog.text.split("counters: ")[1].splitlines()[0])["cut"] == 2
-    lines = sensor("read", capture, "--rules", settings.rules).stdout.splitlines()
+    lines = sensor("read", capture, "--rules", settings.rules).out.splitlines()
     assert [line.endswith(f"[{INCOMPLETE}]") for line in lines] == [True, False, False]
 
 
@@ -88,10 +88,10 @@ def test_lists_and_packets(evidence: Path) -> None:
     assert marks(evidence) == {0: True, 1: False}
     shown = sensor("evidence", "list", "--evidence", evidence, "--json").objects
     assert [one["incomplete"] for one in shown] == [False, True]
-    lines = sensor("evidence", "list", "--evidence", evidence).stdout.splitlines()
+    lines = sensor("evidence", "list", "--evidence", evidence).out.splitlines()
     assert [line.endswith(f"[{INCOMPLETE}]") for line in lines] == [False, True]
     for time_us, mark in ((TIME_US, True), (TIME_US + 1, False)):
-        assert (INCOMPLETE in sensor("evidence", "show", time_us, "--evidence", evidence).stdout) is mark
+        assert (INCOMPLETE in sensor("evidence", "show", time_us, "--evidence", evidence).out) is mark
         [packet] = sensor("evidence", "show", time_us, "--evidence", evidence, "--json").objects
         assert packet["incomplete"] is mark
     search = EvidenceSearch(evidence)
@@ -105,7 +105,7 @@ def test_lists_and_packets(evidence: Path) -> None:
 def test_exported_comments(evidence: Path, tmp_path: Path) -> None:
     """The comment of the packet in a pcapng file says it."""
     done = sensor("evidence", "export", tmp_path / "out.pcapng", "--evidence", evidence)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     content = (tmp_path / "out.pcapng").read_bytes()
     cut, whole = f"threat 51001 Early; {INCOMPLETE}".encode(), b"threat 51001 Early; threat 51002 Late"
     for comment in (cut, whole):
@@ -168,14 +168,14 @@ def test_unknown_positions_in_evidence(unlocated: Path, tmp_path: Path) -> None:
     """Lists, packets and the API say that the position is unknown; no bytes are marked."""
     for item in sensor("evidence", "list", "--evidence", unlocated, "--json").objects:
         assert {(match["start"], match["end"]) for match in item["matches"]} == {(None, None)}
-    shown = sensor("evidence", "show", TIME_US + 1, "--evidence", unlocated).stdout
+    shown = sensor("evidence", "show", TIME_US + 1, "--evidence", unlocated).out
     assert shown.count(UNKNOWN_POSITION) == 2
     assert "^" not in shown
     index = EvidenceSearch(unlocated)
     items = list(index.iterate(Query()))
     for item, matches in zip(items, index.matches(items), strict=True):
         assert {(match.start, match.end) for match in Item.of(item, matches).matches} == {(None, None)}
-    assert sensor("evidence", "export", tmp_path / "out.pcapng", "--evidence", unlocated).returncode == 0
+    assert sensor("evidence", "export", tmp_path / "out.pcapng", "--evidence", unlocated).code == 0
 
 
 def test_a_page_is_located_in_bounded_time(evidence: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_unknown_positions_in_what_sensor_read_prints(settings: Settings, captur
     """Objects have nulls, and no text; lines have it in words."""
     found = sensor("read", capture, "--json", "--rules", settings.rules).objects
     assert [(one["start"], one["end"], one["text"]) for one in found] == [(None, None, None)] * 3
-    lines = sensor("read", capture, "--rules", settings.rules).stdout.splitlines()
+    lines = sensor("read", capture, "--rules", settings.rules).out.splitlines()
     assert [f":80  ({UNKNOWN_POSITION})" in line for line in lines] == [True] * 3
 
 
@@ -212,5 +212,5 @@ def test_unknown_positions_in_explanations(settings: Settings, capture: Path) ->
     packets = [one for one in done.objects if "packet" in one]
     assert [one["incomplete"] for one in packets] == [True, False, True]
     assert {(match["start"], match["text"]) for one in packets for match in one["hits"]} == {(None, None)}
-    shown = sensor("rules", "explain", capture, "--rules", settings.rules).stdout
+    shown = sensor("rules", "explain", capture, "--rules", settings.rules).out
     assert (shown.count(UNKNOWN_POSITION), shown.count(INCOMPLETE)) == (3, 2)

@@ -14,11 +14,12 @@ from typing import Any, BinaryIO
 import pytest
 from evidence_samples import PROGRAM_ENVIRONMENT, names_in
 from processes import wait_until
-from test_evidence_command import SENSOR, Done, sensor
+from test_evidence_command import SENSOR
 
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.evidence.origins import CAPTURES
+from tests.rules.commands import Done, sensor
 
 HEAD = 24
 """Bytes of the header of a pcap file."""
@@ -51,7 +52,7 @@ class Site:
 
     def read_pipe(self, content: bytes) -> str:
         """Read standard input; return the log."""
-        return self.read("-", content=content).stderr
+        return self.read("-", content=content).err
 
     def write(self, name: str, content: bytes) -> Path:
         """Write another file."""
@@ -61,7 +62,7 @@ class Site:
 
     def stored(self) -> list[tuple[Any, ...]]:
         """Return what is stored, item by item; check that files and index agree."""
-        assert sensor("evidence", "verify", "--evidence", self.evidence).returncode == 0
+        assert sensor("evidence", "verify", "--evidence", self.evidence).code == 0
         listed = sensor("evidence", "list", "--evidence", self.evidence, "--limit", "100000", "--json")
         return sorted((one["time_us"], one["sip"], one["sport"], one["caplen"]) for one in listed.objects)
 
@@ -104,9 +105,9 @@ def test_the_same_content_adds_nothing(site: Site, again: Callable[[Site], Path]
     )
     path = again(site)
     done = site.read(path)
-    assert (done.returncode, done.stdout) == (7 if path.name.startswith("torn") else 0, first.stdout)
-    assert "nothing to add" in done.stderr or "0 were added" in done.stderr
-    assert counters(done.stderr)["stored_before"] == len(before) > 0
+    assert (done.code, done.out) == (7 if path.name.startswith("torn") else 0, first.out)
+    assert "nothing to add" in done.err or "0 were added" in done.err
+    assert counters(done.err)["stored_before"] == len(before) > 0
     assert site.stored() == before
     assert {path: path.stat().st_size for path in files} == files
 
@@ -114,12 +115,12 @@ def test_the_same_content_adds_nothing(site: Site, again: Callable[[Site], Path]
 def test_twice_in_one_command_and_after_the_index(site: Site) -> None:
     """Neither the command nor the index is what knows the file."""
     done = site.read(site.capture, site.capture)
-    assert counters(done.stderr)["stored_before"] > 0
+    assert counters(done.err)["stored_before"] > 0
     before = site.stored()
     for path in (site.evidence / "3").glob("*.sqlite*"):
         path.unlink()
-    assert sensor("evidence", "reindex", *site.flags).returncode == 0
-    assert "already read on" in site.read(site.capture).stderr
+    assert sensor("evidence", "reindex", *site.flags).code == 0
+    assert "already read on" in site.read(site.capture).err
     assert site.stored() == before
 
 
@@ -129,9 +130,9 @@ def test_standard_input(site: Site) -> None:
     site.read_pipe(content)
     before = site.stored()
     assert "already read on" in site.read_pipe(content)
-    assert "already read on" in site.read(site.capture).stderr
+    assert "already read on" in site.read(site.capture).err
     with site.capture.open("rb") as file:
-        assert "already read on" in site.read("-", stdin=file).stderr
+        assert "already read on" in site.read("-", stdin=file).err
     assert site.stored() == before
 
 
@@ -140,10 +141,10 @@ def test_a_file_that_grew_adds_the_rest(site: Site, size: int) -> None:
     """Nothing of a torn or growing file is stored twice, and nothing is missing."""
     content = site.capture.read_bytes()
     growing = site.write("growing.pcap", content[:size])
-    assert site.read(growing).returncode == 7
+    assert site.read(growing).code == 7
     growing.write_bytes(content)
-    assert site.read(growing).returncode == 0
-    assert len(site.stored()) == counters(site.read(site.capture).stderr)["stored_before"]
+    assert site.read(growing).code == 0
+    assert len(site.stored()) == counters(site.read(site.capture).err)["stored_before"]
     whole = Site(site.directory / "whole", site.rules) if (site.directory / "whole").mkdir() is None else site
     whole.read(whole.capture)
     assert site.stored() == whole.stored()
@@ -164,9 +165,9 @@ def test_a_reader_that_is_killed(site: Site) -> None:
         process.kill()
     assert any(name.endswith(".temp") for name in names_in(site.evidence))
     site.read(other)
-    partly = counters(site.read(site.capture).stderr)
+    partly = counters(site.read(site.capture).err)
     assert min(partly["written"], partly["stored_before"]) > 0
-    assert sensor("evidence", "reindex", *site.flags).returncode == 0  # rows died with the reader
+    assert sensor("evidence", "reindex", *site.flags).code == 0  # rows died with the reader
     alone = site.directory / "alone"
     for path in (site.capture, other):
         sensor("read", path, "--rules", site.rules, "--evidence", alone)
@@ -180,18 +181,18 @@ def test_what_was_deleted_is_stored_again(site: Site) -> None:
     before = site.stored()
     deleted = next(path for path in (site.evidence / "3").glob("*.pcap") if "-threat" not in path.name)
     deleted.unlink()
-    done = counters(site.read(site.capture).stderr)
+    done = counters(site.read(site.capture).err)
     assert min(done["written"], done["stored_before"]) > 0
     assert site.stored() == before
-    assert "nothing to add" in site.read(site.capture).stderr
+    assert "nothing to add" in site.read(site.capture).err
 
 
 def test_other_rules_add_what_only_they_find(site: Site) -> None:
     """A file is worth reading again after the rules or the settings changed."""
-    everything = counters(site.read(site.capture).stderr)["written"]
+    everything = counters(site.read(site.capture).err)["written"]
     shutil.rmtree(site.evidence)
-    threats = counters(site.read(site.capture, "--keep", "threat").stderr)["written"]
-    added = counters(site.read(site.capture).stderr)
+    threats = counters(site.read(site.capture, "--keep", "threat").err)["written"]
+    added = counters(site.read(site.capture).err)
     assert (added["written"], added["stored_before"]) == (everything - threats, threats)
     assert len(site.stored()) == everything
 
@@ -202,7 +203,7 @@ def test_flows_that_other_files_began(site: Site) -> None:
     other = site.write("other.pcap", content[:16] + b"\xff\xff\3\0" + content[20:])  # another snaplen
     site.read(other, site.capture)
     before = site.stored()
-    assert "nothing to add" in site.read(site.capture).stderr
+    assert "nothing to add" in site.read(site.capture).err
     assert site.stored() == before
 
 
@@ -210,12 +211,12 @@ def test_equal_packets_of_one_file_are_all_kept(site: Site) -> None:
     """Only what a file has more than once, or a different file has, is stored more than once."""
     content = site.capture.read_bytes()
     double = site.write("double.pcap", content + content[HEAD:])
-    written = counters(site.read(double).stderr)["written"]
-    assert counters(site.read(double).stderr)["stored_before"] == written
+    written = counters(site.read(double).err)["written"]
+    assert counters(site.read(double).err)["stored_before"] == written
     other = site.write(
         "other.pcap", content[:HEAD] + content[HEAD + 16 + int.from_bytes(content[32:36], "little") :]
     )
-    assert counters(site.read(other).stderr)["written"] > 0
+    assert counters(site.read(other).err)["written"] > 0
 
 
 def test_show_names_the_capture_file(site: Site) -> None:
@@ -227,7 +228,7 @@ def test_show_names_the_capture_file(site: Site) -> None:
     digest = subprocess.run(["sha256sum", site.capture], capture_output=True, text=True, check=True).stdout[
         :64
     ]
-    shown = sensor("evidence", "show", *where).stdout
+    shown = sensor("evidence", "show", *where).out
     assert "/case\\x1b17\\xff.pcap on 20" in shown
     assert f"SHA-256 {digest}" in shown
     capture = sensor("evidence", "show", *where, "--json").objects[0]["capture"]
@@ -242,8 +243,8 @@ def test_a_damaged_line_costs_no_other(site: Site, torn: bytes) -> None:
     site.read(site.capture)
     with (site.evidence / "3" / CAPTURES).open("ab") as journal:
         journal.write(torn)
-    assert "nothing to add" in site.read(site.capture).stderr
-    assert "nothing to add" in site.read(zipped(site)).stderr
+    assert "nothing to add" in site.read(site.capture).err
+    assert "nothing to add" in site.read(zipped(site)).err
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
@@ -258,5 +259,5 @@ def test_a_journal_that_is_none(site: Site, kind: str) -> None:
     else:
         journal.mkdir()
     done = site.read(site.capture)
-    assert (done.returncode, "move it away" in done.stderr, "Traceback" in done.stderr) == (6, True, False)
+    assert (done.code, "move it away" in done.err, "Traceback" in done.err) == (6, True, False)
     assert not (site.directory / "nothing").exists()
