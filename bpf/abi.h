@@ -58,11 +58,21 @@ enum loss {
 	LOSS_COUNT,
 };
 
+/* The fate of a frame that the history (history.h) asked for. */
+enum history_fate {
+	HISTORY_KEPT,
+	HISTORY_BEYOND,		/* its flow has reached the cut-off */
+	HISTORY_FAILED,		/* its CPU has no history, or the frame could not be copied */
+	HISTORY_FATE_COUNT,
+};
+
 /* One per interface and CPU. */
 struct counters {
 	struct counter_value buckets[COUNTER_COUNT];
 	__u64 flows[FLOW_PLACE_COUNT];	/* new flows, by their place */
 	__u64 losses[LOSS_COUNT];	/* frames of SUBMIT_FAILED, by cause */
+	__u64 history[HISTORY_FATE_COUNT];
+	__u64 followed;		/* candidates because of VERDICT_FOLLOW; part of SUBMITTED and SUBMIT_FAILED */
 };
 
 /* The meaning of an address's longest matching prefix. An address without one is never a reason to ignore a frame. */
@@ -123,7 +133,7 @@ struct flow {
 	struct versioned verdict;	/* enum verdict; user space writes this and the fields below */
 	__u64 follow_until_ns;	/* CLOCK_MONOTONIC */
 	__u32 follow_end;	/* following ends when `followed` reaches this */
-	__u32 reserved;
+	__u32 history_bytes;	/* of its frames in the history; without a version, as it need not be exact */
 };
 
 #define FLOW_WAYS 8
@@ -169,6 +179,37 @@ struct frame_meta {
 	__u32 wirelen;
 	__u32 caplen;
 	__u32 ifindex;		/* that the interface had when the program was loaded */
+	__u32 is_followed;	/* 1 if the frame is a candidate because of VERDICT_FOLLOW */
+	__u32 reserved;
+};
+
+/*
+ * The history of a CPU: its recent frames, in records one after the other. A position is a number of
+ * bytes since the start; chunk number N has the positions from N * HISTORY_CHUNK_BYTES on, and lies in
+ * element N % (number of chunks) of an array. No record crosses the end of a chunk.
+ */
+#define HISTORY_CHUNK_BYTES (1 << 18)
+#define HISTORY_BUCKETS (1 << 16)
+
+struct history_chunk {
+	__u64 number;		/* changes before anything in the chunk is overwritten; 0: never used */
+	__u64 first_ktime_ns;	/* of its first record */
+	__u8 records[HISTORY_CHUNK_BYTES - 16];
+};
+
+/* Precedes every frame in the history. Records are aligned to 8 bytes. */
+struct history_record {
+	__u64 previous;		/* position of the record before it in the same bucket; 0: none */
+	__u64 ktime_ns;		/* CLOCK_MONOTONIC, the same as in struct frame_meta */
+	__u32 hash;		/* of the flow's key (flow_key.h); 0 if the kernel knows no flow */
+	__u32 caplen;
+	__u32 wirelen;
+	__u32 ifindex;		/* as in struct frame_meta */
+};
+
+struct history_heads {
+	__u64 position;		/* where the next record begins; 0: there is none yet */
+	__u64 heads[HISTORY_BUCKETS];	/* position of the newest record of each bucket; 0: none */
 };
 
 #endif

@@ -191,6 +191,7 @@ begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
 		write_key(flow, key);
 		write_number(&flow->packets, version, 1);
 		WRITE_ONCE(flow->born_jiffies, now_jiffies);
+		WRITE_ONCE(flow->history_bytes, 0);
 		WRITE_ONCE(set->last_jiffies[way], now_jiffies);
 		WRITE_ONCE(set->tags[way], tag);
 		set->last_written = way;

@@ -20,6 +20,7 @@
  *   FLOWS_FD              FLOW_SETS times struct flow_set; FLOW_SEEDS for flow_key.h
  *   PORTS_FD              struct ports: the index that each interface has now
  *   FOLLOW_FD             time until which any flow is followed, CLOCK_MONOTONIC; 0: none is
+ *   HISTORY_CHUNKS        chunks of the history of each CPU (history.h); 0: there is no history
  * and with the tables of the plan (plan.h, sensor/capture/plan_maps.py).
  *
  * A map full of zeroes lets everything pass, so a program that is attached before its maps are
@@ -28,7 +29,6 @@
 #include "abi.h"
 #include "parse.h"
 #include "flow.h"
-#include "plan.h"
 
 BPF_PERF_OUTPUT(frames);
 #if NETWORKS
@@ -48,6 +48,9 @@ BPF_LPM_TRIE(networks6, struct network6, __u32, NETWORKS);
 #define map_element(map_fd, index) \
 	bpf_map_lookup_elem_(bpf_pseudo_fd(BPF_PSEUDO_MAP_FD, map_fd), index)
 
+#include "history.h"
+#include "plan.h"
+
 /*
  * Everything known about one frame. It is in a map and not on the stack, because the verifier
  * tracks the stack along every path through the headers, and would check the rules' code once per
@@ -60,6 +63,7 @@ struct work {
 	__u64 payload_len;
 	__u64 kept_len;		/* bytes of the payload within SNAPLEN */
 	__u64 flow_born_jiffies;
+	__u64 ktime_ns;		/* of a frame that is submitted, or goes into the history */
 	struct first_states states;
 	__u32 flow_packets;
 	__u32 flow_place;	/* enum flow_place; FLOW_PLACE_COUNT if no flow began */
@@ -69,6 +73,9 @@ struct work {
 	__u32 wirelen;
 	__u32 place;		/* of the interface, in IFINDEXES */
 	__u32 ifindex;		/* there */
+	__u32 hash;		/* of the flow's key; 0 if there is no flow */
+	__u32 history;		/* enum history_fate; HISTORY_FATE_COUNT if the history does not ask for the frame */
+	bool is_followed;
 	bool is_word_unreadable;	/* the payload's first bytes are in another buffer */
 };
 
@@ -103,6 +110,12 @@ static __always_inline void read_frame(const struct frame *frame, struct work *w
 	work->flow_place = FLOW_PLACE_COUNT;
 	work->flow_born_jiffies = 0;
 	work->wirelen = frame->length;
+	work->payload_len = 0;
+	work->kept_len = 0;
+	work->hash = 0;
+	work->history = HISTORY_FATE_COUNT;
+	work->is_followed = false;
+	work->is_word_unreadable = false;
 	work->status = parse_frame(frame, packet);
 	if (work->status != PACKET_PAYLOAD && work->status != PACKET_FRAGMENT &&
 	    work->status != PACKET_NO_PAYLOAD)
@@ -191,6 +204,14 @@ static __always_inline bool may_be_http(const struct work *work)
 	return work->is_word_unreadable || looks_like_http(work->word, work->payload_len);
 }
 
+/* Decides if the frame goes into the history. FLOW: its flow, or NULL. */
+static __always_inline void ask_history(struct work *work, struct flow *flow)
+{
+#if HISTORY_CHUNKS
+	work->history = choose_for_history(flow, work->wirelen);
+#endif
+}
+
 /* Counts the packet in its flow. Returns true if the plan is still to be asked, false if the bucket is final. */
 static __always_inline bool judge_in_flow(struct work *work)
 {
@@ -208,8 +229,13 @@ static __always_inline bool judge_in_flow(struct work *work)
 	is_alive = found.flow && !is_over(&found, now_jiffies);
 	if (is_alive)
 		verdict = verdict_on(&found);
+	work->hash = hash;
+	if (verdict == VERDICT_FOLLOW)
+		work->is_followed = true;
+	else
+		ask_history(work, is_alive ? found.flow : NULL);
 	if (work->status == PACKET_NO_PAYLOAD) {
-		if (verdict == VERDICT_FOLLOW)
+		if (work->is_followed)
 			work->bucket = COUNTER_SUBMITTED;
 		return false;
 	}
@@ -221,7 +247,7 @@ static __always_inline bool judge_in_flow(struct work *work)
 	}
 	work->flow_packets = count_packet(set, &found, now_jiffies);
 	work->flow_born_jiffies = found.born_jiffies;
-	if (verdict == VERDICT_FOLLOW)
+	if (work->is_followed)
 		return false;
 	if (verdict == VERDICT_DONE ||
 	    (DEPTH && work->flow_packets > DEPTH &&
@@ -251,6 +277,8 @@ static __always_inline bool needs_flow(struct work *work)
 		return work->bucket == COUNTER_SUBMITTED;
 	case PACKET_NO_PAYLOAD:
 		work->bucket = COUNTER_IGNORED_NO_PAYLOAD;
+		if (HISTORY_CHUNKS)
+			return judge_without_flow(work) == COUNTER_SUBMITTED;
 		return is_any_flow_followed();
 	case PACKET_NOT_IP:
 		work->bucket = COUNTER_IGNORED_NOT_IP;
@@ -259,6 +287,7 @@ static __always_inline bool needs_flow(struct work *work)
 		work->bucket = COUNTER_IGNORED_NO_TRANSPORT;
 		return false;
 	default:	/* user space decides */
+		ask_history(work, NULL);
 		return false;
 	}
 }
@@ -318,6 +347,9 @@ static __always_inline void count(const struct work *work)
 		counters->flows[work->flow_place]++;
 	if (work->bucket == COUNTER_SUBMIT_FAILED && work->loss < LOSS_COUNT)
 		counters->losses[work->loss]++;
+	if (work->history < HISTORY_FATE_COUNT)
+		counters->history[work->history]++;
+	counters->followed += work->is_followed;
 }
 
 /* Returns the cause of an error of bpf_perf_event_output(). */
@@ -338,12 +370,13 @@ static __always_inline enum loss loss_of(int error)
 static __always_inline void submit(struct xdp_md *ctx, struct work *work)
 {
 	struct frame_meta meta = {
-		.ktime_ns = bpf_ktime_get_ns(),
+		.ktime_ns = work->ktime_ns,
 		.flow_born_jiffies = work->flow_born_jiffies,
 		.flow_packets = work->flow_packets,
 		.wirelen = work->wirelen,
 		.caplen = work->wirelen,
 		.ifindex = work->ifindex,
+		.is_followed = work->is_followed,
 	};
 
 	if (meta.caplen > SNAPLEN)
@@ -354,6 +387,23 @@ static __always_inline void submit(struct xdp_md *ctx, struct work *work)
 		work->bucket = COUNTER_SUBMIT_FAILED;
 		work->loss = loss_of(error);
 	}
+}
+
+/* Copies the frame into the history of this CPU, if the history asks for it. */
+static __always_inline void keep_in_history(struct xdp_md *ctx, struct work *work)
+{
+#if HISTORY_CHUNKS
+	struct history_entry entry = {
+		.ktime_ns = work->ktime_ns,
+		.hash = work->hash,
+		.caplen = work->wirelen > SNAPLEN ? SNAPLEN : work->wirelen,
+		.wirelen = work->wirelen,
+		.ifindex = work->ifindex,
+	};
+
+	if (work->history == HISTORY_KEPT && !remember(ctx, &entry))
+		work->history = HISTORY_FAILED;
+#endif
 }
 
 int prefilter(struct xdp_md *ctx)
@@ -379,8 +429,11 @@ int prefilter(struct xdp_md *ctx)
 	merge_paths();
 	judge(work);
 	merge_paths();
+	if (work->bucket == COUNTER_SUBMITTED || work->history == HISTORY_KEPT)
+		work->ktime_ns = bpf_ktime_get_ns();
 	if (work->bucket == COUNTER_SUBMITTED)
 		submit(ctx, work);
+	keep_in_history(ctx, work);
 	count(work);
 	return ACTION;
 }

@@ -47,11 +47,21 @@ class Loss(IntEnum):
     ERROR = 2
 
 
+class HistoryFate(IntEnum):
+    """Mirrors ``enum history_fate``: the fate of a frame that the history asked for."""
+
+    KEPT = 0
+    BEYOND = 1
+    FAILED = 2
+
+
 COUNTERS = np.dtype(
     [
         ("buckets", COUNTER_VALUE, (len(Counter),)),
         ("flows", "=u8", (len(FlowPlace),)),
         ("losses", "=u8", (len(Loss),)),
+        ("history", "=u8", (len(HistoryFate),)),
+        ("followed", "=u8"),
     ]
 )
 
@@ -102,7 +112,7 @@ FLOW = np.dtype(
         ("verdict", VERSIONED),
         ("follow_until_ns", "=u8"),
         ("follow_end", "=u4"),
-        ("reserved", "=u4"),
+        ("history_bytes", "=u4"),
     ]
 )
 
@@ -136,5 +146,27 @@ FRAME_META = np.dtype(
         ("wirelen", "=u4"),
         ("caplen", "=u4"),
         ("ifindex", "=u4"),
+        ("is_followed", "=u4"),
+        ("reserved", "=u4"),
     ]
 )
+
+HISTORY_CHUNK_BYTES = 1 << 18
+HISTORY_BUCKETS = 1 << 16
+
+HISTORY_CHUNK = np.dtype(
+    [("number", "=u8"), ("first_ktime_ns", "=u8"), ("records", "u1", (HISTORY_CHUNK_BYTES - 16,))]
+)
+
+HISTORY_RECORD = np.dtype(
+    [
+        ("previous", "=u8"),
+        ("ktime_ns", "=u8"),
+        ("hash", "=u4"),
+        ("caplen", "=u4"),
+        ("wirelen", "=u4"),
+        ("ifindex", "=u4"),
+    ]
+)
+
+HISTORY_HEADS = np.dtype([("position", "=u8"), ("heads", "=u8", (HISTORY_BUCKETS,))])

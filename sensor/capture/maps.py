@@ -17,6 +17,7 @@ from sensor.capture.kernel_structs import (
     BPF_MAP_CREATE,
     BPF_MAP_LOOKUP_ELEM,
     BPF_MAP_TYPE_ARRAY,
+    BPF_MAP_TYPE_ARRAY_OF_MAPS,
     BPF_MAP_UPDATE_BATCH,
     BPF_MAP_UPDATE_ELEM,
     MapBatchAttr,
@@ -39,6 +40,19 @@ def create_array(name: str, kind: int, value: np.dtype[Any], count: int, flags: 
         value_size=value.itemsize,
         max_entries=count,
         map_flags=flags,
+        map_name=name.encode(),
+    )
+    return bpf(BPF_MAP_CREATE, attr)
+
+
+def create_array_of_maps(name: str, inner_fd: int, count: int) -> int:
+    """Create an array with room for ``count`` maps like the one given; return its file descriptor."""
+    attr = MapCreateAttr(
+        map_type=BPF_MAP_TYPE_ARRAY_OF_MAPS,
+        key_size=4,
+        value_size=4,
+        max_entries=count,
+        inner_map_fd=inner_fd,
         map_name=name.encode(),
     )
     return bpf(BPF_MAP_CREATE, attr)

@@ -23,6 +23,7 @@ from sensor import abi
 from sensor.capture import maps
 from sensor.capture.compiler import compile_program, definitions, free, load_error
 from sensor.capture.flow_table import FlowKey, KernelFlow
+from sensor.capture.history import KernelHistory
 from sensor.capture.kernel_structs import BPF_F_XDP_HAS_FRAGS
 from sensor.capture.plan_maps import KernelPlan, PlanMaps
 from sensor.capture.ring import PerfRing
@@ -79,6 +80,10 @@ class ProgramOptions:
     of an address wins."""
     multi_buffer: bool = False
     """True if frames may come in several buffers (Linux 5.18 and newer)."""
+    history_mib: int = 0
+    """Memory of the history of each CPU; 0: there is none."""
+    history_flow_kib: int = 20
+    """The history's cut-off: KiB of a flow after which its frames are not remembered."""
     raw_ip: bool = False
     """True if frames have no link header, and begin with an IP header."""
     ifindexes: tuple[int, ...] = (0,)
@@ -97,6 +102,7 @@ class ProgramOptions:
             "IDLE_JIFFIES": f"{_jiffies(self.idle_s)}LL",
             "LIFE_JIFFIES": f"{_jiffies(self.life_s)}LL",
             "RAW_IP": int(self.raw_ip),
+            "HISTORY_FLOW_BYTES": self.history_flow_kib << 10,
             "IFINDEXES": ",".join(map(str, self.ifindexes)),
             "NETWORKS": len(self.include) + len(self.exclude) + 1 if self.include or self.exclude else 0,
         }
@@ -137,7 +143,7 @@ class Program:
         self._options = options
         self._rings: list[PerfRing] = []
         try:
-            self._shared = SharedMaps(options.flows, options.ifindexes)
+            self._shared = SharedMaps(options.flows, options.ifindexes, options.history_mib)
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise load_error(error) from error
@@ -214,6 +220,11 @@ class Program:
         """Return the frames that were not submitted, by cause, summed over interfaces and CPUs."""
         losses = self.counters_by_cpu()["losses"].sum(axis=(0, 1)).tolist()
         return {loss: losses[loss] for loss in abi.Loss}
+
+    @property
+    def history(self) -> KernelHistory | None:
+        """The kernel's memory of recent frames; None if there is none."""
+        return self._shared.history
 
     def set_port(self, place: int, ifindex: int) -> None:
         """Set the index that the interface at a place of `ProgramOptions.ifindexes` has now."""

@@ -16,6 +16,7 @@ from sensor.capture import maps
 from sensor.capture.compiler import definitions
 from sensor.capture.cpus import possible_cpus
 from sensor.capture.flow_table import KernelFlows
+from sensor.capture.history import KernelHistory
 from sensor.capture.kernel_structs import BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY
 
 _U64 = np.dtype(np.uint64)
@@ -24,12 +25,13 @@ _U64 = np.dtype(np.uint64)
 class SharedMaps:
     """The maps that stay when the rules change."""
 
-    def __init__(self, flows: int, ifindexes: Sequence[int]) -> None:
+    def __init__(self, flows: int, ifindexes: Sequence[int], history_mib: int = 0) -> None:
         """Create the maps.
 
         Args:
             flows: Number of flows to remember.
             ifindexes: Indexes of the interfaces that are counted separately.
+            history_mib: Memory of the history of each CPU; 0: there is none.
 
         Raises:
             OSError: The kernel refused a map; ``ENOMEM`` if it has no memory for so many flows.
@@ -38,14 +40,19 @@ class SharedMaps:
         count = len(ifindexes)
         self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, count)
         self.follow_fd = maps.create_array("follow", BPF_MAP_TYPE_ARRAY, _U64, 1)
+        self.history = KernelHistory(history_mib) if history_mib else None
         self._interfaces = count
         self._ports = np.array(ifindexes, np.uint32)
         self.ports_fd = maps.create_table("ports", self._ports)
 
     def flags(self) -> list[str]:
         """Return the compiler's flags for a program that uses these maps."""
+        history = self.history
         return definitions(
             {
+                "HISTORY_CHUNKS": history.chunks if history else 0,
+                "HISTORY_CHUNKS_FD": history.chunks_fd if history else 0,
+                "HISTORY_HEADS_FD": history.heads_fd if history else 0,
                 "COUNTERS_FD": self.counters_fd,
                 "FOLLOW_FD": self.follow_fd,
                 "PORTS_FD": self.ports_fd,
@@ -80,7 +87,7 @@ class SharedMaps:
             "flows": self.flows.fd,
             "follow": self.follow_fd,
             "ports": self.ports_fd,
-        }
+        } | (self.history.fds() if self.history else {})
 
     def close(self) -> None:
         """Close the maps. The kernel keeps them as long as a program uses them."""
@@ -88,3 +95,5 @@ class SharedMaps:
         os.close(self.follow_fd)
         os.close(self.ports_fd)
         self.flows.close()
+        if self.history:
+            self.history.close()
