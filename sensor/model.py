@@ -50,6 +50,17 @@ class PacketStatus(IntEnum):
     MALFORMED = 7
 
 
+class Role(IntEnum):
+    """The reason why a frame is kept; those with the role before or after are the context of a match."""
+
+    HIT = 0
+    """The frame itself matched, or all frames of flows with matches are kept."""
+    BEFORE = 1
+    """It is of the flow of a match, and earlier."""
+    AFTER = 2
+    """It is of the flow of a match, and later."""
+
+
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
     """Frames of one link type in one buffer; every array has one entry per frame.
@@ -118,6 +129,8 @@ class PacketBatch:
     payload_start: NDArray[np.int64]
     payload_end: NDArray[np.int64]
     """Half-open range of the transport payload."""
+    tcp_flags: NDArray[np.uint8]
+    """Byte 13 of the TCP header (RFC 9293, section 3.1); 0 without one."""
 
     def __len__(self) -> int:
         return len(self.status)
@@ -237,6 +250,9 @@ class Evidence(NamedTuple):
     """Empty for a frame that was kept because of its flow, not because of a rule."""
     incomplete: bool = False
     """True if the search of the payload was cut for its cost, so that more rules may match."""
+    role: Role = Role.HIT
+    conversation: int = 0
+    """The number of its conversation; 0 if it has none."""
 
     @property
     def caplen(self) -> int:

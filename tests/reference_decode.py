@@ -39,6 +39,7 @@ class Packet:
     sport: int = 0
     dport: int = 0
     payload: tuple[int, int] = (0, 0)
+    tcp_flags: int = 0
     tunnels: int | None = field(default=2, compare=False)
     """Number of tunnels that may still be entered; None if decoding ends at a tunnel, as in the kernel."""
 
@@ -164,7 +165,7 @@ def transport(packet: Packet, kept: bytes, l4: int, end: int, first_fragment: bo
     """Decode the transport header."""
     match packet.protocol, packet.ip_version:
         case 6, _:
-            packet.sport, packet.dport, offset = unpack("!HH8xB7x", kept, l4, end)
+            packet.sport, packet.dport, offset, packet.tcp_flags = unpack("!HH8xBB6x", kept, l4, end)
             header_size = (offset >> 4) * 4
             if header_size < 20 or l4 + header_size > min(end, len(kept)):
                 raise Malformed
@@ -286,6 +287,7 @@ def inside(packet: Packet, kept: bytes, at: int, end: int, number: int) -> Packe
         return PacketStatus.UNKNOWN
     packet.tunnels -= 1
     packet.ip_version = packet.protocol = packet.tos = packet.source_offset = packet.sport = packet.dport = 0
+    packet.tcp_flags = 0
     if number in MPLS:
         return mpls(packet, kept, at, end)
     if number == 0x6558:

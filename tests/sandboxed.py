@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from sensor.process import sandbox
-from sensor.process.accounts import Role
+from sensor.process.accounts import ProcessRole
 
 SUCCESS = "success"
 """The attempt succeeded."""
 
 
-def attempt(role: Role, action: Callable[[], object], **rights: Any) -> str:
+def attempt(role: ProcessRole, action: Callable[[], object], **rights: Any) -> str:
     """Let a child enter a sandbox and make an attempt; return `SUCCESS`, an errno or a signal by name.
 
     ``rights`` are the arguments of `sandbox.enter`.
@@ -32,7 +32,7 @@ def attempt(role: Role, action: Callable[[], object], **rights: Any) -> str:
     return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else text
 
 
-def _try(role: Role, action: Callable[[], object], answer: int, rights: dict[str, Any]) -> None:
+def _try(role: ProcessRole, action: Callable[[], object], answer: int, rights: dict[str, Any]) -> None:
     text = "failed before the attempt"
     try:
         kept = [answer, *rights.pop("descriptors", ())]
@@ -49,7 +49,9 @@ def _try(role: Role, action: Callable[[], object], answer: int, rights: dict[str
 
 
 @contextmanager
-def waiting(role: Role | None, before: Callable[[], object] = lambda: None, **rights: Any) -> Iterator[int]:
+def waiting(
+    role: ProcessRole | None, before: Callable[[], object] = lambda: None, **rights: Any
+) -> Iterator[int]:
     """Yield the process id of a child that calls ``before``, enters a sandbox if it has a role, and waits."""
     ready, theirs = os.pipe()
     pid = os.fork()

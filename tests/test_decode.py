@@ -43,7 +43,7 @@ def packets_of(batch: FrameBatch) -> Iterable[Packet]:
     """Decode a batch and yield each packet in the form of the reference."""
     packets = decode(batch)
     columns = (getattr(packets, column.name).tolist() for column in dataclasses.fields(PacketBatch))
-    for start, status, version, protocol, tos, tags, tci, source, sport, dport, begin, end in zip(
+    for start, status, version, protocol, tos, tags, tci, source, sport, dport, begin, end, flags in zip(
         batch.start.tolist(), *columns, strict=True
     ):
         yield Packet(
@@ -56,6 +56,7 @@ def packets_of(batch: FrameBatch) -> Iterable[Packet]:
             sport,
             dport,
             (begin - start, end - start) if end else (begin, end),
+            flags,
         )
 
 

@@ -20,13 +20,13 @@ from sensor.capture.maps import create_array, element, update
 from sensor.capture.syscalls import perf_event_open, unshare, xdp_load
 from sensor.errors import PrivilegeError
 from sensor.process import accounts, sandbox, syscall_filter
-from sensor.process.accounts import FIRST_ID, ProcessUser, Role
+from sensor.process.accounts import FIRST_ID, ProcessRole, ProcessUser
 from sensor.process.landlock import Access, landlock_version
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root privileges to drop")
 
 REQUIRED = os.environ.get("SENSOR_REQUIRE_KERNEL") == "1"
-FORKED = (Role.WORKER, Role.EXPORTER, Role.EVENT_SENDER, Role.REINDEXER)
+FORKED = (ProcessRole.WORKER, ProcessRole.EXPORTER, ProcessRole.EVENT_SENDER, ProcessRole.REINDEXER)
 _CLONE_NEWUSER = 0x10000000
 _PTRACE_ATTACH, _PR_SET_DUMPABLE = 16, 4
 libc = ctypes.CDLL(None, use_errno=True)
@@ -80,7 +80,7 @@ def start_a_process() -> None:
         os._exit(0)
 
 
-@pytest.mark.parametrize("role", (*FORKED, Role.INDEXER, Role.RETENTION))
+@pytest.mark.parametrize("role", (*FORKED, ProcessRole.INDEXER, ProcessRole.RETENTION))
 @pytest.mark.parametrize(
     ("action", "outcome"),
     [
@@ -103,10 +103,10 @@ def start_a_process() -> None:
     ids="exec setuid setgroups bpf perf userns ptrace vm kill mem shadow create packets code fork".split(),  # noqa: SIM905
 )
 def test_no_process_does_that(
-    role: Role, action: Callable[[], object], outcome: str | tuple[str, ...]
+    role: ProcessRole, action: Callable[[], object], outcome: str | tuple[str, ...]
 ) -> None:
     """Calls of intruders kill the process, others fail."""
-    if role == Role.EXPORTER and outcome == "SIGSYS" and action.__code__.co_names[0] == "xdp_load":
+    if role == ProcessRole.EXPORTER and outcome == "SIGSYS" and action.__code__.co_names[0] == "xdp_load":
         outcome = "EPERM"  # it looks up elements of maps with the same call
     found = attempt(role, action)
     assert found in (outcome if isinstance(outcome, tuple) else (outcome,))
@@ -127,15 +127,15 @@ def test_no_process_does_that(
 )
 def test_a_worker_opens_nothing(action: Callable[[], object]) -> None:
     """It has no file system and no network."""
-    assert attempt(Role.WORKER, action) == "EPERM"
+    assert attempt(ProcessRole.WORKER, action) == "EPERM"
 
 
 def test_what_is_allowed_works() -> None:
     """The attempts above fail because of the sandbox: what a role needs succeeds."""
-    assert attempt(Role.WORKER, lambda: bytearray(1 << 24)) == SUCCESS
-    assert attempt(Role.EVENT_SENDER, lambda: socket.socket(socket.AF_INET)) == SUCCESS
+    assert attempt(ProcessRole.WORKER, lambda: bytearray(1 << 24)) == SUCCESS
+    assert attempt(ProcessRole.EVENT_SENDER, lambda: socket.socket(socket.AF_INET)) == SUCCESS
     readable = Access(readable=(Path("/etc"),))
-    assert attempt(Role.EVENT_SENDER, Path("/etc/passwd").read_bytes, access=readable) == SUCCESS
+    assert attempt(ProcessRole.EVENT_SENDER, Path("/etc/passwd").read_bytes, access=readable) == SUCCESS
 
 
 @pytest.mark.kernel(alone=False)
@@ -145,8 +145,8 @@ def test_maps_are_read_only() -> None:
     counters = create_array("counters", BPF_MAP_TYPE_ARRAY, value.dtype, 1)
     with os.fdopen(counters):
         for role, looked_up, updated in (
-            (Role.EXPORTER, SUCCESS, "EPERM"),
-            (Role.WORKER, "SIGSYS", "SIGSYS"),
+            (ProcessRole.EXPORTER, SUCCESS, "EPERM"),
+            (ProcessRole.WORKER, "SIGSYS", "SIGSYS"),
         ):
             kept = {"descriptors": [counters]}
             assert attempt(role, lambda: element(counters, value.dtype), **kept) == looked_up
@@ -154,7 +154,7 @@ def test_maps_are_read_only() -> None:
 
 
 @pytest.mark.parametrize("role", FORKED)
-def test_rights_of_the_process(role: Role) -> None:
+def test_rights_of_the_process(role: ProcessRole) -> None:
     """Each role has its own user, no capabilities, and no way to new ones."""
     with waiting(role) as pid:
         status = status_of(pid)
@@ -181,12 +181,12 @@ def test_foreign_memory_is_unmapped() -> None:
     address = ctypes.addressof(ctypes.c_char.from_buffer(ours))
     with waiting(None) as pid:
         before = len(shared_mappings(pid))
-    with waiting(Role.WORKER, shared=[address]) as pid:
+    with waiting(ProcessRole.WORKER, shared=[address]) as pid:
         assert len(shared_mappings(pid)) == 1 < before
     foreign_address = ctypes.addressof(ctypes.c_char.from_buffer(foreign))
     read = ctypes.string_at
-    assert attempt(Role.WORKER, lambda: read(address, 1), shared=[address]) == SUCCESS
-    assert attempt(Role.WORKER, lambda: read(foreign_address, 1), shared=[address]) == "SIGSEGV"
+    assert attempt(ProcessRole.WORKER, lambda: read(address, 1), shared=[address]) == SUCCESS
+    assert attempt(ProcessRole.WORKER, lambda: read(foreign_address, 1), shared=[address]) == "SIGSEGV"
 
 
 @needs_landlock(1)
@@ -199,7 +199,7 @@ def test_the_indexer_changes_one_directory(tmp_path: Path) -> None:
 
     def outcome(action: Callable[[], object]) -> str:
         access = Access(changeable=(device,), readable=(Path("/etc"),))
-        return attempt(Role.INDEXER, action, identity=ProcessUser("", 0, 0), access=access)
+        return attempt(ProcessRole.INDEXER, action, identity=ProcessUser("", 0, 0), access=access)
 
     assert outcome((device / "new").touch) == SUCCESS
     assert outcome(lambda: (device / "new").rename(device / "newer")) == SUCCESS
@@ -226,7 +226,7 @@ def test_a_process_with_threads_stays_out() -> None:
     thread.start()
     try:
         with pytest.raises(PrivilegeError, match="several threads"):
-            sandbox.enter(Role.WORKER)
+            sandbox.enter(ProcessRole.WORKER)
     finally:
         end.set()
         thread.join()
@@ -238,19 +238,20 @@ class TestUserAlone:
 
     def test_others_cannot_be_signalled_or_read(self) -> None:
         """Neither the supervisor nor processes of other roles."""
-        with waiting(Role.EXPORTER) as other:
+        with waiting(ProcessRole.EXPORTER) as other:
             for pid in (os.getppid(), os.getpid(), other):
-                assert attempt(Role.WORKER, lambda pid=pid: os.kill(pid, 0)) == "EPERM"
-                assert attempt(Role.WORKER, lambda pid=pid: read_memory(pid)) == "EPERM"
+                assert attempt(ProcessRole.WORKER, lambda pid=pid: os.kill(pid, 0)) == "EPERM"
+                assert attempt(ProcessRole.WORKER, lambda pid=pid: read_memory(pid)) == "EPERM"
                 assert (
-                    attempt(Role.WORKER, lambda pid=pid: os.open(f"/proc/{pid}/mem", os.O_RDONLY)) == "EACCES"
+                    attempt(ProcessRole.WORKER, lambda pid=pid: os.open(f"/proc/{pid}/mem", os.O_RDONLY))
+                    == "EACCES"
                 )
 
     def test_one_worker_cannot_read_another(self) -> None:
         """They have one user, but the kernel lets only root inspect them."""
-        with waiting(Role.WORKER) as other:
-            assert attempt(Role.WORKER, lambda: read_memory(other)) == "EPERM"
-            assert attempt(Role.WORKER, lambda: checked(libc.ptrace(16, other, 0, 0))) == "EPERM"
+        with waiting(ProcessRole.WORKER) as other:
+            assert attempt(ProcessRole.WORKER, lambda: read_memory(other)) == "EPERM"
+            assert attempt(ProcessRole.WORKER, lambda: checked(libc.ptrace(16, other, 0, 0))) == "EPERM"
 
     def test_a_user_that_stays_cannot_read_it(self) -> None:
         """A process that may not switch users is closed to those of its own user."""
@@ -261,23 +262,23 @@ class TestUserAlone:
 
         with waiting(None, start_as_user) as pid:
             assert Path(f"/proc/{pid}/mem").stat().st_uid == 12345
-        with waiting(Role.WORKER, start_as_user) as pid:
+        with waiting(ProcessRole.WORKER, start_as_user) as pid:
             assert status_of(pid)["Uid"].split() == ["12345"] * 4
             assert Path(f"/proc/{pid}/mem").stat().st_uid == 0
 
     def test_root_does_not_come_back(self) -> None:
         """The saved user id is gone as well."""
-        assert attempt(Role.WORKER, lambda: os.setresuid(-1, 0, -1)) == "EPERM"
-        assert attempt(Role.WORKER, lambda: os.setgroups([0])) == "EPERM"
+        assert attempt(ProcessRole.WORKER, lambda: os.setresuid(-1, 0, -1)) == "EPERM"
+        assert attempt(ProcessRole.WORKER, lambda: os.setgroups([0])) == "EPERM"
 
     def test_bpf_is_refused(self) -> None:
         """A program cannot be loaded without capabilities."""
-        assert attempt(Role.WORKER, lambda: xdp_load("evil", bytes(8), 0)) == "EPERM"
+        assert attempt(ProcessRole.WORKER, lambda: xdp_load("evil", bytes(8), 0)) == "EPERM"
 
     def test_files_of_root_are_closed(self) -> None:
         """Files that others may read are readable; Landlock and the filter close those."""
-        assert attempt(Role.WORKER, lambda: os.open("/etc/shadow", os.O_RDONLY)) == "EACCES"
-        assert attempt(Role.WORKER, lambda: os.open("/etc/passwd", os.O_RDONLY)) == SUCCESS
+        assert attempt(ProcessRole.WORKER, lambda: os.open("/etc/shadow", os.O_RDONLY)) == "EACCES"
+        assert attempt(ProcessRole.WORKER, lambda: os.open("/etc/passwd", os.O_RDONLY)) == SUCCESS
 
 
 @pytest.mark.usefixtures("no_filter")
@@ -293,7 +294,7 @@ class TestLandlockAlone:
         as_root = {"identity": ProcessUser("root", 0, 0), "capabilities": ["CAP_DAC_OVERRIDE"]}
 
         def outcome(action: Callable[[], object], **access: tuple[Path, ...]) -> str:
-            return attempt(Role.WORKER, action, access=Access(**access), **as_root)
+            return attempt(ProcessRole.WORKER, action, access=Access(**access), **as_root)
 
         assert outcome(file.read_text) == "EACCES"
         assert outcome(file.read_text, readable=(tmp_path,)) == SUCCESS
@@ -310,14 +311,14 @@ class TestLandlockAlone:
         with socket.create_server(("127.0.0.1", 0)) as server:
             address = server.getsockname()
             connect = lambda: socket.create_connection(address)  # noqa: E731
-            assert attempt(Role.EVENT_SENDER, connect, access=Access(ports=(address[1],))) == SUCCESS
-            assert attempt(Role.EVENT_SENDER, connect) == "EACCES"
+            assert attempt(ProcessRole.EVENT_SENDER, connect, access=Access(ports=(address[1],))) == SUCCESS
+            assert attempt(ProcessRole.EVENT_SENDER, connect) == "EACCES"
 
     @needs_landlock(6)
     def test_processes_of_the_same_user(self) -> None:
         """A worker cannot even signal another worker."""
-        with waiting(Role.WORKER) as other:
-            assert attempt(Role.WORKER, lambda: os.kill(other, signal.SIGKILL)) == "EPERM"
+        with waiting(ProcessRole.WORKER) as other:
+            assert attempt(ProcessRole.WORKER, lambda: os.kill(other, signal.SIGKILL)) == "EPERM"
             assert status_of(other)["State"].startswith("S")
 
 
@@ -327,24 +328,24 @@ class TestFilterAlone:
 
     def test_files_and_signals(self) -> None:
         """A worker opens nothing and signals nobody; the exporter only reads."""
-        with waiting(Role.WORKER) as other:
-            assert attempt(Role.WORKER, lambda: os.kill(other, signal.SIGKILL)) == "EPERM"
-        assert attempt(Role.WORKER, lambda: os.open("/etc/passwd", os.O_RDONLY)) == "EPERM"
-        assert attempt(Role.EXPORTER, lambda: os.open("/etc/passwd", os.O_RDONLY)) == SUCCESS
-        assert attempt(Role.EXPORTER, lambda: os.open("/tmp/new", os.O_WRONLY | os.O_CREAT)) == "EPERM"  # noqa: S108
+        with waiting(ProcessRole.WORKER) as other:
+            assert attempt(ProcessRole.WORKER, lambda: os.kill(other, signal.SIGKILL)) == "EPERM"
+        assert attempt(ProcessRole.WORKER, lambda: os.open("/etc/passwd", os.O_RDONLY)) == "EPERM"
+        assert attempt(ProcessRole.EXPORTER, lambda: os.open("/etc/passwd", os.O_RDONLY)) == SUCCESS
+        assert attempt(ProcessRole.EXPORTER, lambda: os.open("/tmp/new", os.O_WRONLY | os.O_CREAT)) == "EPERM"  # noqa: S108
 
 
 def test_accounts_are_used_if_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an account, the id is one that nobody has; an id in use is refused."""
     accounts.identity_of.cache_clear()
-    assert accounts.identity_of(Role.WORKER) == ("sensor-worker", FIRST_ID, FIRST_ID)
+    assert accounts.identity_of(ProcessRole.WORKER) == ("sensor-worker", FIRST_ID, FIRST_ID)
     account = accounts.pwd.getpwnam("nobody")
     accounts.identity_of.cache_clear()
     monkeypatch.setattr(accounts.pwd, "getpwuid", lambda _uid: account)
     with pytest.raises(PrivilegeError, match="belongs to nobody; create an account"):
-        accounts.identity_of(Role.WORKER)
+        accounts.identity_of(ProcessRole.WORKER)
     monkeypatch.setattr(accounts.pwd, "getpwnam", lambda _name: account)
-    assert accounts.identity_of(Role.WORKER) == ("sensor-worker", account.pw_uid, account.pw_gid)
+    assert accounts.identity_of(ProcessRole.WORKER) == ("sensor-worker", account.pw_uid, account.pw_gid)
     accounts.identity_of.cache_clear()
 
 

@@ -16,7 +16,7 @@ from processes import wait_until
 from sandboxed import attempt, status_of, waiting
 
 from sensor.process import sandbox, syscall_filter
-from sensor.process.accounts import Role
+from sensor.process.accounts import ProcessRole
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root privileges to drop")
 
@@ -91,10 +91,10 @@ def _landlock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def test_a_worker_cannot_reach_another(name: str) -> None:
     """It is not signalled, read, changed, slowed down or talked to."""
     action, outcome = ATTEMPTS[name]
-    with waiting(Role.WORKER) as other:
+    with waiting(ProcessRole.WORKER) as other:
         wait_until(lambda: status_of(other)["State"].startswith("S"))
         before = state_of(other)
-        assert attempt(Role.WORKER, lambda: action(other)) == outcome
+        assert attempt(ProcessRole.WORKER, lambda: action(other)) == outcome
         assert state_of(other) == before
 
 

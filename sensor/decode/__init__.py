@@ -67,6 +67,7 @@ def decode(batch: FrameBatch) -> PacketBatch:
         dport=np.empty(count, np.uint16),
         payload_start=np.empty(count, np.int64),
         payload_end=np.empty(count, np.int64),
+        tcp_flags=np.empty(count, np.uint8),
     )
     columns = [
         np.ascontiguousarray(column, np.int64) for column in (batch.start, batch.caplen, batch.wirelen)

@@ -26,7 +26,7 @@ from sensor.evidence.rule_numbers import RuleTable
 from sensor.evidence.writer import Chunk
 from sensor.log import log_to_stderr
 from sensor.process import sandbox
-from sensor.process.accounts import Role
+from sensor.process.accounts import ProcessRole
 from sensor.process.landlock import Access
 from sensor.process.prctl import set_process_name
 from sensor.rules.engine.profile import PROFILES
@@ -107,7 +107,7 @@ def _enter_sandbox(
             descriptors.append(files.descriptor)
     ports = {_DNS, *(port for receiver in receivers for port in receiver.ports())}
     sandbox.enter(
-        Role.EVENT_SENDER,
+        ProcessRole.EVENT_SENDER,
         descriptors=descriptors,
         streams=(1, 2) if STDOUT in config.urls else (2,),
         access=Access(readable=_READABLE, ports=tuple(ports)),

@@ -20,7 +20,7 @@ from pathlib import Path
 from sensor.errors import SensorError
 from sensor.events.files import Files, Grant
 from sensor.process import sandbox
-from sensor.process.accounts import ProcessUser, Role
+from sensor.process.accounts import ProcessRole, ProcessUser
 from sensor.process.landlock import Access
 from sensor.process.prctl import set_process_name
 from sensor.text import shown
@@ -86,7 +86,7 @@ def _run(connection: socket.socket, grants: dict[tuple[str, Path], Grant]) -> No
         directories = tuple({grant.path.parent for grant in grants.values() if grant.operation != "connect"})
         changes = tuple({grant.path.parent for grant in grants.values() if grant.operation == "append"})
         sandbox.enter(
-            Role.EVENT_FILES,
+            ProcessRole.EVENT_FILES,
             descriptors=[connection.fileno()],
             identity=ProcessUser("", os.geteuid(), os.getegid()),
             access=Access(readable=directories, changeable=changes),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.pcap import RECORD_HEADER_BYTES, SNAPLEN
-from sensor.model import RULE_CLASSES, Evidence, FiveTuple, FrameBatch, PacketBatch, Rule
+from sensor.model import RULE_CLASSES, Evidence, FiveTuple, FrameBatch, PacketBatch, Role, Rule
 from sensor.native.records import copy_records, write_records
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
 
@@ -23,6 +23,8 @@ ITEM = np.dtype(
     [
         ("time_ns", "<i8"),
         ("flow", "<u8"),
+        ("ktime_ns", "<u8"),
+        ("conversation", "<u8"),
         ("record", "<u4"),
         ("caplen", "<u4"),
         ("wirelen", "<u4"),
@@ -35,11 +37,14 @@ ITEM = np.dtype(
         ("sport", "<u2"),
         ("dport", "<u2"),
         ("vlan_tci", "<u2", (2,)),
+        ("cpu", "<u2"),
         ("protocol", "u1"),
         ("ip_version", "u1"),
         ("vlan_count", "u1"),
         ("incomplete", "u1"),
-        ("reserved", "u1", (2,)),
+        ("role", "u1"),
+        ("tcp_flags", "u1"),
+        ("reserved", "u1", (6,)),
         ("source", "u1", (16,)),
         ("destination", "u1", (16,)),
     ]
@@ -50,7 +55,10 @@ ITEM = np.dtype(
 in the block's rules. The payload's range counts from the start of the frame. IPv4 addresses are the first
 four bytes of ``source`` and ``destination``; ``ip_version`` is 0 if no packet was found in the frame.
 ``flow`` is the number of `sensor.rules.engine.flows.FlowHash`. ``incomplete`` is 1 if the search of the
-payload was cut for its cost, so that more rules may match.
+payload was cut for its cost, so that more rules may match. ``role`` is a `sensor.model.Role`; items with the
+role before or after have no matches. ``conversation`` is the number of the item's conversation, 0 if it has
+none. ``ktime_ns`` and ``cpu`` are the kernel's monotonic time of the frame and the CPU that saw it, which
+identify it; 0 if it comes from a file. ``tcp_flags`` is byte 13 of the TCP header, 0 without one.
 """
 
 CLASS_NUMBER = {rule_class: number for number, rule_class in enumerate(RULE_CLASSES)}
@@ -106,6 +114,12 @@ class EvidenceBlock:
         return has_threat
 
     @cached_property
+    def is_context(self) -> NDArray[np.bool_]:
+        """True for each item that is kept because of a match of another one of its flow."""
+        is_context: NDArray[np.bool_] = self.items["role"] != Role.HIT
+        return is_context
+
+    @cached_property
     def rule_ids(self) -> NDArray[np.int64]:
         """The rule id of each match."""
         return _columns(self.rule_set).rule_ids[self.rules]
@@ -116,9 +130,12 @@ class EvidenceBlock:
         return np.repeat(np.arange(len(self.items)), self.items["matches"])
 
     def class_counts(self) -> dict[str, int]:
-        """Return the number of matches by rule class, and as ``flow`` the items without a match."""
+        """Return the number of matches by rule class, and as ``flow`` the items without a match.
+
+        Context is not counted.
+        """
         counts = np.bincount(self.classes, minlength=len(RULE_CLASSES)).tolist()
-        flows = int((self.items["matches"] == 0).sum())
+        flows = int(((self.items["matches"] == 0) & ~self.is_context).sum())
         return {name: n for name, n in zip((*RULE_CLASSES, "flow"), (*counts, flows), strict=True) if n}
 
     def select(self, chosen: NDArray[np.bool_]) -> EvidenceBlock:
@@ -223,8 +240,9 @@ def block_of_packets(
     digest: str = "",
     *,
     incomplete: NDArray[np.bool_] | None = None,
+    roles: NDArray[np.uint8] | Role = Role.HIT,
 ) -> EvidenceBlock:
-    """Return the evidence for packets of a batch; it owns its bytes.
+    """Return the evidence for packets of a batch; it owns its bytes, and is in no conversation yet.
 
     Args:
         batch: The frames.
@@ -237,6 +255,7 @@ def block_of_packets(
         http: The definition of HTTP that the rules were matched with.
         digest: Digest of the files that the rules come from.
         incomplete: True for each chosen packet whose search was cut; None if none was.
+        roles: The role of each chosen packet, or of all; one with another role than HIT has no matches.
     """
     data = np.frombuffer(batch.buffer, np.uint8)
     start = batch.start[chosen]
@@ -249,10 +268,11 @@ def block_of_packets(
     items["matches"] = matches
     if incomplete is not None:
         items["incomplete"] = incomplete
+    items["role"] = roles
     items["payload_start"] = np.maximum(packets.payload_start[chosen] - start, 0)
     items["payload_end"] = np.maximum(packets.payload_end[chosen] - start, 0)
     items["linktype"] = batch.linktype
-    for name in ("sport", "dport", "vlan_tci", "protocol", "ip_version", "vlan_count"):
+    for name in ("sport", "dport", "vlan_tci", "protocol", "ip_version", "vlan_count", "tcp_flags"):
         items[name] = getattr(packets, name)[chosen]
     for version, width in ((4, 4), (6, 16)):
         same = np.flatnonzero(items["ip_version"] == version)
@@ -289,6 +309,7 @@ def block_of_objects(evidence: Sequence[Evidence], rule_set: Sequence[Rule] | No
         item["vlan_tci"][: len(tags)] = tags
         item["matches"] = len(one.matches)
         item["incomplete"] = one.incomplete
+        item["role"], item["conversation"] = one.role, one.conversation
         ends = sorted(((source, sport), (destination, dport)))
         item["flow"] = hash((protocol, *ends, tuple(tci & 0xFFF for tci in tags))) & (1 << 64) - 1
     frames = [one.frame[:SNAPLEN] for one in evidence]

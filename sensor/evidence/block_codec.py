@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from sensor.evidence.block import ITEM, EvidenceBlock
 from sensor.evidence.pcap import RECORD_HEADER_BYTES, SNAPLEN
-from sensor.model import Rule
+from sensor.model import Role, Rule
 from sensor.native.records import copy_records, write_records
 
 RULE = np.dtype("<u4")
 _HEADER_WORD = np.dtype("<u4")
+_CONVERSATION_MAX = np.uint64((1 << 63) - 1)
+"""The index has signed numbers of 64 bits."""
 
 
 class MalformedBlockError(Exception):
@@ -100,19 +102,25 @@ def check_block(block: EvidenceBlock) -> None:
     _require((is_cut | (items["payload_end"] <= items["caplen"])).all(), "a payload ends behind its frame")
     _require((items["vlan_count"] <= items["vlan_tci"].shape[1]).all(), "a frame has too many VLAN tags")
     _require((items["incomplete"] <= 1).all(), "a mark of incomplete items is neither 0 nor 1")
+    _require((items["role"] <= max(Role)).all(), "a role is unknown")
+    _require(not block.is_context[block.item_of_match].any(), "a frame of a conversation's context matches")
+    _require((items["conversation"] <= _CONVERSATION_MAX).all(), "the number of a conversation is too high")
     _require(not items["reserved"].any(), "reserved bytes are not 0")
     _check_addresses(items)
     _check_headers(block)
 
 
 def check_origin(block: EvidenceBlock, linktypes: Collection[int], interfaces: Collection[int]) -> None:
-    """Check that all frames of a block have one of these link types and interfaces.
+    """Check that all frames of a worker's block have one of these link types and interfaces.
+
+    They are in no conversation: the supervisor numbers conversations.
 
     Raises:
         MalformedBlockError: one of them has not.
     """
     _require(np.isin(block.items["linktype"], list(linktypes)).all(), "a frame has another link type")
     _require(np.isin(block.items["interface"], list(interfaces)).all(), "a frame is from another interface")
+    _require(not block.items["conversation"].any(), "a frame is in a conversation already")
 
 
 def _check_order(first: NDArray[np.uint32], size: NDArray[np.int64], total: int, what: str) -> None:

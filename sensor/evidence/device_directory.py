@@ -15,7 +15,7 @@ from sensor.errors import EvidenceError
 from sensor.evidence.directory_lock import holds_lock, lock_directory
 from sensor.evidence.origins import Origins
 from sensor.evidence.recovery import Recovery, recover
-from sensor.process.accounts import Role, identity_of
+from sensor.process.accounts import ProcessRole, identity_of
 from sensor.process.regular_file import ownership_fault
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -110,7 +110,7 @@ def make_directory(path: Path, flags: int = 0) -> None:
         status = os.fstat(descriptor)
         if os.geteuid() == status.st_uid == status.st_gid == 0 and not any(path.iterdir()):
             with suppress(PermissionError):  # without CAP_CHOWN, which a service does not have either
-                os.fchown(descriptor, -1, identity_of(Role.API).gid)
+                os.fchown(descriptor, -1, identity_of(ProcessRole.API).gid)
                 os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | stat.S_ISGID)
     finally:
         os.close(descriptor)

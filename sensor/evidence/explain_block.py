@@ -10,7 +10,7 @@ import numpy as np
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.payload_memo import PayloadMemo
 from sensor.evidence.pcap import RECORD_HEADER_BYTES
-from sensor.model import Evidence, Match, Rule
+from sensor.model import Evidence, Match, Role, Rule
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.locate import locate_each
 
@@ -20,6 +20,7 @@ def _located(rules: Sequence[Rule], payload: bytes, http: HttpReading) -> tuple[
 
 
 _matches = PayloadMemo(_located)
+_ROLES = tuple(Role)
 
 
 def explained(block: EvidenceBlock, http: HttpReading) -> Iterator[Evidence]:
@@ -33,4 +34,16 @@ def explained(block: EvidenceBlock, http: HttpReading) -> Iterator[Evidence]:
     offsets = block.record_offsets().tolist()
     frames = [records[at + RECORD_HEADER_BYTES : end] for at, end in pairwise(offsets)]
     matches = _matches.of(block, http)
-    return map(Evidence, frames, *columns, block.five_tuples(), block.vlans(), *payload, matches, incomplete)
+    roles = map(_ROLES.__getitem__, items["role"].tolist())
+    return map(
+        Evidence,
+        frames,
+        *columns,
+        block.five_tuples(),
+        block.vlans(),
+        *payload,
+        matches,
+        incomplete,
+        roles,
+        items["conversation"].tolist(),
+    )

@@ -33,7 +33,7 @@ from sensor.live.indexer_channel import (
 from sensor.live.reindexer import Reindexer
 from sensor.log import log_to_stderr
 from sensor.process import sandbox
-from sensor.process.accounts import ProcessUser, Role
+from sensor.process.accounts import ProcessRole, ProcessUser
 from sensor.process.capabilities import without_capabilities
 from sensor.process.landlock import Access
 from sensor.process.prctl import end_with_parent, set_process_name
@@ -259,7 +259,7 @@ def _enter_sandbox(channel: socket.socket, directory: Path, supervisor: int) -> 
     with without_capabilities():
         is_ours = os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
     sandbox.enter(
-        Role.INDEXER,
+        ProcessRole.INDEXER,
         descriptors=[channel.fileno()],
         identity=ProcessUser("", os.geteuid(), os.getegid()),
         access=Access(readable=(*_READABLE, *sandbox.LIBRARIES), changeable=(directory,)),

@@ -20,7 +20,7 @@ from sensor.live.reindex_channel import GAPS_BYTES, RULES_BYTES, ReindexKind, de
 from sensor.live.reindex_task import Task
 from sensor.log import log_to_stderr
 from sensor.process import sandbox
-from sensor.process.accounts import Role
+from sensor.process.accounts import ProcessRole
 from sensor.process.landlock import Access
 from sensor.process.prctl import end_with_parent, set_process_name
 from sensor.reindex import Rematcher
@@ -44,7 +44,7 @@ def main(channel: int, supervisor: int) -> int:
         return 1
     os.chdir(task.directory)  # this process's user may not be able to enter a directory above it
     sandbox.enter(  # from here on this process parses untrusted bytes
-        Role.REINDEXER,
+        ProcessRole.REINDEXER,
         descriptors=[channel],
         groups=[Path().stat().st_gid],
         access=Access(readable=(Path(), *sandbox.LIBRARIES)),

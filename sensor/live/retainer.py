@@ -18,7 +18,7 @@ from sensor.evidence.retention import Retention
 from sensor.live.retention_channel import MESSAGE_BYTES, RetentionConfig, RetentionReport
 from sensor.log import log_to_stderr
 from sensor.process import sandbox
-from sensor.process.accounts import ProcessUser, Role
+from sensor.process.accounts import ProcessRole, ProcessUser
 from sensor.process.capabilities import without_capabilities
 from sensor.process.landlock import Access
 from sensor.process.prctl import end_with_parent, set_process_name
@@ -58,7 +58,7 @@ def _enter_sandbox(channel: socket.socket, directory: Path, supervisor: int) -> 
     with without_capabilities():
         is_ours = os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
     sandbox.enter(
-        Role.RETENTION,
+        ProcessRole.RETENTION,
         descriptors=[channel.fileno()],
         identity=ProcessUser("", os.geteuid(), os.getegid()),
         access=Access(readable=(*_READABLE, *sandbox.LIBRARIES), erasable=(directory,)),

@@ -22,7 +22,7 @@ from sensor.live.report_channel import Kind, ReportChannel
 from sensor.native.source_table import SourceTable
 from sensor.pipeline import BatchReport, Pipeline
 from sensor.process import sandbox
-from sensor.process.accounts import Role
+from sensor.process.accounts import ProcessRole
 from sensor.process.prctl import end_with_parent, set_process_name
 from sensor.rules.engine.flows import FlowTable
 
@@ -76,7 +76,7 @@ def work(
     own = RingSet([ring.remap() for ring in rings])
     channel.enter_worker()
     sandbox.enter(  # from here on this process parses untrusted bytes
-        Role.WORKER,
+        ProcessRole.WORKER,
         descriptors=[channel.worker_fd, *(ring.fd for ring in own.rings)],
         shared=[
             channel.shared_address,

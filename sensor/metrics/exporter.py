@@ -30,7 +30,7 @@ from sensor.metrics.collector import SensorCollector
 from sensor.metrics.figure_source import FigureSource
 from sensor.metrics.metric import Metric
 from sensor.process import sandbox
-from sensor.process.accounts import Role
+from sensor.process.accounts import ProcessRole
 from sensor.process.capabilities import without_capabilities
 from sensor.process.child import ChildProcess, FunctionProcess
 from sensor.process.landlock import Access
@@ -106,7 +106,7 @@ def _serve(
     os.chdir(source.evidence_directory)  # this user may not be able to enter a directory above it
     source.evidence_directory = Path()
     sandbox.enter(
-        Role.EXPORTER,
+        ProcessRole.EXPORTER,
         descriptors=kept_fds,
         shared=source.shared_addresses,
         groups=[Path().stat().st_gid],

@@ -32,6 +32,7 @@ struct packets {
 	uint16_t *dport;
 	int64_t *payload_start;
 	int64_t *payload_end;
+	uint8_t *tcp_flags;
 };
 
 /* Enters the tunnel; only the VLAN tags of the outer packet are kept. */
@@ -77,6 +78,7 @@ static void store(const struct packets *packets, int64_t i, const struct packet 
 	packets->dport[i] = packet->dport;
 	packets->payload_start[i] = packet->payload_start;
 	packets->payload_end[i] = packet->payload_end;
+	packets->tcp_flags[i] = packet->tcp_flags;
 }
 
 /* Decodes all frames. Returns the number of frames before the first that is not within the data. */

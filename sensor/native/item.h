@@ -8,6 +8,8 @@
 struct item {
 	int64_t time_ns;
 	uint64_t flow;
+	uint64_t ktime_ns;
+	uint64_t conversation;
 	uint32_t record;
 	uint32_t caplen;
 	uint32_t wirelen;
@@ -20,11 +22,14 @@ struct item {
 	uint16_t sport;
 	uint16_t dport;
 	uint16_t vlan_tci[2];
+	uint16_t cpu;
 	uint8_t protocol;
 	uint8_t ip_version;
 	uint8_t vlan_count;
 	uint8_t incomplete;
-	uint8_t reserved[2];
+	uint8_t role;
+	uint8_t tcp_flags;
+	uint8_t reserved[6];
 	uint8_t source[16];
 	uint8_t destination[16];
 };

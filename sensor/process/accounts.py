@@ -26,7 +26,7 @@ SWITCHING = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_KILL")
 capabilities, and to signal processes of other users."""
 
 
-class Role(Enum):
+class ProcessRole(Enum):
     """A process beside the supervisor; the value is the name of its account."""
 
     WORKER = "sensor-worker"
@@ -53,7 +53,7 @@ class ProcessUser(NamedTuple):
 
 
 @cache  # a forked child must not look up accounts: a thread of its parent may have held the lock of that
-def identity_of(role: Role) -> ProcessUser:
+def identity_of(role: ProcessRole) -> ProcessUser:
     """Return the user and the group of a role.
 
     Raises:
@@ -84,8 +84,8 @@ def switch_to(identity: ProcessUser, groups: Sequence[int] = ()) -> None:
     os.setresuid(identity.uid, identity.uid, identity.uid)
 
 
-def _numeric_identity(role: Role) -> ProcessUser:
-    number = FIRST_ID + list(Role).index(role)
+def _numeric_identity(role: ProcessRole) -> ProcessUser:
+    number = FIRST_ID + list(ProcessRole).index(role)
     try:
         owner = pwd.getpwuid(number).pw_name
     except KeyError:

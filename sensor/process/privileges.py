@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sensor.errors import EvidenceError, SettingsError
 from sensor.process import sandbox
-from sensor.process.accounts import ProcessUser, Role, can_switch_users, identity_of
+from sensor.process.accounts import ProcessRole, ProcessUser, can_switch_users, identity_of
 from sensor.process.landlock import Access
 
 _ZONES = (Path("/etc/localtime"), Path("/usr/share/zoneinfo"))
@@ -48,10 +48,10 @@ def drop_privileges(user: str, evidence: Path, readable: Collection[Path] = ()) 
         identity = ProcessUser(user, account.pw_uid, account.pw_gid)
     group = evidence.stat().st_gid
     sandbox.enter(
-        Role.API,
+        ProcessRole.API,
         descriptors=None,  # it was executed, and has none but its own
         identity=identity,
-        groups=sorted({group, identity_of(Role.API).gid} - {0}),
+        groups=sorted({group, identity_of(ProcessRole.API).gid} - {0}),
         access=Access(readable=(evidence, *readable, *sandbox.LIBRARIES, *_ZONES, Path("/proc/self"))),
     )
     if os.access(evidence, os.R_OK | os.X_OK):

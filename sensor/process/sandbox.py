@@ -19,7 +19,14 @@ from pathlib import Path
 import numpy.ma  # noqa: F401 - numpy imports it at the first use, when a process may no longer open files
 
 from sensor.errors import PrivilegeError
-from sensor.process.accounts import SWITCHING, ProcessUser, Role, can_switch_users, identity_of, switch_to
+from sensor.process.accounts import (
+    SWITCHING,
+    ProcessRole,
+    ProcessUser,
+    can_switch_users,
+    identity_of,
+    switch_to,
+)
 from sensor.process.capabilities import empty_bounding_set, keep_capabilities, pass_on
 from sensor.process.landlock import NO_ACCESS, Access, restrict_self
 from sensor.process.prctl import (
@@ -32,15 +39,19 @@ from sensor.process.shared_mappings import unmap_all_but
 from sensor.process.syscall_filter import Calls, check_library, restrict_calls
 
 NEEDS = {
-    Role.WORKER: Calls.NONE,
-    Role.EXPORTER: Calls.ACCEPT | Calls.THREADS | Calls.READ_FILES | Calls.READ_NICS | Calls.READ_MAPS,
-    Role.EVENT_SENDER: Calls.CONNECT | Calls.THREADS | Calls.READ_FILES | Calls.CODE | Calls.MEMORY_FILES,
-    Role.EVENT_FILES: Calls.UNIX | Calls.READ_FILES | Calls.CHANGE_FILES,
-    Role.INDEXER: Calls.READ_FILES | Calls.CHANGE_FILES | Calls.DATABASES,
-    Role.RETENTION: Calls.READ_FILES | Calls.DELETE_FILES,
-    Role.REINDEXER: Calls.READ_FILES | Calls.THREADS | Calls.CODE,
-    Role.COMPILER: Calls.THREADS | Calls.TIMERS,
-    Role.API: Calls.ACCEPT | Calls.READ_FILES | Calls.TRY_WRITING | Calls.THREADS | Calls.CODE,
+    ProcessRole.WORKER: Calls.NONE,
+    ProcessRole.EXPORTER: Calls.ACCEPT | Calls.THREADS | Calls.READ_FILES | Calls.READ_NICS | Calls.READ_MAPS,
+    ProcessRole.EVENT_SENDER: Calls.CONNECT
+    | Calls.THREADS
+    | Calls.READ_FILES
+    | Calls.CODE
+    | Calls.MEMORY_FILES,
+    ProcessRole.EVENT_FILES: Calls.UNIX | Calls.READ_FILES | Calls.CHANGE_FILES,
+    ProcessRole.INDEXER: Calls.READ_FILES | Calls.CHANGE_FILES | Calls.DATABASES,
+    ProcessRole.RETENTION: Calls.READ_FILES | Calls.DELETE_FILES,
+    ProcessRole.REINDEXER: Calls.READ_FILES | Calls.THREADS | Calls.CODE,
+    ProcessRole.COMPILER: Calls.THREADS | Calls.TIMERS,
+    ProcessRole.API: Calls.ACCEPT | Calls.READ_FILES | Calls.TRY_WRITING | Calls.THREADS | Calls.CODE,
 }
 """System calls of each role."""
 
@@ -80,7 +91,13 @@ def prepare() -> None:
     """
     check_library()
     _try_sandbox()
-    for role in (Role.WORKER, Role.EXPORTER, Role.EVENT_SENDER, Role.REINDEXER, Role.COMPILER):
+    for role in (
+        ProcessRole.WORKER,
+        ProcessRole.EXPORTER,
+        ProcessRole.EVENT_SENDER,
+        ProcessRole.REINDEXER,
+        ProcessRole.COMPILER,
+    ):
         identity_of(role)
     pass_on(*SWITCHING)
     if not can_switch_users():
@@ -99,7 +116,7 @@ def _try_sandbox() -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            enter(Role.WORKER, descriptors=[theirs])
+            enter(ProcessRole.WORKER, descriptors=[theirs])
         except PrivilegeError as error:
             os.write(theirs, str(error).encode())
         finally:
@@ -115,7 +132,7 @@ def _try_sandbox() -> None:
 
 
 def enter(
-    role: Role,
+    role: ProcessRole,
     *,
     descriptors: Collection[int] | None = (),
     streams: Collection[int] = (2,),
@@ -168,7 +185,7 @@ def enter(
         raise PrivilegeError(f"{role.value}: cannot enter the sandbox: {error.strerror}") from error
 
 
-def _require_one_thread(role: Role) -> None:
+def _require_one_thread(role: ProcessRole) -> None:
     """Wait until threads that are ending have ended.
 
     Raises:

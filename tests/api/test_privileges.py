@@ -13,9 +13,9 @@ from api_samples import DEVID, NOON_US, environment, evidence_item, keep, servin
 
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.indexed_writer import IndexedWriter
-from sensor.process.accounts import Role, identity_of
+from sensor.process.accounts import ProcessRole, identity_of
 
-API_GROUP = identity_of(Role.API).gid
+API_GROUP = identity_of(ProcessRole.API).gid
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root privileges to drop")
 

@@ -17,7 +17,7 @@ from sensor.evidence.block_codec import (
     encode_block,
 )
 from sensor.evidence.pcap import SNAPLEN
-from sensor.model import Evidence, FiveTuple, Match, Rule
+from sensor.model import Evidence, FiveTuple, Match, Role, Rule
 
 RULES = [Rule(number, "threat", "T", f"rule {number}", f"x{number}") for number in range(5)]
 NOON_NS = 1_687_089_600_000_000_000
@@ -41,6 +41,7 @@ def sample() -> EvidenceBlock:
         for number, one in enumerate(items)
     ]
     items[3] = items[3]._replace(five_tuple=SIX)
+    items[4] = items[4]._replace(role=Role.BEFORE, conversation=77)
     return block_of_objects(items)
 
 
@@ -132,6 +133,11 @@ def damage_header(block: EvidenceBlock) -> None:
         (changed("ip_version", 3, 4), "an IPv4 address has more than 4 bytes"),
         (changed("incomplete", 3, 1), None),
         (changed("incomplete", 3, 2), "a mark of incomplete items is neither 0 nor 1"),
+        (changed("role", 0, Role.AFTER), None),
+        (changed("role", 0, 3), "a role is unknown"),
+        (changed("role", 3, Role.AFTER), "a frame of a conversation's context matches"),
+        (changed("conversation", 3, (1 << 63) - 1), None),
+        (changed("conversation", 3, 1 << 63), "the number of a conversation is too high"),
         (changed("reserved", 3, 1), "reserved bytes are not 0"),
         (changed("time_ns", 3, 0), "the header of a record does not agree with its item"),
         (changed("wirelen", 3, 0), "the header of a record does not agree with its item"),
@@ -165,8 +171,11 @@ def test_sizes_that_do_not_agree() -> None:
 
 
 def test_the_origin() -> None:
-    """Link types and interfaces are compared with those that the sender can have."""
+    """Link types and interfaces are compared with those that the sender can have; it numbers no one."""
     block = sample()
+    with pytest.raises(MalformedBlockError, match="in a conversation already"):
+        check_origin(block, [1], [1])
+    block.items["conversation"] = 0
     check_origin(block, [1], [1])
     check_origin(block_of_objects([]), [1], [1])
     with pytest.raises(MalformedBlockError, match="another link type"):

@@ -21,7 +21,7 @@ from sandboxed import shared_mappings, status_of
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import write_capture
 from sensor.metrics.figures import as_object, ask
-from sensor.process.accounts import SWITCHING, Role, identity_of
+from sensor.process.accounts import SWITCHING, ProcessRole, identity_of
 from sensor.process.capabilities import NEEDED
 
 pytestmark = [pytest.mark.kernel, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -110,9 +110,9 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
         wait_until(lambda: len(processes(run)) >= 8)
         found = processes(run)
         roles = {
-            "sensor-worker0": identity_of(Role.WORKER).uid,
-            "sensor-metrics": identity_of(Role.EXPORTER).uid,
-            "sensor-events": identity_of(Role.EVENT_SENDER).uid,
+            "sensor-worker0": identity_of(ProcessRole.WORKER).uid,
+            "sensor-metrics": identity_of(ProcessRole.EXPORTER).uid,
+            "sensor-events": identity_of(ProcessRole.EVENT_SENDER).uid,
             "sensor-files": user,
             "sensor-index": user,
             "sensor-retain": user,

@@ -26,6 +26,7 @@ struct packet {
 	uint8_t protocol;
 	uint8_t tos;
 	uint8_t vlan_count;
+	uint8_t tcp_flags;
 };
 
 /*

@@ -24,6 +24,7 @@ static inline void decode_tcp(struct frame *frame)
 	if (!has(frame, TCP_SIZE_MIN))
 		return;
 	decode_ports(frame);
+	frame->packet.tcp_flags = (uint8_t)u8(frame, 13);
 	size = (u8(frame, 12) >> 4) * 4;
 	if (size < TCP_SIZE_MIN || !has(frame, size))
 		return;

@@ -17,7 +17,7 @@ from mmap import mmap
 from sensor.errors import PrivilegeError, RulesError
 from sensor.model import RULE_CLASSES, Rule
 from sensor.process import sandbox
-from sensor.process.accounts import Role
+from sensor.process.accounts import ProcessRole
 from sensor.process.limits import (
     end_first_without_memory,
     limit_cpu,
@@ -88,7 +88,7 @@ def main(result: int, record: int, parent: int) -> int:
     limit_file_size(task.limits.result_mib << 20)
     try:
         if has_library():  # sensor run requires it; sensor read works without
-            sandbox.enter(Role.COMPILER, descriptors=[result], supervisor=parent)
+            sandbox.enter(ProcessRole.COMPILER, descriptors=[result], supervisor=parent)
         answer = _answer(task, recorder)
     except PrivilegeError as error:
         answer = encode_refusal(str(error))
