@@ -209,6 +209,8 @@ class Rule:
     vendor: str | None = None
     os: str | None = None
     desc: str | None = None
+    context: bool | None = None
+    """True: a match also keeps its conversation; False: it does not; None: the setting decides."""
 
 
 class Match(NamedTuple):

@@ -200,6 +200,7 @@ class RuleItem(_Answer):
     vendor: str | None
     os: str | None
     desc: str | None
+    context: bool | None
 
 
 class Rules(_Answer):

@@ -93,7 +93,12 @@ def show_command(rule_id: int, rules: Path | None, config: Path | None, as_json:
     if as_json:
         print_json(fields)
     else:
-        print_table((name, str(value)) for name, value in fields.items() if value is not None)
+        print_table((name, _value_text(value)) for name, value in fields.items() if value is not None)
+
+
+def _value_text(value: object) -> str:
+    """Return a value as a rule file spells it, but text without quotes."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @rules_group.command("test")

@@ -23,6 +23,7 @@ BUNDLED_RULES = (
 )
 
 Keep = Literal["threat", "any", "flow"]
+Context = Literal["threat", "any", "off"]
 ProfileName = Literal["default", "ly_probe", "thorough"]
 
 _CAPTURE = ("run", "doctor")
@@ -112,6 +113,16 @@ class Settings(BaseModel):
     """How far into a flow packets are matched, and which of their matches count (docs/rules.md)."""
     suppress_above: Annotated[int, Flag(commands=_MATCH, unit="items"), Field(ge=0)] = 1000
     """Evidence kept per rule, flow and second; the rest is counted as suppressed. 0 keeps all."""
+    context: Annotated[Context, Flag(commands=_MATCH)] = "threat"
+    """Which matches also keep their conversation, the packets of their flow before and after them: those of
+    threat rules (threat), those of any rule (any), or none (off). A rule can say otherwise, except if this is
+    off (docs/rules.md)."""
+    context_packets: Annotated[int, Flag(commands=_MATCH, unit="packets"), Field(ge=1, le=1_000_000)] = 256
+    """Packets of a conversation kept after its first match."""
+    context_kib: Annotated[int, Flag(commands=_MATCH, unit="KiB"), Field(ge=1, le=1 << 20)] = 256
+    """Data of a conversation kept after its first match."""
+    context_seconds: Annotated[int, Flag(commands=_MATCH, unit="seconds"), Field(ge=1, le=3600)] = 60
+    """How long a conversation is kept after its first match."""
     retain_days: Annotated[
         int | None, Flag(commands=_CAPTURE, unit="days", unset="unlimited"), Field(ge=1, examples=[30])
     ] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import groupby
@@ -63,7 +64,8 @@ def _option_lines(setting: Definition) -> Iterator[str]:
         return
     yield f"  type: {_KINDS[setting.kind]}"
     if setting.choices:
-        yield f"  choices: [{', '.join(setting.choices)}]"
+        # Quoted, because off without quotes is a boolean in YAML.
+        yield f"  choices: [{', '.join(map(json.dumps, setting.choices))}]"
 
 
 def _role_description(setting: Definition) -> Iterator[str]:

@@ -74,6 +74,7 @@ def _rule(values: Any) -> Rule:
         and all(_is_text(values[name]) for name in _TEXTS)
         and all(values[name] is None or _is_text(values[name]) for name in _OPTIONAL_TEXTS)
         and type(values["is_http"]) is bool
+        and type(values["context"]) in (bool, type(None))
         and type(values["protocol"]) in (int, type(None))
         and type(values["decode"]) in (str, type(None))
         and all(values[name] in allowed for name, allowed in _VALUES.items())

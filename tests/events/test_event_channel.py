@@ -169,7 +169,7 @@ def test_the_configuration() -> None:
 
 def test_rules_as_json() -> None:
     """All fields come back; a field that no rule can have is refused."""
-    rules = [THREAT, Rule(2, "os", "T", "é", "a|é", 6, 80, True, "head", "url", "1", "v", "o", "d")]
+    rules = [THREAT, Rule(2, "os", "T", "é", "a|é", 6, 80, True, "head", "url", "1", "v", "o", "d", True)]
     assert decode_rules(encode_rules(rules)) == rules
     assert decode_rules(encode_rules([Rule(1, "os", "T", "a\ud800", "x")]))[0].name == "a?"
     [fields] = json.loads(encode_rules([THREAT]))
@@ -190,6 +190,7 @@ def test_rules_as_json() -> None:
         {"part": "tail"},
         {"decode": "base64"},
         {"version": 1},
+        {"context": 1},
         {"other": 1},
     ):
         with pytest.raises(MalformedMessageError):

@@ -53,7 +53,7 @@ _VALUES: tuple[Any, ...] = (
 )
 _NAMES = (
     *("type", "name", "regex", "protocol", "port", "is_http", "part", "decode", "version", "vendor", "os"),
-    *("desc", "deleted", "id", "Regex", "", "rules", "ü"),
+    *("desc", "context", "deleted", "id", "Regex", "", "rules", "ü"),
 )
 _IDS = ("1", "2", "50001", "0", "-1", "01", "1.5", "999999999", "1000000000", "x", "", "\u0661")
 _REPEATS = ("{0,32}", "{99}", "{1000}", "*", "+", "?", "{0,99}", "{2,}", "{32,}", "*?", "{1,65535}")

@@ -40,6 +40,7 @@ RULES: dict[str, dict[str, dict[str, Any]]] = {
             "regex": r"\r\nServer: nginx(?:/([\d.]+))?",
             "os": "Linux",
             "desc": "nginx documentation: server_tokens",
+            "context": True,
         },
         "41002": {"type": "Web server", "name": "Old", "regex": "old", "deleted": 1},
     },

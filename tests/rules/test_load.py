@@ -66,11 +66,13 @@ def test_every_field_is_read(tmp_path: Path) -> None:
         "vendor": "V",
         "os": "Linux",
         "desc": "text",
+        "context": False,
         "deleted": 0,
     }
     [rule] = load_rules(write(tmp_path, device={"1": GOOD | fields}))
     assert (rule.protocol, rule.port, rule.is_http, rule.part, rule.decode) == (6, 8080, True, "body", "url")
     assert (rule.version, rule.vendor, rule.os, rule.desc) == ("2", "V", "Linux", "text")
+    assert rule.context is False
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -78,6 +80,7 @@ def test_defaults(tmp_path: Path) -> None:
     [rule] = load_rules(write(tmp_path, device={"1": GOOD}))
     assert (rule.protocol, rule.port, rule.is_http, rule.part, rule.decode) == (None, 0, False, "total", None)
     assert (rule.version, rule.vendor, rule.os, rule.desc) == (None, None, None, None)
+    assert rule.context is None
 
 
 def test_the_class_is_the_files_name(tmp_path: Path) -> None:

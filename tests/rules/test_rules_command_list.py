@@ -59,6 +59,7 @@ def test_show_prints_one_field_per_line(rules: Path) -> None:
         "part     head",
         "os       Linux",
         "desc     nginx documentation: server_tokens",
+        "context  true",
     ]
 
 

@@ -184,6 +184,7 @@ def _rule_of(values: dict[str, Any]) -> Rule:
         and all(isinstance(text, str) and text for text in texts)
         and all(text is None or isinstance(text, str) for text in optional)
         and isinstance(rule.is_http, bool)
+        and isinstance(rule.context, bool | None)
         and _number(rule.rule_id, MOST_RULE_ID)
         and _number(rule.port, 65535) >= 0
         and (rule.protocol is None or type(rule.protocol) is int)

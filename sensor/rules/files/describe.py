@@ -34,6 +34,7 @@ def rule_object(rule: Rule) -> dict[str, Any]:
         "vendor": rule.vendor,
         "os": rule.os,
         "desc": rule.desc,
+        "context": rule.context,
     }
 
 

@@ -15,7 +15,10 @@ class RuleField(NamedTuple):
     expected: str
     """The allowed values in words; completes "expected …" in messages."""
     schema: dict[str, Any]
-    """A JSON Schema that uses only ``type``, ``minLength``, ``minimum``, ``maximum`` and ``pattern``."""
+    """A JSON Schema that uses only ``type``, ``minLength``, ``minimum``, ``maximum`` and ``pattern``.
+
+    The type is string, integer or boolean.
+    """
     description: str
     """The meaning of the field."""
 
@@ -25,6 +28,8 @@ class RuleField(NamedTuple):
             long_enough = len(value) >= self.schema.get("minLength", 0)
             pattern = self.schema.get("pattern", "(?s:.*)")  # with $ alone, a final newline would pass
             return long_enough and re.fullmatch(pattern, value) is not None
+        if self.schema["type"] == "boolean":
+            return isinstance(value, bool)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and self.schema["type"] == "integer":
@@ -78,6 +83,11 @@ FIELDS = {
     "vendor": RuleField("a string", _TEXT, "the vendor of a device"),
     "os": RuleField("a string", _TEXT, "the operating system that a match also names"),
     "desc": RuleField("a string", _TEXT, "free text"),
+    "context": RuleField(
+        "true or false",
+        {"type": "boolean"},
+        "true: a match also keeps its conversation; false: it does not; absent: the setting context decides",
+    ),
     "deleted": RuleField("0 or 1", _FLAG, "1: the rule is skipped"),
 }
 

@@ -203,4 +203,5 @@ def _rule(rule_id: int, rule_class: RuleClass, values: dict[str, Any]) -> Rule:
         vendor=values.get("vendor"),
         os=values.get("os"),
         desc=values.get("desc"),
+        context=values.get("context"),
     )
