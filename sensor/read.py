@@ -80,7 +80,7 @@ def read(
         with closing(writer) if writer else nullcontext():
             store = CaptureStore(writer, _judging(settings, ready.rules.digest)) if writer else None
             for path in files:
-                digest = digest_of(path) if store else ContentDigest()
+                digest = digest_of(path, store.may_have) if store else ContentDigest()
                 try:
                     with (
                         CaptureFile(path, digest if store and not digest.is_complete else None) as file,
@@ -116,13 +116,18 @@ def _read_file(
     progress: Progress,
 ) -> None:
     position = 0
-    for batch in batches_of(file, pipeline):
-        block = suppressor.admit(pipeline.process(batch))
-        if block and store:
-            store.write(block)
-        emit(block)
-        progress(file.position_bytes - position)
-        position = file.position_bytes
+    try:
+        for batch in batches_of(file, pipeline):
+            block = suppressor.admit(pipeline.process(batch))
+            if block and store:
+                store.write(block)
+            emit(block)
+            progress(file.position_bytes - position)
+            position = file.position_bytes
+    except CaptureFileError:
+        if store:
+            file.skip_rest()  # the digest is that of the whole file
+        raise
 
 
 def _judging(settings: Settings, rules: str) -> str:

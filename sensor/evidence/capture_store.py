@@ -48,6 +48,10 @@ class CaptureStore:
         self._reading = _Reading(STANDARD_INPUT, ContentDigest())
         writer.before_append = self._note_segment
 
+    def may_have(self, content: Content) -> bool:
+        """Return True if a file that begins like this one was read before."""
+        return bool(self._alike(content))
+
     @contextmanager
     def reading(self, path: Path, digest: ContentDigest) -> Iterator[None]:
         """Store what is written meanwhile as evidence of a capture file, whose digest may still grow."""

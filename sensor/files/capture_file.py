@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sensor.errors import CaptureFileError
-from sensor.files.byte_source import ByteSource, Digest
+from sensor.files.byte_source import SKIP_BYTES, ByteSource, Digest
 from sensor.files.pcap_reader import BYTE_ORDERS, read_pcap
 from sensor.files.pcapng_reader import MAGIC, read_pcapng
 from sensor.model import FrameBatch
@@ -66,6 +67,12 @@ class CaptureFile:
         read = read_pcapng if self._is_pcapng else read_pcap
         yield from read(self._source, max_frames)
         self._source.check_compression()
+
+    def skip_rest(self) -> None:
+        """Read the file to its end, without its frames; a pipe, which may have no end, is left as it is."""
+        with suppress(CaptureFileError):  # the caller knows of the damage before that
+            while self.size_bytes and not self._source.at_end:
+                self._source.read(SKIP_BYTES)
 
     def close(self) -> None:
         """Close the file."""

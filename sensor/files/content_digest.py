@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -67,19 +68,24 @@ class ContentDigest:
         return Content(self._size, self._sha256.hexdigest(), tuple(self._beginnings))
 
 
-def digest_of(path: Path) -> ContentDigest:
-    """Return the digest of a file; an empty one if it can be read only once, or not to its end."""
+def digest_of(path: Path, may_be_known: Callable[[Content], bool]) -> ContentDigest:
+    """Return the digest of a file if it may be known by its beginning; otherwise an empty one.
+
+    The file is then read twice, and only then: its frames are read after this. The digest is empty as well if
+    the file can be read only once, or not to its end. ``may_be_known`` is asked once, for the beginning.
+    """
     digest = ContentDigest()
     try:
         status = os.fstat(0) if path == STANDARD_INPUT else path.stat()
         if stat.S_ISREG(status.st_mode):
             start = os.lseek(0, 0, os.SEEK_CUR) if path == STANDARD_INPUT else None
             with closing(ByteSource(path)) as source:
-                while not source.at_end:
+                digest.update(source.read(_BEGINNINGS[-1]))
+                digest.is_complete = may_be_known(digest.content())
+                while digest.is_complete and not source.at_end:
                     digest.update(source.read(SKIP_BYTES))
             if start is not None:
                 os.lseek(0, start, os.SEEK_SET)
-            digest.is_complete = True
     except (OSError, CaptureFileError):  # reading the frames names the error, after those before it
         return ContentDigest()
-    return digest
+    return digest if digest.is_complete else ContentDigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -233,6 +234,17 @@ def test_show_names_the_capture_file(site: Site) -> None:
     assert f"SHA-256 {digest}" in shown
     capture = sensor("evidence", "show", *where, "--json").objects[0]["capture"]
     assert (capture["sha256"], capture["size"]) == (digest, site.capture.stat().st_size)
+
+
+def test_a_damaged_file_is_known_as_a_whole(site: Site) -> None:
+    """Its digest is that of all its bytes, also of those behind the damage."""
+    damaged = site.write("damaged.pcap", site.capture.read_bytes()[:1_000_000] + b"\xff" * (1 << 24))
+    assert site.read(damaged).code == 7
+    digest = hashlib.sha256(damaged.read_bytes()).hexdigest()
+    assert f'"sha256": "{digest}"' in (site.evidence / "3" / CAPTURES).read_text()
+    assert "nothing to add" in site.read(damaged).err
+    other = site.write("other.pcap", damaged.read_bytes()[:-1])
+    assert "nothing to add" not in site.read(other).err
 
 
 @pytest.mark.parametrize(
