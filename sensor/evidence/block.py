@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sensor.evidence.file_name import FileKind
 from sensor.evidence.pcap import RECORD_HEADER_BYTES, SNAPLEN
 from sensor.model import RULE_CLASSES, Evidence, FiveTuple, FrameBatch, PacketBatch, Role, Rule
 from sensor.native.records import copy_records, write_records
@@ -118,6 +119,13 @@ class EvidenceBlock:
         """True for each item that is kept because of a match of another one of its flow."""
         is_context: NDArray[np.bool_] = self.items["role"] != Role.HIT
         return is_context
+
+    @cached_property
+    def file_kinds(self) -> NDArray[np.uint8]:
+        """The `FileKind` of each item's file."""
+        kinds = np.where(self.is_threat, np.uint8(FileKind.THREAT), np.uint8(FileKind.OTHER))
+        kinds[self.is_context] = FileKind.CONTEXT
+        return kinds
 
     @cached_property
     def rule_ids(self) -> NDArray[np.int64]:

@@ -1,4 +1,6 @@
-"""Budgets: when space is short, no source and no rule displaces all other evidence, and no flood threats.
+"""Budgets: when space is short, no source and no rule displaces all other evidence, no flood threats.
+
+Context displaces nothing.
 
 Runs in the supervisor, before the evidence is written. What is above a budget is suppressed and counted.
 """
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.file_name import FileKind
 from sensor.evidence.retention import Space
 
 BudgetName = Literal["space", "source", "rule"]
@@ -30,17 +33,22 @@ class Budgets:
 
     A source, an IPv4 address or an IPv6 /64, may take its share of the space at once, and again in a day; so
     may a rule. Evidence with threats has its own shares. Shares are only enforced while space is short.
+    Context may only use the room that is left.
     """
 
-    def __init__(self, source_percent: float, rule_percent: float, open_bytes: Callable[[], int]) -> None:
-        """``open_bytes`` returns the size of the open files without threats."""
+    def __init__(
+        self, source_percent: float, rule_percent: float, open_bytes: Callable[[], dict[FileKind, int]]
+    ) -> None:
+        """``open_bytes`` returns the size of the open files of each kind."""
+        self.context_suppressed = 0
+        """Frames of context suppressed for want of space."""
         self.suppressed: Counter[BudgetName] = Counter(dict.fromkeys(BUDGET_NAMES, 0))
-        """Frames suppressed, by budget."""
+        """Other frames suppressed, by budget."""
         self.matches: Counter[str] = Counter()
         """Matches in suppressed frames, by rule class."""
         self._open_bytes = open_bytes
         self._space = Space()
-        self._room = inf
+        self._room = self._context_room = inf
         self._ledgers = [_Ledger(source_percent, rule_percent) for _ in ("others", "threats")]
         self._now_s: float | None = None
 
@@ -48,7 +56,9 @@ class Budgets:
         """Go on with the latest report about the space, at a time that only runs forward."""
         if space is not self._space:
             self._space = space
-            self._room = min(space.room, space.open_limit - self._open_bytes())
+            open_bytes = self._open_bytes()
+            self._room = min(space.room, space.open_limit - open_bytes[FileKind.OTHER])
+            self._context_room = min(space.context_room, space.context_limit - open_bytes[FileKind.CONTEXT])
         passed_s = 0.0 if self._now_s is None else now_s - self._now_s
         if self._now_s is None or passed_s >= 1:
             for ledger, capacity in zip(self._ledgers, (space.others, space.threats), strict=True):
@@ -60,9 +70,9 @@ class Budgets:
         if not len(block):
             return block
         admitted = np.ones(len(block), np.bool_)
-        threat = block.is_threat
+        threat, context = block.is_threat, block.is_context
         sizes = block.record_bytes.astype(np.float64)
-        for ledger, chosen in zip(self._ledgers, (~threat, threat), strict=True):
+        for ledger, chosen in zip(self._ledgers, (~(threat | context), threat), strict=True):
             if chosen.any():
                 keys = ledger.keys(block)
                 if self._space.is_short:
@@ -73,11 +83,22 @@ class Budgets:
                     self._refuse("space", admitted, chosen & above)
                     self._room -= float(sizes[admitted & chosen].sum())
                 ledger.charge(keys, block, np.where(admitted & chosen, sizes, 0))
+        if context.any():
+            self._admit_context(context, sizes, admitted)
         if admitted.all():
             return block
         kept = block.select(admitted)
         self.matches += Counter(block.class_counts()) - Counter(kept.class_counts())
         return kept
+
+    def _admit_context(
+        self, context: NDArray[np.bool_], sizes: NDArray[np.float64], admitted: NDArray[np.bool_]
+    ) -> None:
+        """Suppress the items of context for which there is no room."""
+        refused = context & (np.cumsum(np.where(context, sizes, 0)) > self._context_room)
+        self.context_suppressed += int(np.count_nonzero(refused))
+        self._context_room -= float(sizes[context & ~refused].sum())
+        admitted &= ~refused
 
     def _refuse(self, budget: BudgetName, admitted: NDArray[np.bool_], refused: NDArray[np.bool_]) -> None:
         """Suppress the refused items that are still admitted."""

@@ -56,7 +56,7 @@ class CaptureStore:
     def reading(self, path: Path, digest: ContentDigest) -> Iterator[None]:
         """Store what is written meanwhile as evidence of a capture file, whose digest may still grow."""
         one = self._reading = _Reading(path, digest)
-        before = self._writer.written, self._writer.write_failed, self.stored_before
+        before = self._counts()
         one.same = self._same(one) if digest.is_complete else None
         one.is_skipped = one.same is not None and self._is_complete(one.same)
         is_done = False
@@ -67,17 +67,18 @@ class CaptureStore:
             is_done = True  # as far as it can be read
             raise
         finally:
-            written, failed, known = (
-                now - then
-                for now, then in zip(
-                    (self._writer.written, self._writer.write_failed, self.stored_before), before, strict=True
-                )
-            )
+            written, failed, known = (now - then for now, then in zip(self._counts(), before, strict=True))
             one.same = one.same or self._same(one)
             if not one.is_skipped:
                 self._end(one, is_done=is_done and not failed)
             if is_done and not failed:
                 _report(one, written, known)
+
+    def _counts(self) -> tuple[int, int, int]:
+        """Return how many frames were written, could not be written, and were there before."""
+        writer = self._writer
+        written = writer.written + writer.context_written
+        return written, writer.write_failed + writer.context_failed, self.stored_before
 
     def _same(self, one: _Reading) -> CaptureOrigin | None:
         """Return the last earlier reading of the same content, a complete one if there is one."""

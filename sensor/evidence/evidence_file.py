@@ -21,7 +21,7 @@ import numpy as np
 
 from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
-from sensor.evidence.file_name import parse_name
+from sensor.evidence.file_name import FileKind, parse_name
 from sensor.evidence.pcap import RecordReader, file_header
 from sensor.process.regular_file import ForeignFileError, check_regular, identity, open_regular, open_to_read
 
@@ -97,6 +97,8 @@ class EvidenceFile:
         self.records = 0
         self.cut = 0
         """Bytes of a torn record that were found after the last whole one, and cut off."""
+        name = parse_name(path.name)
+        self.kind = name.kind if name else FileKind.OTHER
         self.until_s = 0
         """End of the latest window written to the file, in seconds since the epoch."""
         self._linktype = linktype

@@ -1,15 +1,16 @@
 """The names of evidence files. Used where evidence is written, read or deleted.
 
 ``YYYYMMDDHHMM.pcap`` is named after the time of its packets, in UTC unless local time is set, with the minute
-rounded down to a multiple of five. Threat evidence, other link types than Ethernet, and second files of a
-window have a suffix before ``.pcap``; an open file has ``.temp`` after it. A name that is no real time is not
-that of evidence.
+rounded down to a multiple of five. Threat evidence, context, other link types than Ethernet, and second
+files of a window have a suffix before ``.pcap``; an open file has ``.temp`` after it. A name that is no real
+time is not that of evidence.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,11 +21,25 @@ WINDOW_S = 300
 
 _NAME = re.compile(
     r"(?P<day>\d{8})(?P<hour>[01]\d|2[0-3])(?P<minute>[0-5][05])"
-    r"(?P<threat>-threat)?(?:-linktype(?P<linktype>\d{1,5}))?(?:-\d{1,9})?\.pcap(?P<temp>\.temp)?",
+    r"(?P<kind>-context|-threat)?(?:-linktype(?P<linktype>\d{1,5}))?(?:-\d{1,9})?\.pcap(?P<temp>\.temp)?",
     re.ASCII,
 )
 _YEARS = range(1969, 2107)
 """Years of the seconds that a pcap record can hold, in any time zone."""
+
+
+class FileKind(IntEnum):
+    """The evidence in a file; when space is short, files of a lower kind are deleted first."""
+
+    CONTEXT = 0
+    """Frames that are kept because of a match of another one of their flow."""
+    OTHER = 1
+    THREAT = 2
+    """Frames that match a threat rule."""
+
+
+_SUFFIXES = {FileKind.CONTEXT: "-context", FileKind.OTHER: "", FileKind.THREAT: "-threat"}
+_KINDS = {suffix: kind for kind, suffix in _SUFFIXES.items()}
 
 
 class FileName(NamedTuple):
@@ -33,7 +48,7 @@ class FileName(NamedTuple):
     start_s: int
     """Start of the file's five minutes in seconds since the epoch; local time is taken for UTC."""
     linktype: int
-    is_threat: bool
+    kind: FileKind
     is_open: bool
 
     @property
@@ -42,15 +57,15 @@ class FileName(NamedTuple):
         return self.start_s + WINDOW_S
 
 
-def file_stem(window_s: int, linktype: int, *, local_time: bool, is_threat: bool = False) -> str:
+def file_stem(window_s: int, linktype: int, *, local_time: bool, kind: FileKind = FileKind.OTHER) -> str:
     """Return the file name without suffix for a window that starts at a multiple of 300 s since the epoch.
 
     In local time, the hour before and the hour after the end of summer time share their names and files.
     """
     start = datetime.fromtimestamp(window_s, tz=None if local_time else UTC)
     stem = f"{start:%Y%m%d%H}{start.minute // 5 * 5:02}"
-    suffix = "-threat" if is_threat else ""
-    return stem + suffix if linktype == LinkType.ETHERNET else f"{stem}{suffix}-linktype{linktype}"
+    stem += _SUFFIXES[kind]
+    return stem if linktype == LinkType.ETHERNET else f"{stem}-linktype{linktype}"
 
 
 def parse_name(name: str) -> FileName | None:
@@ -61,7 +76,7 @@ def parse_name(name: str) -> FileName | None:
         return None
     start_s = day_s + int(found["hour"]) * 3600 + int(found["minute"]) * 60
     linktype = int(found["linktype"] or LinkType.ETHERNET)
-    return FileName(start_s, linktype, found["threat"] is not None, found["temp"] is not None)
+    return FileName(start_s, linktype, _KINDS[found["kind"] or ""], found["temp"] is not None)
 
 
 @lru_cache(maxsize=4096)  # most names of a directory share their day with many others

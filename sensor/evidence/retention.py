@@ -1,8 +1,8 @@
 """Retention: deletes evidence files above the limits of age, of size, and of the disk.
 
 It relies on the names and sizes of the files and on the free space of the file system, never on the index. It
-deletes whole files, the oldest first and threat evidence last, and never an open one. Only files whose name
-is a real time are evidence; others in the directory are never touched.
+deletes whole files: context first, threat evidence last, and the oldest of each kind first; and never an open
+one. Only files whose name is a real time are evidence; others in the directory are never touched.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from sensor.evidence.clock_trust import ClockReading, ClockTrust
+from sensor.evidence.file_name import FileKind
 from sensor.evidence.holds import reading_holds
 from sensor.evidence.stored_files import StoredFile, StoredFiles
 from sensor.text import count_of
@@ -50,10 +51,12 @@ _HOUR_S = 3600
 _GIB = 1 << 30
 _CUSHION_BYTES, _CUSHION_SHARE = 64 << 20, 0.25
 """Space that is kept free at least, or this share of a small disk: the index grows in steps of megabytes."""
-_WRITING, _THREATS = 0.5, 0.25
-"""Shares of the space to keep free below which only threats are written, and threats are deleted.
+_CONTEXT, _WRITING, _THREATS = 0.75, 0.5, 0.25
+"""Shares of the space to keep free.
 
-Other evidence is deleted for all of the space. So it can never fill what threats need.
+Below the first no context is written, below the second only threats are, and below the third threats are
+deleted. Other evidence is deleted for all of the space. So it never fills what threats need, nor does context
+fill what others need.
 """
 _SHORT = 1.5
 """Share of the space to keep free, or of a limit of size, from which on space is short."""
@@ -86,6 +89,10 @@ class Space(NamedTuple):
     """Evidence without threats that may still be written until the next look at the disk."""
     open_limit: float = inf
     """Size up to which open files without threats may grow."""
+    context_room: float = inf
+    """Context that may still be written until the next look at the disk."""
+    context_limit: float = inf
+    """Size up to which open files with context may grow."""
     others: float = inf
     threats: float = inf
     """Space that evidence without threats, and with them, can have at most."""
@@ -119,7 +126,7 @@ class _Shortage:
         """Note that a file will be deleted."""
         amount = 1 if self.in_files else file.size
         self.others -= amount
-        if file.is_threat or self.of_disk:
+        if file.kind == FileKind.THREAT or self.of_disk:
             self.threats -= amount
 
 
@@ -196,9 +203,7 @@ class Retention:
             self._files.leave_out([one.file for one in surplus], gone)
         if gone:
             self._on_deleted([file.name for file in gone])
-        elif not (self._files.others or self._files.threats) and not all(
-            one.is_met() for one in self._of_disk(disk)
-        ):
+        elif not any(self._files.finished.values()) and not all(one.is_met() for one in self._of_disk(disk)):
             self._warn(
                 "full",
                 f"retention: less than {self._limits.free_percent:g} % of the disk of {self._directory} is "
@@ -209,11 +214,13 @@ class Retention:
         """List the files, if that is due, and measure the space that each kind of evidence can have."""
         if self._files.refresh():
             files, limits = self._files, self._limits
-            free = disk.f_bavail * disk.f_frsize - self._wanted(disk) + files.other_bytes
+            threat_bytes = files.bytes[FileKind.THREAT]
+            free = disk.f_bavail * disk.f_frsize - self._wanted(disk)
+            free += files.bytes[FileKind.OTHER] + files.bytes[FileKind.CONTEXT]
             limit = (limits.gib or inf) * _GIB - files.index_bytes
             threat_limit = min(limit, (limits.threat_gib or inf) * _GIB)
-            others = max(0.0, min(limit - files.threat_bytes, free))
-            threats = max(0.0, min(threat_limit, free + files.threat_bytes))
+            others = max(0.0, min(limit - threat_bytes, free))
+            threats = max(0.0, min(threat_limit, free + threat_bytes))
             self._capacity = others, threats
 
     @property
@@ -238,37 +245,42 @@ class Retention:
         """Return the space that there is now."""
         files, limits = self._files, self._limits
         wanted, free = self._wanted(disk), disk.f_bavail * disk.f_frsize
-        used = files.threat_bytes + files.index_bytes
+        used = files.bytes[FileKind.THREAT] + files.index_bytes
+        hits = files.bytes[FileKind.OTHER] + used
         limit, threat_limit = ((one or inf) * _GIB for one in (limits.gib, limits.threat_gib))
+        deletable = sum(file.size for file in files.finished[FileKind.CONTEXT])
+        context_room = min(free - wanted * _CONTEXT, free + deletable - wanted)
         return Space(
             room=max(0.0, free - wanted * _WRITING) if wanted else inf,
             open_limit=max(0.0, limit - used),
+            context_room=max(0.0, context_room) if wanted else inf,
+            context_limit=max(0.0, limit - hits),
             others=self._capacity[0],
             threats=self._capacity[1],
-            is_short=free < wanted * _SHORT
-            or files.other_bytes + used > limit / _SHORT
-            or files.threat_bytes > threat_limit / _SHORT,
+            is_short=free + deletable < wanted * _SHORT
+            or hits > limit / _SHORT
+            or files.bytes[FileKind.THREAT] > threat_limit / _SHORT,
         )
 
     def _of_budgets(self) -> Iterator[_Shortage]:
         """Yield what the evidence of this device has above the limits of its size."""
         files, limits = self._files, self._limits
         if limits.threat_gib is not None:
-            yield _Shortage("class", 0, files.threat_bytes - limits.threat_gib * _GIB)
+            yield _Shortage("class", 0, files.bytes[FileKind.THREAT] - limits.threat_gib * _GIB)
         if limits.gib is not None:
-            threats = files.threat_bytes + files.index_bytes - limits.gib * _GIB
-            yield _Shortage("size", files.other_bytes + threats, threats)
+            threats = files.bytes[FileKind.THREAT] + files.index_bytes - limits.gib * _GIB
+            others = files.bytes[FileKind.OTHER] + files.bytes[FileKind.CONTEXT]
+            yield _Shortage("size", others + threats, threats)
 
     def _surplus(self, reading: ClockReading, shortages: list[_Shortage]) -> Iterator[_Surplus]:
-        """Yield the files to delete: the oldest first, threat evidence last."""
-        others, threats = self._files.others, self._files.threats
+        """Yield the files to delete: context first, threat evidence last, the oldest of each kind first."""
+        finished = self._files.finished
         of_class = [one for one in shortages if one.limit == "class"]
         seen: set[str] = set()
         for one in chain(
             self._too_old(reading),
-            _above(of_class, threats),
-            _above(shortages, others),
-            _above(shortages, threats),
+            _above(of_class, finished[FileKind.THREAT]),
+            *(_above(shortages, finished[kind]) for kind in FileKind),
         ):
             if one.file.name not in seen:
                 seen.add(one.file.name)
@@ -280,7 +292,8 @@ class Retention:
         """Yield files above the limits of age, as far as the clock is believed."""
         files, days = self._files, self._limits.days
         left = self._aged.refill(len(files.ends_s), reading.boot_s)
-        for kept, limit in ((files.others, days), (files.threats, self._limits.threat_days or days)):
+        for kind, kept in files.finished.items():
+            limit = self._limits.threat_days or days if kind == FileKind.THREAT else days
             limit_s = reading.wall_s - (limit or 0) * _DAY_S
             if limit is None or not kept or kept[0].end_s >= limit_s:
                 continue
@@ -326,7 +339,7 @@ class Retention:
             "retention: deleted %s (%s: %s)",
             path,
             limit,
-            self._limits.explain(limit, is_threat=file.is_threat),
+            self._limits.explain(limit, is_threat=file.kind == FileKind.THREAT),
         )
         return True
 
@@ -361,7 +374,9 @@ class _Allowance:
 def _above(shortages: list[_Shortage], files: list[StoredFile]) -> Iterator[_Surplus]:
     """Yield files as long as there is a shortage that they are deleted for."""
     for file in files:
-        unmet = next((one for one in shortages if not one.is_met(by_threats=file.is_threat)), None)
+        unmet = next(
+            (one for one in shortages if not one.is_met(by_threats=file.kind == FileKind.THREAT)), None
+        )
         if unmet is None:
             return
         yield _Surplus(file, unmet.limit)

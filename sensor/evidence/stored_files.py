@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.evidence.file_name import FileName, parse_name
+from sensor.evidence.file_name import FileKind, FileName, parse_name
 
 LISTING_S = 2.0
 """Shortest time between two listings."""
@@ -28,21 +29,20 @@ class StoredFile(NamedTuple):
     """End of its five minutes, in seconds since the epoch."""
     name: str
     size: int
-    is_threat: bool
+    kind: FileKind
 
 
 class StoredFiles:
     """The files of a directory, as they were listed last."""
 
     def __init__(self, directory: Path) -> None:
-        self.others: list[StoredFile] = []
-        """Finished files, the oldest first, except those with threat evidence."""
-        self.threats: list[StoredFile] = []
-        """Finished files with threat evidence, the oldest first."""
+        self.finished: dict[FileKind, list[StoredFile]] = {kind: [] for kind in FileKind}
+        """Finished files of each kind, the oldest first."""
+        self.bytes = dict.fromkeys(FileKind, 0)
+        """Size of the evidence of each kind, finished or open."""
+        self.index_bytes = 0
         self.ends_s: NDArray[np.float64] = np.empty(0)
         """The ends of all files, ascending."""
-        self.other_bytes = self.threat_bytes = self.index_bytes = 0
-        """Size of the evidence, finished or open, without and with threats; and of the index."""
         self.held: frozenset[str] = frozenset()
         """Names of files that are not to be deleted."""
         self._directory = directory
@@ -67,22 +67,23 @@ class StoredFiles:
         """Leave these files out from now on; others that are released come back with the next listing."""
         if names != self.held:
             self.held = names
-            self.others = [file for file in self.others if file.name not in names]
-            self.threats = [file for file in self.threats if file.name not in names]
+            self._leave_out(names)
 
     def leave_out(self, files: list[StoredFile], deleted: list[StoredFile]) -> None:
         """Leave out files until the next listing, because they were deleted or cannot be."""
-        self.other_bytes -= sum(file.size for file in deleted if not file.is_threat)
-        self.threat_bytes -= sum(file.size for file in deleted if file.is_threat)
-        gone = {file.name for file in files}
-        self.others = [file for file in self.others if file.name not in gone]
-        self.threats = [file for file in self.threats if file.name not in gone]
+        for file in deleted:
+            self.bytes[file.kind] -= file.size
+        self._leave_out({file.name for file in files})
+
+    def _leave_out(self, names: Collection[str]) -> None:
+        for kind, files in self.finished.items():
+            self.finished[kind] = [file for file in files if file.name not in names]
 
     def _list(self) -> None:
         before, self._names = self._names, {}
         finished: list[StoredFile] = []
         ends_s: list[int] = []
-        total_bytes, index_bytes = [0, 0], 0
+        total_bytes, index_bytes = dict.fromkeys(FileKind, 0), 0
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 text = entry.name
@@ -100,12 +101,10 @@ class StoredFiles:
                     index_bytes += size
                     continue
                 ends_s.append(name.end_s)
-                total_bytes[name.is_threat] += size
+                total_bytes[name.kind] += size
                 if not name.is_open and text not in self.held:
-                    finished.append(StoredFile(name.end_s, text, size, name.is_threat))
+                    finished.append(StoredFile(name.end_s, text, size, name.kind))
         finished.sort()
-        self.others = [file for file in finished if not file.is_threat]
-        self.threats = [file for file in finished if file.is_threat]
+        self.finished = {kind: [file for file in finished if file.kind == kind] for kind in FileKind}
         self.ends_s = np.sort(np.array(ends_s, np.float64))
-        self.other_bytes, self.threat_bytes = total_bytes
-        self.index_bytes = index_bytes
+        self.bytes, self.index_bytes = total_bytes, index_bytes

@@ -3,9 +3,9 @@
 Runs in the supervisor, and in ``sensor read`` as an `IndexedWriter`. The file
 ``<evidence directory>/<devid>/YYYYMMDDHHMM.pcap`` is named after the time of its packets, in UTC unless local
 time is set, with the minute rounded down to a multiple of five. Frames that match a threat rule go to a file
-of their own, ``…-threat.pcap``, which is deleted last, and frames with a link type other than Ethernet to
-``…-linktype<N>.pcap``. If a foreign or damaged file has the name, evidence goes to ``…-2.pcap``. An open file
-has the suffix ``.temp``.
+of their own, ``…-threat.pcap``, which is deleted last; context goes to ``…-context.pcap``, which is deleted
+first; and frames with a link type other than Ethernet to ``…-linktype<N>.pcap``. If a foreign or damaged file
+has the name, evidence goes to ``…-2.pcap``. An open file has the suffix ``.temp``.
 
 The writer is NOT a buffer: when `EvidenceWriter.write` returns, the kernel has the data. It never waits for
 a disk to be flushed.
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.evidence_file import EvidenceFile, open_file
-from sensor.evidence.file_name import WINDOW_S, file_stem
+from sensor.evidence.file_name import WINDOW_S, FileKind, file_stem
 from sensor.evidence.pcap import FILE_HEADER_BYTES
 from sensor.text import count_of
 
@@ -88,9 +88,13 @@ class EvidenceWriter:
         self.directory = directory
         self.index = index
         self.written = 0
-        """Frames that were written to a file."""
+        """Frames that were written to a file, without context."""
         self.write_failed = 0
-        """Frames that could not be written."""
+        """Frames that could not be written, without context."""
+        self.context_written = 0
+        """Frames of context that were written to a file."""
+        self.context_failed = 0
+        """Frames of context that could not be written."""
         self.matches_written: Counter[str] = Counter()
         """Matches in written frames, by rule class."""
         self.matches_failed: Counter[str] = Counter()
@@ -108,9 +112,12 @@ class EvidenceWriter:
         self._open: dict[str, EvidenceFile] = {}  # by stem, least recently written first
         self._failed_at: float | None = None
 
-    def open_bytes(self) -> int:
-        """Return the size of the open files without threats."""
-        return sum(file.end for stem, file in self._open.items() if "-threat" not in stem)
+    def open_bytes(self) -> dict[FileKind, int]:
+        """Return the size of the open files of each kind."""
+        sizes = dict.fromkeys(FileKind, 0)
+        for file in self._open.values():
+            sizes[file.kind] += file.end
+        return sizes
 
     @property
     def fails(self) -> bool:
@@ -125,33 +132,43 @@ class EvidenceWriter:
     def write(self, block: EvidenceBlock) -> list[Chunk]:
         """Append items in order, each to the file of its time and link type; return their places.
 
-        Each item is counted as ``written`` or ``write_failed``. A full or broken disk raises no error: it is
-        logged once, and every call tries again.
+        Each item is counted as ``written`` or ``write_failed``, or as ``context_written`` or
+        ``context_failed``. A full or broken disk raises no error: it is logged once, and every call tries
+        again.
         """
-        failed_before = self.write_failed
+        has_failed = False
         chunks: list[Chunk] = []
         for place, group in _by_file(block):
-            written_before = self.written
+            chunks_before = len(chunks)
             try:
                 self._append(place, group, chunks)
             except OSError as error:
                 self._report_failure(error)
-            written = self.written - written_before
-            self.write_failed += len(group) - written
+            written = sum(len(chunk.block) for chunk in chunks[chunks_before:])
+            self._count(place.kind, written, len(group) - written)
             if written < len(group):
+                has_failed = True
                 rest = group.part(written, len(group))
                 self.matches_failed.update(rest.class_counts())
                 chunks.append(Chunk(None, 0, rest))
-        if self._failed_at is not None and self.write_failed == failed_before:
+        if self._failed_at is not None and not has_failed:
             self._report_success(self._failed_at)
         return chunks
 
+    def _count(self, kind: FileKind, written: int, failed: int) -> None:
+        if kind == FileKind.CONTEXT:
+            self.context_written += written
+            self.context_failed += failed
+        else:
+            self.written += written
+            self.write_failed += failed
+
     def _append(self, place: _FileKey, group: EvidenceBlock, chunks: list[Chunk]) -> None:
-        window, linktype, is_threat = place
+        window, linktype, kind = place
         if window not in _WINDOWS:
             raise OSError(0, "the time of a packet is outside 1970 to 2106, the range of a pcap file")
         window_s = window * WINDOW_S
-        stem = file_stem(window_s, linktype, local_time=self._local_time, is_threat=is_threat)
+        stem = file_stem(window_s, linktype, local_time=self._local_time, kind=kind)
         file = self._file(stem, linktype)
         file.until_s = max(file.until_s, window_s + WINDOW_S)
         offset, records_before = file.end or FILE_HEADER_BYTES, file.records
@@ -161,7 +178,6 @@ class EvidenceWriter:
         finally:
             written = group.part(0, file.records - records_before)
             if written:
-                self.written += len(written)
                 self.matches_written.update(written.class_counts())
                 self.index.add(file.path.name, offset, written)
                 chunks.append(Chunk(file.path, offset, written))
@@ -243,7 +259,10 @@ class EvidenceWriter:
 
     def _report_success(self, failed_at: float) -> None:
         if time.monotonic() - failed_at >= QUIET_S:
-            log.warning("evidence can be written again; lost: %s", count_of(self.write_failed, "frame"))
+            log.warning(
+                "evidence can be written again; lost: %s",
+                count_of(self.write_failed + self.context_failed, "frame"),
+            )
             self._failed_at = None
 
 
@@ -252,12 +271,13 @@ class _FileKey(NamedTuple):
 
     window: int
     linktype: int
-    is_threat: bool
+    kind: FileKind
 
     @classmethod
     def of(cls, block: EvidenceBlock) -> _FileKey:
         """Return the place of the first item."""
-        return cls(int(block.items["time_ns"][0]) // _WINDOW_NS, block.linktype, bool(block.is_threat[0]))
+        window = int(block.items["time_ns"][0]) // _WINDOW_NS
+        return cls(window, block.linktype, FileKind(int(block.file_kinds[0])))
 
 
 def _by_file(block: EvidenceBlock) -> Iterator[tuple[_FileKey, EvidenceBlock]]:
@@ -265,7 +285,7 @@ def _by_file(block: EvidenceBlock) -> Iterator[tuple[_FileKey, EvidenceBlock]]:
     if not len(block):
         return
     windows = block.items["time_ns"] // _WINDOW_NS
-    groups = (windows << 16 | block.items["linktype"]) << 1 | block.is_threat
+    groups = (windows << 16 | block.items["linktype"]) << 2 | block.file_kinds
     if (groups == groups[0]).all():  # the common case
         yield _FileKey.of(block), block
         return

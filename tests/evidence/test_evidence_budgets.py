@@ -1,7 +1,8 @@
-"""Threat evidence goes last: no flood of anything else, of one source or of one rule displaces it."""
+"""Threat evidence goes last and context first: no flood, source or rule displaces what is worth more."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ from sensor.evidence import stored_files
 from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.evidence.budgets import DAY_S, Budgets
 from sensor.evidence.clock_trust import ClockReading
+from sensor.evidence.file_name import FileKind, parse_name
 from sensor.evidence.retention import Limits, Retention, Space
-from sensor.model import FiveTuple, Match, Rule
+from sensor.model import FiveTuple, Match, Role, Rule
 
 PROGRAM = Path(__file__).with_name("evidence_flood.py")
 THREAT = Rule(1, "threat", "T", "Threat", "x")
 OTHER = Rule(2, "service", "T", "Service", "x")
 ITEM_BYTES = 1000
 CAPACITY = 100.0 * ITEM_BYTES
+NOTHING_OPEN = dict.fromkeys(FileKind, 0)
 SHORT = Space(others=CAPACITY, threats=CAPACITY, is_short=True)
 
 
@@ -33,9 +36,14 @@ def block(count: int, source: bytes, *rules: Rule) -> EvidenceBlock:
     return block_of_objects([one] * count)
 
 
+def context_of(count: int) -> EvidenceBlock:
+    """Return context of 1000 bytes each."""
+    return block_of_objects([item(caplen=ITEM_BYTES - 16)._replace(role=Role.AFTER)] * count)
+
+
 def budgets(space: Space, source: float = 50, rule: float = 50) -> Budgets:
     """Return budgets with this report about the space."""
-    made = Budgets(source, rule, lambda: 0)
+    made = Budgets(source, rule, lambda: NOTHING_OPEN)
     made.update(space, 0)
     return made
 
@@ -57,19 +65,23 @@ def test_a_flood_displaces_no_threats(tmp_path: Path) -> None:
 
 
 def test_threats_have_files_of_their_own(tmp_path: Path) -> None:
-    """An item with a match of a threat rule is in one file, with all its matches; any other in another."""
+    """An item with a match of a threat rule is in one file, with all its matches; context in a second one."""
     of = [(), (OTHER,), (THREAT,), (OTHER, THREAT), ()]
     items = [
         item(number)._replace(matches=tuple(Match(rule, 0, 1) for rule in rules))
         for number, rules in enumerate(of)
     ]
+    items[4] = items[4]._replace(role=Role.AFTER)
     with writing(tmp_path) as writer:
         chunks = writer.write(block_of_objects(items))
-        assert [len(chunk.block) for chunk in chunks] == [3, 2]
+        assert [len(chunk.block) for chunk in chunks] == [2, 2, 1]
         raw = [one._replace(linktype=101) for one in items]
         writer.write(block_of_objects(raw))
-    assert [numbers_in(path) for path in writer.paths] == [[0, 1, 4], [2, 3], [2, 3], [0, 1, 4]]
+    assert (writer.written, writer.context_written) == (8, 2)
+    assert [numbers_in(path) for path in writer.paths] == [[4], [4], [0, 1], [2, 3], [2, 3], [0, 1]]
     assert names_in(tmp_path) == [
+        "202306181200-context-linktype101.pcap",
+        "202306181200-context.pcap",
         "202306181200-linktype101.pcap",
         "202306181200-threat-linktype101.pcap",
         "202306181200-threat.pcap",
@@ -80,31 +92,54 @@ def test_threats_have_files_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "kept"),
     [
-        ({"gib": 6}, {"others": 2, "threats": 4}),
-        ({"gib": 3}, {"others": 0, "threats": 3}),
-        ({"threat_gib": 1}, {"others": 4, "threats": 1}),
-        ({"gib": 5, "threat_gib": 2}, {"others": 3, "threats": 2}),
-        ({"days": 30, "threat_days": 365}, {"others": 2, "threats": 4}),
-        ({"threat_days": 30}, {"others": 4, "threats": 2}),
+        ({"gib": 9}, (1, 4, 4)),
+        ({"gib": 6}, (0, 2, 4)),
+        ({"gib": 3}, (0, 0, 3)),
+        ({"threat_gib": 1}, (4, 4, 1)),
+        ({"gib": 5, "threat_gib": 2}, (0, 3, 2)),
+        ({"days": 30, "threat_days": 365}, (2, 2, 4)),
+        ({"threat_days": 30}, (4, 4, 2)),
     ],
     ids=str,
 )
 def test_limits_by_class(
-    tmp_path: Path, limits: dict[str, float], kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, limits: dict[str, float], kept: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files without threats go first, and threats have limits of their own."""
+    """Files of context go first, then others without threats; threats have limits of their own."""
     monkeypatch.setattr(stored_files, "LISTING_S", 0.0)
     for number, day in enumerate(("0501", "0502", "0617", "0618")):
-        for suffix in ("", "-threat"):
+        for suffix in ("", "-context", "-threat"):
             (tmp_path / f"2023{day}12{5 * number:02}{suffix}.pcap").write_bytes(bytes(1000))
     scaled = {name: value / 2**30 * 1000 if "gib" in name else value for name, value in limits.items()}
     retention = Retention(tmp_path, Limits(**scaled), len)
     for _ in range(3):
         retention.enforce(ClockReading(NOON_S, NOON_S, is_synchronised=True))
     left = sorted(path.name for path in tmp_path.iterdir())
-    assert sum("threat" in name for name in left) == kept["threats"]
-    assert sum("threat" not in name for name in left) == kept["others"]
+    by_kind = Counter(name.kind for name in map(parse_name, left) if name)
+    assert tuple(by_kind[kind] for kind in FileKind) == kept
     assert all(name.startswith(("20230617", "20230618")) for name in left[-2:])
+
+
+def test_context_has_the_room_that_is_left() -> None:
+    """It neither has shares by source and rule, nor uses them; the next report brings room again."""
+    made = budgets(SHORT._replace(context_room=10.5 * ITEM_BYTES))
+    assert admitted(made, context_of(4), 5) == 10
+    assert made.context_suppressed == 10
+    assert made.suppressed.total() == made.matches.total() == 0
+    assert admitted(made, block(1, bytes(4), OTHER), 60) == 50
+    made.update(SHORT._replace(context_room=2 * ITEM_BYTES), 0)
+    assert admitted(made, context_of(4)) == 2
+
+
+def test_context_leaves_room_for_everything_else(tmp_path: Path) -> None:
+    """Its room is the limit of size without the evidence of matches and the index."""
+    for suffix, size in (("", 1000), ("-context", 2000), ("-threat", 4000)):
+        (tmp_path / f"202306181200{suffix}.pcap").write_bytes(bytes(size))
+    retention = Retention(tmp_path, Limits(gib=16_000 / 2**30), len)
+    retention.enforce(ClockReading(NOON_S, NOON_S, is_synchronised=True))
+    space = retention.space
+    assert (space.open_limit, space.context_limit, space.others) == (12_000, 11_000, 12_000)
+    assert not space.is_short
 
 
 @pytest.mark.parametrize("rule", [THREAT, OTHER])
@@ -150,9 +185,10 @@ def test_only_threats_are_written_to_the_reserve() -> None:
 
 def test_open_files_are_part_of_the_limit_of_size() -> None:
     """They leave less room for what is written next."""
-    made = Budgets(50, 50, lambda: 8 * ITEM_BYTES)
-    made.update(Space(open_limit=10 * ITEM_BYTES), 0)
+    made = Budgets(50, 50, lambda: dict.fromkeys(FileKind, 8 * ITEM_BYTES))
+    made.update(Space(open_limit=10 * ITEM_BYTES, context_limit=11 * ITEM_BYTES), 0)
     assert admitted(made, block(6, bytes(4), OTHER)) == 2
+    assert admitted(made, context_of(6)) == 3
 
 
 def test_many_sources_do_not_fill_the_budgets_of_others() -> None:
