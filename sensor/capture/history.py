@@ -1,6 +1,6 @@
 """The kernel's memory of recent frames: its maps, one pair per CPU, and how far back it reaches.
 
-Runs in the supervisor. ``bpf/history.h`` describes the memory; `sensor.native.history` reads it.
+Runs in the supervisor. ``bpf/history.h`` describes the memory; `sensor.native.frame_history` reads it.
 """
 
 from __future__ import annotations

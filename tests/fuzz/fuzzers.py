@@ -39,6 +39,7 @@ FUZZERS = {
         Fuzzer("suppressions", rounds=2, comparisons=50_000, is_sanitised=True),
         Fuzzer("source_tables", rounds=1, comparisons=5_000, is_sanitised=True),
         Fuzzer("ring_records", rounds=1, comparisons=1_500, is_sanitised=True),
+        Fuzzer("histories", rounds=2, comparisons=900, is_sanitised=True),
         Fuzzer("lines", rounds=1, comparisons=2_000, is_sanitised=True),
         Fuzzer("records", rounds=1, comparisons=30_000, is_sanitised=True),
         Fuzzer("blocks", rounds=1, comparisons=2_000, is_sanitised=True),
