@@ -33,7 +33,12 @@ UNKNOWN_POSITION = "position unknown"
 
 def printable(data: bytes) -> str:
     """Return text of the same length, with a dot for every byte outside 0x20-0x7e."""
-    return data.translate(_PRINTABLE).decode("ascii")
+    return printable_bytes(data).decode("ascii")
+
+
+def printable_bytes(data: bytes) -> bytes:
+    """Return ASCII of the same length, with a dot for every byte outside 0x20-0x7e."""
+    return data.translate(_PRINTABLE)
 
 
 def shown(text: str) -> str:

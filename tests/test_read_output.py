@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
+import os
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sensor.cli.read_output import MatchText
+from sensor.cli.terminal import is_discarded
 from sensor.evidence import payload_memo
 from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.evidence.payload_memo import PayloadMemo
@@ -143,3 +147,15 @@ def test_items_that_are_left_are_formatted() -> None:
     assert MatchText().of(whole.select(np.array([False, True, False, True]))).splitlines() == [
         line for one in items[1::2] for line in expected(one)
     ]
+
+
+def test_nothing_is_printed_to_the_null_device(tmp_path: Path) -> None:
+    """A file, a pipe, another device and a stream without a file get what is printed."""
+    with Path(os.devnull).open("w") as null:
+        assert is_discarded(null)
+    reader, writer = os.pipe()
+    with (tmp_path / "file").open("w") as file, os.fdopen(writer, "w") as pipe:
+        assert not (is_discarded(file) or is_discarded(pipe) or is_discarded(io.StringIO()))
+    os.close(reader)
+    with Path("/dev/full").open("w") as other:
+        assert not is_discarded(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from sensor.cli.read_output import MatchText, json_text
 from sensor.cli.setting_options import setting_options
-from sensor.cli.terminal import print_escaped
+from sensor.cli.terminal import is_discarded, print_escaped
 from sensor.config.loading import load_settings
 from sensor.evidence.block import EvidenceBlock
 from sensor.read import Emit, read
@@ -54,6 +55,8 @@ def _size_of(path: Path) -> int:
 
 
 def _printer(as_json: bool) -> Emit:
+    if is_discarded(sys.stdout):  # locating the matches costs more than finding them
+        return lambda _block: None
     text_of = json_text if as_json else MatchText().of
 
     def emit(block: EvidenceBlock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.explain_block import explained
@@ -12,7 +13,7 @@ from sensor.model import Match, Rule
 from sensor.native.lines import format_lines, packed_words
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.locate import locate_each
-from sensor.text import UNKNOWN_POSITION, printable, shown, to_json
+from sensor.text import UNKNOWN_POSITION, printable_bytes, shown, to_json
 
 
 def json_text(block: EvidenceBlock) -> str:
@@ -35,16 +36,22 @@ class MatchText:
 
 def _words(rules: Sequence[Rule], payload: bytes, http: HttpReading) -> bytes:
     if not rules:
-        return packed_words(f"{'flow':<40}", "")
+        return packed_words(f"{'flow':<40}".encode("ascii"), b"")
     found = locate_each(rules, payload, http)
-    return b"".join([packed_words(f"{shown(_label(match)):<40}", _text(match, payload)) for match in found])
+    return b"".join([packed_words(_label(match), _text(match, payload)) for match in found])
 
 
-def _text(match: Match, payload: bytes) -> str:
+def _text(match: Match, payload: bytes) -> bytes:
     matched = match.matched(payload)
-    return f"({UNKNOWN_POSITION})" if matched is None else printable(matched)
+    return f"({UNKNOWN_POSITION})".encode("ascii") if matched is None else printable_bytes(matched)
 
 
-def _label(match: Match) -> str:
-    label = f"{match.rule.rule_class} {match.rule.rule_id} {match.rule.name}"
-    return f"{label} {match.version}" if match.version else label
+def _label(match: Match) -> bytes:
+    rule = match.rule
+    return _padded(rule.rule_class, rule.rule_id, rule.name, match.version)
+
+
+@lru_cache(maxsize=4096)  # few rules make most matches
+def _padded(rule_class: str, rule_id: int, name: str, version: str | None) -> bytes:
+    label = f"{rule_class} {rule_id} {name}"
+    return f"{shown(f'{label} {version}' if version else label):<40}".encode()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from io import StringIO
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import click
 
@@ -40,6 +44,14 @@ def print_usage_error(error: click.ClickException) -> None:
     text = StringIO()
     error.show(text)
     print_lines(text.getvalue().removesuffix("\n").split("\n"), err=True)
+
+
+def is_discarded(stream: IO[str]) -> bool:
+    """Return True if a stream goes to /dev/null, so that nothing needs to be printed."""
+    with suppress(OSError, ValueError):  # a stream without a file, as in tests
+        status = os.fstat(stream.fileno())
+        return stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev
+    return False
 
 
 def print_escaped(text: str) -> None:

@@ -6,7 +6,6 @@ seen a moment ago. Whatever depends on the payload and its rules alone is then l
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -23,8 +22,6 @@ LONGEST = 4096
 """Bytes of the longest payload that is remembered."""
 _ENTRY_BYTES = 256
 """Memory that a payload, or a match in it, takes besides its bytes, approximately."""
-
-_NUMBER = struct.Struct("<I")
 
 T = TypeVar("T")
 
@@ -46,7 +43,7 @@ class PayloadMemo(Generic[T]):
             self._forget()
             self._rule_set, self._http = block.rule_set, http
         items = block.items
-        data, rules = block.records.tobytes(), block.rules.astype("<u4").tobytes()
+        data, rules = block.records.tobytes(), block.rules.astype("=u4").tobytes()
         frame = items["record"].astype(np.int64) + RECORD_HEADER_BYTES
         start, end = (
             (frame + np.minimum(items[name], items["caplen"])).tolist()
@@ -63,7 +60,7 @@ class PayloadMemo(Generic[T]):
 
     def _add(self, key: tuple[bytes, bytes]) -> T:
         payload, numbers = key
-        rules = [self._rule_set[number] for (number,) in _NUMBER.iter_unpack(numbers)]
+        rules = [self._rule_set[number] for number in memoryview(numbers).cast("I")]
         value = self._function(rules, payload, self._http)
         if len(payload) <= LONGEST:
             self._room -= (_ENTRY_BYTES + len(payload)) * (1 + len(rules))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sensor.errors import SensorError
 from sensor.native import library, pointer
 from sensor.protocols import protocol_name
-from sensor.text import INCOMPLETE, shown
+from sensor.text import INCOMPLETE
 
 if not hasattr(library, "format_lines"):
     raise SensorError("the native library is of another version; install sensor again: pip install .")
@@ -26,10 +26,12 @@ _REST_BYTES = 160 + len(_MARK)
 """The most that a line has besides its words: a time, a protocol, two IPv6 addresses with ports, the mark."""
 
 
-def packed_words(label: str, text: str) -> bytes:
-    """Return the words of a line for `format_lines`: those before the endpoints, and those behind them."""
-    before, behind = shown(label).encode(), shown(text).encode()
-    return _WORDS.pack(len(before), len(behind)) + before + behind
+def packed_words(label: bytes, text: bytes) -> bytes:
+    """Return the words of a line for `format_lines`: those before the endpoints, and those behind them.
+
+    Both are UTF-8, and escaped already (`sensor.text.shown`, `sensor.text.printable_bytes`).
+    """
+    return _WORDS.pack(len(label), len(text)) + label + text
 
 
 def format_lines(items: NDArray[np.void], words: Sequence[bytes], lines: int) -> str:

@@ -35,7 +35,7 @@ def fuzz(one: Round) -> None:
                 address = b"".join(rng.choices(_PARTS, k=8))
                 item[side] = list(address if item["ip_version"] == 6 else address[:4] + bytes(12))
             found = [(rng.choice(_TEXTS), rng.choice(_TEXTS[:-1])) for _ in range(rng.randrange(4))]
-            words.append(b"".join(packed_words(*each) for each in found))
+            words.append(b"".join(packed_words(*(shown(one).encode() for one in each)) for each in found))
             expected += [_line(item, *each) for each in found]
         text = format_lines(items, words, len(expected))
         one.comparisons += len(expected) + 1

@@ -48,7 +48,7 @@ def locate_each(
                 views = views or [Views(payload)]
                 match = _in_http(rule, finder, views, budget) if http.matches(payload) else None
             else:
-                match = _in_view(rule, finder, View(payload), budget)
+                match = _in_text(rule, finder, payload, budget)
         except (RegexError, UnknownSpanError):  # a rule that was kept by another release; too costly
             match = None
         yield match or Match(rule, None, None, rule.version)
@@ -70,12 +70,21 @@ def _in_http(rule: Rule, finder: SpanFinder, views: list[Views], budget: Budget)
 
 def _in_view(rule: Rule, finder: SpanFinder, view: View, budget: Budget) -> Match | None:
     """Search one view of the payload for the rule."""
-    spans = finder.find_first(view.text, budget)
+    match = _in_text(rule, finder, view.text, budget)
+    if match is None or match.start is None or match.end is None:
+        return match
+    start, end = view.payload_span(match.start, match.end)
+    return match._replace(start=start, end=end)
+
+
+def _in_text(rule: Rule, finder: SpanFinder, text: bytes, budget: Budget) -> Match | None:
+    """Search a text for the rule; the place is that in the text."""
+    spans = finder.find_first(text, budget)
     if not spans:
         return None
-    span, version = spans[0], rule.version
+    (start, end), version = spans[0], rule.version
     if len(spans) > 1 and spans[1] != NOWHERE:
-        span = spans[1]
+        start, end = spans[1]
         if version is None:
-            version = view.text[span[0] : span[1]].decode("utf-8", "backslashreplace")
-    return Match(rule, *view.payload_span(*span), version)
+            version = text[start:end].decode("utf-8", "backslashreplace")
+    return Match(rule, start, end, version)
