@@ -80,7 +80,9 @@ def start_a_process() -> None:
         os._exit(0)
 
 
-@pytest.mark.parametrize("role", (*FORKED, ProcessRole.INDEXER, ProcessRole.RETENTION))
+@pytest.mark.parametrize(
+    "role", (*FORKED, ProcessRole.INDEXER, ProcessRole.RETENTION, ProcessRole.HOLD_KEEPER)
+)
 @pytest.mark.parametrize(
     ("action", "outcome"),
     [
@@ -304,6 +306,24 @@ class TestLandlockAlone:
         assert outcome(lambda: file.write_text("other"), readable=(tmp_path,)) == "EACCES"
         assert outcome(lambda: file.write_text("other"), changeable=(tmp_path,)) == SUCCESS
         assert outcome(run_a_program, readable=(Path("/bin"),)) == "EACCES"
+        assert outcome(lambda: os.write(os.open(file, os.O_RDWR), b"x"), writable=(tmp_path,)) == SUCCESS
+        assert outcome((tmp_path / "new").touch, writable=(tmp_path,)) == SUCCESS
+        assert outcome(file.unlink, writable=(tmp_path,)) == "EACCES"
+        assert outcome(lambda: file.rename(tmp_path / "newer"), writable=(tmp_path,)) == "EACCES"
+
+    @needs_landlock(3)
+    def test_a_file_is_not_cut_short(self, tmp_path: Path) -> None:
+        """A file that may be written keeps what it has at its end."""
+        tmp_path.chmod(0o755)
+        file = tmp_path / "file"
+        file.write_text("text")
+        as_root = {"identity": ProcessUser("root", 0, 0), "capabilities": ["CAP_DAC_OVERRIDE"]}
+
+        def cut() -> None:
+            os.ftruncate(os.open(file, os.O_RDWR), 0)
+
+        assert attempt(ProcessRole.WORKER, cut, access=Access(writable=(tmp_path,)), **as_root) == "EACCES"
+        assert attempt(ProcessRole.WORKER, cut, access=Access(changeable=(tmp_path,)), **as_root) == SUCCESS
 
     @needs_landlock(4)
     def test_ports(self) -> None:

@@ -1,4 +1,7 @@
-"""The audit log: who was given which evidence, and who was refused. Runs in the API process."""
+"""The audit log: who was given, held or released which evidence, and who was refused.
+
+Runs in the API process.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +69,8 @@ class AccessRecord:
     identity: Identity | None = None
     items: int | None = None
     """Evidence items in the response; None for a response without evidence."""
+    is_change: bool = False
+    """True for a request to hold or release evidence."""
     truncated: bool = False
     status: int = 0
     sent_bytes: int = 0
@@ -73,13 +78,14 @@ class AccessRecord:
 
 
 def write_audit(scope: Scope, record: AccessRecord) -> None:
-    """Log a request if it was given evidence or was refused."""
-    if record.items is None and record.status not in _REFUSED:
+    """Log a request if it was given evidence, was to hold or release some, or was refused."""
+    if record.items is None and not record.is_change and record.status not in _REFUSED:
         return
     line = {
         "time_us": time.time_ns() // 1000,
         "client": record.client,
         "who": record.identity.name if record.identity else None,
+        "method": scope["method"],
         "path": scope["path"],
         "query": scope["query_string"].decode("latin-1"),
         "status": record.status,

@@ -14,6 +14,7 @@ from fastapi import Depends, HTTPException, Request
 
 from sensor.api.audit import AccessRecord
 from sensor.api.deadline import Deadline
+from sensor.api.hold_keeper import HoldKeeper
 from sensor.api.rule_files import RuleFiles
 from sensor.api.tokens import TokenFile
 from sensor.errors import EvidenceError
@@ -43,7 +44,7 @@ class _StatusCache:
 
 
 class Backend:
-    """Everything the routes read."""
+    """Everything the routes read, and the process that writes holds."""
 
     def __init__(self, evidence: Path, rules: RuleFiles, export_bytes: int, export_seconds: float) -> None:
         """Read from an evidence directory; a download has at most this many bytes, and lasts this long."""
@@ -51,6 +52,8 @@ class Backend:
         self.tokens = TokenFile(evidence)
         self.rules = rules
         self.export_bytes, self.export_seconds = export_bytes, export_seconds
+        self.hold_keeper: HoldKeeper | None = None
+        """Writes down holds; None if this process was started by a user who may not."""
         self._status = _StatusCache()
         self._check: Callable[[], None] = never_ends
 

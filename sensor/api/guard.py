@@ -127,7 +127,7 @@ class Guard:
             return ProblemResponse(
                 421, "wrong host name; use localhost or the loopback address, or add the name to api_hosts"
             )
-        if is_data(scope) and _is_other_site(headers):
+        if is_data(scope) and _is_other_site(headers, scope["method"]):
             return ProblemResponse(403, "requests from another web site are not allowed")
         if len(scope["query_string"]) > QUERY_MAX:
             return ProblemResponse(414, f"the query is longer than {QUERY_MAX} bytes")
@@ -175,9 +175,13 @@ def is_data(scope: Scope) -> bool:
     return str(scope["path"]).startswith(_DATA)
 
 
-def _is_other_site(headers: Headers) -> bool:
+def _is_other_site(headers: Headers, method: str) -> bool:
     """Return True if another site's page fetches or embeds this; following a link from there is allowed."""
-    follows_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    follows_link = (
+        method == "GET"
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+    )
     return headers.get("sec-fetch-site") in ("cross-site", "same-site") and not follows_link
 
 

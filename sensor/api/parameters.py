@@ -6,8 +6,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Self
 
 from fastapi import HTTPException, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from sensor.api.hold_keeper import REASON_MAX
 from sensor.evidence.search import Query
 from sensor.model import RuleClass
 from sensor.protocols import TRANSPORT_NAMES, protocol_number
@@ -44,6 +45,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Network = Annotated[str, Field(max_length=64), AfterValidator(_check_network)]
 Protocol = Annotated[str, Field(max_length=16, examples=["TCP"]), AfterValidator(_check_protocol)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
+Reason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True),
+    Field(min_length=1, max_length=REASON_MAX, description="Why; the journal of holds keeps it"),
+]
 RuleId = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
 
 
@@ -90,6 +96,20 @@ class SearchParameters(Filters):
     cursor: Annotated[str, Field(max_length=100)] | None = Field(
         None, description="`cursor` of the previous answer, for the next page"
     )
+
+
+class HoldParameters(Filters):
+    """Filters, and why the evidence is held."""
+
+    reason: Reason
+
+
+class ReleaseParameters(BaseModel):
+    """Why a hold is released."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Reason
 
 
 class HistogramParameters(Filters):

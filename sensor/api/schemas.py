@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from sensor import DISTRIBUTION
 from sensor.dissect import HeaderLayer, dissect
+from sensor.evidence.holds import HoldEntry
 from sensor.evidence.json_object import stored_object
 from sensor.evidence.pcap import Record, record_header
 from sensor.evidence.search import Stored, StoredMatch
@@ -242,3 +243,41 @@ class Status(_Answer):
     devices: list[Device]
     index: IndexState
     disk: Disk
+
+
+class HoldFiles(_Answer):
+    """The files of a hold in the directory of one device."""
+
+    devid: int = Field(examples=[3])
+    files: int = Field(description="Number of files that are kept", examples=[12])
+
+
+class Hold(_Answer):
+    """Evidence that no limit deletes until it is released."""
+
+    hold: str = Field(description="Name of the hold", examples=["20260105-4f2a91"])
+    time: str = Field(description="When it was made, UTC", examples=["2026-01-05T10:00:00Z"])
+    by: str = Field(description="Who made it", examples=["token ann", "root"])
+    reason: str = Field(examples=["case 17"])
+    query: str = Field(description="The filters; empty: all evidence", examples=["rule_class=threat"])
+    devices: list[HoldFiles]
+
+    @classmethod
+    def of(cls, entry: HoldEntry) -> Hold:
+        """Return the answer for an entry of the journal, without its devices."""
+        return cls(
+            hold=entry.hold, time=entry.time, by=entry.by, reason=entry.reason, query=entry.query, devices=[]
+        )
+
+
+class HoldCreated(Hold):
+    """A new hold."""
+
+    deleted: list[str] = Field(description="Names of files that were deleted before they were held")
+
+
+class Holds(_Answer):
+    """The holds in force."""
+
+    holds: list[Hold]
+    may_change: bool = Field(description="True if this client may hold and release evidence")

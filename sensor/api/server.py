@@ -20,6 +20,7 @@ from sensor.api.access_settings import loopback_names, tls_faults, token_fault
 from sensor.api.app import create_app, guarded
 from sensor.api.audit import AuditFile, audit_log
 from sensor.api.connection import Connection
+from sensor.api.hold_keeper import HoldKeeper, may_write
 from sensor.config.directories import directory_fault
 from sensor.config.settings import Settings
 from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
@@ -48,7 +49,10 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
         SensorError: the address cannot be listened on.
     """
     _check(settings)
+    # First: it is a fork, and needs nothing of what follows.
+    hold_keeper = HoldKeeper(settings.evidence) if may_write(settings.evidence) else None
     app = create_app(settings)
+    app.state.backend.hold_keeper = hold_keeper
     shared = (*LOOPBACK, *settings.api_proxies)
     connections = Connections(CONNECTIONS_MAX, settings.client_connections, shared)
     config = uvicorn.Config(
@@ -88,6 +92,8 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)  # uvicorn raises the signal again when it stops
     asyncio.run(_serve(uvicorn.Server(config), listener, until_eof=until_eof))
+    if hold_keeper:
+        hold_keeper.close()
 
 
 def _rules_directories(rules: Path) -> list[Path]:

@@ -40,7 +40,9 @@ class Token(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$", description="Name of the client it was made for")
-    role: Role = Field(description="`read`: may read evidence; `admin`: may also list tokens")
+    role: Role = Field(
+        description="`read`: may read evidence; `admin`: may also hold evidence and list tokens"
+    )
     created_us: int = Field(description="Time it was created, microseconds since the epoch")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", exclude=True)
 

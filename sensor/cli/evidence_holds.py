@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import secrets
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -16,8 +14,9 @@ from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import is_gone
-from sensor.evidence.holds import HoldEntry, append_entry, reading_holds
-from sensor.evidence.search import EvidenceSearch, Query
+from sensor.evidence.holding import entry_now, files_with, holds_in_force, in_words, new_name
+from sensor.evidence.holds import HoldEntry, append_entry
+from sensor.evidence.search import Query
 from sensor.text import count_of
 
 _reason = click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept with the hold.")
@@ -33,17 +32,14 @@ def hold_command(query: Query, reason: str, evidence: Path | None, config: Path 
     The files that have the evidence now are kept whole, with what else is in them.
     """
     index = evidence_index(evidence, config)
-    files: dict[int, set[str]] = {}
-    for stored in index.iterate(query):
-        files.setdefault(stored.devid, set()).add(stored.path.name)
+    files = files_with(index, query)
     if not files:
         raise EvidenceError("there is no such evidence, so nothing is held; see sensor evidence list")
-    name = f"{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(3)}"
-    asked = ", ".join(f"{key}={value}" for key, value in query.__dict__.items() if value is not None)
+    name = new_name()
     for devid, names in files.items():
         directory = index.directory / str(devid)
-        _append(directory, _entry("hold", name, reason, asked, tuple(sorted(names))))
-        gone = sorted(one for one in names if is_gone(directory / one))
+        _append(directory, entry_now("hold", name, _user(), reason, in_words(query), names))
+        gone = [one for one in names if is_gone(directory / one)]
         if gone:
             print_line(f"deleted before it was held: {', '.join(gone)}", err=True)
     print_line(f"{name}: {count_of(sum(map(len, files.values())), 'file')} held")
@@ -56,11 +52,11 @@ def hold_command(query: Query, reason: str, evidence: Path | None, config: Path 
 def release_command(name: str, reason: str, evidence: Path | None, config: Path | None) -> None:
     """Release a hold: its evidence is deleted by the limits again."""
     index = evidence_index(evidence, config)
-    held = [devid for devid, hold in _holds(index) if hold.hold == name]
+    held = [devid for devid, hold in holds_in_force(index) if hold.hold == name]
     if not held:
         raise EvidenceError(f"there is no hold {name}; see sensor evidence holds")
     for devid in held:
-        _append(index.directory / str(devid), _entry("release", name, reason))
+        _append(index.directory / str(devid), entry_now("release", name, _user(), reason))
     print_line(f"{name} released")
 
 
@@ -69,23 +65,12 @@ def release_command(name: str, reason: str, evidence: Path | None, config: Path 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def holds_command(evidence: Path | None, config: Path | None, as_json: bool) -> None:
     """List the holds in force."""
-    for devid, hold in _holds(evidence_index(evidence, config)):
+    for devid, hold in holds_in_force(evidence_index(evidence, config)):
         if as_json:
             print_json({"devid": devid, **hold._asdict()})
         else:
             files = count_of(len(hold.files), "file")
             print_line(f"{hold.hold} {hold.time} devid {devid}, {files}, by {hold.by}: {hold.reason}")
-
-
-def _holds(index: EvidenceSearch) -> list[tuple[int, HoldEntry]]:
-    found: list[tuple[int, HoldEntry]] = []
-    for devid in index.devices():
-        try:
-            with reading_holds(index.directory / str(devid), locked=False) as holds:
-                found += [(devid, hold) for hold in holds.values()]
-        except OSError as error:
-            raise EvidenceError(f"the holds of device {devid} cannot be read: {error.strerror}") from error
-    return found
 
 
 def _append(directory: Path, entry: HoldEntry) -> None:
@@ -95,18 +80,6 @@ def _append(directory: Path, entry: HoldEntry) -> None:
         raise EvidenceError(
             f"{directory} cannot be written: {error.strerror}; run this as the user of the sensor, or as root"
         ) from error
-
-
-def _entry(action: str, name: str, reason: str, query: str = "", files: tuple[str, ...] = ()) -> HoldEntry:
-    return HoldEntry(
-        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "hold" if action == "hold" else "release",
-        name,
-        _user(),
-        reason,
-        query,
-        files,
-    )
 
 
 def _user() -> str:

@@ -25,7 +25,7 @@ def token_group() -> None:
     type=click.Choice(["read", "admin"]),
     default="read",
     show_default=True,
-    help="What the token allows: read evidence, or also list tokens.",
+    help="What the token allows: read evidence, or also hold it and list tokens.",
 )
 @setting_options("token create")
 def create_command(name: str, role: str, config: Path | None, evidence: Path | None) -> None:

@@ -42,6 +42,8 @@ class ProcessRole(Enum):
     RETENTION = "sensor-retain"
     """Deletes evidence; keeps the user of the supervisor."""
     COMPILER = "sensor-rules"
+    HOLD_KEEPER = "sensor-hold"
+    """Writes down which evidence the API is asked to hold; keeps the user of the supervisor."""
 
 
 class ProcessUser(NamedTuple):

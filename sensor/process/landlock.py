@@ -61,6 +61,8 @@ class Access:
     """Files, and directories with all that is in them, that may be read."""
     listable: tuple[Path, ...] = ()
     """Directories that may be listed, with those in them; their files cannot be opened."""
+    writable: tuple[Path, ...] = ()
+    """Directories in which files may be read, created and written, but neither cut short nor removed."""
     changeable: tuple[Path, ...] = ()
     """Directories in which regular files may be read, created, written, renamed and removed."""
     erasable: tuple[Path, ...] = ()
@@ -99,6 +101,7 @@ def restrict_self(access: Access) -> None:
     try:
         _allow_paths(ruleset, access.readable, _READ_FILE | _READ_DIR)
         _allow_paths(ruleset, access.listable, _READ_DIR)
+        _allow_paths(ruleset, access.writable, _READ_FILE | _READ_DIR | _WRITE_FILE | _MAKE_REG)
         _allow_paths(ruleset, access.changeable, _CHANGE & rights)
         _allow_paths(ruleset, access.erasable, _READ_FILE | _READ_DIR | _REMOVE_FILE)
         if version >= _NET_SINCE:

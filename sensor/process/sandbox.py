@@ -51,6 +51,7 @@ NEEDS = {
     ProcessRole.RETENTION: Calls.READ_FILES | Calls.DELETE_FILES,
     ProcessRole.REINDEXER: Calls.READ_FILES | Calls.THREADS | Calls.CODE,
     ProcessRole.COMPILER: Calls.THREADS | Calls.TIMERS,
+    ProcessRole.HOLD_KEEPER: Calls.READ_FILES | Calls.CHANGE_FILES,
     ProcessRole.API: Calls.ACCEPT | Calls.READ_FILES | Calls.TRY_WRITING | Calls.THREADS | Calls.CODE,
 }
 """System calls of each role."""

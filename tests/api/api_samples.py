@@ -131,10 +131,25 @@ def serving(
     listen: str = "127.0.0.1:0",
     verify: ssl.SSLContext | bool = True,
     log: Path | None = None,
+    before: Sequence[str] = (),
 ) -> Iterator[Server]:
-    """Run `sensor serve` on a free port; at the end, stop it with SIGTERM and check that it succeeds."""
+    """Run `sensor serve` on a free port; at the end, stop it with SIGTERM and check that it succeeds.
+
+    ``before`` is a command that starts another one, such as setpriv(1).
+    """
     log = log or evidence.with_name(f"{evidence.name}.log")
-    command = [sys.executable, "-m", "sensor", "serve", "--evidence", evidence, "--listen", listen, *flags]
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "sensor",
+        "serve",
+        "--evidence",
+        evidence,
+        "--listen",
+        listen,
+        *flags,
+    ]
     with log.open("w") as output:
         process = subprocess.Popen(command, stderr=output, text=True, env=environment())
     try:

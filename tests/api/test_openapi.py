@@ -35,7 +35,7 @@ def test_everything_is_described(server: Server) -> None:
     document = server.get("/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     ids = [operation["operationId"] for operation in operations]
-    assert len(set(ids)) == len(ids) == len(document["paths"])
+    assert len(set(ids)) == len(ids) > 12
     for operation in operations:
         assert operation["description"]
         assert all(

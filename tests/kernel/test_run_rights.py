@@ -107,7 +107,7 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
         replay(network[1], directory / "traffic.pcap")
         wait_until_received(network[0], len(mix.demo(seed=1).frames))
         wait_until(lambda: any(one.stat().st_size for one in (directory / "events").iterdir()))
-        wait_until(lambda: len(processes(run)) >= 8)
+        wait_until(lambda: len(processes(run)) >= 9)
         found = processes(run)
         roles = {
             "sensor-worker0": identity_of(ProcessRole.WORKER).uid,
@@ -116,6 +116,7 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
             "sensor-files": user,
             "sensor-index": user,
             "sensor-retain": user,
+            "sensor-hold": user,
         }
         [api] = [one for name, one in found.items() if not name.startswith("sensor-")]
         wait_until(lambda: status_of(api.pid)["Seccomp"] == "2")
@@ -125,13 +126,13 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
             name: [str(uid)] * 4 for name, uid in roles.items()
         }
         users = {status["Uid"] for status in statuses.values()}
-        assert len(users) == len(roles) - 1  # three of the roles share one; the API has another
+        assert len(users) == len(roles) - 2  # four of the roles share one; the API has another
         for name, status in statuses.items():
             kept = 1 << 1 if name == "sensor-files" and user == 0 else 0  # CAP_DAC_OVERRIDE
             assert {int(status[f"Cap{kind}"], 16) for kind in ("Prm", "Eff")} == {kept}, name
             assert {int(status[f"Cap{kind}"], 16) for kind in ("Inh", "Bnd", "Amb")} == {0}, name
             assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2"), name
-        alone = ("sensor-worker0", "sensor-index", "sensor-retain", "sensor-files")
+        alone = ("sensor-worker0", "sensor-index", "sensor-retain", "sensor-hold", "sensor-files")
         assert {statuses[name]["Threads"] for name in alone} == {"1"}
         ambient = int(status_of(run.process.pid)["CapAmb"], 16)
         assert ambient == (0 if user == 0 else 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8)  # those of SWITCHING

@@ -8,6 +8,7 @@ import { download } from "./download.js";
 import * as feed from "./feed.js";
 import * as filters from "./filters.js";
 import { number, plural } from "./format.js";
+import * as holds from "./holds.js";
 import * as keys from "./keys.js";
 import { notice } from "./notices.js";
 import * as packet from "./packet.js";
@@ -117,6 +118,7 @@ async function follow() {
 async function survey() {
   if (!document.hidden) {
     await attempt("status", status.load);
+    await attempt("holds", holds.load);
     if (isFollowing() && $("brush").hidden && !isSearching() && await attempt("timeline", timeline.load)) {
       brush.show();
       showTable();
@@ -149,6 +151,7 @@ async function copyLink() {
 
 dialogs.start();
 filters.start();
+holds.start();
 timeline.start();
 brush.start();
 table.start(openPacket);
@@ -166,5 +169,6 @@ chooseRange();
 await search();
 await showPacket();
 await attempt("rules", filters.loadRules);
+await attempt("holds", holds.load);
 setTimeout(follow, FOLLOW_MS);
 setTimeout(survey, SURVEY_MS);

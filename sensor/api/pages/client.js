@@ -31,11 +31,11 @@ export function address(path, parameters = {}) {
   return `api/v1/${path}${query ? `?${query}` : ""}`;
 }
 
-/** GET a resource and return its response, which is a success. Throws Problem, or AbortError after `signal`. */
-export async function get(url, signal) {
+/** Request a resource and return the response, which is a success. Throws Problem, or AbortError after `signal`. */
+export async function get(url, signal, method = "GET") {
   for (;;) {
     const sent = token.get();
-    const response = await request(url, sent, signal);
+    const response = await request(url, method, sent, signal);
     if (response.ok) return response;
     const problem = await problemOf(response);
     if (problem.status !== 401) throw problem;
@@ -49,10 +49,15 @@ export async function getJson(path, parameters, signal) {
   return (await get(address(path, parameters), signal)).json();
 }
 
-async function request(url, sent, signal) {
+/** Change something at a path of the API, and return the JSON of the answer. */
+export async function change(method, path, parameters) {
+  return (await get(address(path, parameters), undefined, method)).json();
+}
+
+async function request(url, method, sent, signal) {
   const headers = sent ? { Authorization: `Bearer ${sent}` } : {};
   try {
-    return await fetch(url, { headers, signal, credentials: "same-origin" });
+    return await fetch(url, { method, headers, signal, credentials: "same-origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, "No connection", "The API does not respond; check that it is running.");

@@ -52,9 +52,12 @@ function helpContent() {
   ];
 }
 
-function ask(problem) {
+/** Ask for a token with more rights; return a promise that resolves when the dialog is closed. */
+export const askForRights = (why) => ask({ detail: why }, { mayCancel: true });
+
+function ask(problem, { mayCancel = false } = {}) {
   const dialog = $("token");
-  const refused = token.get() !== null;
+  const refused = token.get() !== null && !mayCancel;
   const input = h("input", { type: "password", name: "token", required: "", autocomplete: "off", spellcheck: "false", size: 48 });
   const why = h("p", { role: "alert" }, refused ? "The API refused this token." : problem.detail || problem.title);
   const done = new Promise((resolve) => {
@@ -63,12 +66,18 @@ function ask(problem) {
       resolve();
     }, { once: true });
   });
+  const forget = () => {
+    token.forget();
+    dialog.close();
+  };
   const form = h("form", { method: "dialog", onsubmit: () => token.set(input.value.trim()) },
     h("h2", { id: "token-title" }, "Token required"), why, h("label", {}, "Token ", input),
     h("p", { class: "quiet" }, "The token is kept until this tab is closed. Create one with ", h("code", {}, "sensor token create"), "."),
-    h("button", {}, "Continue"));
+    h("div", { class: "actions" }, h("button", {}, "Continue"),
+      refused ? h("button", { type: "button", onclick: forget }, "Forget this token") : null,
+      mayCancel ? h("button", { type: "button", onclick: () => dialog.close() }, "Cancel") : null));
   dialog.replaceChildren(form);
-  dialog.addEventListener("cancel", (event) => event.preventDefault()); // without a token there is nothing to show
+  dialog.oncancel = (event) => mayCancel || event.preventDefault(); // without a token there is nothing to show
   dialog.showModal();
   return done;
 }
