@@ -5,6 +5,7 @@
  * anything behind it is read. Nothing here allocates memory or keeps state between calls.
  * Format: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-03.html.
  */
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -63,20 +64,20 @@ struct walk {
 	uint64_t claim;		/* the value that a STOP_BAD_* is about, or the interface's length */
 };
 
-static uint32_t u32(const struct walk *walk, const uint8_t *at)
+static uint32_t u32(bool swapped, const uint8_t *at)
 {
 	uint32_t value;
 
 	memcpy(&value, at, sizeof(value));
-	return walk->swapped ? __builtin_bswap32(value) : value;
+	return swapped ? __builtin_bswap32(value) : value;
 }
 
-static uint16_t u16(const struct walk *walk, const uint8_t *at)
+static uint16_t u16(bool swapped, const uint8_t *at)
 {
 	uint16_t value;
 
 	memcpy(&value, at, sizeof(value));
-	return walk->swapped ? __builtin_bswap16(value) : value;
+	return swapped ? __builtin_bswap16(value) : value;
 }
 
 /* Some writers leave the padding out of the length; the next block is aligned all the same. */
@@ -87,9 +88,14 @@ static uint64_t aligned(uint64_t length)
 
 static int64_t nanoseconds(struct walk *walk, const struct interface *interface, uint64_t ticks)
 {
-	unsigned __int128 elapsed = (unsigned __int128)ticks * interface->factor >> interface->shift;
+	unsigned __int128 elapsed;
 	__int128 time;
+	int64_t simple;
 
+	if (!interface->shift && interface->divisor == 1 && !interface->offset_s &&
+	    !__builtin_mul_overflow(ticks, interface->factor, &simple))
+		return simple;	/* the common case, without 128 bits */
+	elapsed = (unsigned __int128)ticks * interface->factor >> interface->shift;
 	if (interface->divisor != 1)
 		elapsed /= interface->divisor;
 	time = (__int128)elapsed + (__int128)interface->offset_s * SECOND_NS;
@@ -106,7 +112,8 @@ static enum stop bad(struct walk *walk, enum stop stop, uint64_t claim)
 }
 
 /* Adds the frame of a packet block of SIZE bytes, at least as many as its kind needs. */
-static enum stop add_frame(struct walk *walk, const uint8_t *block, uint32_t type, uint64_t size)
+static __always_inline enum stop add_frame(struct walk *walk, bool swapped, const uint8_t *block,
+					   uint32_t type, uint64_t size)
 {
 	uint64_t header = type == SIMPLE_PACKET ? SIMPLE_HEADER_SIZE : PACKET_HEADER_SIZE;
 	uint64_t number = 0, caplen, wirelen;
@@ -114,20 +121,20 @@ static enum stop add_frame(struct walk *walk, const uint8_t *block, uint32_t typ
 	int64_t *row = walk->columns + walk->count;
 
 	if (type == ENHANCED_PACKET)
-		number = u32(walk, block + 8);
+		number = u32(swapped, block + 8);
 	else if (type == OBSOLETE_PACKET)
-		number = u16(walk, block + 8);
+		number = u16(swapped, block + 8);
 	if (number >= walk->interface_count)
 		return bad(walk, STOP_BAD_INTERFACE, number);
 	interface = &walk->interfaces[number];
 
 	if (type == SIMPLE_PACKET) {
-		wirelen = caplen = u32(walk, block + 8);
+		wirelen = caplen = u32(swapped, block + 8);
 		if (interface->snaplen && caplen > interface->snaplen)
 			caplen = interface->snaplen;
 	} else {
-		caplen = u32(walk, block + 20);
-		wirelen = u32(walk, block + 24);
+		caplen = u32(swapped, block + 20);
+		wirelen = u32(swapped, block + 24);
 	}
 	if (caplen > FRAME_SIZE_MAX || caplen > size - header - 4)
 		return bad(walk, STOP_BAD_FRAME, caplen);
@@ -144,7 +151,7 @@ static enum stop add_frame(struct walk *walk, const uint8_t *block, uint32_t typ
 	row[2 * walk->capacity] = wirelen > caplen ? wirelen : caplen;
 	row[3 * walk->capacity] = 0;
 	if (type != SIMPLE_PACKET) {
-		uint64_t ticks = (uint64_t)u32(walk, block + 12) << 32 | u32(walk, block + 16);
+		uint64_t ticks = (uint64_t)u32(swapped, block + 12) << 32 | u32(swapped, block + 16);
 
 		row[3 * walk->capacity] = nanoseconds(walk, interface, ticks);
 	}
@@ -169,16 +176,13 @@ static uint64_t size_min(uint32_t type)
 	}
 }
 
-/*
- * Walks the blocks from walk->position on, adds their frames to the columns, and skips blocks of
- * other types. walk->position is then the start of the block at which it stopped.
- */
-int64_t walk_blocks(struct walk *walk)
+/* See walk_blocks(). SWAPPED is a constant, so that there is a loop for each byte order. */
+static __always_inline int64_t walk_in_order(struct walk *walk, bool swapped)
 {
 	while (walk->size - walk->position >= BLOCK_HEADER_SIZE) {
 		const uint8_t *block = walk->data + walk->position;
-		uint32_t type = u32(walk, block);
-		uint64_t length = u32(walk, block + 4), size = aligned(length), least = size_min(type);
+		uint32_t type = u32(swapped, block);
+		uint64_t length = u32(swapped, block + 4), size = aligned(length), least = size_min(type);
 
 		if (type == SECTION_HEADER)
 			return STOP_SECTION;
@@ -186,12 +190,12 @@ int64_t walk_blocks(struct walk *walk)
 			return bad(walk, STOP_BAD_LENGTH, length);
 		if (size > walk->size - walk->position)
 			return STOP_MORE;
-		if (aligned(u32(walk, block + size - 4)) != size)
+		if (aligned(u32(swapped, block + size - 4)) != size)
 			return STOP_BAD_END;
 		if (type == INTERFACE_DESCRIPTION)
 			return bad(walk, STOP_INTERFACE, size);
 		if (least > BLOCK_SIZE_MIN) {
-			enum stop stop = add_frame(walk, block, type, size);
+			enum stop stop = add_frame(walk, swapped, block, type, size);
 
 			if (stop != STOP_MORE)
 				return stop;
@@ -199,4 +203,13 @@ int64_t walk_blocks(struct walk *walk)
 		walk->position += size;
 	}
 	return STOP_MORE;
+}
+
+/*
+ * Walks the blocks from walk->position on, adds their frames to the columns, and skips blocks of
+ * other types. walk->position is then the start of the block at which it stopped.
+ */
+int64_t walk_blocks(struct walk *walk)
+{
+	return walk->swapped ? walk_in_order(walk, true) : walk_in_order(walk, false);
 }

@@ -76,9 +76,13 @@ class BlockWalk:
 
     def __init__(self, capacity: int) -> None:
         self.buffer = memoryview(b"")
-        self._columns = np.empty((5, capacity), np.int64)
         self._interfaces = np.empty(_FIRST_INTERFACES, INTERFACE)
-        self._walk = _Walk(columns=self._columns.ctypes.data, capacity=capacity)
+        self._walk = _Walk(capacity=capacity)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        self._columns = np.empty((5, self._walk.capacity), np.int64)
+        self._walk.columns, self._walk.count = self._columns.ctypes.data, 0
 
     @property
     def position(self) -> int:
@@ -145,6 +149,6 @@ class BlockWalk:
         Shape (5, n): start in the buffer, captured length, wire length, nanoseconds, number of the
         interface in the file.
         """
-        frames = self._columns[:, : self.count].copy()
-        self._walk.count = 0
+        frames = self._columns[:, : self.count]
+        self._make_room()
         return frames
