@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.metadata import version
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -106,6 +107,14 @@ class Item(_Answer):
     matches: list[MatchItem] = Field(description="Rules that matched it; empty if it was kept for its flow")
     incomplete: bool = Field(
         description="True if the search was cut for its cost, so that more rules may match"
+    )
+    role: Literal["hit", "before", "after"] = Field(
+        description="`hit`: it matched, or is kept for its flow; `before` and `after`: it is kept because"
+        " another packet of its flow matched"
+    )
+    conversation: int | None = Field(
+        description="Number of the conversation that it is part of; null if it is in none",
+        examples=[1687074364968817],
     )
 
     @classmethod

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.block import ITEM, EvidenceBlock
+from sensor.evidence.conversation import CONVERSATION_MAX
 from sensor.evidence.pcap import RECORD_HEADER_BYTES, SNAPLEN
 from sensor.model import Role, Rule
 from sensor.native.records import copy_records, write_records
 
 RULE = np.dtype("<u4")
 _HEADER_WORD = np.dtype("<u4")
-_CONVERSATION_MAX = np.uint64((1 << 63) - 1)
-"""The index has signed numbers of 64 bits."""
 
 
 class MalformedBlockError(Exception):
@@ -104,7 +103,7 @@ def check_block(block: EvidenceBlock) -> None:
     _require((items["incomplete"] <= 1).all(), "a mark of incomplete items is neither 0 nor 1")
     _require((items["role"] <= max(Role)).all(), "a role is unknown")
     _require(not block.is_context[block.item_of_match].any(), "a frame of a conversation's context matches")
-    _require((items["conversation"] <= _CONVERSATION_MAX).all(), "the number of a conversation is too high")
+    _require((items["conversation"] <= CONVERSATION_MAX).all(), "the number of a conversation is too high")
     _require(not items["reserved"].any(), "reserved bytes are not 0")
     _check_addresses(items)
     _check_headers(block)

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from sensor.model import FiveTuple
 
+CONVERSATION_MAX = (1 << 52) - 1
+"""The highest number: in the year 2112. JSON can represent it in all programs."""
+
 
 class Ending(IntEnum):
     """The reason why no more frames of a flow are kept."""
@@ -60,3 +63,5 @@ class ConversationNote(NamedTuple):
     missing: Missing = Missing(0)
     lost: int = 0
     """Frames that ring and network card lost while it ran, of whatever flow."""
+    packets: int = 0
+    """Frames that were kept of it, matches included, once it has ended; with fewer, some were deleted."""

@@ -12,6 +12,7 @@ from types import NoneType
 from typing import NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
+from sensor.evidence.conversation_codec import tags_of
 from sensor.evidence.evidence_file import reading
 from sensor.evidence.index_connection import DamagedRowError, Row, connect_readonly, interrupt_by, rows_of
 from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, TALLY_US, Day
@@ -21,7 +22,7 @@ from sensor.evidence.row_builder import parse_list
 from sensor.evidence.rule_text import parse_http, parse_rule
 from sensor.evidence.selection import Selection, straddling_steps, tally_histogram
 from sensor.evidence.stored import Stored, StoredRecords
-from sensor.model import FiveTuple, Rule
+from sensor.model import FiveTuple, Role, Rule
 from sensor.rules.engine.http_payload import RFC9110, HttpReading
 
 TEXT_STEP = 1000
@@ -30,11 +31,13 @@ TEXT_STEP = 1000
 T = TypeVar("T")
 _MatchedRule = tuple[Rule, HttpReading, str]
 """A rule, the definition of HTTP that it was matched with, and the digest of its files."""
+_ROLES = tuple(Role)
 _NO_RULE = None, RFC9110, ""
 _COLUMN_TYPES = {
-    (int, str, int, int, int, int, str, int, bytes, int, bytes, int, vlan, int, int, rules, int)
+    (int, str, int, int, int, int, str, int, bytes, int, bytes, int, vlan, int, int, rules, int, int, number)
     for vlan in (bytes, NoneType)
     for rules in (str, NoneType)
+    for number in (int, NoneType)
 }
 """The types of `sensor.evidence.selection.COLUMNS`."""
 
@@ -42,12 +45,13 @@ log = logging.getLogger(__name__)
 
 
 class RecordPlace(NamedTuple):
-    """The place of a record, and the contents of its header."""
+    """The place of a record, the contents of its header, and whether it is context."""
 
     offset: int
     time_us: int
     caplen: int
     wirelen: int
+    is_context: bool
 
 
 class Summary(NamedTuple):
@@ -154,13 +158,13 @@ class DayReader:
     def places(self, name: str) -> Iterator[RecordPlace]:
         """Return the place of each indexed record of a file, in the order of the file."""
         rows = self._connection.execute(
-            "SELECT offset, id, caplen, evidence.wirelen FROM file CROSS JOIN evidence USING (file)"
+            "SELECT offset, id, caplen, evidence.wirelen, role FROM file CROSS JOIN evidence USING (file)"
             " WHERE name = ? AND id BETWEEN oldest AND newest ORDER BY offset",
             [name],
         )
         return (
-            RecordPlace(offset, self.day.time_us(id_), caplen, wirelen)
-            for offset, id_, caplen, wirelen in rows_of(rows, int, int, int, int)
+            RecordPlace(offset, self.day.time_us(id_), caplen, wirelen, role != Role.HIT)
+            for offset, id_, caplen, wirelen, role in rows_of(rows, int, int, int, int, int)
         )
 
     def _selection(self, query: Query, low: int, high: int, extra: Sequence[Condition] = ()) -> Selection:
@@ -172,7 +176,7 @@ class DayReader:
             raise DamagedRowError("a row is damaged")
         (
             id_, name, linktype, offset, caplen, wirelen, interface, protocol, source, sport,
-            destination, dport, vlan, payload_start, payload_end, rules, incomplete,
+            destination, dport, vlan, payload_start, payload_end, rules, incomplete, role, conversation,
         ) = row  # fmt: skip
         matched = [self._rule(number) for number in parse_list(rules)]
         _, http, digest = matched[0] if matched else _NO_RULE
@@ -187,13 +191,15 @@ class DayReader:
             linktype,
             interface,
             FiveTuple(protocol, source, sport, destination, dport),
-            tuple(int.from_bytes(vlan[at : at + 2], "big") for at in range(0, len(vlan), 2)) if vlan else (),
+            tags_of(vlan),
             payload_start,
             payload_end,
             tuple(rule for rule, _, _ in matched),
             bool(incomplete),
             http,
             digest,
+            Role(role),
+            conversation,
         )
 
     def _rule(self, number: int) -> _MatchedRule:
@@ -213,13 +219,14 @@ def _is_sound(row: Row) -> bool:
     """Return True if the values of `COLUMNS` have the types and sizes that a sensor writes."""
     if tuple(map(type, row)) not in _COLUMN_TYPES:
         return False
-    _, _, _, offset, caplen, _, _, _, source, _, destination, _, _, start, end, *_ = row
+    _, _, _, offset, caplen, _, _, _, source, _, destination, _, _, start, end, _, _, role, _ = row
     return (
         offset >= 0
         and 0 <= caplen <= SNAPLEN
         and 0 <= start <= end
         and len(source) == len(destination)
         and len(source) in (4, 16)
+        and role in _ROLES
     )
 
 

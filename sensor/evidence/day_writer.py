@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock, joined
+from sensor.evidence.conversation import ConversationNote, Ending
+from sensor.evidence.conversation_codec import note_row
 from sensor.evidence.index_connection import check_database, prepare_for_writing, rows_of
 from sensor.evidence.index_schema import TALLY_IDS, Day
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
@@ -29,7 +31,7 @@ from sensor.evidence.segments import Segments
 from sensor.model import LinkType
 from sensor.process.regular_file import MODE, FileIdentity, ForeignFileError, identity, open_regular
 
-_INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 18)})"
+_INSERT = f"INSERT INTO evidence VALUES ({', '.join('?' * 20)})"
 _INSERT_MATCH = "INSERT INTO hit VALUES (?, ?)"
 _SELECT = "SELECT id, segment, classes, rules FROM evidence"
 
@@ -161,6 +163,16 @@ class DayWriter:
         file, end = self._files.get(name) or self._new_file(name, block.linktype)
         self._insert(file, offsets, block)
         self._set_end(name, file, max(end, int(offsets[-1] + block.record_bytes[-1])))
+
+    def note(self, notes: Sequence[ConversationNote]) -> None:
+        """Add what is known of conversations, or replace it."""
+        self._connection.executemany(
+            f"INSERT OR REPLACE INTO conversation VALUES ({', '.join('?' * 11)})", map(note_row, notes)
+        )
+
+    def interrupt(self) -> None:
+        """Note that conversations that are open were interrupted: the process that kept them has ended."""
+        self._execute("UPDATE conversation SET ended = ? WHERE ended = ?", [Ending.INTERRUPTED, Ending.OPEN])
 
     def gaps(self) -> list[Gap]:
         """Return the gaps, the newest file first."""

@@ -10,6 +10,9 @@ rebuilt index has the same ids.
 The indexes on addresses and ports start with the **segment**, a stretch of time with about `SEGMENT_ITEMS`
 rows. An insert touches only the few pages of the newest segment, however many addresses there are, so an
 attacker cannot slow down the writer by inventing addresses. A search goes segment by segment.
+
+A conversation is described in the database of the day of its number, which is a time. Its frames are in the
+databases of their own days.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ NO_INTERFACE = -1
 """Interface of rows that are built from a file, which does not record the interface."""
 APPLICATION_ID = 0x53454E53
 """Identifies the databases (https://www.sqlite.org/pragma.html#pragma_application_id)."""
-VERSION = 3
+VERSION = 4
 """Version of the tables; a database of another version is moved aside and rebuilt."""
 CLASS_BITS: dict[RuleClass, int] = {rule_class: 1 << bit for bit, rule_class in enumerate(RULE_CLASSES)}
 
@@ -98,12 +101,29 @@ CREATE TABLE evidence (
     classes INTEGER NOT NULL,    -- one bit per class of the rules that matched
     rules TEXT,                  -- numbers of the rules that matched, separated by commas; NULL: none
     incomplete INTEGER NOT NULL, -- 1: the search was cut for its cost, more rules may match
+    role INTEGER NOT NULL,       -- a sensor.model.Role
+    conversation INTEGER,        -- NULL: in none
     segment INTEGER NOT NULL
 );
 CREATE INDEX evidence_source ON evidence (segment, source);
 CREATE INDEX evidence_destination ON evidence (segment, destination);
 CREATE INDEX evidence_sport ON evidence (segment, sport);
 CREATE INDEX evidence_dport ON evidence (segment, dport);
+CREATE INDEX evidence_conversation ON evidence (conversation, role) WHERE conversation IS NOT NULL;
+
+CREATE TABLE conversation (      -- what is known of conversations beside their frames
+    conversation INTEGER PRIMARY KEY,
+    protocol INTEGER NOT NULL,
+    source BLOB NOT NULL,        -- of the first frame that is known
+    sport INTEGER NOT NULL,
+    destination BLOB NOT NULL,
+    dport INTEGER NOT NULL,
+    vlan BLOB,                   -- as in evidence
+    ended INTEGER NOT NULL,      -- a sensor.evidence.conversation.Ending
+    missing INTEGER NOT NULL,    -- sensor.evidence.conversation.Missing
+    lost INTEGER NOT NULL,       -- frames of any flow that were lost while it ran
+    packets INTEGER NOT NULL     -- frames that were kept; 0: unknown
+);
 
 CREATE TABLE segment (
     segment INTEGER PRIMARY KEY,

@@ -25,6 +25,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.conversation import ConversationNote
 from sensor.evidence.day_writer import DayWriter, UnusableError
 from sensor.evidence.directory_lock import lock_index
 from sensor.evidence.evidence_file import is_gone
@@ -43,6 +44,8 @@ KEPT_ROWS = 262_144
 
 The dropped rows leave a gap. A waiting row takes at most some 100 bytes.
 """
+KEPT_NOTES = 65_536
+"""Notes of conversations that wait while a database cannot be written; beyond it, the oldest are dropped."""
 OPEN_DAYS = 4
 """Maximum number of databases that are open at the same time."""
 PURGED_ROWS = 1000
@@ -121,8 +124,11 @@ class IndexWriter:
         with contextlib.suppress(OSError):
             for day in self.untidy:
                 self._expected[day] = identity(directory / day.file_name)
+        self._begun: set[Day] = set()
+        """Days whose databases were open in this run, so that their open conversations are of this run."""
         self._lock: int | None = None
         self._waiting: list[_Chunk] = []
+        self._notes: dict[int, ConversationNote] = {}
         self._ends: dict[str, int] = {}  # of files that are not finished yet
         self._committed_s = time.monotonic()
         self._failed_s: float | None = None
@@ -148,6 +154,11 @@ class IndexWriter:
         ):
             self.commit()
 
+    def note(self, note: ConversationNote) -> None:
+        """Keep what is known of a conversation, instead of what was known before."""
+        self._notes.pop(note.conversation, None)
+        self._notes[note.conversation] = note
+
     def finish(self, name: str, end: int) -> None:
         """Note that there are gaps if the rows of a file, which is complete now, do not reach its end."""
         self.is_behind |= self._ends.pop(name, None) != end
@@ -165,7 +176,7 @@ class IndexWriter:
     def commit(self) -> None:
         """Write the waiting rows to the databases; rows that cannot be written wait, within limits."""
         self._committed_s = time.monotonic()
-        if not self._waiting:
+        if not self.has_waiting:
             return
         days: dict[Day, list[_Chunk]] = {}
         for chunk in self._waiting:
@@ -175,11 +186,27 @@ class IndexWriter:
                 self.is_behind |= is_behind
                 self.rows += sum(chunk.items for chunk in chunks)
                 self._waiting = [chunk for chunk in self._waiting if chunk.day != day]
+        self._commit_notes()
         if self._waiting_rows() >= KEPT_ROWS:
             self._waiting, self.is_behind = [], True
         if self._failed_s and not self._waiting and self._committed_s - self._failed_s >= QUIET_S:
             log.warning("the index can be written again")
             self._failed_s = None
+
+    def _commit_notes(self) -> None:
+        days: dict[Day, list[ConversationNote]] = {}
+        for note in self._notes.values():
+            days.setdefault(day_of(note.conversation), []).append(note)
+        for day, notes in days.items():
+            if self.change(day, DayWriter.note, notes):
+                self._notes = {number: n for number, n in self._notes.items() if day_of(number) != day}
+        for number in list(self._notes)[:-KEPT_NOTES]:
+            del self._notes[number]
+
+    @property
+    def has_waiting(self) -> bool:
+        """True if rows or notes wait for `commit`."""
+        return bool(self._waiting or self._notes)
 
     def watch(self) -> None:
         """Give up databases that were removed or replaced; their rows are found in the files again."""
@@ -287,6 +314,7 @@ class IndexWriter:
             EvidenceError: one cannot be deleted.
         """
         self._waiting.clear()
+        self._notes.clear()
         self._expected.clear()
         for database in self._databases.values():
             database.abandon()
@@ -332,6 +360,9 @@ class IndexWriter:
                 self._move_aside(path, error)
                 self._databases[day] = DayWriter(path, day, self._interface_name)
             self._expected[day] = identity(path)
+            if day not in self._begun:
+                self._begun.add(day)
+                self._databases[day].interrupt()
         self._databases[day] = self._databases.pop(day)
         return self._databases[day]
 

@@ -47,4 +47,6 @@ def stored_object(stored: Stored, matches: Iterable[StoredMatch]) -> dict[str, A
             for match in matches
         ],
         "incomplete": stored.incomplete,
+        "role": stored.role.name.lower(),
+        "conversation": stored.conversation,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.day_writer import DayWriter, Gap
 from sensor.evidence.evidence_file import evidence_sizes, is_gone
+from sensor.evidence.file_name import FileKind, parse_name
 from sensor.evidence.index_schema import DAY_US, Day, day_of
 from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.pcap import first_record
+from sensor.model import Role
 
 FILL_ITEMS = 512
 FILL_BYTES = 4 << 20
@@ -125,6 +128,19 @@ def _add_unknown_file(index: IndexWriter, name: str, size: int) -> None:
     index.is_behind |= not index.change(day_of(time_us), DayWriter.add_gap, name, size, linktype)
 
 
+def _with_roles(block: EvidenceBlock, name: str) -> EvidenceBlock:
+    """Return the items of a file with their roles; those in a file of context do not match anything.
+
+    They are not known to be earlier or later than the match, before it is found.
+    """
+    parsed = parse_name(name)
+    if not parsed or parsed.kind != FileKind.CONTEXT:
+        return block
+    items = block.items.copy()
+    items["role"], items["matches"], items["first_match"] = Role.BEFORE, 0, 0
+    return replace(block, items=items, rules=block.rules[:0])
+
+
 def fill(
     index: IndexWriter, day: Day, gap: Gap, offsets: NDArray[np.int64], block: EvidenceBlock, rest: int
 ) -> bool:
@@ -133,6 +149,7 @@ def fill(
     ``offsets`` are the offsets of the block's records in the file. Returns False if the rows cannot be
     written now. The gap is then unchanged and can be filled later.
     """
+    block = _with_roles(block, gap.name)
     days = block.items["time_ns"] // (DAY_US * 1000)
     own = days == day.start_us // DAY_US
     strays: list[object] = []

@@ -25,7 +25,8 @@ INDEX_SHARE_MAX = 0.2
 
 COLUMNS = (
     "evidence.id, file.name, linktype, offset, caplen, wirelen, interface.name, protocol, source, sport,"
-    " destination, dport, vlan, payload_start, payload_end, rules, incomplete"
+    " destination, dport, vlan, payload_start, payload_end, rules, incomplete,"
+    " role, conversation"
 )
 
 
@@ -33,14 +34,19 @@ class Selection:
     """The rows in a range of ids that meet all conditions."""
 
     def __init__(
-        self, connection: sqlite3.Connection, parts: Sequence[Condition], low: int, high: int
+        self,
+        connection: sqlite3.Connection,
+        parts: Sequence[Condition],
+        low: int,
+        high: int,
+        ids: str | None = None,
     ) -> None:
-        """Select from the ids from ``low`` up to, not including, ``high``."""
+        """Select from the ids from ``low`` up to, not including, ``high``, perhaps only among ``ids``."""
         self._connection = connection
         self._parts = parts
         self._values = {name: value for part in parts for name, value in part.values.items()}
         self._low, self._high = low, high
-        self._ids: str | None = None
+        self._ids = ids
 
     def all_rows(self) -> list[Row]:
         """Return the `COLUMNS` of all rows."""

@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 from sensor.errors import EvidenceError
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.pcap import Record, read_record
-from sensor.model import FiveTuple, Rule, vlan_ids
+from sensor.model import FiveTuple, Role, Rule, vlan_ids
 from sensor.rules.engine.budget import Budget
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.rules.engine.locate import locate_each
@@ -57,6 +57,9 @@ class Stored(NamedTuple):
     """The definition of HTTP that they were matched with."""
     digest: str
     """Digest of their files; empty if unknown."""
+    role: Role
+    conversation: int | None
+    """The number of its conversation, if it is in one."""
 
     @property
     def vlan_ids(self) -> list[int]:

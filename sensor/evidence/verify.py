@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sensor.errors import EvidenceError
 from sensor.evidence.day_reader import DayReader, RecordPlace
 from sensor.evidence.evidence_file import evidence_sizes, open_evidence
+from sensor.evidence.file_name import FileKind, parse_name
 from sensor.evidence.index_schema import databases
 from sensor.evidence.pcap import RecordReader
 
@@ -32,7 +33,8 @@ class Verification(NamedTuple):
 def verify(directory: Path, devid: int) -> Iterator[Verification]:
     """Check every evidence file and database of a device; yield a result for each.
 
-    A file is correct if it can be read to its end, every packet in it has a row, and every row has a packet.
+    A file is correct if it can be read to its end, every packet in it has a row, and every row has a packet,
+    which is context if the file is one of context.
     """
     with ExitStack() as stack:
         readers: list[DayReader] = []
@@ -51,14 +53,15 @@ def verify(directory: Path, devid: int) -> Iterator[Verification]:
 
 
 def _verify_file(path: Path, readers: list[DayReader], *, is_open: bool) -> Verification:
-    packets = 0
+    packets, file_name = 0, parse_name(path.name)
+    is_context = file_name is not None and file_name.kind == FileKind.CONTEXT
     try:
         # If files are named in local time, a file at the end of summer time can have records of two days.
         rows = heapq.merge(*(reader.places(path.name) for reader in readers))
         row = next(rows, None)
         with open_evidence(path) as file:
             for record in (reader := RecordReader(file)):
-                place = RecordPlace(record.offset, record.time_us, record.caplen, record.wirelen)
+                place = RecordPlace(record.offset, record.time_us, record.caplen, record.wirelen, is_context)
                 if row is None and is_open:
                     return Verification(path, packets, "")
                 if row != place:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.conversation import ConversationNote
 from sensor.evidence.evidence_file import EvidenceFile, open_file
 from sensor.evidence.file_name import WINDOW_S, FileKind, file_stem
 from sensor.evidence.pcap import FILE_HEADER_BYTES
@@ -73,6 +74,9 @@ class RowTarget(Protocol):
 
         ``name`` is the final name of the file, and ``offset`` that of the first record.
         """
+
+    def note(self, note: ConversationNote) -> None:
+        """Keep what is known of a conversation; a later note with its number replaces it."""
 
     def finish(self, name: str, end: int) -> None:
         """Compare the rows of a file with its end, just before it is given its final name."""

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from sensor.evidence.conversation_codec import unpack_note
 from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.message import MalformedMessageError, ReceivedMessage
 from sensor.evidence.rule_numbers import RuleTable
@@ -144,12 +145,10 @@ class Indexer:
         """
         if not self._inbox.is_empty or self.reindexer.is_comparing:
             return
-        wait_s = self._commit_s - time.monotonic() if self.index.waiting_files else CHORES_S
+        wait_s = self._commit_s - time.monotonic() if self.index.has_waiting else CHORES_S
         if wait_s > 0:
             poll = select.poll()
-            awaited = (
-                select.POLLRDHUP if self.index.waiting_files else select.POLLIN
-            )  # the end, or any message
+            awaited = select.POLLRDHUP if self.index.has_waiting else select.POLLIN  # the end, or any message
             poll.register(self._inbox.descriptor, awaited)
             if channel := self.reindexer.channel:
                 poll.register(*channel)
@@ -184,6 +183,8 @@ class Indexer:
             self.index.forget(message.text.decode().splitlines())
         elif kind == IndexerKind.MISSED:
             self.index.is_behind = True
+        elif kind == IndexerKind.CONVERSATION:
+            self.index.note(unpack_note(message.text))
         elif kind == IndexerKind.REINDEXER:
             self.reindexer.adopt(number, attached)
         else:
@@ -197,7 +198,7 @@ class Indexer:
 
     def _commit(self) -> None:
         """Commit as soon as no more rows wait to be received, but not too often."""
-        if self._inbox.is_empty and time.monotonic() >= self._commit_s and self.index.waiting_files:
+        if self._inbox.is_empty and time.monotonic() >= self._commit_s and self.index.has_waiting:
             self.index.commit()
             self._commit_s = time.monotonic() + COMMIT_S
 

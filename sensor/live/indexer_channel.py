@@ -51,6 +51,8 @@ class IndexerKind(IntEnum):
     """Messages are missing before this one, because the channel was full."""
     REINDEXER = 8
     """The reindexer with this number was started; the message carries its socket, or nothing if it failed."""
+    CONVERSATION = 9
+    """The text is what is known of a conversation, in the format of `sensor.evidence.conversation_codec`."""
 
 
 class IndexerConfig(NamedTuple):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from sensor.config.settings import Settings
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.conversation import ConversationNote
 from sensor.evidence.index_writer import IndexFigures
 from sensor.evidence.message import MalformedMessageError
 from sensor.live.indexer_channel import (
@@ -47,6 +48,8 @@ END_S, END_STALLED_S = 30.0, 10.0
 """Time the process has to insert the last rows when the sensor stops: in total, and without progress."""
 _MOST_NAMES = 1000
 """Names of deleted files in one message."""
+_MOST_NOTES = 16_384
+"""Notes of conversations that wait until the channel has room; beyond it, the oldest are dropped."""
 _MOST_REPORTS = 100
 """Reports read at once."""
 _NOT_FOR_THE_INDEXER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,6 +68,7 @@ class IndexerProcess(ChildProcess):
         self.reindexers = ReindexLauncher(settings, directory)
         self._deleted: dict[str, int | None] = {}
         """Deleted files that the process may not know of, with the number of the message about them."""
+        self._notes: dict[int, ConversationNote] = {}
         self._config = IndexerConfig(directory, dict(interfaces), settings.profile)
         self._ended = IndexerReport()  # sums of the processes that have ended
         self._is_killed = False
@@ -100,6 +104,15 @@ class IndexerProcess(ChildProcess):
             except OSError:  # the channel is full, or the process is dead: see `tick`
                 self._miss(len(part))
 
+    def note(self, note: ConversationNote) -> None:
+        """Send what is known of a conversation; if the channel is full, `tick` tries again."""
+        self._notes.pop(note.conversation, None)
+        self._notes[note.conversation] = note
+        if len(self._notes) > _MOST_NOTES:
+            del self._notes[next(iter(self._notes))]
+        with suppress(OSError):
+            self._send_notes()
+
     def finish(self, name: str, end: int) -> None:
         """Let the rows of a file be compared with its end, just before it is given its final name."""
         try:
@@ -127,6 +140,7 @@ class IndexerProcess(ChildProcess):
         super().tick()
         self.reindexers.tick(self._report.reindexer, self._sender.send_socket)
         with suppress(OSError):
+            self._send_notes()
             self._send_deleted()
             if self._has_missed:
                 self._sender.send(IndexerKind.MISSED)
@@ -193,6 +207,17 @@ class IndexerProcess(ChildProcess):
             part = names[first : first + _MOST_NAMES]
             self._sender.send(IndexerKind.DELETED, "\n".join(part).encode())
             self._deleted |= dict.fromkeys(part, self._sender.messages)
+
+    def _send_notes(self) -> None:
+        """Send what is known of conversations and was not sent yet.
+
+        Raises:
+            OSError: the channel is full, or the process is dead.
+        """
+        while self._notes:
+            number, note = next(iter(self._notes.items()))
+            self._sender.send_note(note)
+            del self._notes[number]
 
     def _miss(self, rows: int) -> None:
         self.missing += rows

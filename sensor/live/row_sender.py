@@ -12,6 +12,8 @@ from array import array
 from contextlib import suppress
 
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.conversation import ConversationNote
+from sensor.evidence.conversation_codec import pack_note
 from sensor.evidence.message import pack
 from sensor.evidence.rule_numbers import RuleNumbers
 from sensor.live.indexer_channel import CHANNEL_BYTES, MESSAGE_BYTES, IndexerKind, RuleSource
@@ -47,6 +49,10 @@ class RowSender:
             self.send(IndexerKind.RULES, rules, first)
         self.send(IndexerKind.ROWS, name.encode(), offset, self._numbers.numbered(block))
         self.rows += len(block)
+
+    def send_note(self, note: ConversationNote) -> None:
+        """Send what is known of a conversation."""
+        self.send(IndexerKind.CONVERSATION, pack_note(note))
 
     def send_socket(self, number: int, reindexer: socket.socket | None) -> None:
         """Send the socket to the reindexer with this number; None: it could not be started."""

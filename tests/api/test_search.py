@@ -82,6 +82,8 @@ def test_fields_of_an_item(server: Server) -> None:
             for rule in (RULE, OTHER_RULE)
         ],
         "incomplete": False,
+        "role": "hit",
+        "conversation": None,
     }
 
 

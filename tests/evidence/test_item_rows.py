@@ -13,6 +13,7 @@ import pytest
 from sensor.errors import SensorError
 from sensor.evidence.block import ITEM
 from sensor.evidence.index_schema import SCHEMA
+from sensor.model import Role
 from sensor.native.item_rows import add_item_rows, item_rows
 
 MOST_RULES = 90
@@ -32,6 +33,8 @@ def random_items(count: int) -> np.ndarray[Any, np.dtype[np.void]]:
     items = np.frombuffer(chooser.randbytes(count * ITEM.itemsize), ITEM).copy()
     items["ip_version"] = [chooser.choice((0, 4, 6)) for _ in range(count)]
     items["vlan_count"] = [chooser.choice((0, 0, 1, 2)) for _ in range(count)]
+    items["role"] = [chooser.choice(tuple(Role)) for _ in range(count)]
+    items["conversation"] = [chooser.choice((0, 1, (1 << 52) - 1)) for _ in range(count)]
     items["matches"] = [chooser.choice((0, 1, 1, 2, MOST_RULES)) for _ in range(count)]
     return items
 
@@ -46,7 +49,8 @@ def row(item: np.void, columns: tuple[int, ...], file: int, rules: list[int]) ->
         item["source"][:width].tobytes(), int(item["sport"]),
         item["destination"][:width].tobytes(), int(item["dport"]),
         tags or None, int(item["payload_start"]), int(item["payload_end"]), classes,
-        ",".join(map(str, rules)) or None, int(item["incomplete"]), segment,
+        ",".join(map(str, rules)) or None, int(item["incomplete"]), int(item["role"]),
+        int(item["conversation"]) or None, segment,
     )  # fmt: skip
 
 

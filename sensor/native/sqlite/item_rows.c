@@ -38,11 +38,12 @@ struct columns {
 /* The columns of item_row, in the order of the table "evidence". */
 enum item_column {
 	ID, SOURCE_FILE, OFFSET, CAPLEN, WIRELEN, INTERFACE, PROTOCOL, SOURCE, SPORT, DESTINATION, DPORT,
-	VLAN, PAYLOAD_START, PAYLOAD_END, CLASSES, RULES, INCOMPLETE, SEGMENT,
+	VLAN, PAYLOAD_START, PAYLOAD_END, CLASSES, RULES, INCOMPLETE, ROLE, CONVERSATION, SEGMENT,
 };
 
 #define ITEM_ROW "CREATE TABLE item_row (id, file, offset, caplen, wirelen, interface, protocol, source, " \
-	"sport, destination, dport, vlan, payload_start, payload_end, classes, rules, incomplete, segment)"
+	"sport, destination, dport, vlan, payload_start, payload_end, classes, rules, incomplete, " \
+	"role, conversation, segment)"
 #define HIT_ROW "CREATE TABLE hit_row (rule, id)"
 
 struct table {
@@ -270,6 +271,14 @@ static int item_value(sqlite3_context *context, struct cursor *cursor, int colum
 		break;
 	case INCOMPLETE:
 		value = item->incomplete;
+		break;
+	case ROLE:
+		value = item->role;
+		break;
+	case CONVERSATION:
+		if (!item->conversation)
+			return SQLITE_OK;	/* NULL */
+		value = (int64_t)item->conversation;
 		break;
 	case SEGMENT:
 		value = shown->segments[cursor->row];
