@@ -148,3 +148,29 @@ class FlowHash:
         All chosen packets must have an IP header.
         """
         return hash_flows(buffer, packets, chosen, self._seed, self._service)
+
+    def of_fragments(self, items: NDArray[np.void]) -> NDArray[np.uint64]:
+        """Return the flow of later IP fragments between the same addresses: they have no ports.
+
+        ``items`` are of dtype `sensor.evidence.block.ITEM`, with an IP header.
+        """
+        count = len(items)
+        addresses = np.concatenate([items["source"], items["destination"]], axis=1)
+        short = np.flatnonzero(items["ip_version"] == 4)
+        addresses[short, 4:8] = items["destination"][short, :4]
+        nothing, no_ports = np.zeros(count, np.int64), np.zeros(count, np.uint16)
+        packets = PacketBatch(
+            status=np.zeros(count, np.uint8),
+            ip_version=items["ip_version"],
+            protocol=items["protocol"],
+            tos=np.zeros(count, np.uint8),
+            vlan_count=items["vlan_count"],
+            vlan_tci=items["vlan_tci"],
+            source_offset=np.arange(count) * addresses.shape[1],
+            sport=no_ports,
+            dport=no_ports,
+            payload_start=nothing,
+            payload_end=nothing,
+            tcp_flags=np.zeros(count, np.uint8),
+        )
+        return self.keys(addresses.reshape(-1), packets, np.arange(count))
