@@ -137,6 +137,7 @@ class ConversationTracker:
         is_own &= ~self._kept.has(items)
         is_before = is_own & (clock <= conversation.opened_ns)
         run.keep |= is_before
+        conversation.kept += int(np.count_nonzero(is_before))
         items["conversation"][is_before], items["role"][is_before] = conversation.number, Role.BEFORE
         if (items["caplen"] < items["wirelen"])[is_before].any():
             conversation.missing |= Missing.SNAPLEN

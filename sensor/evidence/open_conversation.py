@@ -56,6 +56,8 @@ class OpenConversation:
     packets: int = 0
     """Frames after the first match."""
     size_bytes: int = 0
+    kept: int = 1
+    """All its frames, the first match and those before it included."""
     missing: Missing = field(default=Missing(0))
     ended: Ending = Ending.OPEN
     opener: int = 0
@@ -98,6 +100,7 @@ class OpenConversation:
     def add(self, time_ns: int, caplen: int, flags: int, endpoint: int) -> None:
         """Count a frame after the first match; ``endpoint`` is from `endpoints_of`."""
         self.packets += 1
+        self.kept += 1
         self.size_bytes += caplen
         self.see(time_ns, flags, endpoint)
 
@@ -140,7 +143,8 @@ class OpenConversation:
         """Return what is known now; ``lost`` is the number of frames that ring and card have lost."""
         lost -= self.lost_before
         missing = self.missing | (Missing.LOST if lost else Missing(0))
-        return ConversationNote(self.number, self.five_tuple, self.vlan, self.ended, missing, lost)
+        packets = self.kept if self.ended else 0
+        return ConversationNote(self.number, self.five_tuple, self.vlan, self.ended, missing, lost, packets)
 
 
 def opens_connection(flags: int) -> bool:

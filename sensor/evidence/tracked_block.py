@@ -17,7 +17,7 @@ Mask = NDArray[np.bool_]
 
 
 class TrackedFrame(NamedTuple):
-    """What decides about an item."""
+    """The facts that decide about an item."""
 
     position: int
     flow: int

@@ -60,7 +60,7 @@ def test_a_conversation_from_its_match_to_its_end() -> None:
     assert [time for time, *_ in kept(second.block)] == [0.4, 0.5, 0.7]
     assert second.ended == [conversation]
     note = table.note(conversation)
-    assert (note.ended, note.lost, len(table)) == (Ending.FIN, 0, 0)
+    assert (note.ended, note.lost, note.packets, len(table)) == (Ending.FIN, 0, 5, 0)
 
 
 def test_blocks_without_context_pass_as_they_are() -> None:
@@ -176,6 +176,8 @@ def test_frames_before_the_match() -> None:
     ]
     assert len(table.add_before(conversation, before(Sent(0.1)))) == 0
     assert table.note(conversation).missing == Missing(0)
+    [ended] = table.close()
+    assert table.note(ended).packets == 5
 
 
 def test_frames_of_other_connections_are_left_out() -> None:
@@ -252,7 +254,7 @@ def test_cut_frames_are_noted() -> None:
 
 
 def test_a_scan_does_not_buy_the_disk() -> None:
-    """Of 10,000 attacks from one source, 30 are kept with context; another source is not affected."""
+    """One source has 30 of its 10,000 attacks kept with context; another source is not affected."""
     table = tracker()
     scan = [Sent(n / 10_000, THREAT, client=(1, n % 60_000)) for n in range(10_000)]
     found = table.admit(block_of([*scan, Sent(1, THREAT, client=(1 << 16, 1))]))
@@ -267,7 +269,7 @@ def test_a_scan_does_not_buy_the_disk() -> None:
 
 
 def test_a_rule_does_not_buy_the_disk() -> None:
-    """Of 10,000 sources that one rule matches, 600 are kept with context; other rules are not affected."""
+    """One rule has 600 of its 10,000 matches kept with context; other rules are not affected."""
     table = tracker()
     sources = [Sent(n / 10_000, THREAT, client=(n, 1)) for n in range(10_000)]
     found = table.admit(block_of([*sources, Sent(1, OTHER_THREAT, client=(1 << 16, 1))]))
