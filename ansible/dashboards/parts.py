@@ -21,12 +21,16 @@ from grafana_foundation_sdk.models.common import (
 from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     DataTransformerConfig,
+    DynamicConfigValue,
     Threshold,
     ThresholdsMode,
+    VariableHide,
     VariableRefresh,
     VariableSort,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from dashboards.links import Links, column_links, dashboard_links, evidence_link, host_links, marks
 
 FRAMES_PER_SECOND, BITS_PER_SECOND, SHARE, SECONDS = "pps", "bps", "percentunit", "s"
 FRAMES, BYTES, BYTES_PER_SECOND, MATCHES = "locale", "bytes", "binBps", "locale"
@@ -51,6 +55,8 @@ class _Panel(Protocol):
     def thresholds(self, thresholds: dashboard.ThresholdsConfig) -> object: ...
     def span(self, w: int) -> object: ...
     def height(self, h: int) -> object: ...
+    def links(self, links: Links) -> object: ...
+    def data_links(self, links: Links) -> object: ...
 
 
 Panel = TypeVar("Panel", bound=_Panel)
@@ -75,6 +81,9 @@ def empty_dashboard(
         .timezone("browser")
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
         .with_variable(_labels("host", "Host", "label_values(sensor_build_info, instance)"))
+        .with_variable(_node())
+        .links(dashboard_links())
+        .annotations(marks(SOURCE, HOST))
     )
     if interfaces:
         query = 'label_values(sensor_interface_carrier{instance=~"$host"}, interface)'
@@ -93,6 +102,19 @@ def _labels(name: str, label: str, query: str) -> dashboard.QueryVariable:
         .multi(True)
         .include_all(True)
         .all_value(".+")
+    )
+
+
+def _node() -> dashboard.QueryVariable:
+    """Return the hidden variable with the name of the host, or of the first one, without a port."""
+    return (
+        dashboard.QueryVariable("node")
+        .datasource(SOURCE)
+        .query('label_values(sensor_build_info{instance=~"$host"}, instance)')
+        .regex(r"/^(.+):\d+$/")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+        .hide(VariableHide.HIDE_VARIABLE)
     )
 
 
@@ -167,6 +189,9 @@ def rows(title: str, description: str, unit: str, targets: Targets, *, width: in
         )
         .sort_by([common.TableSortByFieldState().display_name(next(iter(targets))).desc(True)])
     )
+    for column, links in column_links().items():
+        built = [link.build() for link in links]
+        panel.override_by_name(column, [DynamicConfigValue(id_val="links", value=built)])
     return _filled(panel, title, description, unit, targets, instant=True, width=width, height=10)
 
 
@@ -193,6 +218,9 @@ def _filled(
     panel.datasource(SOURCE)
     panel.span(width)
     panel.height(height)
+    panel.links([evidence_link()])
+    if any("{{instance}}" in legend for legend in targets):
+        panel.data_links(host_links("${__field.labels.instance}"))
     for number, (legend, expression) in enumerate(targets.items()):
         query = prometheus.Dataquery().datasource(SOURCE).expr(expression).legend_format(legend)
         query = query.ref_id(chr(ord("A") + number))

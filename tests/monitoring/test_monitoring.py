@@ -66,8 +66,38 @@ def test_every_metric_in_an_expression_exists() -> None:
     known |= {rule["record"] for rule in rules if "record" in rule}
     asked = [rule["expr"] for rule in rules]
     asked += [target["expr"] for name in DASHBOARDS for panel in panels(name) for target in panel["targets"]]
+    asked += [
+        mark["expr"]
+        for name in DASHBOARDS
+        for mark in json.loads((FILES / f"{name}.json").read_text())["annotations"]["list"]
+    ]
     names = {name for text in asked for name in re.findall(r"(?:[\w]+:)?sensor_\w+(?::\w+)?", text)}
     assert names - known == set()
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_links_and_marks(name: str) -> None:
+    """Panels lead to the evidence of their time range, series to their host; restarts are marked."""
+    content = json.loads((FILES / f"{name}.json").read_text())
+    text = json.dumps(content)
+    addresses = set(re.findall(r"/\?([^\"]*)since_us=\$\{__from\}000&until_us=\$\{__to\}000", text))
+    assert addresses <= {"", "rule=${__value.text}&", "network=${__value.text}&"}
+    page = (ROOT / "sensor/api/pages/view.js").read_text()
+    assert {"since_us", "until_us", "rule", "network"} <= set(re.findall(r'"(\w+)"', page))
+    for panel in content["panels"]:
+        assert panel["links"][0]["url"].startswith("http://${node}:8321/?since_us=${__from}000")
+        series = any("{{instance}}" in target.get("legendFormat", "") for target in panel["targets"])
+        hosts = json.dumps(panel["fieldConfig"])
+        assert ("var-host=${__field.labels.instance}" in hosts) == series, panel["title"]
+    uids = {json.loads((FILES / f"{other}.json").read_text())["uid"] for other in DASHBOARDS}
+    assert set(re.findall(r"/d/([\w-]+)", text)) <= uids
+    assert {"http://${node}:8321/", "docs/runbook.md"} <= set(
+        re.findall(r"replace\('([^']+)'", (SHIPPED.parent / "tasks" / "grafana.yml").read_text())
+    )
+    assert [one["expr"] for one in content["annotations"]["list"]] == [
+        f'sensor_{metric}_timestamp_seconds{{instance=~"$host"}} * 1000'
+        for metric in ("start", "rules_last_load")
+    ]
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
