@@ -1,14 +1,16 @@
 """The process that writes down what the API is asked to hold and to release.
 
 The API may not write evidence, and its user could not. So `sensor serve` starts this process before it gives
-up its rights. It appends to the journals of holds, and looks up the token of each request itself: an attacker
-in control of the API who has no token of an administrator can hold and release nothing.
+up its rights, or connects to it: as a service, systemd starts it as the user who owns the evidence. It
+appends to the journals of holds, and looks up the token of each request itself: an attacker in control of the
+API who has no token of an administrator can hold and release nothing.
 
 A request is a line of JSON, and so is its answer.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -32,6 +34,9 @@ from sensor.text import shown
 MOST_BYTES = 8 << 20
 """Maximum size of a request: the names of the files of two years."""
 REASON_MAX, QUERY_MAX = 500, 2000
+
+
+log = logging.getLogger(__name__)
 
 
 class HoldRefusedError(SensorError):
@@ -73,15 +78,36 @@ class _Outcome(BaseModel):
 class HoldKeeper:
     """Asks the process to write down holds; used by the threads of the API."""
 
-    def __init__(self, evidence: Path) -> None:
-        """Start the process; call this before `drop_privileges`."""
-        self._connection, theirs = socket.socketpair()
-        self._answers = self._connection.makefile("rb")
+    def __init__(self, connection: socket.socket) -> None:
+        """Ask at the other end of this connection."""
+        self._connection = connection
+        self._answers = connection.makefile("rb")
         self._lock = threading.Lock()
+
+    @classmethod
+    def fork(cls, evidence: Path) -> HoldKeeper:
+        """Start the process; call this before `drop_privileges`."""
+        ours, theirs = socket.socketpair()
         with theirs:
             if os.fork() == 0:
-                self._connection.close()
+                ours.close()
                 _run(theirs, evidence)
+        return cls(ours)
+
+    @classmethod
+    def connect(cls, path: Path) -> HoldKeeper:
+        """Let systemd start the process; call this before `drop_privileges`, which forbids to connect.
+
+        Raises:
+            OSError: nobody listens there.
+        """
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            connection.close()
+            raise
+        return cls(connection)
 
     def write(self, request: HoldRequest) -> str:
         """Let a hold or a release be written, and return by whom it was made, in the words of the journal.
@@ -113,27 +139,42 @@ class HoldKeeper:
         self._connection.close()
 
 
-def may_write(evidence: Path) -> bool:
-    """Return True if a process with the rights of this one can write holds in the directory."""
-    return os.geteuid() in (0, evidence.stat().st_uid)
+def start_keeper(evidence: Path, path: Path | None) -> HoldKeeper | None:
+    """Return what writes holds: the service at a socket, or a process of this user; None if it may not."""
+    if path is not None:
+        try:
+            return HoldKeeper.connect(path)
+        except OSError as error:
+            log.warning("hold_socket: %s: %s; no evidence can be held over HTTP", path, error.strerror)
+            return None
+    return HoldKeeper.fork(evidence) if os.geteuid() in (0, evidence.stat().st_uid) else None
+
+
+def keep_holds(connection: socket.socket, evidence: Path) -> None:
+    """Write what is asked for until the connection ends.
+
+    Raises:
+        PrivilegeError: the process cannot give up its rights.
+    """
+    set_process_name("sensor-hold")
+    with without_capabilities():
+        is_ours = os.access(evidence, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
+    sandbox.enter(
+        ProcessRole.HOLD_KEEPER,
+        descriptors=[connection.fileno()],
+        identity=ProcessUser("", os.geteuid(), os.getegid()),
+        access=Access(readable=sandbox.LIBRARIES, writable=(evidence,)),
+        capabilities=() if is_ours else ["CAP_DAC_OVERRIDE"],  # if this is root, it may be anybody's
+    )
+    with connection.makefile("rb") as requests:
+        _answer_all(requests, connection, evidence)
 
 
 def _run(connection: socket.socket, evidence: Path) -> None:
-    """Write what is asked for until the API ends; never return."""
+    """Keep holds in a process that was forked; never return."""
     code = 1
     try:
-        set_process_name("sensor-hold")
-        with without_capabilities():
-            is_ours = os.access(evidence, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
-        sandbox.enter(
-            ProcessRole.HOLD_KEEPER,
-            descriptors=[connection.fileno()],
-            identity=ProcessUser("", os.geteuid(), os.getegid()),
-            access=Access(readable=sandbox.LIBRARIES, writable=(evidence,)),
-            capabilities=() if is_ours else ["CAP_DAC_OVERRIDE"],  # if this is root, it may be anybody's
-        )
-        with connection.makefile("rb") as requests:
-            _answer_all(requests, connection, evidence)
+        keep_holds(connection, evidence)
         code = 0
     except (OSError, SensorError) as error:
         os.write(2, f"sensor-hold: {shown(str(error))}\n".encode())

@@ -20,7 +20,7 @@ from sensor.api.access_settings import loopback_names, tls_faults, token_fault
 from sensor.api.app import create_app, guarded
 from sensor.api.audit import AuditFile, audit_log
 from sensor.api.connection import Connection
-from sensor.api.hold_keeper import HoldKeeper, may_write
+from sensor.api.hold_keeper import HoldKeeper, start_keeper
 from sensor.config.directories import directory_fault
 from sensor.config.settings import Settings
 from sensor.errors import EvidenceError, RulesError, SensorError, SettingsError
@@ -50,7 +50,15 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
     """
     _check(settings)
     # First: it is a fork, and needs nothing of what follows.
-    hold_keeper = HoldKeeper(settings.evidence) if may_write(settings.evidence) else None
+    hold_keeper = start_keeper(settings.evidence, settings.hold_socket)
+    try:
+        _serve_app(settings, hold_keeper, until_eof=until_eof)
+    finally:
+        if hold_keeper:
+            hold_keeper.close()
+
+
+def _serve_app(settings: Settings, hold_keeper: HoldKeeper | None, *, until_eof: bool) -> None:
     app = create_app(settings)
     app.state.backend.hold_keeper = hold_keeper
     shared = (*LOOPBACK, *settings.api_proxies)
@@ -92,8 +100,6 @@ def serve(settings: Settings, *, until_eof: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)  # uvicorn raises the signal again when it stops
     asyncio.run(_serve(uvicorn.Server(config), listener, until_eof=until_eof))
-    if hold_keeper:
-        hold_keeper.close()
 
 
 def _rules_directories(rules: Path) -> list[Path]:

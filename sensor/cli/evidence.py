@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sensor.cli.evidence_filters import filters, time_us
-from sensor.cli.evidence_holds import hold_command, holds_command, release_command
+from sensor.cli.evidence_holds import hold_command, holds_command, keep_holds_command, release_command
 from sensor.cli.evidence_index import evidence_index, warn_of_gaps
 from sensor.cli.evidence_origins import OriginFinder
 from sensor.cli.evidence_output import layer_objects, origin_object, stored_line, stored_lines
@@ -191,5 +191,5 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
     )
 
 
-for command in (hold_command, holds_command, release_command):
+for command in (hold_command, holds_command, release_command, keep_holds_command):
     evidence_group.add_command(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 from pathlib import Path
 
 import click
@@ -71,6 +72,16 @@ def holds_command(evidence: Path | None, config: Path | None, as_json: bool) -> 
         else:
             files = count_of(len(hold.files), "file")
             print_line(f"{hold.hold} {hold.time} devid {devid}, {files}, by {hold.by}: {hold.reason}")
+
+
+@click.command("keep-holds", hidden=True)
+@setting_options("evidence keep-holds")
+def keep_holds_command(evidence: Path | None, config: Path | None) -> None:
+    """Write the holds that an API asks for on standard input, a socket; run by systemd."""
+    from sensor.api.hold_keeper import keep_holds
+
+    index = evidence_index(evidence, config)
+    keep_holds(socket.socket(fileno=os.dup(0)), index.directory)
 
 
 def _append(directory: Path, entry: HoldEntry) -> None:

@@ -258,6 +258,12 @@ class Settings(BaseModel):
         Field(examples=["/var/log/sensor/audit.jsonl"]),
     ] = None
     """File of the audit log: a JSON line for each access to evidence."""
+    hold_socket: Annotated[
+        Path | None,
+        Flag(commands=("serve",), metavar="SOCKET", unset="a process of the API"),
+        Field(examples=["/run/sensor-hold.sock"]),
+    ] = None
+    """Unix socket of the service that writes holds for an API whose user does not own the evidence."""
     export_mib: Annotated[int, Flag(commands=("serve",), unit="MiB"), Field(ge=1)] = 1024
     """Largest size of one download."""
     export_seconds: Annotated[float, Flag(commands=("serve",), unit="seconds"), Field(gt=0)] = 600.0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from api_samples import DEVID, NOON_US, Server, evidence_item, keep, serving
+from api_samples import DEVID, NOON_US, Server, environment, evidence_item, keep, serving
 from processes import wait_until
 
 from sensor.api.hold_keeper import HoldKeeper, HoldRefusedError, HoldRequest
@@ -132,7 +135,7 @@ def test_an_api_that_was_taken_over(evidence: Path, token: str, file: str, refus
     """The process that writes checks the token and the names itself."""
     tokens = TokenFile(evidence)
     texts = {"reader": tokens.create("ann", "read"), "admin": tokens.create("chief", "admin")}
-    with closing(HoldKeeper(evidence)) as keeper, pytest.raises(HoldRefusedError, match=refusal):
+    with closing(HoldKeeper.fork(evidence)) as keeper, pytest.raises(HoldRefusedError, match=refusal):
         keeper.write(
             HoldRequest.model_construct(
                 token=texts[token],
@@ -192,6 +195,36 @@ def test_a_user_who_does_not_own_the_evidence(evidence: Path) -> None:
         made = running.client.post("/api/v1/holds?reason=x", **admin)
         assert (made.status_code, "sensor evidence hold" in made.json()["detail"]) == (503, True)
         assert running.get("/api/v1/holds", **admin).json() == {"holds": [], "may_change": False}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to start it as another user")
+def test_a_service_of_the_owner(evidence: Path, directory: Path) -> None:
+    """The API of a user who may only read holds evidence through a socket, as systemd provides it."""
+    admin = bearer(TokenFile(evidence).create("chief", "admin"))
+    path = directory / "hold.sock"
+    reader = ("setpriv", "--reuid=12346", "--regid=12346", f"--groups={evidence.stat().st_gid}")
+    command = [sys.executable, "-m", "sensor", "evidence", "keep-holds", "--evidence", evidence]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+        with serving(evidence, "--hold-socket", path, before=(*reader, "--inh-caps=-all")) as running:
+            connection, _ = listener.accept()
+            keeper = subprocess.Popen(command, stdin=connection, env=environment())
+            connection.close()
+            assert running.get("/api/v1/holds", **admin).json()["may_change"] is True
+            made = running.client.post("/api/v1/holds?reason=x", **admin)
+            assert made.status_code == 201, made.text
+            assert (made.json()["by"], made.json()["devices"][0]["files"]) == ("token chief", 2)
+    assert keeper.wait(20) == 0
+
+
+def test_a_service_that_is_not_there(evidence: Path, directory: Path) -> None:
+    """Evidence is served, nothing is held, and the log names the setting."""
+    admin = bearer(TokenFile(evidence).create("chief", "admin"))
+    with serving(evidence, "--hold-socket", directory / "nothing.sock") as running:
+        assert running.client.post("/api/v1/holds?reason=x", **admin).status_code == 503
+    assert "hold_socket: " in running.log.read_text()
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])

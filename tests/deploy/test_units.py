@@ -165,7 +165,26 @@ def test_evidence_comes_in_and_the_api_shows_it(service: Container, tmp_path: Pa
     where_it_is = ("nsenter", f"--target={api['Pid']}", "--mount")
     by_mount = service.run(*where_it_is, "touch", "/data/cap/3/x", check=False)
     assert "Read-only file system" in by_mount.stderr
+    hold_over_http(service)
     service.run("systemctl", "stop", "sensor-api")
+    until(lambda: state(service, "ActiveState", "sensor-hold.socket") == "inactive")
+    assert "sensor-hold" not in service.run("ps", "-e", "-o", "comm").stdout
+
+
+def hold_over_http(service: Container) -> None:
+    """Hold all evidence with a token of an administrator; a process of the owner writes it."""
+    create = ("sensor", "token", "create", "chief", "--role=admin", "--config=/etc/sensor/sensor.toml")
+    token = service.run("runuser", "--user=sensor", "--", *create).stdout.strip()
+    address = "http://127.0.0.1:8321/api/v1/holds?reason=case"
+    header = f"Authorization: Bearer {token}"
+    held = json.loads(
+        service.run("curl", "--silent", "--request", "POST", "--header", header, address).stdout
+    )
+    assert held.get("by") == "token chief", held
+    listed = service.run("sensor", "evidence", "holds", "--config=/etc/sensor/sensor.toml").stdout
+    assert held["hold"] in listed
+    journal = (service.root / "data/cap/3/holds.jsonl").stat()
+    assert journal.st_uid == (service.root / "data/cap/3").stat().st_uid
 
 
 def test_no_process_has_more_capabilities_than_it_needs(service: Container) -> None:
