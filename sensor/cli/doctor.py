@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sensor.cli.selftest import COMMAND, PATIENCE_S
 from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line
 from sensor.config.loading import load_settings
@@ -26,6 +27,11 @@ _STYLES = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 @click.argument("interface", nargs=-1, metavar="[INTERFACE]...")
 @setting_options("doctor")
 @click.option("--disk", is_flag=True, help="Test the evidence disk: write 64 MiB, and delete them again.")
+@click.option(
+    "--selftest",
+    is_flag=True,
+    help="Send a packet through a sensor of its own in a private network, which takes seconds; needs root.",
+)
 @click.option("--fix", is_flag=True, help="Apply the safe fixes, then check again.")
 @click.option("--quiet", is_flag=True, help="Print only warnings and errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -33,6 +39,7 @@ def doctor_command(
     interface: tuple[str, ...],
     config: Path | None,
     disk: bool,
+    selftest: bool,
     fix: bool,
     quiet: bool,
     as_json: bool,
@@ -46,6 +53,7 @@ def doctor_command(
     sees less.
     """
     from sensor.doctor.examination import apply_safe_fixes, examine  # slow to load
+    from sensor.selftest.finding_of_run import selftest_finding
 
     settings = load_settings({**flags, "interface": interface or None}, config)
     logging.disable(logging.WARNING)  # findings repeat what loading the rules logs
@@ -54,6 +62,8 @@ def doctor_command(
         applied = list(apply_safe_fixes(findings)) if fix else []
         if applied:
             findings = list(examine(settings, disk=disk))
+        if selftest:
+            findings.append(selftest_finding(settings, COMMAND, PATIENCE_S, findings))
     finally:
         logging.disable(logging.NOTSET)
     if as_json:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sensor.selftest.stage import StageResult
 
 COMMAND = [sys.executable, "-m", "sensor"]
+PATIENCE_S = 30.0
 _STYLES = {"ok": "green", "failed": "red", "skipped": "cyan"}
 
 
@@ -32,7 +33,9 @@ _STYLES = {"ok": "green", "failed": "red", "skipped": "cyan"}
     metavar="FILE",
     help="File with a token for the API, if it wants one.",
 )
-@click.option("--timeout", default=30.0, metavar="SECONDS", show_default=True, help="Time for each wait.")
+@click.option(
+    "--timeout", default=PATIENCE_S, metavar="SECONDS", show_default=True, help="Time for each wait."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def selftest_command(
     interface: str | None,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from doctor_runs import doctor
 from live import SENSOR, Run, replay, running
 from processes import children, wait_until
 
@@ -200,3 +201,21 @@ def test_without_capabilities(network: Network, tmp_path: Path) -> None:
             assert done.returncode == 3, done.stdout + done.stderr
             assert "sudo" in done.stderr
             assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_doctor_sends_a_packet(evidence: Path, tmp_path: Path, few_rules: Path) -> None:
+    """It does so when asked; what stops the packet is an error, and other errors are told first."""
+    where = ("--evidence", evidence)
+    code, findings = doctor("--selftest", *where)
+    assert (code, findings["selftest"]["level"]) == (0, "ok"), findings
+    assert list(evidence.iterdir()) == []
+    assert "selftest" not in doctor(*where)[1]
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    shutil.copy(few_rules / "service.json", rules)
+    code, findings = doctor("--selftest", "--rules", rules, "--keep", "threat", *where)
+    assert (code, findings["selftest"]["level"]) == (1, "error")
+    assert "stops at the stage matched" in findings["selftest"]["what"]
+    (rules / "service.json").write_text("{")
+    code, findings = doctor("--selftest", "--rules", rules, *where)
+    assert (code, findings["rules"]["level"], findings["selftest"]["level"]) == (1, "error", "note")
