@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,6 +29,7 @@ from sensor.evidence.block import block_of_objects
 from sensor.evidence.device_directory import DeviceDirectory
 from sensor.live import indexer_process
 from sensor.protocols import UDP
+from tests.api.api_samples import environment, serving
 from tests.rules.commands import sensor
 
 RULES = {"threat": {"rules": {"60001": {"type": "t", "name": "Word", "protocol": "udp", "regex": "ATTACK"}}}}
@@ -55,6 +58,11 @@ KINDS: dict[str, Callable[[Path, Path], object]] = {
     "socket": _socket,
 }
 """Each makes a path, given that of a file that belongs to somebody else."""
+if os.geteuid() == 0:
+    KINDS |= {
+        "character device": lambda path, _: os.mknod(path, stat.S_IFCHR | 0o660, os.makedev(1, 3)),
+        "block device": lambda path, _: os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(7, 250)),
+    }
 
 
 class Site:
@@ -236,3 +244,25 @@ def test_a_link_in_the_place_of_the_directory(site: Site) -> None:
     with pytest.raises(EvidenceError, match="is a symbolic link"):
         DeviceDirectory(site.evidence, 4)
     assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_api(kind: str, site: Site) -> None:
+    """It starts and answers, whatever is in the place of its files; an audit log that is none is refused."""
+    site.directory.chmod(0o711)
+    for place in (PCAP, INDEX, TOKENS, "3/holds.jsonl"):
+        site.put(place, kind)
+    with serving(site.evidence, "--rules", site.directory / "rules") as running:
+        for path in ("/api/v1/evidence", "/api/v1/holds", "/api/v1/export.pcap", "/api/v1/status"):
+            assert running.get(path).status_code in (200, 503), path
+        held = running.client.post("/api/v1/holds?reason=x", headers={"Authorization": "Bearer sensor_x"})
+        assert held.status_code == 401
+    site.check()
+    if kind != "directory":  # which `sensor serve` cannot open for other reasons
+        KINDS[kind](site.directory / "audit.jsonl", site.foreign)
+        command = [sys.executable, "-m", "sensor", "serve", "--listen", "127.0.0.1:0"]
+        command += ["--evidence", site.evidence, "--audit", site.directory / "audit.jsonl"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment())
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "audit.jsonl: cannot be written" in done.stderr
+        site.check()
