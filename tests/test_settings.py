@@ -22,7 +22,8 @@ from sensor.config.table import role_options, settings_table
 FIELDS = Settings.model_fields
 NOT_SETTINGS = {("evidence list", "devid"), ("evidence export", "devid"), ("evidence show", "devid"),
                 ("evidence verify", "devid"), ("bench replay", "profile"), ("bench replay", "workers"),
-                ("bench replay", "interface"), ("evidence hold", "devid")}  # fmt: skip
+                ("bench replay", "interface"), ("evidence hold", "devid"),
+                ("evidence conversation", "devid"), ("evidence conversations", "devid")}  # fmt: skip
 """Flags of commands that have the name of a setting and another meaning."""
 
 

@@ -17,6 +17,8 @@ LONG = "x" * 300
     [
         ("evidence list --evidence PATH", 6),
         ("evidence show 1 --evidence PATH", 6),
+        ("evidence conversation 1 --evidence PATH", 6),
+        ("evidence conversations --evidence PATH", 6),
         ("evidence export out.pcap --evidence PATH", 6),
         ("evidence export PATH.pcap --evidence .", 6),
         ("evidence verify --evidence PATH", 6),

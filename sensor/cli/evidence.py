@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sensor.cli.capture_output import container_of, write_capture
+from sensor.cli.evidence_conversation import conversation_command, conversations_command
 from sensor.cli.evidence_filters import filters, time_us
 from sensor.cli.evidence_holds import hold_command, holds_command, keep_holds_command, release_command
 from sensor.cli.evidence_index import evidence_index, warn_of_gaps
 from sensor.cli.evidence_origins import OriginFinder
 from sensor.cli.evidence_output import layer_objects, origin_object, stored_line, stored_lines
-from sensor.cli.output_file import STANDARD_OUTPUT, output_file
 from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line, print_lines
 from sensor.config.loading import load_settings
@@ -34,7 +34,6 @@ _devid = click.option(
     "--devid", type=click.IntRange(0), metavar="NUMBER", help="Only this device.  [default: all devices]"
 )
 _PAGE = 500
-_CONTAINERS: dict[str, Container] = {".pcap": "pcap", ".pcapng": "pcapng"}
 
 
 @click.group("evidence")
@@ -80,7 +79,7 @@ def list_command(query: Query, limit: int, evidence: Path | None, config: Path |
 def show_command(
     moment: int, devid: int | None, evidence: Path | None, config: Path | None, as_json: bool
 ) -> None:
-    """Show every packet of one microsecond, with matches and headers.
+    """Show the packets of one microsecond with their headers.
 
     Names the capture file that a packet was read from.
 
@@ -124,23 +123,9 @@ def export_command(
     In a pcapng file, each packet has its rules as a comment. An existing FILE is replaced only when the
     export is complete. FILE may be - for standard output.
     """
-    is_file = file != STANDARD_OUTPUT
-    container = container or (_CONTAINERS.get(file.suffix) if is_file else "pcap")
-    if container is None:
-        raise click.BadParameter(f"{file} does not end in .pcap or .pcapng", param_hint="FILE")
-    if not is_file and sys.stdout.isatty():
-        raise click.UsageError("standard output is a terminal; redirect it, or name a file")
+    container = container_of(file, container)
     index = evidence_index(evidence, config)
-    items = index.iterate(query)
-    try:
-        with output_file(file) as output:
-            for packets, chunk in enumerate(encoded(items, container)):  # noqa: B007 - the first chunk has none
-                output.write(chunk)
-    except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader has enough
-            raise
-        raise EvidenceError(f"{file} cannot be written: {error.strerror}") from error
-    print_line(f"{count_of(packets, 'packet')} in {file if is_file else 'standard output'}", err=True)
+    write_capture(file, encoded(index.iterate(query), container))
     warn_of_gaps(index)
 
 
@@ -191,5 +176,12 @@ def reindex_command(config: Path | None, **flags: Any) -> None:
     )
 
 
-for command in (hold_command, holds_command, release_command, keep_holds_command):
+for command in (
+    conversation_command,
+    conversations_command,
+    hold_command,
+    holds_command,
+    release_command,
+    keep_holds_command,
+):
     evidence_group.add_command(command)

@@ -28,7 +28,7 @@ _reason = click.option("--reason", required=True, metavar="TEXT", help="Why; it 
 @_reason
 @setting_options("evidence hold")
 def hold_command(query: Query, reason: str, evidence: Path | None, config: Path | None) -> None:
-    """Keep evidence from every limit until it is released.
+    """Keep evidence from every limit until released.
 
     The files that have the evidence now are kept whole, with what else is in them.
     """
@@ -51,7 +51,7 @@ def hold_command(query: Query, reason: str, evidence: Path | None, config: Path 
 @_reason
 @setting_options("evidence release")
 def release_command(name: str, reason: str, evidence: Path | None, config: Path | None) -> None:
-    """Release a hold: its evidence is deleted by the limits again."""
+    """Release a hold: limits delete its evidence again."""
     index = evidence_index(evidence, config)
     held = [devid for devid, hold in holds_in_force(index) if hold.hold == name]
     if not held:

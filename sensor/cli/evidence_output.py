@@ -11,6 +11,7 @@ from sensor.dissect import HeaderLayer, dissect
 from sensor.evidence.export import label
 from sensor.evidence.origins import CaptureOrigin
 from sensor.evidence.search import Stored, StoredMatch
+from sensor.model import Role
 from sensor.protocols import protocol_name
 from sensor.text import INCOMPLETE, UNKNOWN_POSITION, endpoint, printable, shown, utc_text
 
@@ -20,8 +21,10 @@ _LINE = 100
 
 def stored_line(stored: Stored, matches: Iterable[StoredMatch]) -> str:
     """Return an item and its matches as one line of text."""
-    labels = "; ".join(map(label, matches)) or "flow"
+    labels = "; ".join(map(label, matches)) or ("flow" if stored.role == Role.HIT else _role(stored))
     line = f"{utc_text(stored.time_us, ' ')}  {labels:<40}  {_ends(stored)}  {stored.caplen} bytes"
+    if stored.conversation:
+        line += f"  conversation {stored.conversation}"
     return line + f"  [{INCOMPLETE}]" * stored.incomplete
 
 
@@ -39,6 +42,8 @@ def stored_lines(stored: Stored, frame: bytes, origin: CaptureOrigin | None = No
     yield f"    {stored.path}, byte {stored.offset}; key {stored.key}"
     if origin:
         yield f"    read from {origin.path} on {origin.time}, SHA-256 {origin.content.sha256}"
+    if stored.conversation:
+        yield f"    {_role(stored)}, in conversation {stored.conversation}"
     if stored.incomplete:
         yield f"    {INCOMPLETE}"
     marked: set[int] = set()
@@ -94,6 +99,11 @@ def _dump(frame: bytes, marked: AbstractSet[int]) -> Iterator[str]:
             under_hex = " ".join("^^" if mark else "  " for mark in marks)
             under_text = "".join("^" if mark else " " for mark in marks)
             yield f"      {under_hex:<{3 * _WIDTH - 1}}  {under_text}".rstrip()
+
+
+def _role(stored: Stored) -> str:
+    """Return the role of an item in words."""
+    return {Role.HIT: "hit", Role.BEFORE: "before a match", Role.AFTER: "after a match"}[stored.role]
 
 
 def _ends(stored: Stored) -> str:

@@ -12,7 +12,8 @@ from types import NoneType
 from typing import NamedTuple, TypeVar
 
 from sensor.errors import EvidenceError
-from sensor.evidence.conversation_codec import tags_of
+from sensor.evidence.conversation import ConversationNote
+from sensor.evidence.conversation_codec import note_of_row, tags_of
 from sensor.evidence.evidence_file import reading
 from sensor.evidence.index_connection import DamagedRowError, Row, connect_readonly, interrupt_by, rows_of
 from sensor.evidence.index_schema import CLASS_BITS, TALLY_IDS, TALLY_US, Day
@@ -166,6 +167,35 @@ class DayReader:
             RecordPlace(offset, self.day.time_us(id_), caplen, wirelen, role != Role.HIT)
             for offset, id_, caplen, wirelen, role in rows_of(rows, int, int, int, int, int)
         )
+
+    def conversation(self, number: int) -> list[Stored]:
+        """Return the packets of a conversation that are of this day, in the order of time."""
+        ids = "SELECT id FROM evidence INDEXED BY evidence_conversation WHERE conversation = :conversation"
+        part = Condition("conversation = :conversation", {"conversation": number})
+        rows = Selection(self._connection, [part], 0, self.day.end_id, ids).all_rows()
+        return [self._stored(row) for row in rows]
+
+    def conversation_note(self, number: int) -> list[ConversationNote]:
+        """Return what is known of a conversation beside its packets: one note, or none."""
+        rows = self._connection.execute("SELECT * FROM conversation WHERE conversation = ?", [number])
+        return [note_of_row(row) for row in rows]
+
+    def conversation_numbers(self, query: Query, low: int, high: int) -> Iterator[int]:
+        """Yield the conversations from ``low`` up to, not including, ``high``, the highest number first.
+
+        One of the matches of each meets the query, whose times and text are ignored.
+        """
+        parts = conditions(query, self._connection)
+        values = {name: value for part in parts for name, value in part.values.items()}
+        rows = self._connection.execute(
+            "SELECT DISTINCT conversation FROM evidence INDEXED BY evidence_conversation"
+            " CROSS JOIN file USING (file)"
+            " WHERE conversation IS NOT NULL AND conversation >= :low AND conversation < :high"
+            f" AND role = {Role.HIT} AND file.name IS NOT NULL"
+            f"{''.join(f' AND {part.where}' for part in parts)} ORDER BY conversation DESC",
+            {**values, "low": low, "high": high},
+        )
+        return (number for (number,) in rows_of(rows, int))
 
     def _selection(self, query: Query, low: int, high: int, extra: Sequence[Condition] = ()) -> Selection:
         parts = [*conditions(query, self._connection), *extra]

@@ -7,15 +7,26 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from sensor.errors import EvidenceError
+from sensor.evidence.conversation_search import ConversationSearch
 from sensor.evidence.holds import HoldEntry, reading_holds
 from sensor.evidence.search import EvidenceSearch, Query
 
 
 def files_with(index: EvidenceSearch, query: Query) -> dict[int, tuple[str, ...]]:
-    """Return the names of the files that have the evidence of a query now, by device."""
+    """Return the names of the files that have the evidence of a query now, by device.
+
+    Those with the other packets of its conversations are among them.
+    """
     files: dict[int, set[str]] = {}
+    conversations: dict[tuple[int, int], None] = {}
     for stored in index.iterate(query):
         files.setdefault(stored.devid, set()).add(stored.path.name)
+        if stored.conversation:
+            conversations[stored.devid, stored.conversation] = None
+    search = ConversationSearch(index.directory)
+    for devid, number in conversations:
+        if conversation := search.of_device(devid, number):
+            files[devid].update(one.path.name for one in conversation.packets)
     return {devid: tuple(sorted(names)) for devid, names in files.items()}
 
 

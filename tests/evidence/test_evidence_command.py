@@ -228,6 +228,7 @@ def test_reindex_beside_a_writer_is_rejected(tmp_path: Path) -> None:
 def test_missing_directory(tmp_path: Path, command: str) -> None:
     """Without an evidence directory every command prints advice and ends with the exit code for evidence."""
     arguments = {
+        "conversation": ["1"],
         "show": ["2023-06-18"],
         "export": [tmp_path / "out.pcap"],
         "hold": ["--reason", "x"],
