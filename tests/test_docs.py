@@ -56,7 +56,7 @@ LOADS = re.compile("sensor (run|doctor|status|bench (kernel|ring))")
 NEEDS_SENSOR = re.compile("sensor (status|rules reload)")
 NAMED = ("sensor read", "sensor run", "sensor evidence", "sensor bench store", "sensor selftest")
 """Commands that sentences only name: they need arguments, or are run by the tests of another page."""
-OTHERWISE_RUN = ("make demo", "make test", "sensor serve")
+OTHERWISE_RUN = ("make demo", "make test", "sensor serve", "sensor doctor eth1 --selftest")
 """Commands that other tests run, or the person who runs this one."""
 
 
@@ -304,7 +304,8 @@ def test_the_table_lists_every_setting() -> None:
 
 def test_the_doctor_page_lists_every_check() -> None:
     """It lists exactly the checks in the code."""
-    sources = [ROOT / "sensor" / "capture" / "refusals.py", *(ROOT / "sensor" / "doctor").glob("*.py")]
+    sources = [ROOT / "sensor" / "capture" / "refusals.py"]
+    sources += [path for room in ("doctor", "selftest") for path in (ROOT / "sensor" / room).glob("*.py")]
     text = "".join(source.read_text() for source in sources)
     named = set(re.findall(r'check="([a-z-]+)"', text)) | {"metrics", "listen"}  # these by a setting's name
     assert {check.strip("`") for check, *_ in rows(DOCTOR, "What it checks")} == named

@@ -9,8 +9,6 @@ from sensor.errors import PrivilegeError, RulesError
 from sensor.finding import Finding
 from sensor.selftest.private_sensor import follow_privately
 
-CHECK = "selftest"
-
 
 def selftest_finding(
     settings: Settings, command: list[str], patience_s: float, others: Iterable[Finding]
@@ -21,14 +19,14 @@ def selftest_finding(
     """
     if any(one.level == "error" for one in others):
         return Finding(
-            level="note", check=CHECK, what="no packet was sent, because of the errors of other checks"
+            level="note", check="selftest", what="no packet was sent, because of the errors of other checks"
         )
     try:
         found = follow_privately(settings, command, patience_s)
     except (PrivilegeError, RulesError) as error:
         return Finding(
             level="warning",
-            check=CHECK,
+            check="selftest",
             what=f"no packet was sent: {error}",
             why="nothing is known about the way of a packet",
         )
@@ -36,10 +34,10 @@ def selftest_finding(
     if failed:
         return Finding(
             level="error",
-            check=CHECK,
+            check="selftest",
             what=f"a packet through a sensor of its own stops at the stage {failed.stage.name.lower()}:"
             f" {failed.detail}",
             why="sensor run would not turn packets into evidence either",
             advice="docs/doctor.md says what each stage needs",
         )
-    return Finding(level="ok", check=CHECK, what="a packet passes every stage of a sensor of its own")
+    return Finding(level="ok", check="selftest", what="a packet passes every stage of a sensor of its own")
