@@ -94,7 +94,7 @@ static __always_inline bool remember(struct xdp_md *ctx, const struct history_en
 		position = (position / HISTORY_CHUNK_BYTES + 1) * HISTORY_CHUNK_BYTES + HISTORY_FIRST_RECORD;
 		offset = HISTORY_FIRST_RECORD;
 	}
-	slot = (__u32)(position / HISTORY_CHUNK_BYTES) % HISTORY_CHUNKS;
+	slot = position / HISTORY_CHUNK_BYTES % HISTORY_CHUNKS;
 	chunk = bpf_map_lookup_elem_((__u64)chunks, &slot);
 	if (!chunk)
 		return false;

@@ -7,8 +7,9 @@ Used in the supervisor and in ``sensor read``.
     seen      = ignored (by reason) + submitted + submit_failed    kernel
     submit_failed = ring_full + no_ring + error                    kernel
     submitted = read + in_ring                                     ring
-    read      = undecodable + unmatched + sampled + quarantined + matched    worker
+    read      = undecodable + unmatched + sampled + quarantined + matched + context    worker
     matched   = written + suppressed + write_failed                writer
+    context + recalled = context_written + context_surplus + context_failed    writer
 
 ``sensor read`` has a fourth bucket for matched frames, ``stored_before``, if a file was read before.
 """
@@ -42,9 +43,20 @@ class Counters:
     quarantined: int = 0
     """Not matched, because workers die of them."""
     matched: int = 0
+    context: int = 0
+    """Kept as context, because their flow is followed."""
+    recalled: int = 0
+    """Found in the history, as context of a match."""
     written: int = 0
     suppressed: int = 0
     write_failed: int = 0
+    context_written: int = 0
+    context_surplus: int = 0
+    """Beyond the limits of their conversation, or there already."""
+    context_failed: int = 0
+    """Not written because of the disk."""
+    remembered: int = 0
+    """Frames that the kernel has put into its history; not part of the law."""
     cut: int = 0
     """Payloads whose search was stopped for its cost; not part of the law."""
     restarts: int = 0
@@ -63,15 +75,21 @@ class Counters:
         yield "submitted", "read + in_ring", self.submitted, self.read + self.in_ring
         yield (
             "read",
-            "undecodable + unmatched + sampled + quarantined + matched",
+            "undecodable + unmatched + sampled + quarantined + matched + context",
             self.read,
-            (self.undecodable + self.unmatched + self.sampled + self.quarantined + self.matched),
+            self.undecodable + self.unmatched + self.sampled + self.quarantined + self.matched + self.context,
         )
         yield (
             "matched",
             "written + suppressed + write_failed",
             self.matched,
             (self.written + self.suppressed + self.write_failed),
+        )
+        yield (
+            "context + recalled",
+            "context_written + context_surplus + context_failed",
+            self.context + self.recalled,
+            (self.context_written + self.context_surplus + self.context_failed),
         )
 
     def as_dict(self) -> dict[str, Any]:

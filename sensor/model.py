@@ -89,6 +89,12 @@ class FrameBatch:
     """
     flow_born_jiffies: NDArray[np.int64] | None = None
     """Start of that flow in jiffies, which distinguishes it from an earlier flow of the same endpoints."""
+    is_followed: NDArray[np.bool_] | None = None
+    """True for a frame that the kernel submitted because its flow is followed; None if there is none."""
+    ktime_ns: NDArray[np.uint64] | None = None
+    """The kernel's monotonic time of each frame, which no other of its CPU has; None in files."""
+    cpu: int = 0
+    """The CPU that received the frames."""
     ring_origin: int | None = None
     """Position in the ring that offset 0 of the buffer stands for; None if the frames come from no ring."""
 

@@ -18,7 +18,7 @@ from sensor.capture.fair_shares import FairShares
 from sensor.decode import decode
 from sensor.evidence.block import EvidenceBlock, block_of_packets
 from sensor.evidence.quarantine import QuarantinedFrame
-from sensor.model import FrameBatch, PacketBatch, PacketStatus
+from sensor.model import FrameBatch, PacketBatch, PacketStatus, Role
 from sensor.native.source_table import SourceColumns
 from sensor.rules.engine.flows import FlowHash, FlowTable
 from sensor.rules.engine.matcher import Matcher, Matches, Payloads
@@ -26,6 +26,8 @@ from sensor.rules.engine.profile import PROFILES
 from sensor.rules.prefilter.networks import EVERYWHERE, Networks
 
 Keep = Literal["threat", "any", "flow"]
+
+_HIT_OR_AFTER = np.array([Role.HIT, Role.AFTER], np.uint8)
 
 
 class BatchReport(NamedTuple):
@@ -76,11 +78,25 @@ class _Candidates(NamedTuple):
         return _Candidates(self.chosen[part], serials, self.payloads.select(part))
 
 
+class _Hits(NamedTuple):
+    """The packets of a turn that become evidence for what is in them."""
+
+    chosen: NDArray[np.intp]
+    """Positions in the batch."""
+    matches: NDArray[np.int64]
+    """The number of counted matches of each."""
+    rules: NDArray[np.uint32]
+    """The rule of each counted match."""
+    incomplete: NDArray[np.bool_]
+    """True if the search was cut."""
+
+
 class Pipeline:
     """Turns batches of frames into evidence, with one set of rules, one profile and one flow table.
 
-    Every frame is counted in exactly one bucket: ``read = undecodable + unmatched + sampled + matched``,
-    where ``matched`` frames are those that became evidence.
+    Every frame is counted in exactly one bucket: ``read = undecodable + unmatched + sampled + matched +
+    context``. ``matched`` frames became evidence for what is in them, ``context`` frames because their flow
+    is followed.
     """
 
     def __init__(
@@ -108,6 +124,7 @@ class Pipeline:
         self.sampled = 0
         """Frames that were not matched because their source had had its share of an overloaded worker."""
         self.matched = 0
+        self.context = 0
         self.match_ns = 0
         """Wall-clock time spent on matching."""
         self.beat: Callable[[], None] = lambda: None
@@ -120,7 +137,7 @@ class Pipeline:
         self._use(matcher, digest)
         ends = live or chosen.ends_in_files
         self.flows = FlowTable(chosen.idle_s if ends else inf, chosen.life_s if ends else inf)
-        self._flow_hash = FlowHash(chosen.flow_has_tos)
+        self.flow_hash = FlowHash(chosen.flow_has_tos)
         self._labels = keep == "flow" or chosen.once
         """True if it matters what was found earlier in a flow, not only its number of packets."""
 
@@ -161,15 +178,21 @@ class Pipeline:
         while True:
             self.beat()
             stop_ns, match_ns = started_ns + turn_ns if turn_ns else 0, self.match_ns
-            done, sampled, block = match(batch, frames, packets, candidates, stop_ns)
+            done, is_sampled, hits = match(batch, frames, packets, candidates, stop_ns)
             end = int(candidates.chosen[done]) if done < len(candidates.chosen) else len(batch)
+            context = _context(batch, start, end, ~is_undecodable, hits.chosen)
+            block = self._block(batch, frames, packets, hits, context)
             undecodable = int(is_undecodable[start:end].sum())
+            sampled = candidates.chosen[:done][is_sampled]
+            if len(context):
+                sampled = np.setdiff1d(sampled, context, assume_unique=True)
             self.read += end - start
             self.undecodable += undecodable
             self.malformed += int((packets.status[start:end] == PacketStatus.MALFORMED).sum())
-            self.sampled += sampled
-            self.matched += len(block)
-            self.unmatched += end - start - undecodable - sampled - len(block)
+            self.sampled += len(sampled)
+            self.matched += len(hits.chosen)
+            self.context += len(context)
+            self.unmatched += end - start - undecodable - len(sampled) - len(block)
             if self.shares:
                 took_ns = time.monotonic_ns() - started_ns
                 self.shares.note_turn(took_ns - (self.match_ns - match_ns), end - start)
@@ -193,12 +216,16 @@ class Pipeline:
         packets: PacketBatch,
         candidates: _Candidates,
         stop_ns: int,
-    ) -> tuple[int, int, EvidenceBlock]:
-        """Match candidates until ``stop_ns``; return the number done, that of those sampled, and evidence."""
+    ) -> tuple[int, NDArray[np.bool_], _Hits]:
+        """Match candidates until ``stop_ns``.
+
+        Returns the number done; True for each of those that was not matched, as its source had had its share;
+        and the evidence among them.
+        """
         matches = self._match(batch, candidates.payloads, stop_ns)
         done = len(matches.incomplete)
-        block, _ = self._evidence(batch, frames, packets, candidates.select(slice(done)), matches)
-        return done, 0, block
+        hits, _ = self._hits(batch, frames, packets, candidates.select(slice(done)), matches)
+        return done, np.zeros(done, np.bool_), hits
 
     def _match_fairly(
         self,
@@ -207,7 +234,7 @@ class Pipeline:
         packets: PacketBatch,
         candidates: _Candidates,
         stop_ns: int,
-    ) -> tuple[int, int, EvidenceBlock]:
+    ) -> tuple[int, NDArray[np.bool_], _Hits]:
         """Match only candidates that their sources' shares admit, and charge them; see `_match_all`."""
         assert self.shares  # noqa: S101 - for the type checker
         chosen, _, payloads = candidates
@@ -220,12 +247,14 @@ class Pipeline:
         matched = len(matches.incomplete)
         done = int(admitted[matched]) if matched < len(admitted) else len(chosen)
         admitted = admitted[:matched]
-        block, kept = self._evidence(batch, frames, packets, candidates.select(admitted), matches)
+        hits, kept = self._hits(batch, frames, packets, candidates.select(admitted), matches)
         cost_ns, is_evidence = np.full(done, -1), np.zeros(done, np.bool_)
         cost_ns[admitted] = matches.cost_ns
         is_evidence[admitted[kept]] = True
         self.shares.charge(frames, columns.part(slice(done)), cost_ns, is_evidence, took_ns)
-        return done, done - matched, block
+        is_sampled = np.ones(done, np.bool_)
+        is_sampled[admitted] = False
+        return done, is_sampled, hits
 
     def _match(self, batch: FrameBatch, payloads: Payloads, stop_ns: int) -> Matches:
         started_ns = time.perf_counter_ns()
@@ -234,31 +263,51 @@ class Pipeline:
         self.beat()
         return matches
 
-    def _evidence(
+    def _hits(
         self,
         batch: FrameBatch,
         frames: NDArray[np.uint8],
         packets: PacketBatch,
         matched: _Candidates,
         matches: Matches,
-    ) -> tuple[EvidenceBlock, NDArray[np.intp]]:
+    ) -> tuple[_Hits, NDArray[np.intp]]:
         """Return the evidence among the packets that were matched, and its positions among them."""
         kept, counts, rules = self._select(batch, frames, packets, matched, matches)
-        chosen = matched.chosen[kept]
-        flows = self._flow_hash.keys(frames, packets, chosen)
-        block = block_of_packets(
+        return _Hits(matched.chosen[kept], counts[kept], rules, matches.incomplete[kept]), kept
+
+    def _block(
+        self,
+        batch: FrameBatch,
+        frames: NDArray[np.uint8],
+        packets: PacketBatch,
+        hits: _Hits,
+        context: NDArray[np.intp],
+    ) -> EvidenceBlock:
+        """Return the evidence of a turn: packets with matches, and the context of others."""
+        chosen, counts, incomplete = hits.chosen, hits.matches, hits.incomplete
+        roles: NDArray[np.uint8] | Role = Role.HIT
+        if len(context):
+            without = np.zeros(len(context), np.int64)
+            chosen = np.concatenate([chosen, context])
+            order = np.argsort(chosen, kind="stable")
+            chosen, counts = chosen[order], np.concatenate([counts, without])[order]
+            incomplete = np.concatenate([incomplete, without.astype(np.bool_)])[order]
+            roles = np.repeat([Role.HIT, Role.AFTER], [len(hits.chosen), len(context)])[order].astype(
+                np.uint8
+            )
+        return block_of_packets(
             batch,
             packets,
             chosen,
-            flows,
-            counts[kept],
-            rules,
+            self.flow_hash.keys(frames, packets, chosen),
+            counts,
+            hits.rules,
             self.matcher.rules,
             self.matcher.http,
             self.digest,
-            incomplete=matches.incomplete[kept],
+            incomplete=incomplete,
+            roles=roles,
         )
-        return block, kept
 
     def _candidates(self, packets: PacketBatch) -> NDArray[np.intp]:
         """Return the positions of the packets that can be matched if their flow allows it."""
@@ -296,7 +345,7 @@ class Pipeline:
         numbers = (uncounted if batch.flow_packets is None else batch.flow_packets)[chosen]
         births = (uncounted if batch.flow_born_jiffies is None else batch.flow_born_jiffies)[chosen]
         own = np.arange(len(chosen)) if self._labels else np.flatnonzero(numbers == 0)
-        keys = self._flow_hash.keys(np.frombuffer(batch.buffer, np.uint8), packets, chosen[own])
+        keys = self.flow_hash.keys(np.frombuffer(batch.buffer, np.uint8), packets, chosen[own])
         own_numbers = numbers[own]
         columns = keys, own_numbers, births[own], batch.timestamp_ns[chosen[own]]
         serials = self.flows.count(*columns, batch.positions(chosen[own]))
@@ -345,3 +394,19 @@ class Pipeline:
             has_threat[matches.payload[self._is_threat[matches.rule]]] = True
             return np.flatnonzero(has_threat), counts, matches.rule[has_threat[matches.payload]]
         return np.flatnonzero(counts), counts, matches.rule
+
+
+def _context(
+    batch: FrameBatch,
+    start: int,
+    end: int,
+    is_decodable: NDArray[np.bool_],
+    hits: NDArray[np.intp],
+) -> NDArray[np.intp]:
+    """Return the frames from ``start`` to ``end`` whose flow is followed, without ``hits``."""
+    if batch.is_followed is None:
+        return np.empty(0, np.intp)
+    wanted = batch.is_followed & is_decodable
+    wanted[:start] = wanted[end:] = False
+    wanted[hits] = False
+    return np.flatnonzero(wanted)

@@ -40,11 +40,15 @@ LAW = {
     f"{total('submitted_frames_total', 'submit_failed_frames_total')})",
     "submitted - read - in ring": f"{total('submitted_frames_total')} - "
     f"({total('read_frames_total', 'in_ring_frames')})",
-    "read - undecodable - unmatched - sampled - quarantined - matched": f"{total('read_frames_total')} - "
-    f"({total('undecodable_frames_total', 'unmatched_frames_total', 'sampled_frames_total')} + "
-    f"{total('quarantined_frames_total', 'matched_frames_total')})",
+    "read - undecodable - unmatched - sampled - quarantined - matched - context": (
+        f"{total('read_frames_total')} - "
+        f"({total('undecodable_frames_total', 'unmatched_frames_total', 'sampled_frames_total')} + "
+        f"{total('quarantined_frames_total', 'matched_frames_total', 'context_frames_total')})"
+    ),
     "matched - written - suppressed - write failed": f"{total('matched_frames_total')} - "
     f"({outcome('written')} + {outcome('suppressed')} + {outcome('write_failed')})",
+    "context + recalled - written - surplus - failed": f"{total('context_frames_total')} + "
+    f"{total('recalled_frames_total')} - {total('evidence_context_frames_total')}",
 }
 BALANCED: Steps = {None: "red", -LINKED_FRAMES: "green", LINKED_FRAMES + 1: "red"}
 LOST: Steps = {None: "green", 1: "red"}
@@ -59,6 +63,7 @@ WAY = {
     "unmatched": total("unmatched_frames_total"),
     "sampled": total("sampled_frames_total"),
     "quarantined": total("quarantined_frames_total"),
+    "context: after a match": total("context_frames_total"),
     "matched": total("matched_frames_total"),
     "suppressed": outcome("suppressed"),
     "write failed": outcome("write_failed"),

@@ -20,6 +20,7 @@ from typing import Any
 from sensor import abi
 from sensor.bench.effort import Step
 from sensor.bench.frame_kinds import FrameKind, candidate_frame, frame_kinds
+from sensor.bench.history_price import price
 from sensor.bench.machine import figure, machine
 from sensor.bench.prefilter_decisions import NOT_CONNECTED, default_program, frames_by_bucket
 from sensor.bench.xdp_filter import ABSENT, xdp_filter
@@ -77,6 +78,8 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
         candidate_ns = _candidate_ns(programs, repeats)
         empty_ns = _empty_ns(programs, repeats)
         map_bytes = programs.ours.memory_bytes()
+    step("history")
+    history = price(plan, options, repeats.rounds, repeats.runs)
     step("flow tables")
     ratios = [row["ratio_to_xdp_filter"] for row in rows if programs.xdp_filter is not None]
     return {
@@ -89,6 +92,7 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
         "xdp_filter_absent": None if ratios else ABSENT,
         "empty_program_ns": empty_ns,
         "candidate_ns": candidate_ns,
+        "history": history,
         "memory": {
             "flows": options.flows,
             "bytes": sum(map_bytes.values()),

@@ -83,6 +83,8 @@ class KernelFlow(NamedTuple):
     last_jiffies: int
     """Time of the last packet, in jiffies: the lower 32 bits."""
     verdict: abi.Verdict
+    history_bytes: int
+    """Bytes of its frames in the history."""
 
 
 class _Place(NamedTuple):
@@ -132,6 +134,7 @@ class KernelFlows:
             int(found["born_jiffies"]),
             last_jiffies,
             abi.Verdict(_number(found["verdict"], place)),
+            int(found["history_bytes"]),
         )
         return seen if found["version"] == place.version else None
 

@@ -81,6 +81,8 @@ class KernelHistory:
         """
         self.chunks = max(_LEAST_CHUNKS, mib * _CHUNKS_A_MIB)
         self._fds: dict[int, tuple[int, int]] = {}
+        self._own: dict[int, CpuHistory] = {}
+        """Mappings of this process."""
         model = self._create()
         try:
             self.chunks_fd = maps.create_array_of_maps("history_chunks", model[0], possible_cpus())
@@ -136,9 +138,12 @@ class KernelHistory:
             for cpu, (chunks, heads) in sorted(self._fds.items())
         ]
 
-    def fds(self) -> dict[str, int]:
-        """Return the file descriptors of the maps that the program uses."""
-        return {"history_chunks": self.chunks_fd, "history_heads": self.heads_fd}
+    def reach_s(self) -> float:
+        """Return how far the history reaches back, on the CPU with frames where it is least."""
+        if len(self._own) < len(self._fds):
+            self._own = {one.cpu: one for one in self.mapped()}
+        reaches_s = [reach_s for one in self._own.values() if (reach_s := one.reach_s())]
+        return min(reaches_s, default=0.0)
 
     def memory_bytes(self) -> int:
         """Return the memory of all histories."""

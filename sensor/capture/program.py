@@ -226,6 +226,11 @@ class Program:
         """The kernel's memory of recent frames; None if there is none."""
         return self._shared.history
 
+    @property
+    def history_flow_bytes(self) -> int:
+        """The history's cut-off."""
+        return self._options.history_flow_kib << 10
+
     def set_port(self, place: int, ifindex: int) -> None:
         """Set the index that the interface at a place of `ProgramOptions.ifindexes` has now."""
         self._shared.set_port(place, ifindex)
@@ -238,6 +243,10 @@ class Program:
         """Return what the kernel remembers of a flow, or None (see `flow_key`)."""
         return self._shared.flows.find(key)
 
+    def flow_hash(self, key: FlowKey) -> int:
+        """Return the kernel's hash of a flow's key, 32 bits."""
+        return self._shared.flows.hash(key)
+
     def set_verdict(self, key: FlowKey, verdict: abi.Verdict, *, frames: int = 0, until_ns: int = 0) -> bool:
         """Set the verdict on a flow, see `KernelFlows.set_verdict`."""
         remembered = self._shared.flows.set_verdict(key, verdict, frames=frames, until_ns=until_ns)
@@ -249,7 +258,8 @@ class Program:
         """Return the memory of each map."""
         own = {name: self._loaded.map_fd(name) for name in ("frames", "works")}
         fds = self._shared.fds() | self._loaded.plan_maps.fds() | own
-        return {name: maps.memory_bytes(fd) for name, fd in fds.items()}
+        history = {"history": self._shared.history.memory_bytes()} if self._shared.history else {}
+        return {name: maps.memory_bytes(fd) for name, fd in fds.items()} | history
 
     def close(self) -> None:
         """Close program and maps. The kernel keeps them as long as an interface uses them."""

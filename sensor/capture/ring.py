@@ -148,7 +148,7 @@ class PerfRing:
             KernelError: The ring is damaged.
         """
         self._batch = unread = self._unread_until(stop)
-        return _frames(unread, clock, self.linktype) if unread else None
+        return _frames(unread, clock, self.linktype, self.cpu) if unread else None
 
     def tail_after(self, frames: int) -> int:
         """Return the tail once the first ``frames`` frames of the last batch are released."""
@@ -293,8 +293,9 @@ def _open_event(cpu: int, size_bytes: int) -> int:
     return perf_event_open(attr, cpu)
 
 
-def _frames(unread: _Unread, clock: WallClock, linktype: int) -> FrameBatch:
+def _frames(unread: _Unread, clock: WallClock, linktype: int, cpu: int) -> FrameBatch:
     meta = unread.meta
+    is_followed = meta["is_followed"] != 0
     return FrameBatch(
         buffer=unread.buffer,
         start=unread.raw + abi.FRAME_META.itemsize,
@@ -305,5 +306,8 @@ def _frames(unread: _Unread, clock: WallClock, linktype: int) -> FrameBatch:
         linktype=linktype,
         flow_packets=meta["flow_packets"].astype(np.int64),
         flow_born_jiffies=meta["flow_born_jiffies"].astype(np.int64),
+        is_followed=is_followed if is_followed.any() else None,
+        ktime_ns=meta["ktime_ns"],
+        cpu=cpu,
         ring_origin=unread.shift,
     )

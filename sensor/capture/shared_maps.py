@@ -87,7 +87,7 @@ class SharedMaps:
             "flows": self.flows.fd,
             "follow": self.follow_fd,
             "ports": self.ports_fd,
-        } | (self.history.fds() if self.history else {})
+        }
 
     def close(self) -> None:
         """Close the maps. The kernel keeps them as long as a program uses them."""

@@ -59,6 +59,12 @@ def kernel_lines(found: Found) -> Iterator[str]:
     if found["xdp_filter_absent"]:
         yield found["xdp_filter_absent"]
     yield ""
+    for row in found["history"]:
+        yield (
+            f"history, {row['frame_bytes']:>5,} B: {row['kept_ns_more']:+.0f} ns for a frame it keeps, "
+            f"{row['beyond_ns_more']:+.0f} ns for one beyond the cut-off"
+        )
+    yield ""
     memory = found["memory"]
     yield f"maps: {memory['bytes'] / 2**20:,.1f} MiB with {memory['flows']:,} flows"
     for name, size in memory["maps"].items():

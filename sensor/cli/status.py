@@ -36,6 +36,7 @@ _STAGES = {
     "unmatched": "",
     "sampled": "overload: costly sources",
     "quarantined": "workers die of them",
+    "context": "after a match",
     "matched": "",
     "written": "in a file",
     "suppressed": "above suppress_above",
@@ -183,6 +184,14 @@ def _details(found: dict[str, Any]) -> Table:
     evicted = number(flows["begun_by_place"].get("evicted"))
     table.add_row(
         "flows", f"{number(flows['entries'])} of {number(flows['capacity'])} places used, {evicted} evicted"
+    )
+    conversations, reach_s = found["conversations"], found["history"]["reach_s"]
+    refused = sum(conversations["refused_by_budget"].values())
+    table.add_row(
+        "conversations",
+        f"{number(conversations['opened'])} kept, {number(conversations['open'])} open, "
+        f"{number(refused)} above a budget; "
+        + ("no history" if reach_s is None else f"history of {number(reach_s)} s"),
     )
     for receiver, one in found["events"].items():
         away = "" if one["connected"] else "DISCONNECTED, "

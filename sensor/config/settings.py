@@ -177,6 +177,11 @@ class Settings(BaseModel):
     """Do not match packets from or to these networks."""
     ring_mib: Annotated[int, Flag(commands=_CAPTURE, unit="MiB"), Field(ge=1, le=1024)] = 64
     """Size of the perf ring of each CPU; a power of two."""
+    history_mib: Annotated[int, Flag(commands=_MATCH, unit="MiB"), Field(ge=0, le=65536)] = 64
+    """Memory of the history, per CPU: recent frames, in which the context before a match is found. 0: there
+    is none."""
+    history_flow_kib: Annotated[int, Flag(commands=_MATCH, unit="KiB"), Field(ge=1, le=1 << 20)] = 20
+    """Data of each flow that goes into the history; what follows is not remembered."""
     snaplen: Annotated[int, Flag(commands=_CAPTURE, unit="bytes"), Field(ge=128, le=65535)] = 65535
     """Bytes kept of each frame; longer frames are cut."""
     metrics: Annotated[

@@ -277,6 +277,8 @@ def block_of_packets(
     if incomplete is not None:
         items["incomplete"] = incomplete
     items["role"] = roles
+    if batch.ktime_ns is not None:
+        items["ktime_ns"], items["cpu"] = batch.ktime_ns[chosen], batch.cpu
     items["payload_start"] = np.maximum(packets.payload_start[chosen] - start, 0)
     items["payload_end"] = np.maximum(packets.payload_end[chosen] - start, 0)
     items["linktype"] = batch.linktype

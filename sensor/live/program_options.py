@@ -19,10 +19,13 @@ def plan_of(rules_plan: KernelPlan, http: HttpReading, keep: Keep) -> KernelPlan
     return kernel_plan(Plan.pass_all(), http) if keep == "flow" else rules_plan
 
 
-def options_of(settings: Settings, *, frags: bool, raw_ip: bool = False) -> ProgramOptions:
+def options_of(
+    settings: Settings, *, frags: bool, raw_ip: bool = False, history: bool = False
+) -> ProgramOptions:
     """Return the options that settings imply.
 
-    ``frags``: a frame may be spread over several buffers; ``raw_ip``: frames have no link header.
+    ``frags``: a frame may be spread over several buffers; ``raw_ip``: frames have no link header;
+    ``history``: the kernel remembers recent frames.
     """
     profile = PROFILES[settings.profile]
     return ProgramOptions(
@@ -39,4 +42,6 @@ def options_of(settings: Settings, *, frags: bool, raw_ip: bool = False) -> Prog
         exclude=settings.networks_exclude,
         multi_buffer=frags,
         raw_ip=raw_ip,
+        history_mib=settings.history_mib if history else 0,
+        history_flow_kib=settings.history_flow_kib,
     )

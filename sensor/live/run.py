@@ -104,6 +104,7 @@ def run(settings: Settings, show_status: ShowStatus | None, *, as_json: bool) ->
         notifier.stopping()
         supervisor.publish("draining")
         supervisor.handle(supervisor.workers.drain())  # the program is detached: no more frames arrive
+        supervisor.finish_conversations()
         counters = replace(supervisor.counters(), in_ring=supervisor.rings.waiting())
         supervisor.publish("draining")
     for path in supervisor.writer.paths:
@@ -168,6 +169,7 @@ def _loop(
     status, line = _Timer(DRAWN_STATUS_NS if show_status else STATUS_NS), StatusLine()
     while not stop():
         supervisor.handle(supervisor.workers.receive(WAIT_S))
+        supervisor.look_after_conversations()
         notifier.alive()
         supervisor.renew_rings()
         if upkeep.is_due():

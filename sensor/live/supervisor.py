@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 
+import numpy as np
+
 from sensor import abi
 from sensor.capture.attachment import Interface
 from sensor.capture.cpus import online_cpus
+from sensor.capture.history import is_supported
 from sensor.capture.hotplug import RingKeeper
 from sensor.capture.interface import default_workers
 from sensor.capture.interrupts import ReceiveCpus
@@ -25,12 +28,14 @@ from sensor.capture.syscalls import link_update
 from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.events.sender import EventSender
+from sensor.evidence.block import EvidenceBlock, joined
 from sensor.evidence.budgets import Budgets
 from sensor.evidence.device_directory import DeviceDirectory
 from sensor.evidence.quarantine import Quarantine
 from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
 from sensor.live.api_process import ApiProcess
+from sensor.live.followed_conversations import FollowedConversations, FoundContext
 from sensor.live.indexer_process import IndexerProcess
 from sensor.live.ports import Ports
 from sensor.live.program_options import options_of, plan_of
@@ -101,13 +106,13 @@ class Supervisor:
             settings.retain_source_percent, settings.retain_rule_percent, writer.open_bytes
         )
         self._http = ready.matcher.http
+        raw_ip, has_history = interfaces[0].linktype == LinkType.RAW, _can_remember(settings)
         options = replace(
-            options_of(settings, frags=frags, raw_ip=interfaces[0].linktype == LinkType.RAW),
+            options_of(settings, frags=frags, raw_ip=raw_ip, history=has_history),
             ifindexes=tuple(interface.index for interface in interfaces),
         )
         program = Program(plan_of(ready.plan, self._http, settings.keep), options)
         self.program = stack.enter_context(closing(program))
-        self._map_bytes = program.memory_bytes()
         self.reloader = Reloader(settings.rules, self._http, self._compile_plan, lenient=settings.lenient)
         self._shown = self.reloader.state
         self._reload_board = ReloadBoard(device.path)
@@ -115,6 +120,9 @@ class Supervisor:
         stack.callback(lambda: self._reload_board.close())
         linktype, cpus = interfaces[0].linktype or LinkType.ETHERNET, ReceiveCpus(interfaces)
         self.rings = stack.enter_context(closing(RingSet.open(settings.ring_mib << 20, linktype, cpus.now())))
+        if program.history:
+            program.history.add(ring.cpu for ring in self.rings.rings)
+        self._map_bytes = program.memory_bytes()
         self._ring_keeper = RingKeeper(program, self.rings, settings.ring_mib << 20, cpus.now)
         stack.callback(self._ring_keeper.close)
         program.connect(self.rings.rings)
@@ -140,6 +148,10 @@ class Supervisor:
             {interface.index for interface in interfaces},
         )
         stack.callback(self.workers.kill)
+        conversations = FollowedConversations(
+            settings, program, lambda: self.rings.rings, self.workers, lambda: self._pipeline, set(names)
+        )
+        self.conversations = stack.enter_context(closing(conversations))
         self._costly_sources = CostlySources(self.workers.sources)
         self.surroundings = Surroundings(settings)
         self.publish("starting")
@@ -150,6 +162,9 @@ class Supervisor:
         for report in reports:
             self.tally.add(report)
             before = self._totals
+            items = context = 0
+            if report.block is not None:
+                items, context = len(report.block), int(np.count_nonzero(report.block.is_context))
             self._totals = replace(
                 before,
                 read=before.read + report.read,
@@ -157,14 +172,43 @@ class Supervisor:
                 unmatched=before.unmatched + report.unmatched,
                 sampled=before.sampled + report.sampled,
                 quarantined=before.quarantined + (report.quarantined is not None),
-                matched=before.matched + (0 if report.block is None else len(report.block)),
+                matched=before.matched + items - context,
+                context=before.context + context,
                 cut=before.cut + report.cut,
             )
             if report.quarantined:
                 self._quarantine.keep(report.quarantined)
             if report.block:
-                admitted = self.budgets.admit(self.suppressor.admit(report.block))
-                self.events.offer(self.writer.write(admitted))
+                self._keep(report.block)
+
+    def _keep(self, block: EvidenceBlock) -> None:
+        """Write the evidence of a report, without what is above a limit, and offer matches as events."""
+        if block.is_context.any():
+            hits = self.suppressor.admit(block.select(~block.is_context))
+            block = joined([hits, block.select(block.is_context)])
+        else:
+            block = self.suppressor.admit(block)
+        admitted = self.conversations.assign(self.budgets.admit(block))
+        self.events.offer(self.writer.write(admitted))
+        self._send_notes()
+
+    def look_after_conversations(self) -> None:
+        """Write the context that was found in the history; call this in each turn of the loop."""
+        self._keep_found(self.conversations.tick())
+
+    def finish_conversations(self) -> None:
+        """Write what is still found in the history, once all reports were handled."""
+        self._keep_found(self.conversations.finish())
+
+    def _keep_found(self, found: Iterable[FoundContext]) -> None:
+        for context in found:
+            self._totals = replace(self._totals, recalled=self._totals.recalled + context.found)
+            self.writer.write(self.budgets.admit(context.kept))
+        self._send_notes()
+
+    def _send_notes(self) -> None:
+        for note in self.conversations.pop_notes():
+            self.indexer.note(note)
 
     @property
     def suppressed(self) -> dict[str, int]:
@@ -176,6 +220,8 @@ class Supervisor:
         self.writer.tick(time.time_ns())
         self.retention.tick()
         self.budgets.update(self.retention.space, time.monotonic())
+        self.conversations.look_after_process()
+        self.conversations.set_lost(sum(self.program.losses().values()))
 
     def reload(self) -> None:
         """Put new rules in force if a load has finished, and show what became of requests to reload."""
@@ -236,6 +282,9 @@ class Supervisor:
         if rings := self._ring_keeper.missing():
             self.handle(self.workers.add_rings(rings))
             self.rings.add(rings)
+            if self.program.history:
+                self.program.history.add(ring.cpu for ring in rings)
+                self.conversations.renew_histories()
             self.program.connect(rings)
             log.info(
                 "frames may arrive on CPU %s, which has a ring now",
@@ -256,6 +305,10 @@ class Supervisor:
             written=self.writer.written,
             suppressed=sum(self.suppressed.values()),
             write_failed=self.writer.write_failed,
+            context_written=self.writer.context_written,
+            context_failed=self.writer.context_failed,
+            context_surplus=self.conversations.surplus + self.budgets.context_suppressed,
+            remembered=int(self.program.counters_by_cpu()["history"][..., abi.HistoryFate.KEPT].sum()),
             restarts=self.workers.restarts,
         )
 
@@ -286,6 +339,10 @@ class Supervisor:
             workers_alive=self.workers.alive,
             clock_jumps=self.clock_jumps,
             ports_attached=self.ports.are_attached,
+            conversations=self.conversations.opened,
+            conversations_open=len(self.conversations),
+            conversations_refused=self.conversations.refused,
+            history_reach_s=self.program.history.reach_s() if self.program.history else None,
             ring_fill={ring.cpu: ring.fill() for ring in self.rings.rings},
             map_bytes=self._map_bytes,
             costly_sources=self._costly_sources.figures,
@@ -317,6 +374,19 @@ class Supervisor:
     def _compile_plan(self, rules_plan: KernelPlan) -> LoadedProgram:
         """Compile the program for new rules; called in the thread that reloads."""
         return self.program.compile(plan_of(rules_plan, self._http, self._settings.keep))
+
+
+def _can_remember(settings: Settings) -> bool:
+    """Return True if the kernel is to remember recent frames, and can."""
+    if settings.context == "off" or not settings.history_mib:
+        return False
+    if not is_supported():
+        log.warning(
+            "this kernel (before Linux 5.18) cannot remember recent frames: of a conversation, only what "
+            "follows the match is kept; to turn this warning off, set history_mib to 0"
+        )
+        return False
+    return True
 
 
 def _worker_count(settings: Settings, interfaces: Sequence[Interface]) -> int:

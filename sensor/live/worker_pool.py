@@ -88,6 +88,11 @@ class WorkerPool:
         return [worker.sources for worker in self._workers]
 
     @property
+    def reported_tails(self) -> dict[int, int]:
+        """By CPU: the tail of its ring after the last batch that was reported."""
+        return {cpu: tail for worker in self._workers for cpu, tail in worker.reported_tails.items()}
+
+    @property
     def alive(self) -> int:
         """Number of workers that run at this moment."""
         return sum(worker.is_alive for worker in self._workers)

@@ -23,6 +23,8 @@ CAUSES = tuple(loss.name.lower() for loss in abi.Loss)
 FLOW_PLACES = tuple(place.name.lower() for place in abi.FlowPlace)
 SUPPRESSING = ("flow", *BUDGET_NAMES)
 OUTCOMES = ("written", "suppressed", "write_failed")
+CONTEXT_OUTCOMES = ("written", "surplus", "failed")
+HISTORY_FATES = tuple(fate.name.lower() for fate in abi.HistoryFate)
 STATES = ("starting", "capturing", "draining")
 SOURCES = ("supervisor", "kernel", "rings", "interfaces", "softnet", "evidence")
 
@@ -40,8 +42,9 @@ _LOSS = ("interface", "kind"), "interfaces x counters of the driver"
 
 # The law of the counters: seen = ignored + submitted + submit_failed; submitted = read + in_ring;
 # submit_failed is the sum over its causes;
-# read = undecodable + unmatched + sampled + quarantined + matched;
-# matched = written + suppressed + write_failed.
+# read = undecodable + unmatched + sampled + quarantined + matched + context;
+# matched = written + suppressed + write_failed;
+# context + recalled = written + surplus + failed, of sensor_evidence_context_frames.
 SEEN = Metric("sensor_seen_frames", "counter", "Frames seen by the XDP program.", *_BOTH)
 SEEN_BYTES = Metric(
     "sensor_seen_bytes", "counter", "Bytes on the wire of the frames seen by the XDP program.", *_BOTH
@@ -101,6 +104,39 @@ EVIDENCE = Metric(
     "Matched frames, by outcome: written, suppressed or write_failed.",
     ("outcome",),
     str(len(OUTCOMES)),
+)
+CONTEXT = Metric(
+    "sensor_context_frames", "counter", "Candidates kept as context, because their flow is followed.", *_CPU
+)
+RECALLED = Metric("sensor_recalled_frames", "counter", "Frames found in the history, as context of a match.")
+EVIDENCE_CONTEXT = Metric(
+    "sensor_evidence_context_frames",
+    "counter",
+    "Context of matches, by outcome: written; surplus (beyond the limits of its conversation, or there "
+    "already); failed (not written).",
+    ("outcome",),
+    str(len(CONTEXT_OUTCOMES)),
+)
+CONVERSATIONS = Metric("sensor_conversations", "counter", "Conversations whose context is kept.")
+CONVERSATIONS_OPEN = Metric("sensor_conversations_open", "gauge", "Conversations that are followed now.")
+CONVERSATIONS_REFUSED = Metric(
+    "sensor_conversations_refused",
+    "counter",
+    "Matches whose context was not kept, by the budget that was used up: source, rule or memory.",
+    ("budget",),
+    "3",
+)
+HISTORY = Metric(
+    "sensor_history_frames",
+    "counter",
+    "Frames that the kernel's history asked for: kept; beyond (their flow has reached the cut-off); failed.",
+    ("fate",),
+    str(len(HISTORY_FATES)),
+)
+HISTORY_REACH = Metric(
+    "sensor_history_reach_seconds",
+    "gauge",
+    "Age of the oldest frame in the history, of the CPU where it is youngest; absent without a history.",
 )
 
 MATCHES = Metric(

@@ -89,6 +89,7 @@ class SensorCollector(Collector):
             yield from (Sample(c.ATTACHED, is_so, (name,)) for name, is_so in snapshot.ports_attached.items())
             yield from _worker_samples(snapshot.tally, cpus)
             yield from _match_samples(snapshot)
+            yield from _conversation_samples(snapshot)
             yield from _index_samples(snapshot)
             yield from _receiver_samples(snapshot.receivers)
             yield from _surroundings_samples(snapshot.surroundings)
@@ -152,6 +153,9 @@ def _flow_samples(counters: Counted) -> Iterator[Sample]:
     yield Sample(c.FLOW_ENTRIES, begun[abi.FlowPlace.UNUSED])
     for place, flows in zip(c.FLOW_PLACES, begun, strict=True):
         yield Sample(c.FLOWS_BEGUN, flows, (place,))
+    remembered = sum(found["history"].sum(axis=0) for found in counters.values()).tolist()
+    for fate, frames in zip(c.HISTORY_FATES, remembered, strict=True):
+        yield Sample(c.HISTORY, frames, (fate,))
 
 
 def _ring_samples(counters: Counted, tally: TallyFigures, cpus: Iterable[int]) -> Iterator[Sample]:
@@ -203,6 +207,7 @@ def _worker_samples(tally: TallyFigures, cpus: Iterable[int]) -> Iterator[Sample
         yield Sample(c.UNMATCHED, tally.unmatched.get(cpu, 0), (str(cpu),))
         yield Sample(c.SAMPLED, tally.sampled.get(cpu, 0), (str(cpu),))
         yield Sample(c.QUARANTINED, tally.quarantined.get(cpu, 0), (str(cpu),))
+        yield Sample(c.CONTEXT, tally.context.get(cpu, 0), (str(cpu),))
 
 
 def _match_samples(snapshot: Snapshot) -> Iterator[Sample]:
@@ -224,6 +229,19 @@ def _match_samples(snapshot: Snapshot) -> Iterator[Sample]:
     yield Sample(c.TALKERS, tally.other_talkers, (OTHER,))
     for address, frames in tally.talkers.items():
         yield Sample(c.TALKERS, frames, (address,))
+
+
+def _conversation_samples(snapshot: Snapshot) -> Iterator[Sample]:
+    counters = snapshot.counters
+    yield Sample(c.RECALLED, counters.recalled)
+    for outcome in c.CONTEXT_OUTCOMES:
+        yield Sample(c.EVIDENCE_CONTEXT, getattr(counters, f"context_{outcome}"), (outcome,))
+    yield Sample(c.CONVERSATIONS, snapshot.conversations)
+    yield Sample(c.CONVERSATIONS_OPEN, snapshot.conversations_open)
+    for budget, matches in snapshot.conversations_refused.items():
+        yield Sample(c.CONVERSATIONS_REFUSED, matches, (budget,))
+    if snapshot.history_reach_s is not None:
+        yield Sample(c.HISTORY_REACH, snapshot.history_reach_s)
 
 
 def _index_samples(snapshot: Snapshot) -> Iterator[Sample]:

@@ -29,6 +29,7 @@ STAGES: dict[str, tuple[Metric, Metric | None]] = {
     "unmatched": (c.UNMATCHED, None),
     "sampled": (c.SAMPLED, None),
     "quarantined": (c.QUARANTINED, None),
+    "context": (c.CONTEXT, None),
     "matched": (c.MATCHED, c.MATCHED_BYTES),
 }
 """Metrics of frames and, if there is one, of bytes at each stage, in the order a frame passes them."""
@@ -141,6 +142,17 @@ def as_object(before: Figures, now: Figures) -> dict[str, Any]:
             "capacity": now.total(c.FLOWS),
             "entries": now.total(c.FLOW_ENTRIES),
             "begun_by_place": now.by("place", c.FLOWS_BEGUN),
+        },
+        "history": {
+            "frames_by_fate": now.by("fate", c.HISTORY),
+            "reach_s": now.total(c.HISTORY_REACH),
+        },
+        "conversations": {
+            "opened": now.total(c.CONVERSATIONS),
+            "open": now.total(c.CONVERSATIONS_OPEN),
+            "refused_by_budget": now.by("budget", c.CONVERSATIONS_REFUSED),
+            "recalled_frames": now.total(c.RECALLED),
+            "context_frames_by_outcome": now.by("outcome", c.EVIDENCE_CONTEXT),
         },
         "workers": now.total(c.WORKERS),
         "workers_alive": now.total(c.WORKERS_ALIVE),

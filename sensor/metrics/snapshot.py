@@ -95,6 +95,13 @@ class Snapshot:
     receivers: list[ReceiverState]
     """Receivers of events."""
     surroundings: SurroundingsFigures
+    history_reach_s: float | None = None
+    """Age of the oldest frame in the kernel's history, of the CPU where it is youngest."""
+    conversations: int = 0
+    """Conversations opened since the start."""
+    conversations_open: int = 0
+    conversations_refused: dict[str, int] = field(default_factory=dict)
+    """Matches whose context was not kept, by budget."""
     ports_attached: dict[str, bool] = field(default_factory=dict)
     """False for a port that is lost, by name."""
 

@@ -40,6 +40,7 @@ class TallyFigures(NamedTuple):
     unmatched: dict[int, int]
     sampled: dict[int, int]
     quarantined: dict[int, int]
+    context: dict[int, int]
     """Frames by CPU; so are the four before."""
     matches: dict[str, int]
     """Matches by class of the rule, one of `MATCH_CLASSES`."""
@@ -66,7 +67,8 @@ class Tally:
         self.unmatched: Counter[int] = Counter()
         self.sampled: Counter[int] = Counter()
         self.quarantined: Counter[int] = Counter()
-        """Frames by CPU; so are the four before."""
+        self.context: Counter[int] = Counter()
+        """Frames by CPU; so are the five before."""
         self.matches: Counter[str] = Counter()
         """Matches by class of the rule, one of `MATCH_CLASSES`."""
         self.rules: Counter[RuleLabels] = Counter({OTHER_RULES: 0})
@@ -93,7 +95,10 @@ class Tally:
             if report.read:
                 self.match_s.observe(report.match_ns / 1e9 / report.read, report.read)
         if report.block:
-            self._add_block(report.block)
+            context = int(np.count_nonzero(report.block.is_context))
+            self.context[report.cpu] += context
+            if context < len(report.block):
+                self._add_block(report.block.select(~report.block.is_context))
 
     def figures(self) -> TallyFigures:
         """Return the figures of this moment."""
@@ -103,6 +108,7 @@ class Tally:
             unmatched=dict(self.unmatched),
             sampled=dict(self.sampled),
             quarantined=dict(self.quarantined),
+            context=dict(self.context),
             matches=dict(self.matches),
             rules=list(self.rules.items()),
             matched=dict(self.matched),

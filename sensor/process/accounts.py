@@ -44,6 +44,7 @@ class ProcessRole(Enum):
     COMPILER = "sensor-rules"
     HOLD_KEEPER = "sensor-hold"
     """Writes down which evidence the API is asked to hold; keeps the user of the supervisor."""
+    RECALLER = "sensor-recall"
 
 
 class ProcessUser(NamedTuple):

@@ -40,6 +40,7 @@ from sensor.process.syscall_filter import Calls, check_library, restrict_calls
 
 NEEDS = {
     ProcessRole.WORKER: Calls.NONE,
+    ProcessRole.RECALLER: Calls.NONE,
     ProcessRole.EXPORTER: Calls.ACCEPT | Calls.THREADS | Calls.READ_FILES | Calls.READ_NICS | Calls.READ_MAPS,
     ProcessRole.EVENT_SENDER: Calls.CONNECT
     | Calls.THREADS
@@ -98,6 +99,7 @@ def prepare() -> None:
         ProcessRole.EVENT_SENDER,
         ProcessRole.REINDEXER,
         ProcessRole.COMPILER,
+        ProcessRole.RECALLER,
     ):
         identity_of(role)
     pass_on(*SWITCHING)

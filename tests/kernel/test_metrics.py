@@ -25,7 +25,7 @@ from sensor.metrics.figures import Figures, ask
 from sensor.metrics.metric import Metric
 from sensor.metrics.talkers import MOST_TALKERS
 from sensor.metrics.tally import MATCH_CLASSES
-from sensor.model import RULE_CLASSES
+from sensor.model import RULE_CLASSES, Role
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]
@@ -91,7 +91,11 @@ def test_metrics_agree_with_the_traffic(network: Network, tmp_path: Path) -> Non
     assert total(c.SEEN) == total(c.IGNORED) + total(c.SUBMITTED) + total(c.LOST)
     assert total(c.SEEN_BYTES) == total(c.IGNORED_BYTES) + total(c.SUBMITTED_BYTES) + total(c.LOST_BYTES)
     assert total(c.SUBMITTED) == total(c.READ)
-    assert total(c.READ) == total(c.UNDECODABLE) + total(c.UNMATCHED) + total(c.MATCHED)
+    assert total(c.READ) == total(c.UNDECODABLE) + total(c.UNMATCHED) + total(c.MATCHED) + total(c.CONTEXT)
+    assert total(c.CONTEXT) + total(c.RECALLED) == total(c.EVIDENCE_CONTEXT)
+    assert total(c.CONVERSATIONS) > 0
+    assert figures.by("fate", c.HISTORY)["kept"] == run.counters["remembered"] > 0
+    assert 0 < total(c.HISTORY_REACH) < 600
     assert total(c.MATCHED) == total(c.EVIDENCE) > 0
     assert figures.by("reason", c.IGNORED) == run.counters["ignored"]
     assert {name: figures.total(c.EVIDENCE, outcome=name) for name in c.OUTCOMES} == {
@@ -107,8 +111,11 @@ def test_metrics_agree_with_the_traffic(network: Network, tmp_path: Path) -> Non
     assert figures.samples["sensor_match_duration_seconds_count"][0][1] == total(c.READ)
     assert total(c.OLDEST) % 300 == 0
     stored = list(EvidenceSearch(evidence).iterate(Query()))
-    assert total(c.INDEX_ROWS) == len(stored) == total(c.MATCHED)
+    context = figures.total(c.EVIDENCE_CONTEXT, outcome="written")
+    assert context
+    assert total(c.INDEX_ROWS) == len(stored) == total(c.MATCHED) + context
     assert 0 <= time.time() - total(c.INDEX_COMMITTED) < TIMEOUT_S
+    stored = [one for one in stored if one.role == Role.HIT]
     senders = Counter(one.five_tuple.source_text for one in stored)
     talkers = figures.by("address", c.TALKERS)
     assert talkers.pop("other") == len(stored) - sum(talkers.values()) > 0

@@ -107,10 +107,11 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
         replay(network[1], directory / "traffic.pcap")
         wait_until_received(network[0], len(mix.demo(seed=1).frames))
         wait_until(lambda: any(one.stat().st_size for one in (directory / "events").iterdir()))
-        wait_until(lambda: len(processes(run)) >= 9)
+        wait_until(lambda: len(processes(run)) >= 10)
         found = processes(run)
         roles = {
             "sensor-worker0": identity_of(ProcessRole.WORKER).uid,
+            "sensor-recall": identity_of(ProcessRole.RECALLER).uid,
             "sensor-metrics": identity_of(ProcessRole.EXPORTER).uid,
             "sensor-events": identity_of(ProcessRole.EVENT_SENDER).uid,
             "sensor-files": user,
@@ -143,6 +144,10 @@ def test_each_process_has_its_own_user_and_nothing_else(network: Network, direct
         cpus = len(os.sched_getaffinity(0))
         assert perf.count("anon_inode:[perf_event]") <= -(-cpus // min(cpus, 2))
         assert not any("bpf" in link for link in perf)
+        assert descriptors["sensor-recall"] == ["socket:", "socket:"]
+        mapped = Path(f"/proc/{found['sensor-recall'].pid}/maps").read_text().splitlines()
+        histories = [line.split()[1] for line in mapped if "bpf-map" in line]
+        assert histories == ["r--s"] * len(histories) != []
         maps = [str(path.readlink()) for path in Path(f"/proc/{found['sensor-metrics'].pid}/fd").iterdir()]
         assert [link for link in maps if link.startswith("anon_inode")] == ["anon_inode:bpf-map"]
         files = {Path(link).suffix for link in kinds(found["sensor-index"].pid) if link != "socket:"}

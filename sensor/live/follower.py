@@ -1,0 +1,173 @@
+"""The kernel's part of conversations: flows that it follows, and frames that are found in its history.
+
+Runs in the supervisor. The kernel submits every frame of a flow that it follows. The frames before that are
+asked for once the workers have reported what was in the rings at that moment, so that no frame is both found
+in the history and matched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sensor import abi
+from sensor.capture.flow_table import FlowKey, flow_key
+from sensor.capture.program import Program
+from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.conversation import Missing
+from sensor.evidence.open_conversation import OpenConversation
+from sensor.live.recall_channel import REQUEST
+from sensor.live.recaller import Recalled, Recaller
+from sensor.model import vlan_ids
+
+PATIENCE_S = 1.0
+"""Longest wait for the reports of workers."""
+POLL_S = 0.5
+"""Seconds between two looks into the history for a flow that the kernel cannot follow, as in a tunnel."""
+OVERLAP_NS = 2_000_000_000
+"""Further looks begin this long before the last one, as the CPUs write their histories independently."""
+NOTHING = Missing(0)
+_MOST_FRAMES = 1 << 30
+
+Positions = Callable[[], Mapping[int, int]]
+"""Returns a position in the ring of each CPU."""
+
+
+class RecalledContext(NamedTuple):
+    """Frames of a conversation that were found in the history."""
+
+    conversation: OpenConversation
+    block: EvidenceBlock | None
+    missing: Missing
+
+
+@dataclass
+class _Flow:
+    """The flow of a conversation."""
+
+    conversation: OpenConversation
+    keys: list[FlowKey]
+    """Its key, and that of its fragments."""
+    request: NDArray[np.void]
+    """Its `REQUEST`."""
+    asked_s: float
+    """Time of the last request, or when the flow was followed."""
+    is_known: bool
+    """True if the kernel follows it."""
+    heads: dict[int, int] | None = None
+    """The heads of the rings that workers have to reach first."""
+    is_asked: bool = False
+    is_answered: bool = False
+    is_followed: bool = True
+    missing: Missing = NOTHING
+
+
+class Follower:
+    """The flows that are followed, by the number of their conversation."""
+
+    def __init__(
+        self,
+        program: Program,
+        recaller: Recaller | None,
+        heads: Positions,
+        reported: Positions,
+    ) -> None:
+        """``recaller`` is None without a history.
+
+        ``heads`` returns the end of what the kernel has submitted, ``reported`` that of what workers have
+        reported.
+        """
+        self._program, self._recaller = program, recaller
+        self._heads, self._reported = heads, reported
+        self._cut_off_bytes = program.history_flow_bytes
+        self._flows: dict[int, _Flow] = {}
+
+    def follow(self, conversation: OpenConversation) -> None:
+        """Follow the flow of a conversation that has begun, and look for its earlier frames."""
+        keys = _keys(conversation)
+        until_ns = time.monotonic_ns() + int(conversation.limits.seconds * 1e9)
+        before = self._program.flow(keys[0])
+        known = [
+            self._program.set_verdict(key, abi.Verdict.FOLLOW, frames=_MOST_FRAMES, until_ns=until_ns)
+            for key in keys
+        ]
+        request = np.zeros(1, REQUEST)
+        request["number"] = conversation.number
+        request["flows"] = conversation.flow, conversation.fragments
+        request["hashes"] = [self._program.flow_hash(key) for key in keys]
+        flow = _Flow(conversation, keys, request, time.monotonic(), is_known=known[0])
+        if self._recaller is None:
+            flow.missing = Missing.HISTORY_OFF
+            conversation.missing |= flow.missing
+        elif before and before.history_bytes >= self._cut_off_bytes:
+            flow.missing = Missing.CUT_OFF
+        self._flows[conversation.number] = flow
+
+    def stop(self, conversation: OpenConversation) -> None:
+        """End following the flow of a conversation; what is in the history is still looked for."""
+        flow = self._flows[conversation.number]
+        flow.is_followed = False
+        for key in flow.keys:
+            self._program.set_verdict(key, abi.Verdict.NONE)
+        if self._recaller is None or (flow.is_answered and flow.is_known):
+            del self._flows[conversation.number]
+        else:
+            flow.is_asked = flow.is_asked and flow.is_known  # a last look
+
+    @property
+    def is_looking(self) -> bool:
+        """True if frames are still looked for."""
+        return any(not flow.is_answered for flow in self._flows.values()) and self._recaller is not None
+
+    def tick(self) -> Iterator[RecalledContext]:
+        """Ask for frames that can be asked for; yield what was found. Call this in each turn of the loop."""
+        if self._recaller is None:
+            return
+        now_s = time.monotonic()
+        reported = self._reported() if self._flows else {}
+        for flow in self._flows.values():
+            if self._is_due(flow, now_s, reported) and self._recaller.request(flow.request):
+                flow.asked_s, flow.is_asked = now_s, True
+        for answer in self._recaller.receive():
+            flow_or_none = self._flows.get(answer.number)
+            if flow_or_none is not None:
+                self._note(flow_or_none, answer)
+                yield RecalledContext(flow_or_none.conversation, answer.block, flow_or_none.missing)
+
+    def _is_due(self, flow: _Flow, now_s: float, reported: Mapping[int, int]) -> bool:
+        if flow.is_asked:
+            return not flow.is_known and now_s >= flow.asked_s + POLL_S
+        if flow.heads is None:  # not in the turn that set the verdict: a CPU may just have looked for one
+            flow.heads = dict(self._heads())
+            return False
+        if now_s >= flow.asked_s + PATIENCE_S:
+            return True
+        return all(reported.get(cpu, head) >= head for cpu, head in flow.heads.items())
+
+    def _note(self, flow: _Flow, answer: Recalled) -> None:
+        """Note the answer to a request: what is missing, and from when on a further look is needed."""
+        if not flow.is_answered and answer.is_truncated:
+            flow.missing |= Missing.BEGINNING
+        flow.is_answered = True
+        newest_ns = 1
+        if answer.block is not None and len(answer.block):
+            if (answer.block.items["flow"] == flow.conversation.fragments).any():
+                flow.is_known = False  # the kernel does not follow fragments whose flow began after the match
+            newest_ns = max(1, int(answer.block.items["ktime_ns"].max()) - OVERLAP_NS)
+        flow.request["from_ktime_ns"] = newest_ns
+        if not flow.is_followed:
+            del self._flows[flow.conversation.number]
+
+
+def _keys(conversation: OpenConversation) -> list[FlowKey]:
+    """Return the kernel's key of the flow of a conversation, and that of its fragments."""
+    protocol, source, sport, destination, dport = conversation.five_tuple
+    ends = protocol, ip_address(source), ip_address(destination)
+    vlans = vlan_ids(conversation.vlan)
+    return [flow_key(*ends, sport, dport, vlans=vlans), flow_key(*ends, vlans=vlans)]
