@@ -38,6 +38,7 @@ library.walk_records.restype = ctypes.c_int64
 
 # Hyperscan's own C functions (hs.h), from the library in its Python package.
 hyperscan_library = ctypes.CDLL(hyperscan._hs_ext.__file__)
+_free = ctypes.CDLL(None).free
 
 
 def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
@@ -89,3 +90,23 @@ def check_hyperscan(code: int) -> None:
     """Raise a `SensorError` if a call of Hyperscan failed."""
     if code != _HS_SUCCESS:
         raise SensorError(f"Hyperscan cannot set up a database (code {code}); check that memory is free")
+
+
+class _CompileError(ctypes.Structure):
+    """``hs_compile_error_t``."""
+
+    _fields_ = (("message", ctypes.c_char_p), ("expression", ctypes.c_int))
+
+
+def hyperscan_complaint(expression: bytes, flags: int) -> str | None:
+    """Return why Hyperscan cannot read an expression, which must not contain zero bytes; None if it can."""
+    info, error = ctypes.c_void_p(), ctypes.POINTER(_CompileError)()
+    code = hyperscan_library.hs_expression_info(
+        expression, ctypes.c_uint(flags), ctypes.byref(info), ctypes.byref(error)
+    )
+    _free(info)
+    if code == _HS_SUCCESS:
+        return None
+    message = error.contents.message.decode("latin-1") if error else f"code {code}"
+    hyperscan_library.hs_free_compile_error(error)
+    return message

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import hyperscan
 import numpy as np
 import pytest
 
 from sensor.model import Rule
+from sensor.native import hyperscan_complaint
 from sensor.rules.engine import budget, scan, spans
+from sensor.rules.engine.expression import expression
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.engine.scan import SLICE
 from sensor.rules.files.load import load_rules
+from sensor.rules.regex.tree import RegexError
+from tests.rules.expressions import random_expression
 from tests.rules.samples import payloads_of
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "fp-patterns"
@@ -230,3 +237,16 @@ def test_a_cut_search_invents_nothing(part: str, engine: str, monkeypatch: pytes
 def test_the_scanning_library_finds_these_matches(regex: str, text: bytes) -> None:
     """Vectorscan 5.4.12, which newer wheels of hyperscan contain, misses them."""
     assert Matcher(rules(regex)).match(text, 6, 80, 5000)
+
+
+def test_small_expressions_that_hyperscan_can_read_are_compiled() -> None:
+    """So they are only read when rules are checked; what cannot be read is described."""
+    rng, small = random.Random(7), 0
+    for _ in range(400):
+        with suppress(RegexError):
+            tree = expression(random_expression(rng)).tree
+            small += tree.extent.states <= scan._SURELY_COMPILED
+            assert scan._compile(hyperscan.HS_MODE_STREAM, [(0, tree)]) is not None
+    assert small > 200
+    assert hyperscan_complaint(b"a{2", 0) is None
+    assert "parenthes" in (hyperscan_complaint(b"(a", 0) or "")

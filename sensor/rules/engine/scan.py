@@ -15,6 +15,7 @@ from typing import NamedTuple
 import hyperscan
 
 from sensor.errors import RulesError
+from sensor.native import hyperscan_complaint
 from sensor.native.batch_matcher import Databases
 from sensor.rules.regex.literals import Literal, is_ordinary, required
 from sensor.rules.regex.render import Renderer
@@ -26,6 +27,9 @@ SLICE = 2048
 SCREEN_BITS = 17
 """Bits of a fast pattern's id that call for deciders, or for decoding."""
 _NUMBERS = 1 << 32 - SCREEN_BITS
+_SURELY_COMPILED = 128
+"""States of an expression that Hyperscan compiles if it can read it, which takes a fifteenth of the time. Its
+limits are at some thousand states."""
 _MOST_ALIKE = 256
 """Patterns with the same id. Hyperscan scans faster if there are many, but it compiles them in a time that
 grows with the square of their number."""
@@ -40,6 +44,10 @@ def check(tree: Node) -> None:
     Raises:
         RegexError: It cannot.
     """
+    if tree.extent.states <= _SURELY_COMPILED:
+        complaint = hyperscan_complaint(Renderer().render(tree).encode(), hyperscan.HS_FLAG_SINGLEMATCH)
+        if complaint is None:
+            return
     try:
         _compile(hyperscan.HS_MODE_STREAM, [(0, tree)])
     except hyperscan.error as error:

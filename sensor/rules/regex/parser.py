@@ -6,6 +6,9 @@ refused by name. Used when rules are loaded.
 
 from __future__ import annotations
 
+import re
+from functools import cache
+
 from sensor.rules.regex.brackets import bracket_class
 from sensor.rules.regex.charset import ALL, DIGITS, ESCAPES, NOT_NEWLINE, SPACES, WORDS, either_case
 from sensor.rules.regex.escapes import escaped_byte
@@ -52,6 +55,10 @@ MOST_BYTES = 16_000
 """Longest pattern; that of Hyperscan, in which letters are spelled as classes, is the same."""
 _REPEAT_LIMIT = 65535
 _DEPTH_LIMIT = 100
+
+
+_PLAIN = re.compile(rb"[\w !\"%&',/:;<=>@~-]+(?![*+?{\\(])")
+"""Bytes that stand for themselves. The last one is not repeated, also not after a comment or ``\\E``."""
 
 
 def parse(pattern: bytes) -> Node:
@@ -109,7 +116,12 @@ class _Parser:
             ends = not self._literal and (self._reader.looking_at(b"|") or self._reader.looking_at(b")"))
             if ends or self._reader.is_at_end:
                 return sequence(*nodes)
-            nodes.append(self._parse_repeat(*self._parse_atom()))
+            plain = None if self._literal or self._options.x else _PLAIN.match(*self._reader.rest)
+            if plain:
+                self._reader.position = plain.end()
+                nodes += [_single_byte(byte, self._options.i) for byte in plain[0]]
+            else:
+                nodes.append(self._parse_repeat(*self._parse_atom()))
 
     def _skip_ignored(self) -> None:
         r"""Skip ``\Q``, ``\E``, comments, and with ``(?x)`` white space."""
@@ -192,11 +204,7 @@ class _Parser:
                 return (MULTILINE_START if self._options.m else Position.START), False
             case "$":
                 return (Position.LINE_END if self._options.m else DOLLAR), False
-        return self._single_byte(byte), True
-
-    def _single_byte(self, byte: int) -> Bytes:
-        values = frozenset((byte,))
-        return Bytes(either_case(values) if self._options.i else values)
+        return _single_byte(byte, self._options.i), True
 
     def _parse_escape(self) -> tuple[Node, bool]:
         reader = self._reader
@@ -213,7 +221,7 @@ class _Parser:
             return self._parse_not_newline(), True
         if name == "C":
             return Bytes(ALL), True
-        return self._single_byte(escaped_byte(reader, letter, self._groups)), True
+        return _single_byte(escaped_byte(reader, letter, self._groups), self._options.i), True
 
     def _parse_not_newline(self) -> Node:
         start = self._reader.position
@@ -285,3 +293,9 @@ class _Parser:
         node = self._parse_to_closing()
         self._options = outer
         return node, True
+
+
+@cache
+def _single_byte(byte: int, caseless: bool) -> Bytes:
+    values = frozenset((byte,))
+    return Bytes(either_case(values) if caseless else values)

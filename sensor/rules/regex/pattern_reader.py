@@ -20,6 +20,11 @@ class PatternReader:
         """True if nothing is left to read."""
         return self.position >= len(self.pattern)
 
+    @property
+    def rest(self) -> tuple[bytes, int]:
+        """The pattern, and the position of what is left to read."""
+        return self.pattern, self.position
+
     def fail(self, problem: str) -> NoReturn:
         """Raise `RegexError`, with the position added to the problem."""
         raise RegexError(f"at byte {self.position}: {problem}")

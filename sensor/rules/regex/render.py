@@ -5,6 +5,8 @@ Used when rules are loaded.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sensor.rules.regex.tree import Bytes, Choice, Group, Mark, Node, Position, Repeat, Sequence
 
 _POSITIONS = {
@@ -91,6 +93,7 @@ def _bounds(repeat: Repeat) -> str:
     return bounds if repeat.greedy else bounds + "?"
 
 
+@lru_cache(maxsize=4096)  # the same sets are in most rules
 def _byte_set(values: frozenset[int]) -> str:
     if len(values) == 1:
         return _byte(*values)
