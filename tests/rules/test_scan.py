@@ -240,7 +240,7 @@ def test_the_scanning_library_finds_these_matches(regex: str, text: bytes) -> No
 
 
 def test_small_expressions_that_hyperscan_can_read_are_compiled() -> None:
-    """So they are only read when rules are checked; what cannot be read is described."""
+    """Checking rules relies on it, and only has them read; what cannot be read is described."""
     rng, small = random.Random(7), 0
     for _ in range(400):
         with suppress(RegexError):
