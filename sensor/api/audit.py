@@ -15,7 +15,8 @@ from typing import NamedTuple, TextIO
 from starlette.types import Scope
 
 from sensor.api.tokens import Role
-from sensor.process.regular_file import open_regular
+from sensor.process.granted_paths import Files, Grant
+from sensor.process.opener import RemoteFiles
 from sensor.text import to_json
 
 _REFUSED = (401, 403, 421)
@@ -36,28 +37,48 @@ LOCAL = Identity("local", "read")
 
 
 class AuditFile(logging.StreamHandler[TextIO]):
-    """The file of the audit log. Lines go to the log of the process once the file was removed.
-
-    The process has no right to make another one.
-    """
+    """The file of the audit log. A file that was removed is created again, by a process that still may."""
 
     def __init__(self, path: Path) -> None:
         """Open the file to append to it; a new one is created with mode 0640, subject to the umask.
 
+        Call this before `drop_privileges`, while the process has one thread: it starts the process that opens
+        the file again.
+
         Raises:
             OSError: it cannot be written, or is no regular file.
         """
-        descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        super().__init__(os.fdopen(descriptor, "a", encoding="utf-8"))
+        super().__init__(_stream(Files().append(path)))
         self.setFormatter(logging.Formatter("%(message)s"))
-        self._path = path
+        self._path = path.absolute()
+        self._files = RemoteFiles([Grant("append", self._path)])
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line."""
-        if not audit_log.propagate and not os.fstat(self.stream.fileno()).st_nlink:
-            log.error("audit: %s was removed; what follows is in this log, until a restart", self._path)
-            audit_log.propagate = True  # of this record, too
+        if not os.fstat(self.stream.fileno()).st_nlink:
+            self._open_again()
         super().emit(record)
+
+    def _open_again(self) -> None:
+        """Go on in a new file; while there can be none, lines go to the log of the process."""
+        try:
+            stream = _stream(self._files.append(self._path))
+        except OSError as error:
+            if not audit_log.propagate:
+                log.error(  # noqa: TRY400 - no traceback needed
+                    "audit: %s was removed, and cannot be created again: %s; what follows is in this log",
+                    self._path,
+                    error.strerror,
+                )
+            audit_log.propagate = True  # of this record, too
+            return
+        log.error("audit: %s was removed; it goes on in a new file of that name", self._path)
+        self.setStream(stream).close()  # type: ignore[union-attr]
+        audit_log.propagate = False
+
+
+def _stream(descriptor: int) -> TextIO:
+    return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 @dataclass

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from sensor.events.channel import MESSAGE_BYTES, EventKind, SenderConfig
 from sensor.events.eve import Event, alerts, objects, packets
-from sensor.events.opener import RemoteFiles
 from sensor.events.receiver import Receiver
 from sensor.events.receiver_queue import ReceiverQueue
 from sensor.events.receiver_state import ReceiverBoard
@@ -28,6 +27,7 @@ from sensor.log import log_to_stderr
 from sensor.process import sandbox
 from sensor.process.accounts import ProcessRole
 from sensor.process.landlock import Access
+from sensor.process.opener import RemoteFiles
 from sensor.process.prctl import set_process_name
 from sensor.rules.engine.profile import PROFILES
 from sensor.text import remember_interface_names

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from sensor.events.eve import Event
-from sensor.events.files import Grant
 from sensor.events.receiver import Receiver, ReplacedError
+from sensor.process.granted_paths import Grant
 from sensor.process.regular_file import identity
 
 LOOK_S = 1.0

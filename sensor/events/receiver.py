@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from sensor.events.eve import Event
-from sensor.events.files import Files, Grant
+from sensor.process.granted_paths import Files, Grant
 
 
 class ReplacedError(OSError):

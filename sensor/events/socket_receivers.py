@@ -17,8 +17,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from sensor.events.eve import SEVERITY_THREAT, Event
-from sensor.events.files import Grant
 from sensor.events.receiver import Receiver
+from sensor.process.granted_paths import Grant
 from sensor.text import utc_text
 
 CONNECT_S = 10.0

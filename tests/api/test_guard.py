@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from api_samples import NOON_US, Server, environment, evidence_item, keep, serving
+from processes import wait_until
 
 from sensor.api.app import create_app
 from sensor.api.guard import is_data
@@ -120,6 +122,38 @@ def test_audit(directory: Path) -> None:
     assert [line["query"] for line in lines][:2] == [f"time={NOON_US}", "text=%0aGET"]
     assert all(line["client"] == "127.0.0.1" and line["bytes"] > 0 for line in lines)
     assert {"truncated": False, "query": ""}.items() <= lines[2].items()
+
+
+def test_an_audit_file_that_is_removed(directory: Path) -> None:
+    """The audit goes on in a new file, and the log says so; if there can be none, it goes on in the log."""
+    evidence = keep(directory / "evidence", [evidence_item(0)])
+    audit = directory / "audit" / "audit.jsonl"
+    audit.parent.mkdir()
+    with serving(evidence, "--audit", audit) as running:
+        ask = lambda text: running.get(f"/api/v1/evidence?text={text}")  # noqa: E731
+        ask("one")
+        wait_until(lambda: "text=one" in audit.read_text())
+        audit.unlink()
+        ask("two")
+        ask("three")
+        wait_until(lambda: "text=three" in audit.read_text())
+        lines = [json.loads(line)["query"] for line in audit.read_text().splitlines()]
+        assert lines == ["text=two", "text=three"]
+        assert stat.S_IMODE(audit.stat().st_mode) & 0o137 == 0
+        audit.unlink()
+        audit.symlink_to(directory / "elsewhere")
+        ask("four")
+        wait_until(lambda: "text=four" in running.log.read_text())
+        audit.unlink()
+        ask("five")
+        wait_until(audit.exists)
+        wait_until(lambda: "text=five" in audit.read_text())
+        assert [json.loads(line)["query"] for line in audit.read_text().splitlines()] == ["text=five"]
+    log = running.log.read_text()
+    assert log.count("was removed; it goes on in a new file") == 2
+    assert log.count("cannot be created again") == 1
+    assert [line["query"] for line in running.audit()] == ["text=four"]
+    assert not (directory / "elsewhere").exists()
 
 
 def test_too_many_requests_are_refused(directory: Path) -> None:

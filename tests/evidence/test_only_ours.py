@@ -24,10 +24,10 @@ from sensor.bench import probe_frames
 from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.config.settings import Settings
 from sensor.errors import EvidenceError
-from sensor.events.files import Files
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.device_directory import DeviceDirectory
 from sensor.live import indexer_process
+from sensor.process.granted_paths import Files
 from sensor.protocols import UDP
 from tests.api.api_samples import environment, serving
 from tests.rules.commands import sensor

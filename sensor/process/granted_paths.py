@@ -1,7 +1,7 @@
 """Opening what receivers name by a path: files of events, certificates, unix sockets.
 
 Runs in the event sender, in the supervisor when it checks the receivers, and in the process that opens files
-for the sender (`sensor.events.opener`).
+for the sender (`sensor.process.opener`).
 """
 
 from __future__ import annotations

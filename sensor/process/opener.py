@@ -1,8 +1,9 @@
-"""Opens files for a receiver whose process may not: a small process that keeps the supervisor's user.
+"""Opens files for a process that may not: a small process that keeps the supervisor's user.
 
-The event sender has a user of its own, but its files, certificates and sockets belong to whom they always
-did, such as root or an administrator. Each receiver that needs paths has one opener. It does what its grants
-name and nothing else, so an attacker in control of the sender gains no other file.
+Event sender and API have users of their own, but event files, certificates, sockets and the audit log belong
+to whom they always did, such as root or an administrator. Each receiver that needs paths has one opener, and
+so has the audit log. It does what its grants name and nothing else, so an attacker in control of the other
+process gains no other file.
 
 A request is a datagram with the operation and the path; the answer is an errno, 0 for success, and the
 descriptor.
@@ -18,9 +19,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sensor.errors import SensorError
-from sensor.events.files import Files, Grant
 from sensor.process import sandbox
 from sensor.process.accounts import ProcessRole, ProcessUser
+from sensor.process.granted_paths import Files, Grant
 from sensor.process.landlock import Access
 from sensor.process.prctl import set_process_name
 from sensor.text import shown
