@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dpkt
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("use_few_rules")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "reference"
+ENHANCED_PACKET = 6
 NO_PRIVILEGES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
 
 
@@ -116,6 +118,48 @@ def test_a_truncated_file(capture: Path, tmp_path: Path) -> None:
     assert done.stdout
     assert whole.startswith(done.stdout)
     assert list((tmp_path / "evidence" / "3").glob("*.pcap"))
+
+
+def test_standard_input(capture: Path, tmp_path: Path) -> None:
+    """It is read like a file, through a pipe; the error says where it is torn."""
+    command = [*SENSOR, "read", "-", "--json", "--evidence", str(tmp_path / "evidence")]
+    whole = sensor("read", capture, "--json").stdout
+    done = subprocess.run(command, input=capture.read_bytes(), capture_output=True, check=True, timeout=100)
+    assert done.stdout.decode() == whole != ""
+    assert list((tmp_path / "evidence" / "3").glob("*-threat.pcap"))
+    done = subprocess.run(command, input=capture.read_bytes()[:-7], capture_output=True, timeout=100)
+    assert done.returncode == 7
+    assert done.stderr.decode().splitlines()[-1].startswith("sensor: -: ends inside the record at byte ")
+
+
+def test_a_damaged_block(capture: Path, tmp_path: Path) -> None:
+    """Reading goes on after it: all other packets are matched and kept, and one line says what was lost."""
+    pcapng = tmp_path / "capture.pcapng"
+    subprocess.run(["editcap", "-F", "pcapng", str(capture), str(pcapng)], check=True)
+    whole = sensor("read", pcapng, "--json").stdout.splitlines()
+    content = pcapng.read_bytes()
+    places = [place for place, kind in blocks(content) if kind == ENHANCED_PACKET]
+    middle = places[len(places) // 2]
+    claim = struct.pack("<I", 1 << 20)
+    pcapng.write_bytes(content[: middle + 20] + claim + content[middle + 24 :])
+    done = sensor("read", pcapng, "--json", "--evidence", tmp_path / "evidence")
+    assert done.returncode == 7
+    assert len(done.stdout.splitlines()) >= len(whole) - 5
+    assert done.stdout.splitlines()[0] == whole[0]
+    assert done.stdout.splitlines()[-1] == whole[-1]
+    last = done.stderr.splitlines()[-1]
+    assert f"the block at byte {middle} is damaged" in last
+    assert "packets lost to damage: 1; all others were read" in last
+    assert f'"read": {len(places) - 1}, ' in done.stderr
+
+
+def blocks(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield place and kind of each block of a pcapng file in little-endian order."""
+    place = 0
+    while place < len(content):
+        kind, length = struct.unpack_from("<II", content, place)
+        yield place, kind
+        place += length
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x1f\x8b\x08" + bytes(40), b"\x7fELF" + bytes(60)])

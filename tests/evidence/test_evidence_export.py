@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,18 @@ def test_omitted_packets_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert capinfos_counts([exported(tmp_path, "pcap")]) == [1]
     assert "left out of the pcap file: 1 packet of another link type" in caplog.text
     assert "202306181205.pcap no longer exists, so the packet is gone" in caplog.text
+
+
+@pytest.mark.parametrize("container", ["pcap", "pcapng"])
+def test_standard_output(tmp_path: Path, container: Container) -> None:
+    """The name ``-`` writes to it what a file would have, and nothing else; other programs read it."""
+    with writing(tmp_path) as writer:
+        writer.write(block_of_objects([item(number) for number in range(20)]))
+    command = [sys.executable, "-m", "sensor", "evidence", "export", "-", "--evidence", str(tmp_path)]
+    done = subprocess.run([*command, "--format", container], capture_output=True, check=True)
+    assert done.stdout == exported(tmp_path, container).read_bytes()
+    assert done.stderr == b"20 packets in standard output\n"
+    read = ["tshark", "-r", "-", "-T", "fields", "-e", "frame.number"]
+    lines = subprocess.run(read, input=done.stdout, capture_output=True, check=True).stdout.split()
+    assert len(lines) == 20
+    assert not Path("-").exists()

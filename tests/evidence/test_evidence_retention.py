@@ -66,6 +66,27 @@ def test_disk_stays_partly_free(tmp_path: Path) -> None:
     assert result["faults"] == []
 
 
+def test_inodes_stay_partly_free(tmp_path: Path) -> None:
+    """A file system that has bytes but few inodes is kept like a full one: the oldest files are deleted."""
+    result = on_small_disk(tmp_path / "disk", "256m,nr_inodes=40", "40")
+    assert (result["written"], result["write_failed"]) == (50_000, 0)
+    assert result["least_free"] > 50
+    assert result["files"][-1] == "202306182015.pcap.temp"
+    assert 5 < len(result["files"]) < 24
+    assert result["indexed"] == [name.removesuffix(".temp") for name in result["files"]]
+    assert result["faults"] == []
+
+
+def test_no_inodes_without_retention(tmp_path: Path) -> None:
+    """Frames that need a new file are counted, and the files that are there stay valid."""
+    result = on_small_disk(tmp_path / "disk", "256m,nr_inodes=40", "0")
+    assert result["written"] + result["write_failed"] == 50_000
+    assert result["write_failed"] % 500 == 0 < result["write_failed"]
+    assert result["least_free"] > 50
+    assert result["written"] == 500 * len(result["files"])
+    assert result["faults"] == []
+
+
 def test_full_disk_without_retention(tmp_path: Path) -> None:
     """Without retention the same disk fills up; unwritten frames are counted, and the files are valid."""
     result = on_small_disk(tmp_path / "disk", "16m", "0")
