@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sensor.bench.probe_frames import ACK, SYN, ipv4, ipv6, tcp, tls_application_data, udp
+from sensor.bench.probe_frames import ACK, SYN, ipv4, ipv6, tcp, udp
 from sensor.protocols import TCP, UDP
 
 BULK_BYTES = 1000
@@ -21,9 +21,8 @@ class FrameKind:
     """True if even a flow's first frame is ignored; measured without a limit of packets per flow."""
 
 
-def frame_kinds() -> list[FrameKind]:
-    """Return the kinds that make up most of the traffic of a network."""
-    bulk = tls_application_data(BULK_BYTES)
+def frame_kinds(bulk: bytes) -> list[FrameKind]:
+    """Return the kinds that make up most of the traffic of a network, with a payload of ``bulk``."""
     web = ipv4(TCP, tcp(bulk, WEB_PORT))
     return [
         FrameKind("syn", ipv4(TCP, tcp(b"", WEB_PORT, flags=SYN))),
@@ -37,6 +36,6 @@ def frame_kinds() -> list[FrameKind]:
     ]
 
 
-def candidate_frame() -> bytes:
-    """Return a frame that is a candidate however many packets of its flow came before."""
+def http_request() -> bytes:
+    """Return a frame that rules for HTTP ask for, however many packets of its flow came before."""
     return ipv4(TCP, tcp(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n", 80))

@@ -19,7 +19,8 @@ from typing import Any
 
 from sensor import abi
 from sensor.bench.effort import Step
-from sensor.bench.frame_kinds import FrameKind, candidate_frame, frame_kinds
+from sensor.bench.frame_choice import asked_for, ignored_kinds
+from sensor.bench.frame_kinds import FrameKind, http_request
 from sensor.bench.history_price import price
 from sensor.bench.machine import figure, machine
 from sensor.bench.prefilter_decisions import NOT_CONNECTED, default_program, frames_by_bucket
@@ -71,11 +72,11 @@ def measure(rules: Path, *, quick: bool, step: Step) -> dict[str, Any]:
     plan, options = default_program(rules)
     with _loaded(plan, options) as programs:
         rows = []
-        for kind in frame_kinds():
+        for kind in ignored_kinds(programs.unlimited):
             step(kind.name)
             rows.append(_kind_row(kind, programs, repeats))
         step("candidates")
-        candidate_ns = _candidate_ns(programs, repeats)
+        candidate_ns = _candidate_ns(programs, plan, repeats)
         empty_ns = _empty_ns(programs, repeats)
         map_bytes = programs.ours.memory_bytes()
     step("history")
@@ -136,17 +137,18 @@ def _kind_row(kind: FrameKind, programs: _Programs, repeats: _Repeats) -> dict[s
     }
 
 
-def _candidate_ns(programs: _Programs, repeats: _Repeats) -> float:
+def _candidate_ns(programs: _Programs, plan: KernelPlan, repeats: _Repeats) -> float:
     """Measure a candidate up to its submission, which fails as no ring is connected."""
-    bucket, candidate_ns, _ = _alternate(programs.ours, None, candidate_frame(), repeats)
+    program, frame = asked_for(programs.ours, programs.unlimited, plan)
+    bucket, candidate_ns, _ = _alternate(program, None, frame, repeats)
     if bucket is not NOT_CONNECTED:
-        raise SensorError(f"no rule asks for HTTP requests ({bucket.name.lower()}); measure with other rules")
+        raise SensorError(f"a candidate was not submitted ({bucket.name.lower()}); measure again")
     return median(candidate_ns)
 
 
 def _empty_ns(programs: _Programs, repeats: _Repeats) -> float:
     """Measure the empty program, whose time is part of every other figure."""
-    frame = candidate_frame()
+    frame = http_request()
     return median(float(prog_time_ns(programs.empty, frame, repeats.runs)) for _ in range(repeats.rounds))
 
 

@@ -60,6 +60,18 @@ def test_kernel_prints_the_memory_of_the_maps(found: dict[str, Any]) -> None:
     assert large / small == pytest.approx(many / few, rel=0.1)
 
 
+def test_kernel_finds_frames_that_rules_ignore_and_ask_for(tmp_path: Path) -> None:
+    """Rules that ask for TLS and not for HTTP are measured as well, with another payload."""
+    texts = [r"^\x17\x03\x03", *(rf"^\x00\xfe{number:04}" for number in range(300))]
+    rules = {
+        str(60_000 + number): {"type": "t", "name": "n", "regex": text} for number, text in enumerate(texts)
+    }
+    (tmp_path / "threat.json").write_text(json.dumps({"threat": {"priority": 1, "rules": rules}}))
+    found = bench("kernel", "--quick", "--rules", str(tmp_path))
+    assert {row["kind"]: row["bucket"] for row in found["kinds"]} == BUCKETS
+    assert found["candidate_ns"] > found["empty_program_ns"]
+
+
 def test_kernel_refuses_rules_that_leave_nothing_to_ignore(tmp_path: Path) -> None:
     """With a rule for any TCP payload, the frames that should be ignored are candidates."""
     rule = {"type": "t", "name": "n", "protocol": "tcp", "regex": "anything"}
