@@ -30,6 +30,8 @@ PATIENCE_S = 1.0
 """Longest wait for the reports of workers."""
 POLL_S = 0.5
 """Seconds between two looks into the history for a flow that the kernel cannot follow, as in a tunnel."""
+GIVE_UP_S = 10.0
+"""Longest time for which frames of a conversation that has ended are looked for."""
 OVERLAP_NS = 2_000_000_000
 """Further looks begin this long before the last one, as the CPUs write their histories independently."""
 NOTHING = Missing(0)
@@ -65,6 +67,8 @@ class _Flow:
     is_asked: bool = False
     is_answered: bool = False
     is_followed: bool = True
+    stopped_s: float = 0.0
+    """Time when following ended."""
     missing: Missing = NOTHING
 
 
@@ -87,6 +91,8 @@ class Follower:
         self._heads, self._reported = heads, reported
         self._cut_off_bytes = program.history_flow_bytes
         self._flows: dict[int, _Flow] = {}
+        self._sought: dict[int, _Flow] = {}
+        """Those whose frames are still looked for in the history."""
 
     def follow(self, conversation: OpenConversation) -> None:
         """Follow the flow of a conversation that has begun, and look for its earlier frames."""
@@ -108,37 +114,40 @@ class Follower:
         elif before and before.history_bytes >= self._cut_off_bytes:
             flow.missing = Missing.CUT_OFF
         self._flows[conversation.number] = flow
+        if self._recaller is not None:
+            self._sought[conversation.number] = flow
 
     def stop(self, conversation: OpenConversation) -> None:
         """End following the flow of a conversation; what is in the history is still looked for."""
-        flow = self._flows[conversation.number]
-        flow.is_followed = False
+        flow = self._flows.pop(conversation.number)
         for key in flow.keys:
             self._program.set_verdict(key, abi.Verdict.NONE)
-        if self._recaller is None or (flow.is_answered and flow.is_known):
-            del self._flows[conversation.number]
-        else:
-            flow.is_asked = flow.is_asked and flow.is_known  # a last look
+        flow.is_followed = False
+        flow.stopped_s = time.monotonic()
+        if flow.is_answered and not flow.is_known:
+            flow.is_asked = False  # a last look
 
     @property
     def is_looking(self) -> bool:
         """True if frames are still looked for."""
-        return any(not flow.is_answered for flow in self._flows.values()) and self._recaller is not None
+        return any(not (flow.is_answered and flow.is_followed) for flow in self._sought.values())
 
     def tick(self) -> Iterator[RecalledContext]:
         """Ask for frames that can be asked for; yield what was found. Call this in each turn of the loop."""
         if self._recaller is None:
             return
         now_s = time.monotonic()
-        reported = self._reported() if self._flows else {}
-        for flow in self._flows.values():
-            if self._is_due(flow, now_s, reported) and self._recaller.request(flow.request):
+        reported = self._reported() if self._sought else {}
+        for number, flow in list(self._sought.items()):
+            if not flow.is_followed and now_s > flow.stopped_s + GIVE_UP_S:
+                del self._sought[number]
+            elif self._is_due(flow, now_s, reported) and self._recaller.request(flow.request):
                 flow.asked_s, flow.is_asked = now_s, True
         for answer in self._recaller.receive():
-            flow_or_none = self._flows.get(answer.number)
-            if flow_or_none is not None:
-                self._note(flow_or_none, answer)
-                yield RecalledContext(flow_or_none.conversation, answer.block, flow_or_none.missing)
+            found = self._sought.get(answer.number)
+            if found is not None:
+                self._note(found, answer)
+                yield RecalledContext(found.conversation, answer.block, found.missing)
 
     def _is_due(self, flow: _Flow, now_s: float, reported: Mapping[int, int]) -> bool:
         if flow.is_asked:
@@ -161,8 +170,8 @@ class Follower:
                 flow.is_known = False  # the kernel does not follow fragments whose flow began after the match
             newest_ns = max(1, int(answer.block.items["ktime_ns"].max()) - OVERLAP_NS)
         flow.request["from_ktime_ns"] = newest_ns
-        if not flow.is_followed:
-            del self._flows[flow.conversation.number]
+        if flow.is_known or not flow.is_followed:
+            del self._sought[flow.conversation.number]
 
 
 def _keys(conversation: OpenConversation) -> list[FlowKey]:

@@ -99,6 +99,9 @@ class Recaller(ChildProcess):
         super().tick()
 
     def _send(self) -> None:
+        """Send what waits, unless the process has died; what is sent to a dying one is sent again."""
+        if self._due_s is not None:
+            return
         while self._waiting and len(self._sent) < MOST_OUTSTANDING:
             number = next(iter(self._waiting))
             self._sent[number] = self._waiting.pop(number)

@@ -37,6 +37,7 @@ from sensor.evidence.writer import EvidenceWriter
 from sensor.live.api_process import ApiProcess
 from sensor.live.followed_conversations import FollowedConversations, FoundContext
 from sensor.live.indexer_process import IndexerProcess
+from sensor.live.nic_losses import NicLosses
 from sensor.live.ports import Ports
 from sensor.live.program_options import options_of, plan_of
 from sensor.live.reload import Compiled, Reloader
@@ -152,6 +153,7 @@ class Supervisor:
             settings, program, lambda: self.rings.rings, self.workers, lambda: self._pipeline, set(names)
         )
         self.conversations = stack.enter_context(closing(conversations))
+        self._nic_losses = NicLosses([interface.name for interface in interfaces])
         self._costly_sources = CostlySources(self.workers.sources)
         self.surroundings = Surroundings(settings)
         self.publish("starting")
@@ -221,7 +223,7 @@ class Supervisor:
         self.retention.tick()
         self.budgets.update(self.retention.space, time.monotonic())
         self.conversations.look_after_process()
-        self.conversations.set_lost(sum(self.program.losses().values()))
+        self.conversations.set_lost(sum(self.program.losses().values()) + self._nic_losses.frames)
 
     def reload(self) -> None:
         """Put new rules in force if a load has finished, and show what became of requests to reload."""
@@ -267,8 +269,9 @@ class Supervisor:
         self._reload_board.show(self._shown)
 
     def watch_sources(self) -> None:
-        """Look for the costliest sources; call this once per second."""
+        """Look for the costliest sources, and for losses of the NICs; call this once per second."""
         self._costly_sources.tick(self._totals.sampled)
+        self._nic_losses.tick()
 
     def renew_rings(self) -> None:
         """Give rings of CPUs that are back a new perf event; call this several times per second."""
