@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from copy import copy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, HTTPException, Request
 
@@ -18,11 +18,14 @@ from sensor.api.hold_keeper import HoldKeeper
 from sensor.api.rule_files import RuleFiles
 from sensor.api.tokens import TokenFile
 from sensor.errors import EvidenceError
+from sensor.evidence.conversation_search import ConversationSearch
 from sensor.evidence.day_reader import never_ends
 from sensor.evidence.pcap import Record
 from sensor.evidence.search import EvidenceSearch, Stored
 from sensor.evidence.stored import StoredRecords
+from sensor.evidence.stored_conversation import StoredConversation
 
+Found = TypeVar("Found")
 STATUS_S = 1.0
 """Time a status is reused, seconds: computing it opens every database."""
 
@@ -49,6 +52,7 @@ class Backend:
     def __init__(self, evidence: Path, rules: RuleFiles, export_bytes: int, export_seconds: float) -> None:
         """Read from an evidence directory; a download has at most this many bytes, and lasts this long."""
         self.index = EvidenceSearch(evidence)
+        self.conversations = ConversationSearch(evidence)
         self.tokens = TokenFile(evidence)
         self.rules = rules
         self.export_bytes, self.export_seconds = export_bytes, export_seconds
@@ -61,6 +65,7 @@ class Backend:
         """Return the same for one request, whose queries end at its deadline."""
         backend = copy(self)
         backend.index = EvidenceSearch(self.index.directory, deadline.check)
+        backend.conversations = ConversationSearch(self.index.directory, deadline.check)
         backend._check = deadline.check
         return backend
 
@@ -85,6 +90,23 @@ class Backend:
             self.require_complete_index()
             raise HTTPException(404, "no evidence has this key, or it was deleted")
         return stored
+
+    def find_conversation(self, key: str, devid: int | None) -> StoredConversation:
+        """Return the conversation that a key names; raise 404 without one, and 409 if there are several."""
+        found = self.conversations.find(key, devid)
+        if not found:
+            self.require_complete_index()
+            raise HTTPException(404, "no conversation has this number, nor a packet with this key or time")
+        if len(found) > 1:
+            names = ", ".join(f"{one.number} of devid {one.devid}" for one in found[:10])
+            raise HTTPException(409, f"several conversations have this name; choose one: {names}")
+        return found[0]
+
+    def checked(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Yield what is found, until the request ends."""
+        for one in found:
+            self._check()
+            yield one
 
     def read(self, items: Sequence[Stored]) -> list[tuple[Stored, Record]]:
         """Return the items whose packets are still in their files; raise 410 if all are gone."""

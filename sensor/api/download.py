@@ -14,11 +14,21 @@ from sensor.api.audit import AccessRecord
 from sensor.api.backend import Backend
 from sensor.api.deadline import ClientGoneError, Deadline, QueryTimeoutError
 from sensor.api.visit import Visit
-from sensor.evidence.export import Container, encoded
+from sensor.evidence.export import Container, Losses, encoded
 from sensor.evidence.stored import Stored
 
 MEDIA_TYPES: dict[Container, str] = {"pcap": "application/vnd.tcpdump.pcap", "pcapng": "application/x-pcapng"}
 CHUNK_BYTES = 1 << 16
+FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A capture file of at most `X-Limit-Bytes` bytes; packets beyond that are left out",
+        "content": {
+            media_type: {"schema": {"type": "string", "format": "binary"}}
+            for media_type in MEDIA_TYPES.values()
+        },
+    }
+}
+"""The answer of a route that returns a file, for OpenAPI."""
 
 
 class DownloadCutError(Exception):
@@ -55,10 +65,11 @@ def file_response(
     visit: Visit,
     *,
     is_quick: bool = False,
+    losses: Losses | None = None,
 ) -> Download:
     """Return a response that streams these items as the file ``name``, up to a size and for a time."""
     visit.deadline.extend(backend.export_seconds, "export_seconds")
-    chunks = download(items, container, backend.export_bytes, visit.record)
+    chunks = download(encoded(items, container, losses), backend.export_bytes, visit.record)
     return Download(
         in_turns(chunks, visit, is_quick=is_quick),
         visit.deadline,
@@ -91,18 +102,16 @@ async def in_turns(
         chunks.close()
 
 
-def download(
-    items: Iterable[Stored | None], container: Container, limit_bytes: int, record: AccessRecord
-) -> Generator[bytes, None, None]:
-    """Yield the file in chunks, ending before the packet that would exceed the limit; the first always fits.
+def download(blocks: Iterable[bytes], limit_bytes: int, record: AccessRecord) -> Generator[bytes, None, None]:
+    """Yield a file in chunks, ending before the packet that would exceed the limit; the first always fits.
 
-    Where an item is None, it yields an empty chunk. ``record`` counts the items and notes whether the
-    file was cut.
+    The blocks are those of `sensor.evidence.export.encoded`. Where one is empty, it yields an empty chunk.
+    ``record`` counts the packets and notes whether the file was cut.
     """
     chunk = bytearray()
     record.items = 0
     sent, has_header = 0, False
-    for block in encoded(items, container):
+    for block in blocks:
         if not block:
             yield b""
             continue

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from sensor.api.backend import UsesBackend
-from sensor.api.download import MEDIA_TYPES, file_response
+from sensor.api.download import FILE, file_response
 from sensor.api.parameters import Filters
 from sensor.api.problem import documented
 from sensor.api.visit import QueryRoute, UsesVisit, quick
 from sensor.evidence.export import Container
-
-_FILE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A capture file of at most `X-Limit-Bytes` bytes; packets beyond that are left out",
-        "content": {
-            media_type: {"schema": {"type": "string", "format": "binary"}}
-            for media_type in MEDIA_TYPES.values()
-        },
-    }
-}
 
 router = APIRouter(tags=["downloads"], route_class=QueryRoute)
 
@@ -30,7 +20,7 @@ router = APIRouter(tags=["downloads"], route_class=QueryRoute)
 @router.get(
     "/api/v1/evidence/{key}/flow.{container}",
     response_class=Response,
-    responses={**_FILE, **documented(404)},
+    responses={**FILE, **documented(404)},
 )
 def download_flow(key: str, container: Container, backend: UsesBackend, visit: UsesVisit) -> Response:
     """Download the evidence of the item's flow, both directions, within an hour."""
@@ -42,7 +32,7 @@ def download_flow(key: str, container: Container, backend: UsesBackend, visit: U
 @router.get(
     "/api/v1/evidence/{key}/{container}",
     response_class=Response,
-    responses={**_FILE, **documented(404, 410)},
+    responses={**FILE, **documented(404, 410)},
 )
 @quick
 def download_packet(key: str, container: Container, backend: UsesBackend, visit: UsesVisit) -> Response:
@@ -52,7 +42,7 @@ def download_packet(key: str, container: Container, backend: UsesBackend, visit:
     return file_response([stored], container, stored.key, backend, visit, is_quick=True)
 
 
-@router.get("/api/v1/export.{container}", response_class=Response, responses=dict(_FILE))
+@router.get("/api/v1/export.{container}", response_class=Response, responses=dict(FILE))
 def export_evidence(
     container: Container, filters: Annotated[Filters, Query()], backend: UsesBackend, visit: UsesVisit
 ) -> Response:

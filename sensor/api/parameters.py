@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Self
 
@@ -9,6 +10,7 @@ from fastapi import HTTPException, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from sensor.api.hold_keeper import REASON_MAX
+from sensor.evidence.export import Container
 from sensor.evidence.search import Query
 from sensor.model import RuleClass
 from sensor.protocols import TRANSPORT_NAMES, protocol_number
@@ -50,11 +52,13 @@ Reason = Annotated[
     StringConstraints(strip_whitespace=True),
     Field(min_length=1, max_length=REASON_MAX, description="Why; the journal of holds keeps it"),
 ]
+Cursor = Annotated[str, Field(max_length=100)]
+_CURSOR_USE = "`cursor` of the previous answer, for the next page"
 RuleId = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
 
 
-class Filters(BaseModel):
-    """Filters of evidence; omitted ones restrict nothing."""
+class MatchFilters(BaseModel):
+    """Filters of what the index knows; omitted ones restrict nothing."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -66,7 +70,6 @@ class Filters(BaseModel):
     protocol: Protocol | None = Field(None, description="Transport protocol, by name or IANA number")
     rule_class: RuleClass | None = Field(None, alias="class", description="Matched by a rule of this class")
     rule: RuleId | None = Field(None, description="Matched by the rule with this id")
-    text: Text | None = Field(None, description="Text anywhere in the payload, in upper or lower case")
 
     @model_validator(mode="after")
     def _check_range(self) -> Self:
@@ -85,17 +88,24 @@ class Filters(BaseModel):
             protocol=protocol_number(self.protocol) if self.protocol is not None else None,
             rule_class=self.rule_class,
             rule_id=self.rule,
-            text=self.text.encode() if self.text else None,
         )
+
+
+class Filters(MatchFilters):
+    """Filters of evidence; omitted ones restrict nothing."""
+
+    text: Text | None = Field(None, description="Text anywhere in the payload, in upper or lower case")
+
+    def query(self) -> Query:
+        """Return these parameters as a query to the index."""
+        return replace(super().query(), text=self.text.encode() if self.text else None)
 
 
 class SearchParameters(Filters):
     """Filters, and the page of their results."""
 
     limit: int = Field(50, ge=1, le=500, description="Most items in the answer")
-    cursor: Annotated[str, Field(max_length=100)] | None = Field(
-        None, description="`cursor` of the previous answer, for the next page"
-    )
+    cursor: Cursor | None = Field(None, description=_CURSOR_USE)
 
 
 class HoldParameters(Filters):
@@ -116,6 +126,41 @@ class HistogramParameters(Filters):
     """Filters, and the number of bins for their time range."""
 
     bins: int = Field(120, ge=1, le=500, description="Number of bins")
+
+
+class ConversationsParameters(MatchFilters):
+    """Filters, and the page of the list of conversations."""
+
+    limit: int = Field(50, ge=1, le=100, description="Most conversations in the answer")
+    cursor: Cursor | None = Field(None, description=_CURSOR_USE)
+
+
+class ConversationParameters(BaseModel):
+    """The device of one conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    devid: Devid | None = Field(
+        None, description="Its device; needed only if several devices have one of this name"
+    )
+
+
+class PacketsParameters(ConversationParameters):
+    """The device of one conversation, and how many of its packets are asked for."""
+
+    limit: int = Field(1000, ge=1, le=10_000, description="Most packets in the answer")
+
+
+class TranscriptParameters(ConversationParameters):
+    """The device of one conversation, and how much of its payloads is asked for."""
+
+    limit_bytes: int = Field(1 << 18, ge=1, le=1 << 20, description="Most bytes of payload in the answer")
+
+
+class ExportParameters(ConversationParameters):
+    """The device of one conversation, and the format of the file."""
+
+    container: Container = Field("pcapng", alias="format", description="Format of the file")
 
 
 class LookupParameters(BaseModel):

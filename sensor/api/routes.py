@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 from fastapi.security import HTTPBearer
 
-from sensor.api import download_routes, evidence_routes, hold_routes, sensor_routes
+from sensor.api import conversation_routes, download_routes, evidence_routes, hold_routes, sensor_routes
 from sensor.api.parameters import refuse_repeats
 from sensor.api.problem import documented
 
@@ -16,5 +16,5 @@ router = APIRouter(
     ],
     responses=documented(401, 422, 429, 503),
 )
-for part in (evidence_routes, download_routes, hold_routes, sensor_routes):
+for part in (evidence_routes, download_routes, conversation_routes, hold_routes, sensor_routes):
     router.include_router(part.router)

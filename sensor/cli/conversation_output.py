@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from sensor.evidence.stored_conversation import ENDINGS, PacketPlace, StoredConversation
+from sensor.evidence.transcript import payload_text
 from sensor.model import Role
 from sensor.text import count_of, endpoint, utc_text
 
@@ -57,8 +58,8 @@ def packet_lines(place: PacketPlace, matches: Iterable[str], payload: bytes | No
         yield "    the packet cannot be read any more"
         return
     if payload:
-        text = payload.decode("utf-8", "backslashreplace").removesuffix("\n")
-        yield from (f"    {part}".rstrip() for part in text.replace("\r\n", "\n").split("\n"))
+        lines = payload_text(payload).removesuffix("\n").split("\n")
+        yield from (f"    {line}".rstrip() for line in lines)
 
 
 def _role(role: Role) -> str:

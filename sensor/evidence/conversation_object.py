@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from sensor.evidence.conversation import Missing
-from sensor.evidence.json_object import stored_object
+from sensor.evidence.json_object import match_object, stored_object
 from sensor.evidence.stored import StoredMatch
 from sensor.evidence.stored_conversation import PacketPlace, StoredConversation
+from sensor.evidence.transcript import Passage
 from sensor.text import utc_text
 
 _NAMES = {part: str(part.name).lower() for part in Missing}
@@ -45,6 +46,7 @@ def conversation_object(conversation: StoredConversation) -> dict[str, Any]:
         "missing": None
         if note is None
         else [words for part, words in _NAMES.items() if part in note.missing],
+        "why_incomplete": conversation.why_incomplete,
         "deleted": conversation.has_deleted,
         "lost": None if note is None else note.lost,
         "matches": [
@@ -58,6 +60,28 @@ def packet_object(place: PacketPlace, matches: Iterable[StoredMatch]) -> dict[st
     """Return a packet of a conversation and its matches as an object for JSON."""
     return {
         **stored_object(place.stored, matches),
-        "direction": "to_server" if place.is_to_server else "to_client",
         "after_us": place.after_us,
+        **_course(place),
+    }
+
+
+def passage_object(passage: Passage) -> dict[str, Any]:
+    """Return a part of a transcript as an object for JSON."""
+    stored, parts = passage.place.stored, passage.parts
+    return {
+        "key": stored.key,
+        "time_us": stored.time_us,
+        "role": stored.role.name.lower(),
+        **_course(passage.place),
+        "parts": None if parts is None else [part._asdict() for part in parts],
+        "cut": passage.is_cut,
+        "matches": list(map(match_object, passage.matches)),
+    }
+
+
+def _course(place: PacketPlace) -> dict[str, Any]:
+    stored = place.stored
+    return {
+        "direction": "to_server" if place.is_to_server else "to_client",
+        "payload_bytes": stored.payload_end - stored.payload_start,
     }

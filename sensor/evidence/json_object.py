@@ -32,21 +32,23 @@ def stored_object(stored: Stored, matches: Iterable[StoredMatch]) -> dict[str, A
         "interface": stored.interface,
         "file": stored.path.name,
         "offset": stored.offset,
-        "matches": [
-            {
-                "class": match.rule_class,
-                "rule": match.rule_id,
-                "type": match.type,
-                "name": match.name,
-                "version": match.version,
-                "vendor": match.vendor,
-                "os": match.os,
-                "start": match.start,
-                "end": match.end,
-            }
-            for match in matches
-        ],
+        "matches": list(map(match_object, matches)),
         "incomplete": stored.incomplete,
         "role": stored.role.name.lower(),
         "conversation": stored.conversation,
+    }
+
+
+def match_object(match: StoredMatch) -> dict[str, Any]:
+    """Return a match as an object for JSON."""
+    return {
+        "class": match.rule_class,
+        "rule": match.rule_id,
+        "type": match.type,
+        "name": match.name,
+        "version": match.version,
+        "vendor": match.vendor,
+        "os": match.os,
+        "start": match.start,
+        "end": match.end,
     }

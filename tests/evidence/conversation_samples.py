@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from evidence_samples import NOON_S
 from frames import IPV4, batch_of, ethernet, ipv4, tcp
 
 from sensor.decode import decode
 from sensor.evidence.block import EvidenceBlock, block_of_packets
 from sensor.evidence.conversation import ConversationNote, Ending
 from sensor.model import FiveTuple, Role, Rule
+from tests.evidence.evidence_samples import NOON_S
 
 CLIENT, SERVER = "192.0.2.10", "198.51.100.20"
 SYN, FIN, RST, ACK, PSH = 2, 1, 4, 16, 8
