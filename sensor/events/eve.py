@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.community_id import community_id, icmp_message
 from sensor.evidence.explain_block import explained
 from sensor.evidence.writer import Chunk
 from sensor.match_objects import match_objects
-from sensor.model import Evidence, Match
+from sensor.model import Evidence, Match, Role
 from sensor.protocols import ICMPV6, protocol_name
 from sensor.rules.engine.http_payload import HttpReading
 from sensor.text import interface_name, printable, to_json, utc_text
@@ -85,8 +86,13 @@ def alerts(found: Iterable[Packet], options: EventOptions) -> Iterator[Event]:
 
 
 def objects(found: Iterable[Packet]) -> Iterator[Event]:
-    """Yield the objects of ``--json``: one per match, and one per frame kept only for its flow."""
+    """Yield the objects of ``--json``: one per match, and one per frame kept only for its flow.
+
+    Context is no event.
+    """
     for packet in found:
+        if packet.item.role != Role.HIT:
+            continue
         for fields in match_objects(packet.item, packet.interface):
             yield _event(fields, packet.item, SEVERITY_OTHER)
 
@@ -94,7 +100,8 @@ def objects(found: Iterable[Packet]) -> Iterator[Event]:
 def count(block: EvidenceBlock) -> tuple[int, int]:
     """Return the numbers of events that `alerts` and `objects` yield for a block."""
     matches = len(block.rules)
-    return matches, matches + int((block.items["matches"] == 0).sum())
+    flows = (block.items["matches"] == 0) & ~block.is_context
+    return matches, matches + int(np.count_nonzero(flows))
 
 
 def _event(fields: dict[str, Any], item: Evidence, severity: int) -> Event:
@@ -120,7 +127,11 @@ def _head(packet: Packet, options: EventOptions) -> dict[str, Any]:
     head["dest_ip"] = item.five_tuple.destination_text
     if sport or dport:
         head["dest_port"] = dport
-    head |= {"proto": "IPv6-ICMP" if protocol == ICMPV6 else protocol_name(protocol), "host": options.host}
+    head["proto"] = "IPv6-ICMP" if protocol == ICMPV6 else protocol_name(protocol)
+    icmp = icmp_message(item.five_tuple, item.frame, item.payload_start)
+    if name := community_id(item.five_tuple, icmp):
+        head["community_id"] = name
+    head["host"] = options.host
     if options.payload:
         payload = item.payload[: options.payload]
         head |= {"payload": b64encode(payload).decode("ascii"), "payload_printable": printable(payload)}
@@ -159,6 +170,8 @@ def _sensor(match: Match) -> dict[str, Any]:
 def _location(packet: Packet, options: EventOptions) -> dict[str, Any]:
     """Return where the packet is stored; no file and offset if it could not be written."""
     location: dict[str, Any] = {"devid": options.devid}
+    if packet.item.conversation:
+        location["conversation"] = packet.item.conversation
     if packet.path:
         location |= {"file": str(packet.path), "offset": packet.offset}
         if options.url:

@@ -87,7 +87,8 @@ class EventSender:
         """Pass written evidence to the sender; never block, and count what is lost."""
         if not self._config.urls:
             return
-        for part in (part for chunk in chunks for part in parts_of(chunk)):
+        wanted = (chunk for chunk in chunks if not chunk.block.is_context.all())
+        for part in (part for chunk in wanted for part in parts_of(chunk)):
             counts = count(part.block)
             self._offered = [sum(pair) for pair in zip(self._offered, counts, strict=True)]
             try:

@@ -13,11 +13,12 @@ import jsonschema
 import pytest
 from event_samples import NOON_NS, SERVICE, THREAT, item
 
-from sensor.events.eve import EventOptions, alerts, flow_id, packets
+from sensor.events.eve import EventOptions, alerts, count, flow_id, objects, packets
 from sensor.evidence.block import block_of_objects
+from sensor.evidence.community_id import community_id
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.writer import Chunk
-from sensor.model import Evidence, FiveTuple
+from sensor.model import Evidence, FiveTuple, Role
 from sensor.rules.engine.http_payload import RFC9110
 
 OPTIONS = EventOptions("probe", 3, 0, None)
@@ -38,6 +39,7 @@ EVE_ALERT = {
         "dest_ip": {"type": "string"},
         "dest_port": {"type": "integer"},
         "proto": {"type": "string"},
+        "community_id": {"type": "string", "pattern": "^1:[A-Za-z0-9+/]{27}=$"},
         "payload": {"type": "string", "contentEncoding": "base64"},
         "payload_printable": {"type": "string"},
         "alert": {
@@ -75,7 +77,8 @@ def lines(
 def test_an_event_in_full() -> None:
     """A match that has a value for every field."""
     options = EventOptions("probe", 3, 100, "https://probe:8321")
-    [event] = lines(item(7, b'\0id= union "\xff', (SERVICE,)), options=options)
+    one = item(7, b'\0id= union "\xff', (SERVICE,))._replace(conversation=NOON_NS // 1000)
+    [event] = lines(one, options=options)
     assert event == {
         "timestamp": "2023-06-18T12:00:00.000007+0000",
         "flow_id": event["flow_id"],
@@ -87,6 +90,7 @@ def test_an_event_in_full() -> None:
         "dest_ip": "10.0.0.2",
         "dest_port": 80,
         "proto": "TCP",
+        "community_id": community_id(FiveTuple(6, b"\x0a\0\0\1", 7, b"\x0a\0\0\2", 80)),
         "host": "probe",
         "payload": base64.b64encode(b'\0id= union "\xff').decode(),
         "payload_printable": '.id= union ".',
@@ -107,6 +111,7 @@ def test_an_event_in_full() -> None:
             "start": 5,
             "end": 10,
             "devid": 3,
+            "conversation": NOON_NS // 1000,
             "file": "/e/3/202306181200.pcap",
             "offset": 24,
             "url": "https://probe:8321/evidence?time=1687089600000007&devid=3",
@@ -123,6 +128,28 @@ def test_an_event_for_each_match() -> None:
         (0, 11001, 3),
         (2, 51001, 1),
     ]
+
+
+def test_context_is_no_event() -> None:
+    """Neither as an alert nor as an object of ``--json``; frames that are kept for their flow are objects."""
+    context = [item(1, rules=())._replace(role=role) for role in (Role.BEFORE, Role.AFTER)]
+    items = [item(0), *context, item(2, rules=())]
+    assert [event["src_port"] for event in lines(*items)] == [0]
+    block = block_of_objects(items)
+    found = [json.loads(event.line) for event in objects(packets(Chunk(FILE, 24, block), RFC9110))]
+    assert [one["sport"] for one in found] == [0, 2]
+    assert count(block) == (1, 2)
+
+
+def test_messages_have_a_community_id() -> None:
+    """Type and code of ICMP are read from the frame."""
+    echo = item(0, b"union")._replace(
+        five_tuple=FiveTuple(1, bytes([192, 168, 0, 89]), 0, bytes([192, 168, 0, 1]), 0),
+        frame=bytes(34) + b"\x08" + bytes(7) + b"union",
+        payload_start=42,
+        payload_end=47,
+    )
+    assert lines(echo)[0]["community_id"] == "1:X0snYXpgwiv9TZtqg64sgzUn6Dk="
 
 
 def test_the_payload_is_bounded() -> None:
