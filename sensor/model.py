@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 RuleClass = Literal["service", "device", "os", "midware", "threat"]
+Context = Literal["threat", "any", "off"]
+"""Which rules keep the conversations around their matches, if the rule itself does not say it."""
 RULE_CLASSES: tuple[RuleClass, ...] = ("service", "device", "os", "midware", "threat")
 
 

@@ -5,7 +5,7 @@
 
 Some things cannot be recovered from the files: the names of interfaces, matches of rules that have changed
 since, and which matches a profile left out because of earlier packets of the flow. The rows of such packets
-have all matches.
+have all matches. What was known of conversations beside their packets is lost, too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sensor.config.settings import Settings
 from sensor.decode import decode
 from sensor.errors import EvidenceError
 from sensor.evidence.block import EvidenceBlock, block_of_objects, block_of_packets
+from sensor.evidence.conversation_links import link, link_rules
 from sensor.evidence.day_writer import Gap
 from sensor.evidence.device_directory import DeviceDirectory
 from sensor.evidence.evidence_file import open_evidence
@@ -210,6 +211,8 @@ def reindex(settings: Settings, progress: Callable[[int, int], None]) -> int:
             done += part.rest - part.gap.start
             items += len(part.block)
             progress(done, total)
+        for _ in link(index, link_rules(settings.context, settings.context_seconds)):
+            pass
     return items
 
 

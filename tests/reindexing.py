@@ -9,6 +9,7 @@ from collections.abc import Callable
 from processes import TIMEOUT_S
 
 from sensor.config.settings import Settings
+from sensor.evidence.conversation_links import link_rules
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.live.reindex_launcher import ReindexLauncher
 from sensor.live.reindexer import Reindexer
@@ -20,7 +21,7 @@ class Reindexing:
 
     def __init__(self, settings: Settings, writer: IndexedWriter) -> None:
         http = PROFILES[settings.profile].http
-        self.reindexer = Reindexer(writer.index, http, lambda: lambda: True)
+        self.reindexer = Reindexer(writer.index, http, lambda: lambda: True, link_rules("threat", 60))
         self.launcher = ReindexLauncher(settings, writer.directory)
         self._writer = writer
 

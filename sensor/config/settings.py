@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from sensor.config.flag import Flag, Meaning
+from sensor.model import Context
 
 _PACKAGE = Path(__file__).parent.parent
 BUNDLED_RULES = (
@@ -23,7 +24,6 @@ BUNDLED_RULES = (
 )
 
 Keep = Literal["threat", "any", "flow"]
-Context = Literal["threat", "any", "off"]
 ProfileName = Literal["default", "ly_probe", "thorough"]
 
 _CAPTURE = ("run", "doctor")

@@ -229,7 +229,7 @@ class DayReader:
             http,
             digest,
             Role(role),
-            conversation,
+            conversation or None,
         )
 
     def _rule(self, number: int) -> _MatchedRule:

@@ -25,6 +25,7 @@ from sensor.evidence.conversation import ConversationNote, Ending
 from sensor.evidence.conversation_codec import note_row
 from sensor.evidence.index_connection import check_database, prepare_for_writing, rows_of
 from sensor.evidence.index_schema import TALLY_IDS, Day
+from sensor.evidence.link_table import LinkTable
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RECORD_HEADER_BYTES
 from sensor.evidence.row_builder import RowBuilder, Rows, inserted_number, parse_list
 from sensor.evidence.segments import Segments
@@ -95,6 +96,7 @@ class DayWriter:
                 self._execute("SELECT file, name, end FROM file WHERE name IS NOT NULL"), int, str, int
             )
         }
+        self.links = LinkTable(self._connection, day)
         self._segments = Segments(self._connection)
         self._builder = RowBuilder(self._connection, self._segments, interface_name, day.start_us)
 

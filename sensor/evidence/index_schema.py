@@ -102,7 +102,7 @@ CREATE TABLE evidence (
     rules TEXT,                  -- numbers of the rules that matched, separated by commas; NULL: none
     incomplete INTEGER NOT NULL, -- 1: the search was cut for its cost, more rules may match
     role INTEGER NOT NULL,       -- a sensor.model.Role
-    conversation INTEGER,        -- NULL: in none
+    conversation INTEGER,        -- NULL: in none; 0: still to be found
     segment INTEGER NOT NULL
 );
 CREATE INDEX evidence_source ON evidence (segment, source);

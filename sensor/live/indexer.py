@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sensor.evidence.conversation_codec import unpack_note
+from sensor.evidence.conversation_links import link_rules
 from sensor.evidence.index_writer import IndexWriter
 from sensor.evidence.message import MalformedMessageError, ReceivedMessage
 from sensor.evidence.rule_numbers import RuleTable
@@ -109,7 +110,8 @@ class Indexer:
         """Prepare; ``report`` sends a report, or drops it if that would block."""
         self.index = IndexWriter(config.directory, lambda number: config.interfaces.get(number, str(number)))
         http = PROFILES[config.profile].http
-        self.reindexer = Reindexer(self.index, http, inbox.watch_arrival)
+        rules = link_rules(config.context, config.context_seconds)
+        self.reindexer = Reindexer(self.index, http, inbox.watch_arrival, rules)
         self._inbox, self._report = inbox, report
         self._rules = RuleTable()
         self._source = RuleSource("", http)

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from sensor.evidence.block import ITEM, EvidenceBlock
 from sensor.evidence.block_codec import RULE
 from sensor.evidence.message import MalformedMessageError
 from sensor.evidence.rule_text import http_text, parse_http
+from sensor.model import Context
 from sensor.rules.engine.http_payload import HttpReading
 
 MESSAGE_BYTES = 1 << 20
@@ -64,17 +65,26 @@ class IndexerConfig(NamedTuple):
     """Names of the interfaces, by index."""
     profile: str
     """Name of the profile, whose definition of HTTP the reindexer matches with."""
+    context: Context = "threat"
+    context_seconds: int = 60
+    """The settings with which conversations are kept."""
 
     def as_json(self) -> bytes:
         """Return it as JSON."""
-        values = {"directory": str(self.directory), "interfaces": list(self.interfaces.items())}
-        return json.dumps(values | {"profile": self.profile}).encode("ascii")
+        values: dict[str, Any] = {
+            "directory": str(self.directory),
+            "interfaces": list(self.interfaces.items()),
+        }
+        values |= {"profile": self.profile}
+        values |= {"context": self.context, "context_seconds": self.context_seconds}
+        return json.dumps(values).encode("ascii")
 
     @classmethod
     def of(cls, data: bytes) -> IndexerConfig:
         """Return the configuration that `as_json` encoded."""
         values = json.loads(data)
-        return cls(Path(values["directory"]), dict(values["interfaces"]), values["profile"])
+        context = values["context"], values["context_seconds"]
+        return cls(Path(values["directory"]), dict(values["interfaces"]), values["profile"], *context)
 
 
 class RuleSource(NamedTuple):

@@ -69,7 +69,9 @@ class IndexerProcess(ChildProcess):
         self._deleted: dict[str, int | None] = {}
         """Deleted files that the process may not know of, with the number of the message about them."""
         self._notes: dict[int, ConversationNote] = {}
-        self._config = IndexerConfig(directory, dict(interfaces), settings.profile)
+        self._config = IndexerConfig(
+            directory, dict(interfaces), settings.profile, settings.context, settings.context_seconds
+        )
         self._ended = IndexerReport()  # sums of the processes that have ended
         self._is_killed = False
         self._missed_s: float | None = None

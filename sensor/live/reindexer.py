@@ -20,6 +20,7 @@ import numpy as np
 
 from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.evidence.block_codec import MalformedBlockError, check_origin
+from sensor.evidence.conversation_links import LinkRules, link
 from sensor.evidence.day_writer import Gap
 from sensor.evidence.evidence_file import open_evidence
 from sensor.evidence.index_schema import NO_INTERFACE
@@ -59,12 +60,17 @@ class Reindexer:
     """
 
     def __init__(
-        self, index: IndexWriter, http: HttpReading, watch_arrival: Callable[[], Callable[[], bool]]
+        self,
+        index: IndexWriter,
+        http: HttpReading,
+        watch_arrival: Callable[[], Callable[[], bool]],
+        rules: LinkRules,
     ) -> None:
         """Prepare; start with the first call of `tick`.
 
         ``http`` is the definition of HTTP that the reindexer matches with. ``watch_arrival`` returns a
-        function that returns True once all rows that were on their way have been added.
+        function that returns True once all rows that were on their way have been added. ``rules`` are those
+        of conversations.
         """
         self.wanted = 0
         """Number of the process that is needed; 0: none."""
@@ -75,7 +81,9 @@ class Reindexer:
         self._index = index
         self._http = http
         self._watch_arrival = watch_arrival
+        self._rules = rules
         self._processes = 0
+        self._links: Iterator[None] | None = None
         self._comparison: Iterator[Gaps | None] | None = None
         self._gaps: Gaps = []
         self._child: _Child | None = None
@@ -84,13 +92,13 @@ class Reindexer:
 
     @property
     def is_busy(self) -> bool:
-        """True while gaps are looked for or filled."""
-        return bool(self._comparison or self.wanted)
+        """True while gaps are looked for or filled, and until the rows are in their conversations."""
+        return bool(self._comparison or self.wanted or self._links)
 
     @property
     def is_comparing(self) -> bool:
         """True while `tick` has work that waits for nobody."""
-        return self._comparison is not None
+        return self._comparison is not None or (self._links is not None and not self.wanted)
 
     @property
     def channel(self) -> tuple[int, int] | None:
@@ -105,6 +113,8 @@ class Reindexer:
             self._compare(self._comparison)
         elif self._child is not None:
             self._receive(self._child)
+        elif self._links is not None and not self.wanted:
+            self._link(self._links)
         elif not self.wanted and self._index.is_behind and time.monotonic() >= self._next_s:
             self._search()
 
@@ -154,6 +164,7 @@ class Reindexer:
         if gaps is None:
             return
         self._comparison = None
+        self._links = link(self._index, self._rules)
         if gaps:
             self.remaining_bytes = sum(gap.end - gap.start for _, gap in gaps)
             log.info(
@@ -162,6 +173,16 @@ class Reindexer:
             self._gaps = gaps
             self._processes += 1
             self.wanted = self._processes
+
+    def _link(self, links: Iterator[None]) -> None:
+        """Put rows from the files into their conversations, for a while."""
+        deadline_s = time.monotonic() + TURN_S
+        while time.monotonic() < deadline_s:
+            try:
+                next(links)
+            except StopIteration:
+                self._links = None
+                return
 
     def _receive(self, child: _Child) -> None:
         deadline_s = time.monotonic() + TURN_S
@@ -244,6 +265,7 @@ class Reindexer:
     def _retry_later(self) -> None:
         log.warning("the index cannot be completed now; trying again in %d s", PAUSE_S)
         self.close()
+        self._links = None  # the matches of a conversation may be among the rows that are missing
         self._next_s = time.monotonic() + PAUSE_S
         self._index.is_behind = True
 

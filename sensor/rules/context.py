@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sensor.config.settings import Context
-from sensor.model import Rule
+from sensor.model import Context, Rule
 
 
 def wants_context(rules: Sequence[Rule], setting: Context) -> NDArray[np.bool_]:

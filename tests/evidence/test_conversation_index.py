@@ -19,6 +19,7 @@ from sensor.evidence.message import MalformedMessageError
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
 from sensor.evidence.writer import EvidenceWriter
+from sensor.live import indexer_process
 from sensor.model import Evidence, FiveTuple, Match, Role, Rule
 
 RULE = Rule(1, "threat", "T", "Threat", "x")
@@ -95,12 +96,16 @@ def test_a_conversation_that_was_open_is_interrupted(tmp_path: Path) -> None:
     assert [note.ended for note in notes(tmp_path)] == [Ending.RST, Ending.INTERRUPTED, Ending.OPEN]
 
 
-def test_conversations_reach_the_indexer(few_rules: Path, tmp_path: Path) -> None:
+def test_conversations_reach_the_indexer(
+    few_rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process that writes the index has rows and notes."""
+    monkeypatch.setattr(indexer_process, "MOST_SILENT_TICKS", 1_000_000)  # they follow quickly
     settings = Settings(rules=few_rules, evidence=tmp_path, retain_free_percent=0)
     with indexing(settings) as live:
         write(live.writer)
         live.tick_until_complete()
+        live.tick_until(lambda: len(notes(tmp_path)) == 2)
     assert found(tmp_path) == EXPECTED
     assert notes(tmp_path) == NOTES[:2]
 

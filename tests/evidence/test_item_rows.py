@@ -50,7 +50,7 @@ def row(item: np.void, columns: tuple[int, ...], file: int, rules: list[int]) ->
         item["destination"][:width].tobytes(), int(item["dport"]),
         tags or None, int(item["payload_start"]), int(item["payload_end"]), classes,
         ",".join(map(str, rules)) or None, int(item["incomplete"]), int(item["role"]),
-        int(item["conversation"]) or None, segment,
+        int(item["conversation"]) or (0 if item["role"] else None), segment,
     )  # fmt: skip
 
 

@@ -276,8 +276,9 @@ static int item_value(sqlite3_context *context, struct cursor *cursor, int colum
 		value = item->role;
 		break;
 	case CONVERSATION:
-		if (!item->conversation)
-			return SQLITE_OK;	/* NULL */
+		/* Context whose conversation is still to be found has 0, others without one have NULL. */
+		if (!item->conversation && !item->role)
+			return SQLITE_OK;
 		value = (int64_t)item->conversation;
 		break;
 	case SEGMENT:
