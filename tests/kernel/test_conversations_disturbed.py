@@ -130,7 +130,7 @@ def test_capture_goes_on_while_the_search_stands_still(network: Network, tmp_pat
 
 
 def test_the_supervisor_is_killed_in_the_middle(network: Network, tmp_path: Path) -> None:
-    """What was kept until then is found, and is not said to be complete."""
+    """The frames kept until then are found, and are not said to be complete."""
     [talk] = attacks(1)
     hit = hit_of(talk)
     with running(network[0], tmp_path, *THREATS) as run, wire(network) as source:
