@@ -11,17 +11,19 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sensor import native
 from sensor.capture.clock import WallClock
 from sensor.capture.history import CpuHistory
 from sensor.decode import decode
-from sensor.evidence.block import EvidenceBlock, block_of_packets, joined
+from sensor.evidence.block import EvidenceBlock, block_of_packets
 from sensor.live.recall_channel import RecallChannel
 from sensor.model import Role
-from sensor.native.frame_history import HistoryEnd, HistoryFrames, collect
+from sensor.native.frame_history import HistoryEnd, HistoryFrames, HistoryReader
 from sensor.pipeline import BatchReport
 from sensor.process import sandbox
 from sensor.process.accounts import ProcessRole
@@ -56,45 +58,68 @@ def recall(
     )
     finder = ContextFinder(histories, flow_hash, linktype)
     with suppress(BrokenPipeError, ConnectionResetError):
-        while (request := channel.receive()) is not None:
-            channel.answers.report(finder.answer(request))
+        while len(requests := channel.receive()):
+            for report in finder.answers(requests):
+                channel.answers.report(report)
+
+
+class _Found(NamedTuple):
+    """Frames from the history of a CPU, for one request."""
+
+    request: int
+    """Its place among the requests."""
+    cpu: int
+    frames: HistoryFrames
 
 
 class ContextFinder:
-    """Finds the frames of a flow in the history of every CPU."""
+    """Finds the frames of flows in the history of every CPU."""
 
     def __init__(self, histories: Sequence[CpuHistory], flow_hash: FlowHash, linktype: int) -> None:
-        self._histories, self._flow_hash, self._linktype = histories, flow_hash, linktype
+        self._readers = {one.cpu: HistoryReader(one.chunks, one.heads) for one in histories}
+        self._flow_hash, self._linktype = flow_hash, linktype
         self._clock = WallClock()
 
-    def answer(self, request: np.void) -> BatchReport:
-        """Return the frames for a `REQUEST`.
+    def answers(self, requests: NDArray[np.void]) -> Iterator[BatchReport]:
+        """Yield a report for each `REQUEST`: all are decoded at once, which takes little longer than for one.
 
-        In the report, ``tail`` is the number of the request, and ``cut`` is 1 if older frames are gone.
+        In a report, ``tail`` is the number of the request, and ``cut`` is 1 if older frames are gone.
         """
         self._clock.remeasure()
-        hashes = dict.fromkeys([*request["hashes"].tolist(), 0])  # 0: frames that the kernel could not parse
-        blocks: list[EvidenceBlock] = []
-        is_cut = False
-        for history in self._histories:
-            for flow_hash in hashes:
-                found = collect(history.chunks, history.heads, flow_hash, int(request["from_ktime_ns"]))
-                is_cut |= bool(flow_hash) and found.end > HistoryEnd.SINCE
-                blocks.extend(self._blocks(request, found, history.cpu))
-        block = joined(blocks) if blocks else None
-        frames = len(block) if block else 0
-        return BatchReport(0, int(request["number"]), frames, 0, 0, int(is_cut), block)
+        cut, found = np.zeros(len(requests), np.bool_), []
+        for place, request in enumerate(requests):
+            hashes = dict.fromkeys([*request["hashes"].tolist(), 0])  # 0: what the kernel could not parse
+            for cpu, reader in self._readers.items():
+                for flow_hash in hashes:
+                    frames = reader.collect(flow_hash, int(request["from_ktime_ns"]))
+                    cut[place] |= bool(flow_hash) and frames.end > HistoryEnd.SINCE
+                    if len(frames.records):
+                        found.append(_Found(place, cpu, frames))
+        block, request_of_item = self._block(requests, found)
+        ends = np.searchsorted(request_of_item, np.arange(len(requests)), "right").tolist()
+        for place, number in enumerate(requests["number"].tolist()):
+            part = block.part(ends[place - 1] if place else 0, ends[place]) if block else None
+            yield BatchReport(0, number, len(part) if part else 0, 0, 0, int(cut[place]), part)
 
-    def _blocks(self, request: np.void, found: HistoryFrames, cpu: int) -> Iterator[EvidenceBlock]:
-        """Yield the frames of the flow among those found in the history of a CPU."""
-        if not len(found.records):
-            return
-        batch = found.batch(self._linktype, self._clock.offset_ns)
-        batch = replace(batch, ktime_ns=found.records["time_ns"], cpu=cpu)
+    def _block(
+        self, requests: NDArray[np.void], found: Sequence[_Found]
+    ) -> tuple[EvidenceBlock | None, NDArray[np.intp]]:
+        """Return the frames that are of the flows asked for, and the request of each, ascending."""
+        if not found:
+            return None, np.empty(0, np.intp)
+        sizes = [len(one.frames.records) for one in found]
+        asked = np.repeat([one.request for one in found], sizes)
+        records = np.concatenate([one.frames.records for one in found])
+        data_bytes = np.array([len(one.frames.data) for one in found])
+        records["start"] += np.repeat(np.cumsum(data_bytes) - data_bytes, sizes).astype(np.uint64)
+        whole = HistoryFrames(records, np.concatenate([one.frames.data for one in found]), HistoryEnd.WHOLE)
+        batch = replace(whole.batch(self._linktype, self._clock.offset_ns), ktime_ns=records["time_ns"])
         packets = decode(batch)
         has_ip = np.flatnonzero(packets.ip_version != 0)
-        keys = self._flow_hash.keys(found.data, packets, has_ip)
-        is_own = np.isin(keys, request["flows"])
+        keys = self._flow_hash.keys(whole.data, packets, has_ip)
+        is_own = (keys[:, None] == requests["flows"][asked[has_ip]]).any(axis=1)
         chosen, flows = has_ip[is_own], keys[is_own]
         nothing = np.zeros(len(chosen), np.int64), np.empty(0, np.uint32), ()
-        yield block_of_packets(batch, packets, chosen, flows, *nothing, roles=Role.BEFORE)
+        block = block_of_packets(batch, packets, chosen, flows, *nothing, roles=Role.BEFORE)
+        block.items["cpu"] = np.repeat([one.cpu for one in found], sizes)[chosen]
+        return block, asked[chosen]

@@ -27,6 +27,9 @@ REQUEST = np.dtype(
 kernel. Frames before ``from_ktime_ns`` are not wanted.
 """
 
+MOST_AT_ONCE = 16
+"""Requests that are answered together."""
+
 
 class RecallChannel:
     """Both ends of the channel. Create it before the process is forked."""
@@ -47,10 +50,16 @@ class RecallChannel:
         """The descriptors of this process."""
         return [self.answers.worker_fd, self._recaller.fileno()]
 
-    def receive(self) -> np.void | None:
-        """Wait for a request and return it, of dtype `REQUEST`; None if the supervisor closed the channel."""
+    def receive(self) -> NDArray[np.void]:
+        """Wait for requests and return them, of dtype `REQUEST`; none if the channel is closed."""
         data = self._recaller.recv(REQUEST.itemsize)
-        return np.frombuffer(data, REQUEST)[0] if data else None
+        with suppress(BlockingIOError):
+            while data and len(data) < MOST_AT_ONCE * REQUEST.itemsize:
+                more = self._recaller.recv(REQUEST.itemsize, socket.MSG_DONTWAIT)
+                if not more:
+                    break
+                data += more
+        return np.frombuffer(data, REQUEST)
 
     # In the supervisor
 

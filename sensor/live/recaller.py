@@ -14,14 +14,14 @@ from sensor.capture.history import KernelHistory
 from sensor.evidence.block import EvidenceBlock, joined
 from sensor.evidence.block_codec import MalformedBlockError, check_origin
 from sensor.live.recall import recall
-from sensor.live.recall_channel import RecallChannel
+from sensor.live.recall_channel import MOST_AT_ONCE, RecallChannel
 from sensor.live.report_channel import MOST_PARTS, Kind, MalformedReportError
 from sensor.live.worker import signals_blocked
 from sensor.pipeline import Pipeline
 from sensor.process.child import Backoff, ChildProcess, FunctionProcess
 from sensor.rules.engine.flows import FlowHash
 
-MOST_OUTSTANDING = 16
+MOST_OUTSTANDING = 2 * MOST_AT_ONCE
 """Requests that are sent before the first one is answered."""
 MOST_WAITING = 4096
 """Requests that wait to be sent; further ones are refused."""

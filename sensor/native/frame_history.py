@@ -1,7 +1,7 @@
 """The history of recent frames, whose loops are in ``frame_history.c``.
 
-`collect` reads it: live, in the memory that the kernel writes at the same time, and in ``sensor read``, whose
-frames `FileHistory` remembers.
+`HistoryReader` reads it: live, in the memory that the kernel writes at the same time, and in ``sensor read``,
+whose frames `FileHistory` remembers.
 """
 
 from __future__ import annotations
@@ -83,54 +83,69 @@ class HistoryFrames(NamedTuple):
         )
 
 
+class HistoryReader:
+    """Reads one history, which may be written meanwhile; whatever it holds, only bytes of it are read."""
+
+    def __init__(
+        self,
+        chunks: mmap.mmap | memoryview,
+        heads: mmap.mmap | memoryview,
+        *,
+        most_records: int = MOST_RECORDS,
+        most_bytes: int = MOST_BYTES,
+        most_steps: int = MOST_STEPS,
+    ) -> None:
+        """Read it in this memory.
+
+        Args:
+            chunks: An array of `abi.HISTORY_CHUNK`.
+            heads: An `abi.HISTORY_HEADS`.
+            most_records: Frames to return at most.
+            most_bytes: Bytes of frames to return at most.
+            most_steps: Records, also of other flows, to look at at most.
+
+        Raises:
+            SensorError: An array has another size.
+        """
+        memory, own_heads = np.frombuffer(chunks, np.uint8), np.frombuffer(heads, np.uint8)
+        count, rest = divmod(len(memory), abi.HISTORY_CHUNK_BYTES)
+        if not count or rest or len(own_heads) < abi.HISTORY_HEADS.itemsize:
+            raise SensorError("the memory of a history has another size; this is a bug: please report it")
+        self._memory = memory, own_heads  # the arguments below point into it
+        self._found, self._data = np.empty(most_records, FOUND), np.empty(most_bytes, np.uint8)
+        self._used, self._end = ctypes.c_uint64(), ctypes.c_uint32()
+        self._where = pointer(memory), ctypes.c_uint64(count), pointer(own_heads)
+        self._results = (
+            ctypes.c_uint64(most_steps),
+            pointer(self._found),
+            ctypes.c_int64(most_records),
+            pointer(self._data),
+            ctypes.c_uint64(most_bytes),
+            ctypes.byref(self._used),
+            ctypes.byref(self._end),
+        )
+
+    def collect(self, flow_hash: int, since_ns: int = 0) -> HistoryFrames:
+        """Return the frames that have a flow hash; if they are too many, the newest ones.
+
+        Other flows may have the same hash.
+
+        Args:
+            flow_hash: 32 bits.
+            since_ns: Time of the oldest frame, by the clock of the records, which only runs forward; 0: any.
+        """
+        records = library.history_collect(
+            *self._where, ctypes.c_uint32(flow_hash & 0xFFFFFFFF), ctypes.c_uint64(since_ns), *self._results
+        )
+        found, data = self._found[:records][::-1].copy(), self._data[: self._used.value].copy()
+        return HistoryFrames(found, data, HistoryEnd(self._end.value))
+
+
 def collect(
-    chunks: mmap.mmap | memoryview,
-    heads: mmap.mmap | memoryview,
-    flow_hash: int,
-    since_ns: int = 0,
-    *,
-    most_records: int = MOST_RECORDS,
-    most_bytes: int = MOST_BYTES,
-    most_steps: int = MOST_STEPS,
+    chunks: mmap.mmap | memoryview, heads: mmap.mmap | memoryview, flow_hash: int, since_ns: int = 0
 ) -> HistoryFrames:
-    """Return the frames in a history that have a flow hash; if they are too many, the newest ones.
-
-    Other flows may have the same hash. The memory may be written meanwhile, and whatever it holds, only bytes
-    of it are read.
-
-    Args:
-        chunks: An array of `abi.HISTORY_CHUNK`.
-        heads: An `abi.HISTORY_HEADS`.
-        flow_hash: 32 bits.
-        since_ns: Time of the oldest frame, by the clock of the records, which must only run forward; 0: any.
-        most_records: Frames to return at most.
-        most_bytes: Bytes of frames to return at most.
-        most_steps: Records, also of other flows, to look at at most.
-
-    Raises:
-        SensorError: An array has another size.
-    """
-    memory, own_heads = np.frombuffer(chunks, np.uint8), np.frombuffer(heads, np.uint8)
-    count, rest = divmod(len(memory), abi.HISTORY_CHUNK_BYTES)
-    if not count or rest or len(own_heads) < abi.HISTORY_HEADS.itemsize:
-        raise SensorError("the memory of a history has another size; this is a bug: please report it")
-    found, data = np.empty(most_records, FOUND), np.empty(most_bytes, np.uint8)
-    used, end = ctypes.c_uint64(), ctypes.c_uint32()
-    records = library.history_collect(
-        pointer(memory),
-        ctypes.c_uint64(count),
-        pointer(own_heads),
-        ctypes.c_uint32(flow_hash & 0xFFFFFFFF),
-        ctypes.c_uint64(since_ns),
-        ctypes.c_uint64(most_steps),
-        pointer(found),
-        ctypes.c_int64(most_records),
-        pointer(data),
-        ctypes.c_uint64(most_bytes),
-        ctypes.byref(used),
-        ctypes.byref(end),
-    )
-    return HistoryFrames(found[:records][::-1].copy(), data[: used.value].copy(), HistoryEnd(end.value))
+    """Return frames of a history, see `HistoryReader`."""
+    return HistoryReader(chunks, heads).collect(flow_hash, since_ns)
 
 
 class _Memory(ctypes.Structure):
