@@ -94,7 +94,9 @@ class MatchFilters(BaseModel):
 class Filters(MatchFilters):
     """Filters of evidence; omitted ones restrict nothing."""
 
-    text: Text | None = Field(None, description="Text anywhere in the payload, in upper or lower case")
+    text: Text | None = Field(
+        None, description="Text anywhere in the payload, as it is or URL-decoded, in upper or lower case"
+    )
 
     def query(self) -> Query:
         """Return these parameters as a query to the index."""

@@ -92,8 +92,8 @@ _FILTERS = (
         "--text",
         type=payload,
         metavar="TEXT|@FILE",
-        help="Only packets with this text in the payload, ignoring case. Escapes are those of "
-        "`sensor rules test`.",
+        help="Only packets with this text in the payload, also URL-encoded, ignoring case. Escapes are those "
+        "of `sensor rules test`.",
     ),
 )
 

@@ -206,7 +206,7 @@ class Settings(BaseModel):
     events_url: Annotated[
         str | None, Flag(commands=_CAPTURE, metavar="URL"), Field(examples=["https://sensor.example"])
     ] = None
-    """URL of the evidence API as clients reach it; with it, each event links to its evidence."""
+    """URL of the evidence page as clients reach it; with it, each event links to its evidence."""
     events_queue_mib: Annotated[int, Flag(commands=_CAPTURE, unit="MiB"), Field(ge=1, le=65536)] = 64
     """Size of each receiver's queue. If the receiver is slow or unreachable and the queue is full, events are
     lost and counted."""

@@ -176,7 +176,9 @@ def _location(packet: Packet, options: EventOptions) -> dict[str, Any]:
         location |= {"file": str(packet.path), "offset": packet.offset}
         if options.url:
             time_us = packet.item.timestamp_ns // 1000
-            location["url"] = f"{options.url}/evidence?time={time_us}&devid={options.devid}"
+            location["url"] = (
+                f"{options.url}/?since_us={time_us}&until_us={time_us + 1}&devid={options.devid}"
+            )
     return location
 
 

@@ -24,7 +24,7 @@ from sensor.evidence.rule_text import parse_http, parse_rule
 from sensor.evidence.selection import Selection, straddling_steps, tally_histogram
 from sensor.evidence.stored import Stored, StoredRecords
 from sensor.model import FiveTuple, Role, Rule
-from sensor.rules.engine.http_payload import RFC9110, HttpReading
+from sensor.rules.engine.http_payload import RFC9110, HttpReading, url_decode
 
 TEXT_STEP = 1000
 """Number of payloads without the text after which a search reports how far it has come."""
@@ -107,7 +107,7 @@ class DayReader:
             for number, (id_, row) in enumerate(rows):
                 self._check()
                 stored = self._stored(row) if row else None
-                if stored is None or not text or text in _payload(stored, records).lower():
+                if stored is None or not text or _has_text(text, _payload(stored, records)):
                     yield id_, stored
                 elif number % TEXT_STEP == 0:
                     yield id_, None
@@ -258,6 +258,13 @@ def _is_sound(row: Row) -> bool:
         and len(source) in (4, 16)
         and role in _ROLES
     )
+
+
+def _has_text(text: bytes, payload: bytes) -> bool:
+    """Return True if a payload has a text in lower case, as it is or URL-decoded once."""
+    if text in payload.lower():
+        return True
+    return any(escape in payload for escape in b"%+") and text in url_decode(payload).lower()
 
 
 def _payload(stored: Stored, records: StoredRecords) -> bytes:

@@ -29,7 +29,7 @@ class Query:
     rule_id: int | None = None
     """Together with ``rule_class``: a rule that has both."""
     text: bytes | None = None
-    """Text anywhere in the payload; the case of ASCII letters is ignored."""
+    """Text anywhere in the payload, as it is or URL-decoded; the case of ASCII letters is ignored."""
 
 
 class Condition(NamedTuple):

@@ -114,7 +114,7 @@ def test_an_event_in_full() -> None:
             "conversation": NOON_NS // 1000,
             "file": "/e/3/202306181200.pcap",
             "offset": 24,
-            "url": "https://probe:8321/evidence?time=1687089600000007&devid=3",
+            "url": "https://probe:8321/?since_us=1687089600000007&until_us=1687089600000008&devid=3",
         },
     }
     assert datetime.strptime(event["timestamp"], "%Y-%m-%dT%H:%M:%S.%f%z").timestamp() == NOON_NS / 1e9 + 7e-6

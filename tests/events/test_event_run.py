@@ -75,7 +75,9 @@ def test_events_agree_with_the_evidence(network: Network, tmp_path: Path) -> Non
         record = evidence[event["sensor"]["file"], event["sensor"]["offset"]]
         assert record.time_us == match["time_us"]
         assert event["timestamp"][20:26] == f"{record.time_us % 1_000_000:06d}"
-        assert event["sensor"]["url"] == f"http://probe/evidence?time={record.time_us}&devid=3"
+        assert event["sensor"]["url"] == (
+            f"http://probe/?since_us={record.time_us}&until_us={record.time_us + 1}&devid=3"
+        )
         assert event["in_iface"] == match["interface"] == network[0]
         assert event["alert"]["signature_id"] == match["rule"]
         assert (event["src_ip"], event.get("src_port", 0)) == (match["sip"], match["sport"])

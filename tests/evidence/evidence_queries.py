@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from urllib.parse import unquote_to_bytes
 
 from evidence_samples import NOON_S, item
 
@@ -29,7 +30,14 @@ RULES = [
 V4 = [bytes([10, 0, third, last]) for third in (0, 1) for last in (1, 2, 3)]
 V6 = [bytes.fromhex("20010db8000000000000000000000001"), bytes.fromhex("0a000001") + bytes(12)]
 PORTS = [0, 53, 80, 443, 50_000, 65_535]
-TEXTS = [b"plain text", b"GET /Index", b"\x00\xff\x80binary", b"union SELECT"]
+TEXTS = [
+    b"plain text",
+    b"GET /Index",
+    b"\x00\xff\x80binary",
+    b"union SELECT",
+    b"union%20%53elect",
+    b"a=union+select&%zz",
+]
 
 
 def random_items(count: int, seed: int) -> list[Evidence]:
@@ -97,7 +105,7 @@ def holds(query: Query, one: Evidence) -> bool:
         )
         and (query.port is None or query.port in (five_tuple.sport, five_tuple.dport))
         and (query.protocol is None or query.protocol == five_tuple.protocol)
-        and (query.text is None or query.text.lower() in one.payload.lower())
+        and (query.text is None or _has(one.payload, query.text))
         and (
             (query.rule_class is None and query.rule_id is None)
             or any(
@@ -107,6 +115,11 @@ def holds(query: Query, one: Evidence) -> bool:
             )
         )
     )
+
+
+def _has(payload: bytes, text: bytes) -> bool:
+    decoded = unquote_to_bytes(payload.replace(b"+", b" "))
+    return any(text.lower() in one.lower() for one in (payload, decoded))
 
 
 def _in(network: IPv4Network | IPv6Network, address: bytes) -> bool:

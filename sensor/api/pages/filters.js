@@ -61,7 +61,7 @@ export function showDevices(devids) {
 /** Offer the rules by number and name; without this list a number still works. */
 export async function loadRules() {
   const { rules } = await getJson("rules");
-  const options = rules.map((rule) => h("option", { value: rule.rule }, `${rule.name} · ${rule.class}`));
+  const options = rules.map((rule) => h("option", { value: rule.rule }, `${rule.name} · ${rule.type} · ${rule.class}`));
   $("rules").replaceChildren(...options);
 }
 
@@ -70,14 +70,14 @@ function apply() {
   change(Object.fromEntries(fields().map((field) => [field.name, field.value.trim()])));
 }
 
-/** Replace part of a rule's name by its number; return false if several rules or none have it. */
+/** Replace part of a rule's name or type by its number; return false if several rules or none have it. */
 function nameRule(field) {
   const wanted = field.value.trim().toLowerCase();
   const fitting = [...$("rules").options].filter((option) => option.text.toLowerCase().includes(wanted));
   const isNumber = /^\d*$/.test(wanted);
   if (!isNumber && fitting.length === 1) field.value = fitting[0].value;
   const refused = !isNumber && fitting.length !== 1;
-  field.setCustomValidity(refused ? `${fitting.length || "No"} rules have this in their name; choose one from the list` : "");
+  field.setCustomValidity(refused ? `${fitting.length || "No"} rules have this in their name or type; choose one from the list` : "");
   return field.reportValidity();
 }
 

@@ -62,13 +62,16 @@ export function binAt(clientX) {
   return histogram.bins[Math.min(at, histogram.bins.length - 1)];
 }
 
+/** Return true if the API had no evidence to choose a range by: it answers with the last microsecond. */
+const isNothing = ({ since_us, until_us }) => until_us - since_us <= 1 && total() === 0;
+
 function describe(bin) {
   const counts = {};
   for (const { classes } of bin ? [bin] : histogram?.bins ?? []) {
     for (const [name, count] of Object.entries(classes)) counts[name] = (counts[name] ?? 0) + count;
   }
   filters.showCounts(counts);
-  if (!histogram) return $("span").replaceChildren();
+  if (!histogram || isNothing(histogram)) return $("span").replaceChildren();
   const { since_us, until_us, bin_us } = histogram;
   const [from, to] = bin ? [bin.time_us, bin.time_us + bin_us] : [since_us, until_us];
   const step = bin ? Math.min(bin_us, 1e6) : Math.min((until_us - since_us) / 500, 60e6);
