@@ -90,15 +90,20 @@ class OverloadRig(NamedTuple):
     seed: int
 
     def run(self, flood: Flood | None) -> OverloadTrial:
-        """Send the office's traffic to a sensor, and after some time the flood, too."""
-        calm_s, flood_s = self.effort
+        """Send the office's traffic to a sensor, and after some time the flood, too.
+
+        Without a flood, nobody has to be known before it: the office begins with the time that counts.
+        """
+        flood_s = self.effort.flood_s
+        calm_s = self.effort.calm_s if flood else 0.0
+        frames = self.office.frames[0 if flood else int(self.effort.calm_s * self.office.per_second) :]
         with ExitStack() as stack:
             evidence = Path(stack.enter_context(TemporaryDirectory(dir=self.directory, prefix="evidence-")))
             flags = ("--metrics", METRICS)
             sensor = stack.enter_context(capturing(self.sensor, self.wire.mirror, evidence, 1, *flags))
             received = self.wire.received()
             office_s = calm_s + flood_s + _AFTER_S
-            office = self._send(stack, self.office.frames, self.office.per_second, office_s, urgent=True)
+            office = self._send(stack, frames, self.office.per_second, office_s, urgent=True)
             time.sleep(calm_s)
             attack = (
                 self._send(stack, flood.frames(self.seed), flood.kind.per_second, flood_s) if flood else None

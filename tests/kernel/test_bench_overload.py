@@ -115,8 +115,9 @@ def test_figures_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     found = overload.measure(["one"], SHORT, no_step, directory=tmp_path / "out", sensor=SLOWED)
     assert list((tmp_path / "out").iterdir()) == []
     assert [row["kind"] for row in found["rows"]] == [kind["kind"] for kind in found["kinds"]]
-    sent = int((sum(SHORT) + overload_trial._AFTER_S) * found["office_per_second"])
     for row in (found["alone"], *found["rows"]):
+        calm_s = 0 if row is found["alone"] else SHORT.calm_s
+        sent = int((calm_s + SHORT.flood_s + overload_trial._AFTER_S) * found["office_per_second"])
         counters = Counters(**row["counters"])
         assert all(total == parts for _, _, total, parts in counters.equations())
         assert counters.seen + row["lost"]["wire"] == sent + row["flood_frames"]
