@@ -19,7 +19,7 @@
  *   COUNTERS_FD           struct counters, one per interface and CPU
  *   FLOWS_FD              FLOW_SETS times struct flow_set; FLOW_SEEDS for flow_key.h
  *   PORTS_FD              struct ports: the index that each interface has now
- *   FOLLOW_FD             time until which any flow is followed, CLOCK_MONOTONIC; 0: none is
+ *   FOLLOW_FD             0 as long as no flow was ever followed
  *   HISTORY_CHUNKS        chunks of the history of each CPU (history.h); 0: there is no history
  * and with the tables of the plan (plan.h, sensor/capture/plan_maps.py).
  *
@@ -259,12 +259,12 @@ static __always_inline bool judge_in_flow(struct work *work)
 }
 
 /* Frames without payload are candidates only if their flow is followed. */
-static __always_inline bool is_any_flow_followed(void)
+static __always_inline bool was_any_flow_followed(void)
 {
 	int zero = 0;
-	__u64 *follow_until_ns = map_element(FOLLOW_FD, &zero);
+	__u64 *was_followed = map_element(FOLLOW_FD, &zero);
 
-	return follow_until_ns && *follow_until_ns;
+	return was_followed && *was_followed;
 }
 
 /* Judges a frame by everything but its flow. Returns true if the flow, and then the plan, still have to be asked. */
@@ -279,7 +279,7 @@ static __always_inline bool needs_flow(struct work *work)
 		work->bucket = COUNTER_IGNORED_NO_PAYLOAD;
 		if (HISTORY_CHUNKS)
 			return judge_without_flow(work) == COUNTER_SUBMITTED;
-		return is_any_flow_followed();
+		return was_any_flow_followed();
 	case PACKET_NOT_IP:
 		work->bucket = COUNTER_IGNORED_NOT_IP;
 		return false;

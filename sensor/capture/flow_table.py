@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+import struct
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,14 +22,19 @@ from numpy.typing import NDArray
 from sensor import abi
 from sensor.capture import maps
 from sensor.capture.kernel_structs import BPF_F_MMAPABLE, BPF_MAP_TYPE_ARRAY
+from sensor.model import FiveTuple
 
 _SEEDS = 14
 _VLAN_ID = 0xFFF
 _TOS_SERVICE = 0xFE
 _U32 = 0xFFFFFFFF
+_KEY = struct.Struct("=32s2s2sHHBBBB")
+_KEY_WORDS = struct.Struct("=QQQQQI")
+_VERSION = 42
+"""Offset of the IP version in a key."""
 
-FlowKey = NDArray[np.void]
-"""An `abi.FLOW_KEY`, shape (1,)."""
+FlowKey = bytes
+"""An `abi.FLOW_KEY`, as it is in memory."""
 IpAddress = IPv4Address | IPv6Address
 
 
@@ -54,23 +60,35 @@ def flow_key(
         service: Type of service, if it is part of the key (`ProgramOptions.flow_has_tos`). If it is not 0,
             each direction is a flow of its own.
     """
-    service &= _TOS_SERVICE
+    return packed_flow_key(
+        FiveTuple(protocol, source.packed, sport, destination.packed, dport), vlans, service & _TOS_SERVICE
+    )
+
+
+def packed_flow_key(ends: FiveTuple, vlans: Sequence[int] = (), service: int = 0) -> FlowKey:
+    """Return the same, for a five-tuple."""
+    protocol, source, sport, destination, dport = ends
     if not service and _endpoint(source, sport) > _endpoint(destination, dport):
         source, destination, sport, dport = destination, source, dport, sport
-    key = np.zeros(1, abi.FLOW_KEY)
-    packed = source.packed + destination.packed
-    key.view(np.uint8)[: len(packed)] = np.frombuffer(packed, np.uint8)
-    key["port_be"] = sport, dport
-    key["vlan"][0, : len(vlans)] = [tag & _VLAN_ID for tag in vlans]
-    key["protocol"], key["service"], key["ip_version"] = protocol, service, source.version
-    return key
+    tags = [tag & _VLAN_ID for tag in vlans] + [0, 0]
+    version = 4 if len(source) == 4 else 6
+    return _KEY.pack(
+        source + destination,
+        sport.to_bytes(2, "big"),
+        dport.to_bytes(2, "big"),
+        tags[0],
+        tags[1],
+        protocol,
+        service,
+        version,
+        0,
+    )
 
 
-def _endpoint(address: IpAddress, port: int) -> tuple[int, ...]:
+def _endpoint(address: bytes, port: int) -> tuple[int, ...]:
     """Return the numbers by which endpoints are ordered in a key: address and port as words in memory."""
-    packed = address.packed
-    words = [packed[i : i + 8] for i in range(0, len(packed), 8)] + [port.to_bytes(2, "big")]
-    return tuple(int.from_bytes(word, sys.byteorder) for word in words)
+    words = struct.unpack("=I" if len(address) == 4 else "=QQ", address)
+    return *words, int.from_bytes(port.to_bytes(2, "big"), sys.byteorder)
 
 
 class KernelFlow(NamedTuple):
@@ -111,10 +129,8 @@ class KernelFlows:
 
     def hash(self, key: FlowKey) -> int:
         """Return the hash of a key, 32 bits, like ``hash_of()`` in ``bpf/flow_key.h``."""
-        raw = key.tobytes()
-        words = [int.from_bytes(raw[i : i + 8], sys.byteorder) for i in (40, 32, 0, 8, 16, 24)]
-        if key["ip_version"][0] == 4:
-            words = words[:3]
+        *addresses, ports_and_vlan, rest = _KEY_WORDS.unpack(key)
+        words = rest, ports_and_vlan, *(addresses[:1] if key[_VERSION] == 4 else addresses)
         total = 0
         for word, first, second in zip(words, self.seeds[2::2], self.seeds[3::2], strict=False):
             total += (first + (word & _U32)) * (second + (word >> 32))
@@ -165,7 +181,7 @@ class KernelFlows:
         flows = self._table["flows"][which]
         for way in np.flatnonzero(self._table["tags"][which] == tag).tolist():
             version = int(flows["version"][way])
-            if version % 2 == 0 and flows["key"][way].tobytes() == key.tobytes():
+            if version % 2 == 0 and flows["key"][way].tobytes() == key:
                 return _Place(which, way, version)
         return None
 

@@ -251,7 +251,7 @@ class Program:
         """Set the verdict on a flow, see `KernelFlows.set_verdict`."""
         remembered = self._shared.flows.set_verdict(key, verdict, frames=frames, until_ns=until_ns)
         if remembered and verdict == abi.Verdict.FOLLOW:
-            self._shared.follow(until_ns)
+            self._shared.follow()
         return remembered
 
     def memory_bytes(self) -> dict[str, int]:

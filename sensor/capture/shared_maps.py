@@ -1,4 +1,4 @@
-"""The maps that every loaded program uses: counters, flows, and the time until which flows are followed.
+"""The maps that every loaded program uses: counters, flows, and whether any flow was followed.
 
 Runs in the supervisor. The maps outlive a program, which has their file descriptors compiled in.
 """
@@ -41,6 +41,7 @@ class SharedMaps:
         self.counters_fd = maps.create_array("counters", BPF_MAP_TYPE_PERCPU_ARRAY, abi.COUNTERS, count)
         self.follow_fd = maps.create_array("follow", BPF_MAP_TYPE_ARRAY, _U64, 1)
         self.history = KernelHistory(history_mib) if history_mib else None
+        self._follows = False
         self._interfaces = count
         self._ports = np.array(ifindexes, np.uint32)
         self.ports_fd = maps.create_table("ports", self._ports)
@@ -75,10 +76,11 @@ class SharedMaps:
         self._ports[place] = ifindex
         maps.update(self.ports_fd, np.zeros(1, np.uint32), self._ports)
 
-    def follow(self, until_ns: int) -> None:
-        """Let the kernel consider frames without payload at least until a monotonic time."""
-        before = maps.element(self.follow_fd, _U64)
-        maps.update(self.follow_fd, np.zeros(1, np.uint32), np.maximum(before, np.uint64(until_ns)))
+    def follow(self) -> None:
+        """Let the kernel consider frames without payload from now on."""
+        if not self._follows:
+            maps.update(self.follow_fd, np.zeros(1, np.uint32), np.ones(1, np.uint64))
+            self._follows = True
 
     def fds(self) -> dict[str, int]:
         """Return the file descriptor of each map."""

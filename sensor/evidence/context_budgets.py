@@ -18,7 +18,7 @@ CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 SOURCE_PER_MINUTE = 30
 """Conversations that one source, an IPv4 address or an IPv6 /64, may open at once, and again per minute."""
-RULE_PER_MINUTE = 3000
+RULE_PER_MINUTE = 1200
 """Conversations that the matches of one rule may open at once, and again per minute."""
 
 _NS_PER_MINUTE = 60_000_000_000

@@ -10,21 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensor import abi
-from sensor.capture.flow_table import FlowKey, flow_key
+from sensor.capture.flow_table import FlowKey, packed_flow_key
 from sensor.capture.program import Program
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.conversation import Missing
 from sensor.evidence.open_conversation import OpenConversation
 from sensor.live.recall_channel import REQUEST
 from sensor.live.recaller import Recalled, Recaller
-from sensor.model import vlan_ids
 
 PATIENCE_S = 1.0
 """Longest wait for the reports of workers."""
@@ -176,7 +174,5 @@ class Follower:
 
 def _keys(conversation: OpenConversation) -> list[FlowKey]:
     """Return the kernel's key of the flow of a conversation, and that of its fragments."""
-    protocol, source, sport, destination, dport = conversation.five_tuple
-    ends = protocol, ip_address(source), ip_address(destination)
-    vlans = vlan_ids(conversation.vlan)
-    return [flow_key(*ends, sport, dport, vlans=vlans), flow_key(*ends, vlans=vlans)]
+    ends, vlans = conversation.five_tuple, conversation.vlan
+    return [packed_flow_key(ends, vlans), packed_flow_key(ends._replace(sport=0, dport=0), vlans)]

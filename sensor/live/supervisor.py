@@ -203,9 +203,16 @@ class Supervisor:
         self._keep_found(self.conversations.finish())
 
     def _keep_found(self, found: Iterable[FoundContext]) -> None:
+        """Write what was found, in one piece as far as the rules are the same."""
+        blocks: list[EvidenceBlock] = []
         for context in found:
             self._totals = replace(self._totals, recalled=self._totals.recalled + context.found)
-            self.writer.write(self.budgets.admit(context.kept))
+            if blocks and not blocks[0].has_rules_of(context.kept):
+                self.writer.write(self.budgets.admit(joined(blocks)))
+                blocks = []
+            blocks.append(context.kept)
+        if blocks:
+            self.writer.write(self.budgets.admit(joined(blocks)))
         self._send_notes()
 
     def _send_notes(self) -> None:

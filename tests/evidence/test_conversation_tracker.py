@@ -269,12 +269,12 @@ def test_a_scan_does_not_buy_the_disk() -> None:
 
 
 def test_a_rule_does_not_buy_the_disk() -> None:
-    """One rule has 3,000 of its 10,000 matches kept with context; other rules are not affected."""
+    """One rule has 1,200 of its 10,000 matches kept with context; other rules are not affected."""
     table = tracker()
     sources = [Sent(n / 10_000, THREAT, client=(n, 1)) for n in range(10_000)]
     found = table.admit(block_of([*sources, Sent(1, OTHER_THREAT, client=(1 << 16, 1))]))
-    assert len(found.opened) == 3_001
-    assert table.refused == {"source": 0, "rule": 7_000, "memory": 0}
+    assert len(found.opened) == 1_201
+    assert table.refused == {"source": 0, "rule": 8_800, "memory": 0}
 
 
 def test_the_number_of_conversations_is_limited() -> None:
