@@ -17,12 +17,7 @@ from sensor.live.reload_board import NAME, SIZE, ReloadBoard, ReloadState, read_
 from sensor.live.rule_changes import rule_changes
 from sensor.model import Rule
 from sensor.rules.engine.http_payload import RFC9110
-
-HOSTILE = (
-    "(?=(?:(?:(?:){0,32}){0,32}){0,32}a)ab",
-    "(?<=(?:(?:(?:(?:a{0}){99}){99}){99}){99})b",
-    "(?:(?:(?:a{1000}){1000}){1000}){1000}",
-)
+from tests.rules.endless_rules import ENDLESS
 
 
 def write(directory: Path, regex: str) -> Path:
@@ -64,7 +59,7 @@ def test_a_request_during_a_load_is_not_lost(tmp_path: Path) -> None:
     assert (one.state.begun, one.state.ended, one.state.exit_code) == (2, 2, 0)
 
 
-@pytest.mark.parametrize("regex", HOSTILE)
+@pytest.mark.parametrize("regex", ENDLESS)
 def test_hostile_rules_are_refused_and_the_next_ones_loaded(tmp_path: Path, regex: str) -> None:
     """The outcome names the rule; later requests work."""
     one = reloader(write(tmp_path, regex))

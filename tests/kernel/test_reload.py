@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import signal
 import subprocess
 import threading
@@ -18,6 +20,7 @@ from processes import wait_until
 from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.capture.cpus import online_cpus
+from tests.rules.endless_rules import ENDLESS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 Network = tuple[str, str]
@@ -25,7 +28,8 @@ ROUNDS = 5
 
 HELLO = {"1": {"type": "T", "name": "hello", "protocol": "udp", "port": 7, "regex": "^hello"}}
 WORLD = {"2": {"type": "T", "name": "world", "protocol": "udp", "port": 9, "regex": "world"}}
-HOSTILE = "(?:(?:(?:a{1000}){1000}){1000}){1000}"
+SOON_S = 5
+"""CPU time in which rules are refused."""
 
 
 def udp_frame(port: int, payload: bytes) -> bytes:
@@ -55,6 +59,20 @@ def wait_for_log(run: Run, text: str) -> str:
         if text in line:
             return line
     raise AssertionError(f"no line with {text!r} in {run.log}")
+
+
+def with_cpu_time(command: list[str]) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Run a command; return it with the CPU time that it and its children took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def cpu_time_of_children(pid: int) -> float:
+    """Return the CPU time of a process' children that have ended (proc(5), cutime and cstime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def send(network: Network, tmp_path: Path, frames: list[bytes], received_before: int) -> None:
@@ -117,7 +135,7 @@ def test_the_reload_command_finds_the_sensor(network: Network, tmp_path: Path) -
         write_rules(tmp_path / "rules", HELLO | WORLD)
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         assert done.stdout == "added: 2; 2 rules in force\n"
-        write_rules(tmp_path / "rules", {"2": WORLD["2"] | {"regex": HOSTILE}})
+        write_rules(tmp_path / "rules", {"2": WORLD["2"] | {"regex": ENDLESS[-1]}})
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 2
         assert "old ones stay in force" in done.stderr
@@ -129,6 +147,30 @@ def test_the_reload_command_finds_the_sensor(network: Network, tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 6
     assert "no sensor writes to" in done.stderr
+
+
+@pytest.mark.parametrize("regex", ENDLESS)
+def test_endless_rules_are_refused_soon(network: Network, tmp_path: Path, regex: str) -> None:
+    """The check, the start and a reload name the rule, and the old rules go on matching."""
+    write_rules(tmp_path / "hostile", {"2": WORLD["2"] | {"regex": regex}})
+    hostile = str(tmp_path / "hostile")
+    start = ["run", "-i", network[0], "--no-api", "--rules", hostile, "--evidence", str(tmp_path / "refused")]
+    for command in (["rules", "check", hostile], start):
+        done, cpu_s = with_cpu_time([*SENSOR, *command])
+        assert done.returncode == 2
+        assert "rule 2: regex: the expression expands to" in done.stdout + done.stderr
+        assert cpu_s < SOON_S
+    write_rules(tmp_path / "rules", HELLO)
+    with running(network[0], tmp_path / "evidence", "--rules", str(tmp_path / "rules")) as run:
+        write_rules(tmp_path / "rules", {"2": WORLD["2"] | {"regex": regex}})
+        before_s = cpu_time_of_children(run.process.pid)
+        done, _ = with_cpu_time([*SENSOR, "rules", "reload", "--evidence", str(tmp_path / "evidence")])
+        assert done.returncode == 2
+        assert "rule 2: regex: the expression expands to" in done.stderr
+        assert cpu_time_of_children(run.process.pid) - before_s < SOON_S
+        send(network, tmp_path, [udp_frame(7, b"hello")], 0)
+        assert run.stop() == 0
+    assert [match["name"] for match in run.matches] == ["hello"]
 
 
 def test_a_request_during_the_start(network: Network, tmp_path: Path) -> None:
