@@ -51,7 +51,7 @@ class _Kind(NamedTuple):
         return f"{protocol_name(self.protocol)}{', HTTP' if self.is_http else ''}"
 
 
-class _Found(NamedTuple):
+class _DearestPayload(NamedTuple):
     """The dearest payload of a size."""
 
     cost_us: float
@@ -75,7 +75,7 @@ def measure(
     Raises:
         OSError: The file cannot be written.
     """
-    dearest: dict[int, _Found] = {}
+    dearest: dict[int, _DearestPayload] = {}
     by_kind: dict[int, dict[str, float]] = {size: {} for size in LIMITS_US}
     for kind in _KINDS:
         for found in _search(matcher, kind, trials, seed, step):
@@ -86,7 +86,7 @@ def measure(
     return [_result(matcher, one, by_kind[one.size], trials, seed, step) for one in dearest.values()]
 
 
-def _search(matcher: Matcher, kind: _Kind, trials: int, seed: int, step: Step) -> list[_Found]:
+def _search(matcher: Matcher, kind: _Kind, trials: int, seed: int, step: Step) -> list[_DearestPayload]:
     """Return the dearest payload of a kind in each size; each search begins at the result before."""
     rng = Random(seed)  # noqa: S311 - the same proposals for the same seed
     step(f"searching for the worst payload: {kind}")
@@ -101,7 +101,7 @@ def _search(matcher: Matcher, kind: _Kind, trials: int, seed: int, step: Step) -
 
         count = round(trials * min(LIMITS_US.values()) / limit_us)
         known = [PayloadSearch(cost, size, texts, starts, rng).run(count, known)]
-        found.append(_Found(cost(known[0].payload(size)), kind, size, known[0]))
+        found.append(_DearestPayload(cost(known[0].payload(size)), kind, size, known[0]))
     return found
 
 
@@ -117,7 +117,7 @@ def _match_us(matcher: Matcher, specimen: Specimen) -> float:
 
 
 def _result(
-    matcher: Matcher, found: _Found, by_kind: dict[str, float], trials: int, seed: int, step: Step
+    matcher: Matcher, found: _DearestPayload, by_kind: dict[str, float], trials: int, seed: int, step: Step
 ) -> dict[str, Any]:
     """Measure a flood of the packet, and describe it."""
     specimen, limit_us = found.specimen, LIMITS_US[found.size]
