@@ -45,8 +45,9 @@ def wrong_sums(counters: Counters, sent: int, files: list[Path]) -> Iterator[str
     for path in files:
         with path.open("rb") as file:
             records += sum(1 for _ in RecordReader(file))
-    if records != counters.written:
-        yield f"{counters.written} frames were written, but the files hold {records}"
+    written = counters.written + counters.context_written
+    if records != written:
+        yield f"{written} frames were written, but the files hold {records}"
 
 
 def summarize(found: list[Found]) -> Iterator[tuple[Found, int]]:

@@ -9,7 +9,7 @@ import pytest
 
 from sensor import abi
 from sensor.errors import SensorError
-from sensor.native.frame_history import FileHistory, HistoryColumns, HistoryEnd, HistoryFrames
+from sensor.native.frame_history import CheckedFrames, FileHistory, HistoryColumns, HistoryEnd, HistoryFrames
 
 FLOW, OTHER = 0x1_0000_0007, 0x2_0000_0007
 SYN, ACK = 0x02, 0x10
@@ -36,7 +36,7 @@ def columns(
 
 def remember(history: FileHistory, frames: Sequence[bytes], **values: float) -> None:
     """Add frames of one flow to a history."""
-    history.write(columns(frames, **values), 0, len(frames))  # type: ignore[arg-type]
+    history.write(CheckedFrames(columns(frames, **values)), 0, len(frames))  # type: ignore[arg-type]
 
 
 def texts(found: HistoryFrames) -> list[bytes]:
@@ -97,11 +97,10 @@ def test_the_oldest_frames_are_overwritten() -> None:
 
 def test_columns_of_other_lengths_are_refused() -> None:
     """A frame outside of the buffer is an error, not a crash."""
-    history = FileHistory(1, 20, 30, 120)
     short = columns([b"one"])
     for change in ({"caplen": np.array([4])}, {"start": np.array([-1])}, {"flow": np.zeros(0, np.uint64)}):
         with pytest.raises(SensorError):
-            history.write(short._replace(**change), 0, 1)
+            CheckedFrames(short._replace(**change))
 
 
 def test_layout() -> None:

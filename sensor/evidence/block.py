@@ -343,3 +343,13 @@ def joined(blocks: Sequence[EvidenceBlock]) -> EvidenceBlock:
     rules = np.concatenate([block.rules for block in blocks])
     records = np.concatenate([block.records for block in blocks])
     return replace(blocks[0], items=items, rules=rules, records=records)
+
+
+def in_order(block: EvidenceBlock, order: NDArray[np.intp]) -> EvidenceBlock:
+    """Return the items of a block in another order, given as their positions."""
+    items = block.items[order]
+    records = copy_records(block.records, block.items["record"][order], block.record_bytes[order])
+    counts = items["matches"].astype(np.int64)
+    first = np.repeat(items["first_match"] - (np.cumsum(counts) - counts), counts)
+    rules = block.rules[first + np.arange(len(first))]
+    return replace(block, items=_pack(items), rules=rules, records=records)

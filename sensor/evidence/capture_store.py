@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,9 @@ import numpy as np
 
 from sensor.errors import CaptureFileError, EvidenceError
 from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.conversation import ConversationNote
 from sensor.evidence.evidence_file import open_evidence
+from sensor.evidence.file_name import FileKind, parse_name
 from sensor.evidence.origins import CaptureOrigin, OriginEntry, Origins, Segment
 from sensor.evidence.pcap import FILE_HEADER_BYTES, RecordReader, record_header
 from sensor.evidence.writer import EvidenceWriter
@@ -41,7 +43,7 @@ class CaptureStore:
     def __init__(self, writer: EvidenceWriter, settings: str) -> None:
         """Store with a writer; ``settings`` stands for what decides which frames match."""
         self.stored_before = 0
-        """Frames that were not written because they already are there."""
+        """Frames that were not written because they already are there, without context."""
         self._writer = writer
         self._settings = settings
         self._origins = Origins(writer.directory)
@@ -51,6 +53,11 @@ class CaptureStore:
     def may_have(self, content: Content) -> bool:
         """Return True if a file that begins like this one was read before."""
         return bool(self._alike(content))
+
+    @property
+    def context_written(self) -> int:
+        """Frames of context that were written."""
+        return self._writer.context_written
 
     @contextmanager
     def reading(self, path: Path, digest: ContentDigest) -> Iterator[None]:
@@ -102,7 +109,7 @@ class CaptureStore:
         if not len(block):
             return
         if one.is_skipped:
-            self.stored_before += len(block)
+            self.stored_before += int(np.count_nonzero(~block.is_context))
             return
         if one.earlier is None:
             segments = [
@@ -110,13 +117,18 @@ class CaptureStore:
             ]
             one.earlier = _records_of(self._origins.directory, segments)
         if one.earlier:
-            is_new = np.array([not _take(one.earlier, key) for key in _keys(block)])
-            self.stored_before += int(np.count_nonzero(~is_new))
+            is_new = np.array([not _take(one.earlier, keys) for keys in _keys(block)])
+            self.stored_before += int(np.count_nonzero(~(is_new | block.is_context)))
             block = block.select(is_new)
         if len(block):
             for chunk in self._writer.write(block):
                 if chunk.path:
                     one.ends[chunk.path.name] = int(chunk.offsets()[-1])
+
+    def note(self, notes: Iterable[ConversationNote]) -> None:
+        """Keep what is known of conversations."""
+        for note in notes:
+            self._writer.index.note(note)
 
     def _note_segment(self, name: str, offset: int) -> None:
         """Note where evidence will be written.
@@ -178,28 +190,39 @@ def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _take(records: Counter[int], key: int) -> bool:
-    """Take one of the records with this key; return False if none is left."""
-    if key not in records:
-        return False
-    records[key] -= 1
-    if not records[key]:
-        del records[key]
-    return True
+def _take(records: Counter[int], keys: tuple[int, ...]) -> bool:
+    """Take a record with the first of these keys that there is; return False if none is left."""
+    for key in keys:
+        if key in records:
+            records[key] -= 1
+            if not records[key]:
+                del records[key]
+            return True
+    return False
 
 
-def _keys(block: EvidenceBlock) -> Iterator[int]:
-    """Yield a hash of each item's record and link type; the seed of this process makes it unpredictable."""
+def _keys(block: EvidenceBlock) -> Iterator[tuple[int, ...]]:
+    """Yield hashes of each item's record, link type and kind; the seed of this process is secret.
+
+    Context also has the hash of a match, as it may have been one with other rules. A match is stored again if
+    it was context, because context is deleted first.
+    """
     offsets = block.record_offsets().tolist()
     data = block.records.data
-    for linktype, start, end in zip(block.items["linktype"].tolist(), offsets, offsets[1:], strict=False):
-        yield hash((linktype, bytes(data[start:end])))
+    kinds = [(True, False) if is_context else (False,) for is_context in block.is_context.tolist()]
+    for linktype, start, end, kind in zip(
+        block.items["linktype"].tolist(), offsets, offsets[1:], kinds, strict=False
+    ):
+        record = bytes(data[start:end])
+        yield tuple(hash((linktype, is_context, record)) for is_context in kind)
 
 
 def _records_of(directory: Path, segments: list[Segment]) -> Counter[int]:
     """Count the records of segments by hash; some 120 bytes of memory per record."""
     found: Counter[int] = Counter()
     for segment in segments:
+        name = parse_name(segment.file)
+        is_context = name is not None and name.kind == FileKind.CONTEXT
         with suppress(FileNotFoundError, EvidenceError), open_evidence(directory / segment.file) as file:
             reader = RecordReader(file)
             reader.seek(segment.start)
@@ -207,7 +230,7 @@ def _records_of(directory: Path, segments: list[Segment]) -> Counter[int]:
                 if segment.end is not None and record.end > segment.end:
                     break
                 header = record_header(record.time_us, record.caplen, record.wirelen)
-                found[hash((reader.linktype, header + record.frame))] += 1
+                found[hash((reader.linktype, is_context, header + record.frame))] += 1
     return found
 
 

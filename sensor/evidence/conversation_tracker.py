@@ -72,6 +72,8 @@ class ConversationTracker:
         """
         self.refused: Counter[Cause] = Counter(dict.fromkeys(CAUSES, 0))
         """Conversations that were not opened, by cause; one per flow and block."""
+        self.opened = 0
+        """Conversations that were opened."""
         self.lost = 0
         """Frames that ring and network card have lost so far; set by the caller."""
         self._wants_context, self._fragment_flows = wants_context, fragment_flows
@@ -109,7 +111,9 @@ class ConversationTracker:
         self._mark_limited(run)
         is_member = self._is_member(block.items["flow"])
         self._refuse(run, is_member)
-        is_member |= np.isin(block.items["flow"], block.items["flow"][run.openers])
+        new = block.items[run.openers]
+        flows = np.concatenate([new["flow"], self._fragment_flows(new)])
+        is_member |= np.isin(block.items["flow"], flows)
         self._follow(run, np.flatnonzero(is_member & ~run.is_done))
         kept = replace(block, items=run.items).select(run.keep)
         self._kept.add(kept.items[kept.is_context])
@@ -120,6 +124,7 @@ class ConversationTracker:
         conversation: OpenConversation,
         block: EvidenceBlock,
         missing: Missing = NOTHING_MISSING,
+        is_kept: Mask | None = None,
     ) -> EvidenceBlock:
         """Return those items of a history that belong to a conversation and are not kept yet.
 
@@ -127,14 +132,15 @@ class ConversationTracker:
             conversation: From `Admission.opened`; it may have ended since.
             block: Context of the flow and its fragments, and perhaps of others, in any order.
             missing: Gaps of the history. It is seen here whether the beginning of a TCP connection is there.
+            is_kept: True for each item that is evidence already, if their identities do not tell.
         """
         run = TrackedBlock(block.items.copy(), np.zeros(len(block), np.bool_), block, np.zeros(0, np.bool_))
         items, clock = run.items, self._times(block.items)
-        is_own = np.isin(items["flow"], [conversation.flow, conversation.fragments])
+        is_own = (items["flow"] == conversation.flow) | (items["flow"] == conversation.fragments)
         start_ns = connection_start(items[is_own], clock[is_own], conversation)
         is_own &= clock >= start_ns
         conversation.learn_beginning(items[is_own], clock[is_own], missing)
-        is_own &= ~self._kept.has(items)
+        is_own &= ~(self._kept.has(items) if is_kept is None else is_kept)
         is_before = is_own & (clock <= conversation.opened_ns)
         run.keep |= is_before
         conversation.kept += int(np.count_nonzero(is_before))
@@ -168,6 +174,12 @@ class ConversationTracker:
     def note(self, conversation: OpenConversation) -> ConversationNote:
         """Return what is known of a conversation now."""
         return conversation.note(self.lost)
+
+    def flows_for(self, block: EvidenceBlock) -> NDArray[np.uint64]:
+        """Return the flows whose frames may be kept: of open conversations, and of those a block may open."""
+        openers = np.unique(block.item_of_match[self._wanted(block)])
+        new = block.items[openers]
+        return np.concatenate([self._columns().flows, new["flow"], self._fragment_flows(new)])
 
     def _pop_ended(self) -> list[OpenConversation]:
         ended, self._ended = self._ended, []
@@ -324,6 +336,7 @@ class ConversationTracker:
         self._by_flow.setdefault(conversation.fragments, conversation)
         self._flows = None
         run.opened.append(conversation)
+        self.opened += 1
 
     def _new_number(self, time_ns: int) -> int:
         number = max(time_ns // 1000, 1)

@@ -187,6 +187,24 @@ class HistoryColumns(NamedTuple):
     tcp_flags: NDArray[np.uint8]
 
 
+class CheckedFrames:
+    """Frames to remember that were checked, as the C code reads them; the columns must not change any more.
+
+    Raises:
+        SensorError: A frame is not within the buffer, or the columns differ in length.
+    """
+
+    def __init__(self, columns: HistoryColumns) -> None:
+        self.count, caplen = len(columns.start), np.minimum(columns.caplen, LONGEST_FRAME)
+        is_sound = all(len(column) == self.count for column in columns[1:]) and bool(
+            ((columns.start >= 0) & (caplen >= 0) & (columns.start + caplen <= len(columns.data))).all()
+        )
+        if not is_sound:
+            raise SensorError("a frame lies outside of its batch; this is a bug: please report it")
+        self._columns = [np.ascontiguousarray(column) for column in columns._replace(caplen=caplen)]
+        self.described = _RememberedFrames(*(column.ctypes.data for column in self._columns))
+
+
 class FileHistory:
     """A history in this process: the frames of capture files, up to a cut-off per flow."""
 
@@ -209,29 +227,13 @@ class FileHistory:
             chunks, count, heads, flows, flow_kib << 10, _nanoseconds(idle_s), _nanoseconds(life_s)
         )
 
-    def write(self, frames: HistoryColumns, start: int, end: int) -> None:
-        """Remember the frames from position ``start`` to before ``end``, but not those beyond the cut-off.
-
-        Raises:
-            SensorError: A frame is not within the buffer, or the columns differ in length.
-        """
-        if start >= end:
-            return
-        count = len(frames.start)
-        caplen = np.minimum(frames.caplen, LONGEST_FRAME)
-        is_sound = (
-            all(len(column) == count for column in frames[1:])
-            and 0 <= start <= end <= count
-            and bool(
-                ((frames.start >= 0) & (caplen >= 0) & (frames.start + caplen <= len(frames.data))).all()
-            )
-        )
-        if not is_sound:
-            raise SensorError("a frame lies outside of its batch; this is a bug: please report it")
-        columns = [np.ascontiguousarray(column) for column in frames._replace(caplen=caplen)]
-        described = _RememberedFrames(*(column.ctypes.data for column in columns))
+    def write(self, frames: CheckedFrames, start: int, end: int) -> None:
+        """Remember the frames from position ``start`` to before ``end``, but not those beyond the cut-off."""
         library.history_write(
-            ctypes.byref(self._memory), ctypes.byref(described), ctypes.c_int64(start), ctypes.c_int64(end)
+            ctypes.byref(self._memory),
+            ctypes.byref(frames.described),
+            ctypes.c_int64(min(max(start, 0), frames.count)),
+            ctypes.c_int64(min(end, frames.count)),
         )
 
     def is_cut_off(self, flow: int) -> bool:

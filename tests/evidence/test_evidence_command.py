@@ -71,9 +71,9 @@ def test_list_by_every_filter(kept: Kept) -> None:
     evidence, matches = kept
 
     def count(*flags: str) -> int:
-        done = sensor("evidence", "list", "--evidence", evidence, "--limit", "100000", *flags)
+        done = sensor("evidence", "list", "--evidence", evidence, "--limit", "100000", "--json", *flags)
         assert done.code == 0, done.err
-        return len(done.out.splitlines())
+        return sum(one["role"] == "hit" for one in done.objects)
 
     def packets(*names: str, value: object) -> int:
         found = {

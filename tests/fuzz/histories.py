@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensor import abi
-from sensor.native.frame_history import FileHistory, HistoryColumns, HistoryEnd, HistoryFrames, collect
+from sensor.native.frame_history import (
+    CheckedFrames,
+    FileHistory,
+    HistoryColumns,
+    HistoryEnd,
+    HistoryFrames,
+    collect,
+)
 from tests.fuzz.rounds import Round
 
 BATCHES = 60
@@ -35,7 +42,7 @@ def _compare(one: Round) -> None:
         frames = [rng.randbytes(rng.choice((0, 1, 60, 1514, rng.randrange(4000)))) for _ in range(60)]
         chosen = [rng.choice(flows) for _ in frames]
         columns = _columns(frames, chosen, time_ns=second * _NS // 10)
-        history.write(columns, 0, len(frames))
+        history.write(CheckedFrames(columns), 0, len(frames))
         for frame, flow in zip(frames, chosen, strict=True):
             if sizes[flow] < flow_kib << 10:
                 sizes[flow] += len(frame)
