@@ -77,9 +77,9 @@ def _link_pair(index: IndexWriter, rules: LinkRules, pair: AddressPair, first_us
     for shift in _NEIGHBOUR_DAYS:
         day = Day(day_of(first_us).date + shift)
         if day in known:
-            for found, numbers, own in index.change(day, read):
+            for found, in_use, own in index.change(day, read):
                 rows += found
-                used |= numbers
+                used |= in_use
                 opening |= {(day, number) for number in own}
     numbering = _Numbering(rules.seconds, used)
     numbered = list(
@@ -87,11 +87,12 @@ def _link_pair(index: IndexWriter, rules: LinkRules, pair: AddressPair, first_us
             sorted(rows), lambda row: any((day_of(row.time_us), number) in opening for number in row.rules)
         )
     )
-    with_context = {number for row, number in numbered if row.is_context}
+    numbers = {number for row, number in numbered if row.is_context or row.conversation}
     links: dict[Day, list[Link]] = {}
-    for row, number in numbered:
-        # Rows of context that wait at other times are linked with all that is around them.
-        is_due = first_us <= row.time_us <= last_us if row.conversation == WAITING else number in with_context
+    for row, found_number in numbered:
+        number = found_number if found_number in numbers else 0  # a match alone is no conversation
+        # Rows that wait at other times are linked with all that is around them.
+        is_due = first_us <= row.time_us <= last_us if row.conversation == WAITING else bool(number)
         if is_due and (row.conversation != number or row.conversation == WAITING):
             links.setdefault(day_of(row.time_us), []).append(_link_of(row, number))
     return bool(links) and all(index.change(day, _write, own) for day, own in links.items())

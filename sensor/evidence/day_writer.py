@@ -155,7 +155,7 @@ class DayWriter:
         if gap.name not in self._files:  # deleted in the meantime
             return
         file, _ = self._files[gap.name]
-        self._insert(file, offsets, block)
+        self._insert(file, offsets, block, is_again=True)
         self._execute("DELETE FROM gap WHERE file = ? AND start = ?", [file, gap.start])
         if rest < gap.end:
             self._execute("INSERT INTO gap VALUES (?, ?, ?)", [file, rest, gap.end])
@@ -163,7 +163,7 @@ class DayWriter:
     def add_strays(self, name: str, offsets: NDArray[np.int64], block: EvidenceBlock) -> None:
         """Add rows for records that belong to this day, in a gap that another day's database has."""
         file, end = self._files.get(name) or self._new_file(name, block.linktype)
-        self._insert(file, offsets, block)
+        self._insert(file, offsets, block, is_again=True)
         self._set_end(name, file, max(end, int(offsets[-1] + block.record_bytes[-1])))
 
     def note(self, notes: Sequence[ConversationNote]) -> None:
@@ -200,7 +200,10 @@ class DayWriter:
         self._execute("UPDATE file SET end = ? WHERE file = ?", [end, file])
         self._files[name] = file, end
 
-    def _insert(self, file: int, offsets: NDArray[np.int64], block: EvidenceBlock) -> None:
+    def _insert(
+        self, file: int, offsets: NDArray[np.int64], block: EvidenceBlock, *, is_again: bool = False
+    ) -> None:
+        """Insert rows; ``is_again``: they are built from a file, which does not know of conversations."""
         if not len(block):
             return
         rows = self._builder.rows(file, offsets, block)
@@ -213,6 +216,8 @@ class DayWriter:
                 self._execute("ROLLBACK TO rows")
                 rows = self._insert_each(rows)
         self._execute("RELEASE rows")
+        if is_again and len(rows.ids) == len(block):
+            self.links.await_conversations(block, rows.ids)
         if len(rows.ids):
             steps, classes = (rows.ids // TALLY_IDS).tolist(), rows.classes.tolist()
             self._count(Counter(zip(steps, classes, strict=True)))

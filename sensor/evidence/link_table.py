@@ -9,9 +9,14 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.conversation_codec import tags_of
 from sensor.evidence.index_connection import DamagedRowError, Row
 from sensor.evidence.index_schema import Day
+from sensor.evidence.open_conversation import REACH_NS
 from sensor.evidence.row_builder import parse_list
 from sensor.evidence.rule_text import parse_rule
 from sensor.model import Role, Rule, vlan_ids
@@ -19,6 +24,7 @@ from sensor.model import Role, Rule, vlan_ids
 WAITING = 0
 """The conversation of a row whose conversation is still to be found; ``native/sqlite`` has it too."""
 _COLUMNS = "evidence.id, protocol, source, sport, destination, dport, vlan, role, conversation, rules"
+_REACH_US = REACH_NS // 1000
 _WITH_PORTS = (6, 17, 132)
 
 
@@ -95,6 +101,32 @@ class LinkTable:
             },
         )
         return [row for row in self._rows(rows) if row.pair == pair]
+
+    def await_conversations(self, block: EvidenceBlock, ids: NDArray[np.int64]) -> None:
+        """Let new rows wait that match, if there is a conversation between their addresses then."""
+        times_us = block.items["time_ns"] // 1000
+        pairs = self._pairs(int(times_us.min()) - _REACH_US, int(times_us.max()))
+        if not pairs:
+            return
+        is_match = (block.items["matches"] > 0).tolist()
+        waiting = [
+            [id_]
+            for id_, matches, one in zip(ids.tolist(), is_match, block.five_tuples(), strict=True)
+            if matches and (one.source, one.destination) in pairs
+        ]
+        self._connection.executemany(
+            f"UPDATE evidence SET conversation = {WAITING} WHERE id = ? AND conversation IS NULL", waiting
+        )
+
+    def _pairs(self, low: int, high: int) -> set[tuple[bytes, bytes]]:
+        """Return the addresses of packets in conversations whose number is in a range, in both orders."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT source, destination FROM evidence INDEXED BY evidence_conversation"
+            " WHERE conversation BETWEEN ? AND ?",
+            [max(low, WAITING + 1), high],
+        )
+        found = set(rows)
+        return found | {(destination, source) for source, destination in found}
 
     def numbers(self, low: int, high: int) -> set[int]:
         """Return the numbers of conversations in a range that are in use."""

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,8 @@ QUIET_S = 10.0
 """Time without missing rows, after some were missing, until the log reports that the index keeps up again."""
 END_S, END_STALLED_S = 30.0, 10.0
 """Time the process has to insert the last rows when the sensor stops: in total, and without progress."""
+NOTES_AGAIN_S = 60.0
+"""Age up to which notes of conversations are sent again to the next process."""
 _MOST_NAMES = 1000
 """Names of deleted files in one message."""
 _MOST_NOTES = 16_384
@@ -69,6 +72,7 @@ class IndexerProcess(ChildProcess):
         self._deleted: dict[str, int | None] = {}
         """Deleted files that the process may not know of, with the number of the message about them."""
         self._notes: dict[int, ConversationNote] = {}
+        self._sent_notes: deque[tuple[float, ConversationNote]] = deque(maxlen=_MOST_NOTES)
         self._config = IndexerConfig(
             directory, dict(interfaces), settings.profile, settings.context, settings.context_seconds
         )
@@ -83,6 +87,7 @@ class IndexerProcess(ChildProcess):
         self._sender = RowSender(self._channel)
         self._report = IndexerReport()
         self._deleted = dict.fromkeys(self._deleted)
+        self._queue_notes_again()
         self._has_missed = self._is_killed = False
         self._silent_ticks = 0
         with theirs:
@@ -174,6 +179,8 @@ class IndexerProcess(ChildProcess):
         """Let the process insert what it was sent; kill it after ``patience_s``, or without progress."""
         self.reindexers.close()
         with suppress(OSError):
+            self._send_notes()
+        with suppress(OSError):
             self._channel.shutdown(socket.SHUT_WR)
         is_ending = self._await_end(time.monotonic() + patience_s)
         if self._waiting:
@@ -220,6 +227,14 @@ class IndexerProcess(ChildProcess):
             number, note = next(iter(self._notes.items()))
             self._sender.send_note(note)
             del self._notes[number]
+            self._sent_notes.append((time.monotonic(), note))
+
+    def _queue_notes_again(self) -> None:
+        """Send the notes of the last seconds again: the process before may have died with them."""
+        since_s = time.monotonic() - NOTES_AGAIN_S
+        again = {note.conversation: note for sent_s, note in self._sent_notes if sent_s >= since_s}
+        self._notes = again | self._notes
+        self._sent_notes.clear()
 
     def _miss(self, rows: int) -> None:
         self.missing += rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -107,6 +108,19 @@ def test_conversations_reach_the_indexer(
         live.tick_until_complete()
         live.tick_until(lambda: len(notes(tmp_path)) == 2)
     assert found(tmp_path) == EXPECTED
+    assert notes(tmp_path) == NOTES[:2]
+
+
+def test_notes_outlive_the_indexer(few_rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed with notes that it has not stored has a successor that gets them."""
+    monkeypatch.setattr(indexer_process, "MOST_SILENT_TICKS", 1_000_000)
+    monkeypatch.setattr(indexer_process, "BACKOFF_S", 0.0)
+    settings = Settings(rules=few_rules, evidence=tmp_path, retain_free_percent=0)
+    with indexing(settings) as live:
+        stopped = live.signal(signal.SIGSTOP)
+        write(live.writer)
+        live.signal(signal.SIGKILL)
+        live.tick_until(lambda: live.indexer.pid != stopped)
     assert notes(tmp_path) == NOTES[:2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -114,6 +115,28 @@ def test_a_removed_index_is_completed_while_capture_runs(settings: Settings) -> 
     with writing(settings.evidence) as writer, closing(Reindexing(settings, writer)) as reindexing:
         reindexing.tick_until(lambda: not (writer.index.is_behind or reindexing.reindexer.is_busy))
     assert indexed(settings.evidence) == before
+
+
+@pytest.mark.parametrize("missing", ["threat", "context", ""], ids=["threat", "context", "other"])
+def test_rows_that_were_missed_join_their_conversation(settings: Settings, missing: str) -> None:
+    """The rows of one file are built again; those of the others still know the conversation."""
+    with writing(settings.evidence) as writer:
+        writer.write(conversation(START_US))
+        writer.write(conversation(START_US + STEP_US, [STEPS[3]], sport=40007, is_numbered=False))
+        writer.index.note(note_of())
+    before = indexed(settings.evidence)
+    name = f"202306181200{'-' * bool(missing)}{missing}.pcap"
+    with closing(sqlite3.connect(settings.evidence / str(DEVID) / "20230618.sqlite")) as index, index:
+        [[file]] = index.execute("SELECT file FROM file WHERE name = ?", [name])
+        for table in ("hit WHERE id IN (SELECT id FROM evidence WHERE file = ?)", "evidence WHERE file = ?"):
+            index.execute(f"DELETE FROM {table}", [file])
+        index.execute("INSERT INTO gap SELECT file, 24, end FROM file WHERE file = ?", [file])
+    assert len(indexed(settings.evidence)) < len(before)
+    with writing(settings.evidence) as writer, closing(Reindexing(settings, writer)) as reindexing:
+        reindexing.tick_until(lambda: not (writer.index.is_behind or reindexing.reindexer.is_busy))
+    assert indexed(settings.evidence) == before
+    [found] = ConversationSearch(settings.evidence).find(str(number_at(START_US)))
+    assert found.is_complete
 
 
 def test_context_alone_waits_for_nothing(settings: Settings) -> None:
