@@ -17,6 +17,7 @@ from frames import IPV4, IPV6, MORE_FRAGMENTS, TCP, UDP, ethernet, ipv4, ipv6, t
 from tunnels import VXLAN_PORT, vxlan
 
 from sensor.evidence.conversation import Ending, Missing
+from sensor.evidence.conversation_search import ConversationSearch
 from tests.rules.commands import Done, sensor
 
 FIN, SYN, RST, PUSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
@@ -194,11 +195,15 @@ def _directory(site: Site, name: str) -> Path:
 
 
 def test_earlier_matches_are_kept_once(site: Site) -> None:
-    """A frame before the match that is evidence already is not kept again as context."""
+    """A frame before the match that is evidence already is not kept again, but is in the conversation."""
     sent = connection(b"greeting", b"attack")
     site.read(sent)
     assert site.kept() == [frame for _, frame in sent]
     assert len(site.kept("-context")) == len(sent) - 2
+    number = site.conversations()[0].number
+    [found] = ConversationSearch(site.evidence).find(str(number))
+    assert [len(frame) for _, frame in sent] == [packet.caplen for packet in found.packets]
+    assert found.is_complete
 
 
 @pytest.mark.parametrize("flag", ["--context-packets", "--context-kib", "--context-seconds"])

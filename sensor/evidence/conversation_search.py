@@ -17,11 +17,14 @@ from sensor.evidence.community_id import ICMP_PROTOCOLS, icmp_message
 from sensor.evidence.conversation import CONVERSATION_MAX
 from sensor.evidence.day_reader import DayReader, never_ends, query_day
 from sensor.evidence.index_schema import DAY_US, Day, databases, day_of
+from sensor.evidence.open_conversation import SILENCE_NS
 from sensor.evidence.query import Query
 from sensor.evidence.search import EvidenceSearch
 from sensor.evidence.stored import Stored, StoredRecords
 from sensor.evidence.stored_conversation import StoredConversation
 from sensor.evidence.tcp_ending import seen_ending
+from sensor.model import Role
+from sensor.protocols import TCP
 
 _NEIGHBOUR_DAYS = tuple(timedelta(days) for days in (-1, 0, 1))
 """Days in which the packets of a conversation can be, counted from that of its number."""
@@ -74,6 +77,7 @@ class ConversationSearch:
             )
         if not packets:
             return None
+        packets += self._earlier_matches(number, min(packets, key=lambda one: one.time_us))
         notes = self._query_day(
             self._path(devid, day), day, devid, lambda reader: reader.conversation_note(number)
         )
@@ -82,6 +86,16 @@ class ConversationSearch:
         return StoredConversation(
             number, packets, note, ending, _icmp(min(packets, key=lambda one: one.time_us))
         )
+
+    def _earlier_matches(self, number: int, first: Stored) -> Iterator[Stored]:
+        """Yield the matches of a conversation's flow before it was opened, which were stored without it.
+
+        ``first`` is its first packet. Datagrams may have begun the flow before that.
+        """
+        silence_us = 0 if first.five_tuple.protocol == TCP else SILENCE_NS // 1000
+        for one in self._evidence.flow_between(first, first.time_us - silence_us, number):
+            if one.role == Role.HIT and one.conversation is None:
+                yield one
 
     def find(self, key: str, devid: int | None = None) -> list[StoredConversation]:
         """Return the conversations that a key names: one per device, or none.

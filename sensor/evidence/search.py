@@ -143,11 +143,13 @@ class EvidenceSearch:
 
     def flow(self, stored: Stored) -> Iterator[Stored]:
         """Yield the evidence of the same flow in both directions, within an hour, the oldest first."""
-        query = Query(
-            since_us=stored.time_us - FLOW_S * 1_000_000,
-            until_us=stored.time_us + FLOW_S * 1_000_000,
-            devid=stored.devid,
+        return self.flow_between(
+            stored, stored.time_us - FLOW_S * 1_000_000, stored.time_us + FLOW_S * 1_000_000
         )
+
+    def flow_between(self, stored: Stored, since_us: int, until_us: int) -> Iterator[Stored]:
+        """Yield the evidence of the flow of an item between two times, the oldest first."""
+        query = Query(since_us=since_us, until_us=until_us, devid=stored.devid)
         extra = flow_conditions(stored.five_tuple)
         for _, found in self._merged(query, None, newest_first=False, extra=extra):
             if found and found.vlan_ids == stored.vlan_ids:

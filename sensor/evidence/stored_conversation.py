@@ -144,7 +144,8 @@ class StoredConversation:
     @property
     def has_deleted(self) -> bool:
         """True if packets that were kept are no longer there."""
-        return self.note is not None and len(self.packets) < self.note.packets
+        own = sum(one.conversation == self.number for one in self.packets)
+        return self.note is not None and own < self.note.packets
 
     @property
     def is_complete(self) -> bool | None:
