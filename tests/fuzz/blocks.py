@@ -92,6 +92,7 @@ def _store(one: Round, block: EvidenceBlock, number: int) -> None:
     directory = one.directory / str(number)
     with closing(IndexedWriter(directory, 3)) as writer:
         writer.write(block)
-        assert writer.written + writer.write_failed == len(block)
+        written = writer.written + writer.context_written
+        assert written + writer.write_failed + writer.context_failed == len(block)
         writer.tick(0)
-    assert len(list(EvidenceSearch(directory).iterate(Query()))) == writer.written
+    assert len(list(EvidenceSearch(directory).iterate(Query()))) == written

@@ -20,13 +20,15 @@ from evidence_queries import COUNT, holds, random_items, random_query, same
 from sensor.config.settings import Settings
 from sensor.errors import EvidenceError
 from sensor.evidence.block import block_of_objects
+from sensor.evidence.conversation_object import conversation_object
+from sensor.evidence.conversation_search import ConversationSearch
 from sensor.evidence.cursor import CursorError
 from sensor.evidence.export import encoded
 from sensor.evidence.indexed_writer import IndexedWriter
 from sensor.evidence.json_object import stored_object
 from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.verify import verify
-from sensor.model import Evidence
+from sensor.model import Evidence, Role
 from sensor.reindex import reindex
 from tests.fuzz.random_captures import damaged
 from tests.fuzz.rounds import Round
@@ -61,10 +63,24 @@ class Kept(NamedTuple):
 @cache
 def _kept() -> Kept:
     directory = Path(tempfile.mkdtemp(prefix="sensor-fuzz-evidence-"))
-    items = random_items(COUNT, seed=7)
+    items = _with_conversations(random_items(COUNT, seed=7))
     with closing(IndexedWriter(directory, DEVID, interface_name=lambda index: f"eth{index}")) as writer:
         writer.write(block_of_objects(items))
     return Kept(directory, items)
+
+
+def _with_conversations(items: list[Evidence]) -> list[Evidence]:
+    """Return the items, each fifth in a conversation of the last match before it."""
+    number, found = 0, []
+    for at, one in enumerate(sorted(items, key=lambda item: item.timestamp_ns)):
+        if one.matches and at % 5 == 0:
+            number = one.timestamp_ns // 1000
+            found.append(one._replace(conversation=number))
+        elif number and not one.matches:
+            found.append(one._replace(conversation=number, role=Role.AFTER))
+        else:
+            found.append(one)
+    return found
 
 
 def fuzz(one: Round) -> None:
@@ -187,6 +203,14 @@ def _histogram(directory: Path, kept: Kept, rng: random.Random) -> None:
     EvidenceSearch(directory).histogram(Query(), first, last, rng.choice((1, 60, 500)))
 
 
+def _conversations(directory: Path, kept: Kept, rng: random.Random) -> None:
+    search = ConversationSearch(directory)
+    for conversation in search.page(Query(), rng.choice((1, 20))).conversations:
+        assert conversation_object(conversation)["conversation"] == conversation.number
+        assert len(list(conversation.places())) == len(conversation.packets)
+    search.find(str(rng.choice(kept.items).conversation))
+
+
 def _export(directory: Path, _: Kept, rng: random.Random) -> None:
     items = EvidenceSearch(directory).iterate(Query())
     for _chunk in encoded(items, rng.choice(("pcap", "pcapng"))):
@@ -204,7 +228,8 @@ def _write(directory: Path, kept: Kept, rng: random.Random) -> None:
         writer.reconcile()
         writer.write(block_of_objects(chosen))
         writer.tick(0)
-        assert writer.written + writer.write_failed == len(chosen)
+        written = writer.written + writer.context_written
+        assert written + writer.write_failed + writer.context_failed == len(chosen)
 
 
 def _reindex(directory: Path, _: Kept, __: random.Random) -> None:
@@ -215,6 +240,7 @@ _USES: tuple[Callable[[Path, Kept, random.Random], None], ...] = (
     _search,
     _look_up,
     _histogram,
+    _conversations,
     _export,
     _verify,
     _write,
