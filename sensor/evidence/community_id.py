@@ -7,15 +7,17 @@ Runs in the event sender, the API process and the commands.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 
-from communityid import CommunityID, FlowTuple
+from communityid import LOG, CommunityID, FlowTuple
 
 from sensor.model import FiveTuple
 
 ICMP_PROTOCOLS = (1, 58)
 _PORTS = (6, 17, 132)
 _WITH_SEED_0 = CommunityID()
+LOG.setLevel(logging.WARNING)  # at the level INFO, the package logs the bytes of each flow
 
 
 @lru_cache(maxsize=1 << 12)  # the packets of a flow follow each other

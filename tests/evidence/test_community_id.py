@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from ipaddress import ip_address
 
 import pytest
@@ -55,6 +56,13 @@ def test_messages_of_icmp(
     assert found == (kind, code)
     assert community_id(five_tuple, found) == expected
     assert community_id(five_tuple) is None
+
+
+def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Commands and the event sender log at this level, and have many flows."""
+    caplog.set_level(logging.INFO)
+    assert community_id(FiveTuple(TCP, bytes(4), 1, bytes(4), 2))
+    assert caplog.text == ""
 
 
 def test_packets_without_an_identifier() -> None:

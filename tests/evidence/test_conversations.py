@@ -215,7 +215,7 @@ def test_the_command(tmp_path: Path) -> None:
     with stored(tmp_path, note_of()._replace(missing=Missing.LOST, lost=12)):
         pass
     done = sensor("evidence", "conversation", NUMBER, "--evidence", tmp_path)
-    assert done.code == 0, done.err
+    assert (done.code, done.err) == (0, "")
     assert done.out == "\n".join([
         f"conversation {NUMBER} of device 3",
         f"    {ENDS}",
