@@ -24,16 +24,19 @@ from sensor.evidence.open_conversation import OpenConversation
 from sensor.live.recall_channel import REQUEST
 from sensor.live.recaller import Recalled, Recaller
 
-PATIENCE_S = 1.0
-"""Longest wait for the reports of workers."""
+PATIENCE_S = 30.0
+"""Longest wait for the reports of workers, whose rings may be full, and whose successors begin anew."""
 POLL_S = 0.5
 """Seconds between two looks into the history for a flow that the kernel cannot follow, as in a tunnel."""
 GIVE_UP_S = 10.0
 """Longest time for which frames of a conversation that has ended are looked for."""
+IN_FLIGHT_NS = 1_000_000
+"""Time between the kernel's time of a frame and its arrival in the ring, at most."""
 OVERLAP_NS = 2_000_000_000
 """Further looks begin this long before the last one, as the CPUs write their histories independently."""
 NOTHING = Missing(0)
 _MOST_FRAMES = 1 << 30
+_NO_LIMIT = (1 << 64) - 1
 
 Positions = Callable[[], Mapping[int, int]]
 """Returns a position in the ring of each CPU."""
@@ -60,6 +63,8 @@ class _Flow:
     """Time of the last request, or when the flow was followed."""
     is_known: bool
     """True if the kernel follows it."""
+    is_new: bool = True
+    """True in the turn in which it is followed: a CPU may just have looked for a verdict."""
     heads: dict[int, int] | None = None
     """The heads of the rings that workers have to reach first."""
     is_asked: bool = False
@@ -148,14 +153,21 @@ class Follower:
                 yield RecalledContext(found.conversation, answer.block, found.missing)
 
     def _is_due(self, flow: _Flow, now_s: float, reported: Mapping[int, int]) -> bool:
-        if flow.is_asked:
-            return not flow.is_known and now_s >= flow.asked_s + POLL_S
-        if flow.heads is None:  # not in the turn that set the verdict: a CPU may just have looked for one
-            flow.heads = dict(self._heads())
+        """Return True if workers have reported all frames that would be found; prepare the request."""
+        if flow.is_asked and (flow.is_known or now_s < flow.asked_s + POLL_S):
             return False
-        if now_s >= flow.asked_s + PATIENCE_S:
+        if flow.is_new:
+            flow.is_new = False
+        elif flow.heads is None:
+            # What is not followed arrives in the rings and in the history at the same time.
+            limit_ns = _NO_LIMIT if flow.is_known else time.monotonic_ns() - IN_FLIGHT_NS
+            flow.request["until_ktime_ns"], flow.heads = limit_ns, dict(self._heads())
+        elif now_s >= flow.asked_s + PATIENCE_S or all(
+            reported.get(cpu, head) >= head for cpu, head in flow.heads.items()
+        ):
+            flow.heads = None
             return True
-        return all(reported.get(cpu, head) >= head for cpu, head in flow.heads.items())
+        return False
 
     def _note(self, flow: _Flow, answer: Recalled) -> None:
         """Note the answer to a request: what is missing, and from when on a further look is needed."""

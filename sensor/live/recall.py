@@ -63,7 +63,7 @@ def recall(
                 channel.answers.report(report)
 
 
-class _Found(NamedTuple):
+class _CpuFrames(NamedTuple):
     """Frames from the history of a CPU, for one request."""
 
     request: int
@@ -94,7 +94,7 @@ class ContextFinder:
                     frames = reader.collect(flow_hash, int(request["from_ktime_ns"]))
                     cut[place] |= bool(flow_hash) and frames.end > HistoryEnd.SINCE
                     if len(frames.records):
-                        found.append(_Found(place, cpu, frames))
+                        found.append(_CpuFrames(place, cpu, frames))
         block, request_of_item = self._block(requests, found)
         ends = np.searchsorted(request_of_item, np.arange(len(requests)), "right").tolist()
         for place, number in enumerate(requests["number"].tolist()):
@@ -102,7 +102,7 @@ class ContextFinder:
             yield BatchReport(0, number, len(part) if part else 0, 0, 0, int(cut[place]), part)
 
     def _block(
-        self, requests: NDArray[np.void], found: Sequence[_Found]
+        self, requests: NDArray[np.void], found: Sequence[_CpuFrames]
     ) -> tuple[EvidenceBlock | None, NDArray[np.intp]]:
         """Return the frames that are of the flows asked for, and the request of each, ascending."""
         if not found:
@@ -118,6 +118,7 @@ class ContextFinder:
         has_ip = np.flatnonzero(packets.ip_version != 0)
         keys = self._flow_hash.keys(whole.data, packets, has_ip)
         is_own = (keys[:, None] == requests["flows"][asked[has_ip]]).any(axis=1)
+        is_own &= records["time_ns"][has_ip] <= requests["until_ktime_ns"][asked[has_ip]]
         chosen, flows = has_ip[is_own], keys[is_own]
         nothing = np.zeros(len(chosen), np.int64), np.empty(0, np.uint32), ()
         block = block_of_packets(batch, packets, chosen, flows, *nothing, roles=Role.BEFORE)

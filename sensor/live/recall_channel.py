@@ -19,12 +19,13 @@ REQUEST = np.dtype(
         ("flows", "<u8", (2,)),
         ("hashes", "<u4", (2,)),
         ("from_ktime_ns", "<u8"),
+        ("until_ktime_ns", "<u8"),
     ]
 )
 """A flow whose frames are wanted, and its later IP fragments, which are a flow without ports.
 
 ``number`` identifies the request. ``flows`` are those of `ITEM`, and ``hashes`` those of their keys in the
-kernel. Frames before ``from_ktime_ns`` are not wanted.
+kernel. Frames before ``from_ktime_ns`` or after ``until_ktime_ns`` are not wanted.
 """
 
 MOST_AT_ONCE = 16

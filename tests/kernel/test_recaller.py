@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -92,6 +93,7 @@ def request(program: Program, pipeline: Pipeline) -> Any:
     )
     asked = np.zeros(1, REQUEST)
     asked["number"], asked["flows"], asked["hashes"] = 5, (flow, 0), (flow_hash, 1)
+    asked["until_ktime_ns"] = time.monotonic_ns()
     return asked
 
 
