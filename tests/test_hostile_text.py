@@ -70,7 +70,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     base = tmp_path_factory.mktemp("hostile")
     (base / "rules").mkdir(parents=True)
     rule = {"type": NAME, "name": NAME, "regex": "Server: (\x1b[^\r\n]+)", "desc": HOSTILE[:-1]}
-    rule |= {"vendor": NAME, "os": NAME}
+    rule |= {"vendor": NAME, "os": NAME, "context": True}
     (base / "rules" / "device.json").write_text(json.dumps({"device": {"rules": {"21031": rule}}}))
     server = Host(bytes.fromhex("02005e000001"), ip_address("203.0.113.7"))
     client = Host(bytes.fromhex("020010000001"), ip_address("192.0.2.10"))
@@ -94,6 +94,8 @@ COMMANDS = (
     "rules stats --payloads {capture} --rules {rules}",
     "evidence list --evidence {evidence}",
     f"evidence show {NOON_US} --evidence {{evidence}}",
+    f"evidence conversation {NOON_US} --evidence {{evidence}}",
+    "evidence conversations --evidence {evidence}",
     "evidence verify --evidence {evidence}",
 )
 
