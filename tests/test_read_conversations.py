@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from captures import START_NS, pcap, read
+from captures import START_NS, Frame, interface, packet, pcap, read, section
 from frames import IPV4, IPV6, MORE_FRAGMENTS, TCP, UDP, ethernet, ipv4, ipv6, tcp, udp
 from tunnels import VXLAN_PORT, vxlan
 
 from sensor.evidence.conversation import Ending, Missing
 from sensor.evidence.conversation_search import ConversationSearch
+from sensor.model import LinkType
 from tests.rules.commands import Done, sensor
 
 FIN, SYN, RST, PUSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
@@ -59,6 +60,10 @@ class Site:
             for time_s, data in frames
         ]
         self.capture.write_bytes(b"".join([pcap([]), *records]))
+        return self.keep(*flags)
+
+    def keep(self, *flags: object) -> Done:
+        """Read the capture file."""
         done = sensor(
             "read", self.capture, "--rules", self._rules, "--evidence", self.evidence, *flags, "--json"
         )
@@ -328,6 +333,25 @@ def test_a_conversation_over_many_batches(site: Site) -> None:
     between = [(number / 2000, segment(bytes(60), port=60000)) for number in range(90_000)]
     site.read(sorted(spread + between))
     assert site.kept() == [frame for _, frame in sent]
+
+
+def test_interfaces_and_link_types(site: Site) -> None:
+    """A conversation may come from several interfaces of a pcapng file, with and without Ethernet headers."""
+    sent = connection(b"hello", b"attack")
+    frames = [
+        Frame(frame[14:], START_NS + round(time_s * 1e9), len(frame) - 14, LinkType.RAW, 2)
+        if number % 3 == 2
+        else Frame(frame, START_NS + round(time_s * 1e9), len(frame), interface=number % 3)
+        for number, (time_s, frame) in enumerate(sent)
+    ]
+    interfaces = interface(), interface(), interface(LinkType.RAW)
+    packets = [packet(frame, frame.timestamp_ns // 1000, frame.interface) for frame in frames]
+    site.capture.write_bytes(b"".join([section(), *interfaces, *packets]))
+    site.keep()
+    assert sorted(site.kept()) == sorted(frame.data for frame in frames)
+    listed = sensor("evidence", "list", "--evidence", site.evidence, "--json").objects
+    assert [one["interface"] for one in reversed(listed)] == [str(frame.interface) for frame in frames]
+    assert len({one["conversation"] for one in listed}) == 1
 
 
 def test_reading_again_adds_nothing(site: Site) -> None:

@@ -83,6 +83,8 @@ class FileContext:
         self._flow_hash, self._networks, self._history = flow_hash, networks, history
         self._origins: dict[tuple[int, int], int] = {}
         """Link type and interface of the frames in the history, with their numbers there."""
+        self._origin_rows = np.empty((0, 2), np.int64)
+        """The same by number."""
 
     def add(self, batch: FrameBatch, hits: EvidenceBlock, positions: NDArray[np.intp]) -> Kept:
         """Return what is kept of a batch: its matches, the context around them, and earlier context.
@@ -178,7 +180,9 @@ class FileContext:
         if not len(found.records):
             return
         numbers = found.records["ifindex"]
-        origins = np.array(list(self._origins), np.int64)[(numbers & (_IS_HIT - 1)).astype(np.intp)]
+        if len(self._origin_rows) < len(self._origins):
+            self._origin_rows = np.array(list(self._origins), np.int64)
+        origins = self._origin_rows[(numbers & (_IS_HIT - 1)).astype(np.intp)]
         for linktype in np.unique(origins[:, 0]).tolist():
             chosen = origins[:, 0] == linktype
             batch = found._replace(records=found.records[chosen]).batch(linktype)
