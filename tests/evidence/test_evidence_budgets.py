@@ -131,6 +131,15 @@ def test_context_has_the_room_that_is_left() -> None:
     assert admitted(made, context_of(4)) == 2
 
 
+def test_context_has_no_shares() -> None:
+    """The packets around a match use up nothing that belongs to the matches of their source."""
+    made = budgets(SHORT)
+    source = bytes(context_of(1).items["source"][0][:4])
+    assert admitted(made, context_of(10), 12) == 120
+    assert admitted(made, block(1, source, OTHER), 60) == 50
+    assert admitted(made, context_of(10), 12) == 120
+
+
 def test_context_leaves_room_for_everything_else(tmp_path: Path) -> None:
     """Its room is the limit of size without the evidence of matches and the index."""
     for suffix, size in (("", 1000), ("-context", 2000), ("-threat", 4000)):
