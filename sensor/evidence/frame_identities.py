@@ -26,6 +26,8 @@ class FrameIdentities:
 
     def add(self, items: NDArray[np.void]) -> None:
         """Remember the frames of items; those of capture files have no identity."""
+        if not items["ktime_ns"].any():
+            return
         identities, sets = _identities(items)
         order = np.argsort(sets, kind="stable")
         ordered = sets[order]

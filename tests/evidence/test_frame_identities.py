@@ -17,7 +17,7 @@ def items(ktime_ns: NDArray[np.int64], cpu: int = 0) -> NDArray[np.void]:
 
 
 def test_many_frames_are_known_again() -> None:
-    """Of 100,000 frames all are known, whether they came together or one by one."""
+    """All of 100,000 frames are known, whether they came together or one by one."""
     known, times = FrameIdentities(), np.random.default_rng(1).choice(10**12, 100_000, replace=False) + 1
     for part in np.array_split(times, 100):
         known.add(items(part))
