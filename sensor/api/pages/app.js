@@ -25,7 +25,7 @@ const SEARCH = new Set([...view.FILTERS, "last", "since_us", "until_us"]);
 
 view.onChange((changed) => {
   if ([...changed].some((name) => SEARCH.has(name))) search();
-  if (changed.has("key")) showPacket();
+  if (changed.has("key") || changed.has("tab")) showPacket();
   else if (changed.has("bytes")) packet.showBytes();
   if (changed.has("live")) showLive();
 });

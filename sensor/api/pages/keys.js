@@ -3,6 +3,7 @@
 import { $ } from "./dom.js";
 import { keysAreOn } from "./dialogs.js";
 import * as packet from "./packet.js";
+import { close } from "./panel.js";
 import * as table from "./table.js";
 import { current } from "./view.js";
 
@@ -17,6 +18,7 @@ const COMMANDS = {
   h: () => $("from").focus(),
   p: () => $("live").click(),
   c: () => $("copy-link").click(),
+  b: packet.switchTab,
 };
 
 /** Listen for keys. */
@@ -40,7 +42,7 @@ function stepBack(event) {
     target.value = "";
     target.dispatchEvent(new Event("change", { bubbles: true }));
   } else if (current().key) {
-    packet.close();
+    close();
     table.focus();
   }
 }

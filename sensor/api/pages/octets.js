@@ -17,7 +17,7 @@ export function octets(frame, spans, width, on) {
     if (part.start % width === 0) element.append(emptyRow(part.start));
     const matches = spans.matches.filter((match) => holds(match, part));
     const [, hex, text] = element.lastChild.children;
-    part.elements = [run(hexText(frame, part, width), matches), run(asciiText(frame, part), matches)];
+    part.elements = [marked(hexText(frame, part, width), matches), marked(asciiText(frame, part), matches)];
     hex.append(part.elements[0]);
     text.append(part.elements[1]);
     for (const node of part.elements) node.dataset.start = part.start;
@@ -76,7 +76,8 @@ function emptyRow(offset) {
     h("span", { class: "hex" }), h("span", { class: "text" }));
 }
 
-function run(text, matches) {
+/** Text that is marked if matches are in it. */
+export function marked(text, matches) {
   if (!matches.length) return h("span", {}, text);
   const title = matches.map((match) => `${match.class} ${match.rule} ${match.name}`).join("\n");
   return h("mark", { class: foremost(matches), title }, text);

@@ -1,48 +1,84 @@
-/** One packet: addresses, matches, layers, bytes, and downloads. */
+/** The panel below the table: the conversation of a packet, or its layers and bytes. */
 
-import { address, getJson } from "./client.js";
+import { getJson } from "./client.js";
+import { conversationView, fetchConversation } from "./conversation.js";
 import { $, announce, h } from "./dom.js";
-import { download } from "./download.js";
-import { set } from "./filters.js";
-import { CUT, dateAndTime, endpoint } from "./format.js";
+import { CUT, dateAndTime } from "./format.js";
 import { fromHex, octets } from "./octets.js";
+import { closeButton, fileLink, side } from "./panel.js";
 import { refusal } from "./state.js";
 import { narrowest, spansOf } from "./spans.js";
 import { tree } from "./tree.js";
 import { change, current } from "./view.js";
 
+const BYTES = "bytes"; // of `tab` in the view: layers and bytes, also of a packet that is part of a conversation
+const CLOSE = "Close the packet";
 const narrow = matchMedia("(max-width: 700px)");
 
 let request = new AbortController();
 let packet = null;
 let views = null; // the views of layers and of bytes that are shown
+let talk = null; // the conversation that is shown, or was before its packet: number, device, parts, and whether it grows
 
 /** Redraw when the number of bytes per row changes. */
 export function start() {
   narrow.addEventListener("change", () => packet && draw());
 }
 
-/** Show the packet of the current view, or none. `known` is its item in the table, if loaded. */
+/** Show the packet of the current view, or its conversation, or nothing. `known` is its item in the table, if loaded. */
 export async function load(known) {
   request.abort();
   request = new AbortController();
-  const { key } = current();
+  const { key, tab } = current();
+  const hadFocus = $("packet").contains(document.activeElement);
   packet = null;
   views = null;
   $("packet").hidden = !key;
   cover();
-  if (!key) return $("packet").replaceChildren();
+  if (!key) return clear();
   $("packet").setAttribute("aria-busy", "true");
   if (known && !$("packet").firstChild) $("packet").replaceChildren(head(known));
   try {
-    packet = await getJson(`evidence/${encodeURIComponent(key)}`, {}, request.signal);
-    draw();
+    const asked = tab !== BYTES && known?.conversation ? known : await getJson(`evidence/${encodeURIComponent(key)}`, {}, request.signal);
+    if (tab !== BYTES && asked.conversation) await showConversation(asked);
+    else {
+      packet = asked;
+      draw();
+    }
+    if (hadFocus) focus();
   } catch (problem) {
     if (problem.name === "AbortError") return;
+    clear();
     $("packet").replaceChildren(known ? head(known, false) : bare(key), refusal(problem, () => load(known)));
     announce(problem.title);
   }
   $("packet").removeAttribute("aria-busy");
+}
+
+/** Switch between the conversation of the packet and its bytes. */
+export function switchTab() {
+  if (current().tab === BYTES) change({ tab: "", bytes: "" });
+  else if (isTalking()) change({ tab: BYTES });
+}
+
+const isTalking = () => talk !== null && talk.body.isConnected;
+
+function clear() {
+  talk = null;
+  $("packet").replaceChildren();
+}
+
+/** Show the conversation of an item. One that has ended is fetched once, as long as no other is opened. */
+async function showConversation(item) {
+  const isSame = talk && talk.number === item.conversation && talk.devid === item.devid;
+  if (!isSame || talk.grows) {
+    const found = await fetchConversation(item, request.signal);
+    const onOpen = (key) => change({ key, tab: BYTES, bytes: "" });
+    const [header, body] = conversationView(found, onOpen, () => load(item));
+    talk = { number: item.conversation, devid: item.devid, header, body, grows: found.about.ended === "open" };
+  }
+  if (!isTalking()) $("packet").replaceChildren(talk.header, talk.body);
+  talk.body.select(current().key);
 }
 
 /** Mark the bytes that the current view names. */
@@ -50,9 +86,10 @@ export function showBytes() {
   if (views) views.forEach((shown) => shown.choose(spanOfView()));
 }
 
-/** Move the keyboard focus to the layers. */
+/** Move the keyboard focus to the layers, or to the packets of the conversation. */
 export function focus() {
-  ($("packet").querySelector("[role=treeitem][tabindex='0']") ?? $("packet")).focus();
+  if (isTalking()) talk.body.reach();
+  else ($("packet").querySelector("[role=treeitem][tabindex='0']") ?? $("packet")).focus();
 }
 
 /** On a narrow screen the packet covers the page; make the rest of it unreachable. */
@@ -95,37 +132,23 @@ function head(item, withFiles = true) {
       side(item.sip, item.sport), " → ", side(item.dip, item.dport))),
     h("p", { class: "where" }, `${cut} · ${where.join(" · ")}`),
     item.incomplete ? h("p", { class: "where" }, `Incomplete: ${CUT}.`) : null,
-    h("div", { class: "actions" }, ...(withFiles ? files(item) : []), closeButton()));
+    h("div", { class: "actions" }, item.conversation ? conversationButton() : null, ...(withFiles ? files(item) : []),
+      closeButton(CLOSE)));
 }
 
 function bare(key) {
-  return h("header", {}, h("h2", { class: "data" }, key), h("div", { class: "actions" }, closeButton()));
+  return h("header", {}, h("h2", { class: "data" }, key), h("div", { class: "actions" }, closeButton(CLOSE)));
 }
 
-const closeButton = () => h("button", { type: "button", class: "close", "aria-label": "Close the packet", onclick: close }, "✕");
-
-function side(ip, port) {
-  const pivot = (name, value, text) => h("button", { type: "button", class: "pivot", title: `Search ${name} ${value}`,
-    onclick: () => set(name, value) }, text);
-  if (!port) return pivot("network", ip, ip);
-  const text = endpoint(ip, port);
-  const at = text.lastIndexOf(":") + 1;
-  return h("span", {}, pivot("network", ip, text.slice(0, at - 1)), ":", pivot("port", port, text.slice(at)));
-}
+const conversationButton = () => h("button", { type: "button", "aria-keyshortcuts": "b", onclick: switchTab }, "Conversation");
 
 function files(item) {
   const own = `evidence/${encodeURIComponent(item.key)}`;
-  const link = (path, text, label) => h("a", { href: address(`${own}/${path}`), download: "", "aria-label": label,
-    onclick: download }, text);
+  const link = (path, text, label) => fileLink(`${own}/${path}`, {}, text, label);
   return [
     h("span", {}, "packet: ", link("pcap", "pcap", "Download the packet as pcap"), " ",
       link("pcapng", "pcapng", "Download the packet as pcapng")),
     h("span", {}, "flow: ", link("flow.pcap", "pcap", "Download its flow as pcap"), " ",
       link("flow.pcapng", "pcapng", "Download its flow as pcapng")),
   ];
-}
-
-/** Close the packet. */
-export function close() {
-  change({ key: "", bytes: "" });
 }

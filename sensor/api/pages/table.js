@@ -2,9 +2,8 @@
 
 import { $, h } from "./dom.js";
 import { CUT, dateAndTime, endpoint, foremost, found } from "./format.js";
+import { leadsBeyond, reachOnly, reached } from "./rows.js";
 import { current } from "./view.js";
-
-const PAGE_ROWS = 15;
 
 let rows = new Map();
 let open = () => {};
@@ -51,7 +50,7 @@ export function mark(key) {
   opened = key;
   for (const [name, element] of rows) element.setAttribute("aria-selected", String(name === key));
   const reachable = rows.get(key) ?? $("rows").querySelector("tr[tabindex='0']") ?? $("rows").firstElementChild;
-  reachOnly(reachable);
+  reachOnly($("rows"), reachable);
 }
 
 /** Move the keyboard focus to the open row, or else to the first one. */
@@ -67,13 +66,8 @@ export function reveal() {
 /** Return true if the list is scrolled to its newest item. */
 export const isAtTop = () => $("list").scrollTop < 40 && scrollY < 40;
 
-function reachOnly(row) {
-  for (const other of $("rows").querySelectorAll("tr[tabindex='0']")) other.tabIndex = -1;
-  if (row) row.tabIndex = 0;
-}
-
 function reach(row, andOpen) {
-  reachOnly(row);
+  reachOnly($("rows"), row);
   row.focus({ preventScroll: true });
   row.scrollIntoView({ block: "nearest" });
   if (andOpen) open(row.dataset.key, row.dataset.key === opened);
@@ -82,13 +76,11 @@ function reach(row, andOpen) {
 function onKey(event) {
   const row = event.target.closest("tr");
   if (!row || event.ctrlKey || event.metaKey || event.altKey) return;
-  const all = [...$("rows").children];
-  const at = all.indexOf(row);
-  const moves = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + PAGE_ROWS, PageUp: at - PAGE_ROWS, Home: 0, End: all.length - 1 };
-  if (event.key in moves) {
-    const to = all[Math.min(all.length - 1, Math.max(0, moves[event.key]))];
+  const to = reached(event.key, row);
+  if (to) {
+    const isAtEnd = leadsBeyond(event.key, row);
     reach(to, opened !== "" && to !== row);
-    if (moves[event.key] >= all.length) $("older").click();
+    if (isAtEnd) $("older").click();
   } else if (event.key === "Enter" || event.key === " ") reach(row, true);
   else return;
   event.preventDefault();
@@ -109,7 +101,7 @@ function row(item) {
   const more = others.length ? `+${others.length}` : "";
   const incomplete = item.incomplete ? h("span", { class: "more", title: CUT }, "incomplete") : null;
   const [date, time] = dateAndTime(item.time_us);
-  const name = first?.name ?? "kept for its flow";
+  const name = first?.name ?? (item.role === "hit" ? "kept for its flow" : `${item.role} a match`);
   const element = h("tr", { role: "row", tabindex: -1, class: leading, "aria-selected": "false" },
     cell("time", h("span", { class: "date" }, date), " ", h("time", { datetime: item.time }, time)),
     cell("rule", h("span", { class: "mark", "aria-hidden": "true" }), h("span", { class: "unseen" }, `${leading}: `),

@@ -1,10 +1,10 @@
 /**
- * The view: filters, time range, open packet, marked bytes. Its only state is the address, so that a link reopens it
+ * The view: filters, time range, open packet, its bytes or its conversation, marked bytes. Its only state is the address, so that a link reopens it
  * and the browser's Back undoes a step.
  */
 
 export const FILTERS = ["text", "network", "port", "protocol", "class", "rule", "devid"];
-const NAMES = [...FILTERS, "last", "since_us", "until_us", "key", "bytes", "live"];
+const NAMES = [...FILTERS, "last", "since_us", "until_us", "key", "tab", "bytes", "live"];
 const NO_RANGE = { last: "", since_us: "", until_us: "" };
 
 export const LASTS = { "15m": 900e6, "1h": 3_600e6, "6h": 21_600e6, "24h": 86_400e6, "7d": 604_800e6 };
