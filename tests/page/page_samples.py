@@ -73,11 +73,14 @@ def copy_evidence(kept: Kept, directory: Path) -> None:
     subprocess.run(["cp", "--archive", str(kept.directory), str(directory)], check=True)
 
 
-def keep(capture: Iterable[Frame], directory: Path, rules: Path) -> list[dict[str, Any]]:
+def keep(
+    capture: Iterable[Frame], directory: Path, rules: Path, *, context: str = "off"
+) -> list[dict[str, Any]]:
     """Run `sensor read` over frames, store evidence in ``directory``, and return its matches."""
     file = directory.parent / f"{directory.name}.pcap"
     frames.write_capture(file, capture)
     command = [sys.executable, "-m", "sensor", "read", file, "--rules", rules, "--evidence", directory]
+    command += ["--context", context]
     done = subprocess.run([*command, "--json"], check=True, stdout=subprocess.PIPE, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -149,9 +149,7 @@ def test_it_says_what_is_missing(talks: str, visit: Visit) -> None:
     expect(head).to_contain_text("frames were lost while it ran")
     expect(head).to_contain_text("12 frames of any flow lost meanwhile")
     page = opened(visit, f"{talks}{OTHERS}40002")
-    expect(page.locator("#packet header")).to_contain_text(
-        "Completeness not known, because the index was"
-    )
+    expect(page.locator("#packet header")).to_contain_text("Completeness not known, because the index was")
 
 
 def test_a_hostile_response_stays_text(talks: str, visit: Visit) -> None:
