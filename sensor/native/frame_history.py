@@ -141,13 +141,6 @@ class HistoryReader:
         return HistoryFrames(found, data, HistoryEnd(self._end.value))
 
 
-def collect(
-    chunks: mmap.mmap | memoryview, heads: mmap.mmap | memoryview, flow_hash: int, since_ns: int = 0
-) -> HistoryFrames:
-    """Return frames of a history, see `HistoryReader`."""
-    return HistoryReader(chunks, heads).collect(flow_hash, since_ns)
-
-
 class _Memory(ctypes.Structure):
     """``struct history``."""
 
@@ -218,6 +211,7 @@ class FileHistory:
         # Zeroed; pages are allocated when they are written.
         self._chunks = mmap.mmap(-1, count * abi.HISTORY_CHUNK_BYTES)
         self._heads = mmap.mmap(-1, abi.HISTORY_HEADS.itemsize)
+        self._reader = HistoryReader(self._chunks, self._heads)
         self._flows = mmap.mmap(-1, library.history_flows_bytes())
         addresses = (
             np.frombuffer(memory, np.uint8).ctypes.data for memory in (self._chunks, self._heads, self._flows)
@@ -242,7 +236,7 @@ class FileHistory:
 
     def collect(self, flow: int) -> HistoryFrames:
         """Return the remembered frames of a flow, and of others with the same lower half of the number."""
-        return collect(self._chunks, self._heads, flow)
+        return self._reader.collect(flow)
 
 
 def _nanoseconds(seconds: float) -> int:

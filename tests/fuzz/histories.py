@@ -14,7 +14,7 @@ from sensor.native.frame_history import (
     HistoryColumns,
     HistoryEnd,
     HistoryFrames,
-    collect,
+    HistoryReader,
 )
 from tests.fuzz.rounds import Round
 
@@ -88,15 +88,14 @@ def _damage(one: Round) -> None:
             chunks, heads = np.zeros(CHUNKS, abi.HISTORY_CHUNK), np.zeros(1, abi.HISTORY_HEADS)
             places = _write_chain(rng, chunks, heads)
         _spoil(rng, chunks, heads, places)
-        found = collect(
+        reader = HistoryReader(
             chunks.view(np.uint8).data,
             heads.view(np.uint8).data,
-            0,
-            rng.choice((0, 0, 3)),
             most_records=rng.choice((1, 10, 4096)),
             most_bytes=rng.choice((1, 1514, 1 << 20)),
             most_steps=rng.choice((0, 1, 1 << 20, 1 << 20)),
         )
+        found = reader.collect(0, rng.choice((0, 0, 3)))
         one.comparisons += 1
         ends = found.records["start"] + found.records["caplen"]
         if (ends > len(found.data)).any():
