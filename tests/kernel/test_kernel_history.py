@@ -17,7 +17,7 @@ from sensor.capture.cpus import online_cpus
 from sensor.capture.history import CpuHistory
 from sensor.capture.program import Program
 from sensor.capture.syscalls import prog_test_run
-from sensor.native.frame_history import HistoryEnd, HistoryFrames, collect
+from sensor.native.frame_history import HistoryEnd, HistoryFrames, HistoryReader
 
 pytestmark = [
     pytest.mark.kernel,
@@ -46,7 +46,7 @@ def remembering(load: Open, **options: int) -> tuple[Program, CpuHistory]:
 
 def found(program: Program, history: CpuHistory, port: int = 40000) -> HistoryFrames:
     """Return what the history has of the flow of `packet4` with a port."""
-    return collect(history.chunks, history.heads, program.flow_hash(key4(port)))
+    return HistoryReader(history.chunks, history.heads).collect(program.flow_hash(key4(port)))
 
 
 def frames_of(history: HistoryFrames) -> list[bytes]:
@@ -141,7 +141,7 @@ def test_a_frame_that_the_kernel_cannot_parse_is_remembered_without_a_flow(load:
     program, history = remembering(load)
     tunnel = ethernet(IPV4, ipv4(47, bytes.fromhex("00000800") + ipv4(TCP, tcp(b"inner"))))
     prog_test_run(program.fd, tunnel)
-    assert frames_of(collect(history.chunks, history.heads, 0)) == [tunnel]
+    assert frames_of(HistoryReader(history.chunks, history.heads).collect(0)) == [tunnel]
 
 
 def test_without_a_history_for_its_cpu_a_frame_is_counted(load: Open) -> None:

@@ -22,7 +22,7 @@ from sensor.live.recall import ContextFinder
 from sensor.live.recall_channel import REQUEST, RecallChannel
 from sensor.live.recaller import Recalled, Recaller
 from sensor.model import LinkType
-from sensor.native.frame_history import collect
+from sensor.native.frame_history import HistoryReader
 from sensor.pipeline import BatchReport, Pipeline
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.engine.matcher import Matcher
@@ -85,7 +85,7 @@ def request(program: Program, pipeline: Pipeline) -> Any:
     assert program.history
     [history] = program.history.mapped()
     flow_hash = program.flow_hash(key4())
-    batch = collect(history.chunks, history.heads, flow_hash).batch()
+    batch = HistoryReader(history.chunks, history.heads).collect(flow_hash).batch()
 
     packets = decode(batch)
     [flow] = set(
