@@ -111,6 +111,12 @@ def use_few_rules(few_rules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def without_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sensors that the test starts keep matches alone, as it is about these."""
+    monkeypatch.setenv("SENSOR_CONTEXT", "off")
+
+
+@pytest.fixture
 def network() -> Iterator[tuple[str, str]]:
     """Run the test in its own network namespace with a silent veth pair; yield the names of its ends."""
     with private_network():

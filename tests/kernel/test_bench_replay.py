@@ -89,6 +89,7 @@ def test_figures_add_up(tmp_path: Path, capture: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("without_context")
 def test_a_slow_matcher_is_the_limit(tmp_path: Path, capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a slow matcher the rate is lower, and the result says that the matcher limits it."""
     monkeypatch.setenv("SENSOR_BENCH_SLOW_US", "300")

@@ -192,7 +192,7 @@ def test_everything_has_data_and_losses_are_exact(network: Network, tmp_path: Pa
             lambda: any(summary in alert["annotations"]["summary"] for alert in firing("SensorLostFrames"))
         )
         law = [expression for place, expression in expressions().items() if "The law" in place]
-        assert [number(line) for line in law] == [0, 0, 0, 0]
+        assert [number(line) for line in law] == [0, 0, 0, 0, 0]
         assert run.stop() == 0
         assert run.counters["submit_failed"] == lost
         wait_until(lambda: number('up{job="sensor"}') == 0)

@@ -22,7 +22,7 @@ from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.capture.cpus import online_cpus
 from tests.rules.endless_rules import ENDLESS
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "without_context")]
 Network = tuple[str, str]
 ROUNDS = 5
 

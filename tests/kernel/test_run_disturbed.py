@@ -23,7 +23,7 @@ from test_workers import ALL_KEPT, assert_evidence_of, write
 from sensor.bench.traffic import mix
 from sensor.metrics import catalogue as c
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "without_context")]
 
 KILL_EVERY_S = 0.5
 SECONDS = 6

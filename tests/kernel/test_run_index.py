@@ -16,6 +16,7 @@ from sensor.evidence.search import EvidenceSearch, Query
 from sensor.evidence.stored import StoredRecords
 from sensor.evidence.verify import verify
 from sensor.metrics import catalogue as c
+from sensor.model import Role
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 

@@ -23,7 +23,7 @@ from sensor.metrics.figures import Figures
 from sensor.rules.engine.matcher import Matcher
 from sensor.rules.files.load import load_rules
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "slowed")]
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "slowed", "without_context")]
 
 ATTACKER = "10.66.66.66"
 ROUNDS = 5
