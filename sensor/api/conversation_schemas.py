@@ -56,7 +56,7 @@ class ConversationItem(BaseModel):
     complete: bool | None = Field(
         description="True if it has all packets of the flow; null if that is not known"
     )
-    missing: list[Literal["beginning", "cut_off", "budget", "lost", "history_off", "snaplen"]] | None = Field(
+    missing: list[Literal["beginning", "cut_off", "space", "lost", "history_off", "snaplen"]] | None = Field(
         description="What it lacks, by the reason; null if that is not known: the index was rebuilt"
     )
     why_incomplete: list[str] = Field(description="The reasons in words why it is not known to be complete")

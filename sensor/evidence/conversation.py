@@ -40,8 +40,8 @@ class Missing(IntFlag):
     """The flow began before the history or the capture."""
     CUT_OFF = 2
     """Frames before the match are beyond the cut-off of the history."""
-    BUDGET = 4
-    """The rule or the source had used up its budget for context."""
+    SPACE = 4
+    """There was no room on the disk for some of the context, or it could not be written."""
     LOST = 8
     """Frames were lost in the ring or the network card while the conversation ran."""
     HISTORY_OFF = 16

@@ -171,6 +171,11 @@ class ConversationTracker:
             self._close(conversation, conversation.closing or Ending.INTERRUPTED)
         return self._pop_ended()
 
+    def lacks(self, number: int, missing: Missing) -> None:
+        """Note that something is missing of a conversation, unless that is closed."""
+        if number in self._open:
+            self._open[number].missing |= missing
+
     def note(self, conversation: OpenConversation) -> ConversationNote:
         """Return what is known of a conversation now."""
         return conversation.note(self.lost)

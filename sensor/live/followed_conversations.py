@@ -14,7 +14,7 @@ from sensor.capture.program import Program
 from sensor.capture.ring import PerfRing
 from sensor.config.settings import Settings
 from sensor.evidence.block import EvidenceBlock
-from sensor.evidence.conversation import ConversationNote
+from sensor.evidence.conversation import ConversationNote, Missing
 from sensor.evidence.conversation_tracker import ConversationTracker
 from sensor.evidence.open_conversation import ContextLimits, OpenConversation
 from sensor.live.follower import Follower
@@ -97,6 +97,11 @@ class FollowedConversations:
         self._note(admission.opened)
         self._end(admission.ended)
         return admission.block
+
+    def note_unwritten(self, numbers: Iterable[int]) -> None:
+        """Note conversations some of whose context was not written for want of space."""
+        for number in numbers:
+            self._tracker.lacks(number, Missing.SPACE)
 
     def tick(self) -> Iterator[FoundContext]:
         """Yield the context that was found in the history; call this in each turn of the loop."""

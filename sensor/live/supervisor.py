@@ -28,14 +28,14 @@ from sensor.capture.syscalls import link_update
 from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.events.sender import EventSender
-from sensor.evidence.block import EvidenceBlock, joined
 from sensor.evidence.budgets import Budgets
 from sensor.evidence.device_directory import DeviceDirectory
 from sensor.evidence.quarantine import Quarantine
 from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
 from sensor.live.api_process import ApiProcess
-from sensor.live.followed_conversations import FollowedConversations, FoundContext
+from sensor.live.evidence_keeper import EvidenceKeeper
+from sensor.live.followed_conversations import FollowedConversations
 from sensor.live.indexer_process import IndexerProcess
 from sensor.live.nic_losses import NicLosses
 from sensor.live.ports import Ports
@@ -153,6 +153,9 @@ class Supervisor:
             settings, program, lambda: self.rings.rings, self.workers, lambda: self._pipeline, set(names)
         )
         self.conversations = stack.enter_context(closing(conversations))
+        self._keeper = EvidenceKeeper(
+            self.suppressor, self.budgets, conversations, writer, self.indexer, events
+        )
         self._nic_losses = NicLosses([interface.name for interface in interfaces])
         self._costly_sources = CostlySources(self.workers.sources)
         self.surroundings = Surroundings(settings)
@@ -181,43 +184,15 @@ class Supervisor:
             if report.quarantined:
                 self._quarantine.keep(report.quarantined)
             if report.block:
-                self._keep(report.block)
-
-    def _keep(self, block: EvidenceBlock) -> None:
-        """Write the evidence of a report, without what is above a limit, and offer matches as events."""
-        if block.is_context.any():
-            hits = self.suppressor.admit(block.select(~block.is_context))
-            block = joined([hits, block.select(block.is_context)])
-        else:
-            block = self.suppressor.admit(block)
-        admitted = self.conversations.assign(self.budgets.admit(block))
-        self.events.offer(self.writer.write(admitted))
-        self._send_notes()
+                self._keeper.keep(report.block)
 
     def look_after_conversations(self) -> None:
         """Write the context that was found in the history; call this in each turn of the loop."""
-        self._keep_found(self.conversations.tick())
+        self._keeper.keep_found(self.conversations.tick())
 
     def finish_conversations(self) -> None:
         """Write what is still found in the history, once all reports were handled."""
-        self._keep_found(self.conversations.finish())
-
-    def _keep_found(self, found: Iterable[FoundContext]) -> None:
-        """Write what was found, in one piece as far as the rules are the same."""
-        blocks: list[EvidenceBlock] = []
-        for context in found:
-            self._totals = replace(self._totals, recalled=self._totals.recalled + context.found)
-            if blocks and not blocks[0].has_rules_of(context.kept):
-                self.writer.write(self.budgets.admit(joined(blocks)))
-                blocks = []
-            blocks.append(context.kept)
-        if blocks:
-            self.writer.write(self.budgets.admit(joined(blocks)))
-        self._send_notes()
-
-    def _send_notes(self) -> None:
-        for note in self.conversations.pop_notes():
-            self.indexer.note(note)
+        self._keeper.keep_found(self.conversations.finish())
 
     @property
     def suppressed(self) -> dict[str, int]:
@@ -311,6 +286,7 @@ class Supervisor:
             submitted=kernel[abi.Counter.SUBMITTED],
             submit_failed=kernel[abi.Counter.SUBMIT_FAILED],
             lost={loss.name.lower(): frames for loss, frames in self.program.losses().items()},
+            recalled=self._keeper.recalled,
             in_ring=max(0, kernel[abi.Counter.SUBMITTED] - self._totals.read),
             written=self.writer.written,
             suppressed=sum(self.suppressed.values()),

@@ -27,7 +27,7 @@ RULE = Rule(1, "threat", "T", "Threat", "x")
 CONVERSATION = NOON_S * 1_000_000 + 2
 FOUR = FiveTuple(17, b"\x00\x00\x0a\x01", 12345, b"\x00\x00\x00\x0a", 9)
 NOTES = [
-    ConversationNote(CONVERSATION, FOUR, (7, 0x2008), Ending.RST, Missing.LOST | Missing.BUDGET, 12, 40),
+    ConversationNote(CONVERSATION, FOUR, (7, 0x2008), Ending.RST, Missing.LOST | Missing.SPACE, 12, 40),
     ConversationNote(CONVERSATION + 1, FOUR, ()),
     ConversationNote(CONVERSATION_MAX, FiveTuple(6, bytes(16), 1, bytes(range(16)), 2), (5,), Ending.FIN),
 ]
