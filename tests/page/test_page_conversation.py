@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from page_samples import HOSTILE, Kept, Visit, serving
+from page_samples import HOSTILE, Kept, Visit, hour, keep, serving
 from playwright.sync_api import Page, expect
 from test_page_layout import check
 
@@ -231,6 +231,19 @@ def test_a_conversation_that_goes_on(kept: Kept, directory: Path, visit: Visit) 
             expect(page.locator(".talk-packets tbody tr")).to_have_count(7)
             expect(page.locator("#packet header")).to_contain_text("Complete, closed by FIN")
             expect(page.get_by_role("button", name="Load again")).to_have_count(0)
+
+
+def test_a_capture_file(kept: Kept, directory: Path, visit: Visit) -> None:
+    """An attack in a file that `sensor read` has read is shown with the handshake and the answer."""
+    keep(hour(), directory / "evidence", kept.rules, context="threat")
+    with serving(directory / "evidence", kept.rules) as site:
+        page = opened(visit, f"{site}?last=all&rule=51001")
+        expect(page.locator("#packet header")).to_contain_text("Complete, closed by FIN")
+        rows = page.locator(".talk-packets tbody tr")
+        expect(rows.first.locator(".role")).to_have_text("before")
+        expect(rows.last.locator(".role")).to_have_text("after")
+        expect(page.locator(".request mark.threat")).to_contain_text("union%20select")
+        expect(page.locator(".response pre").first).to_contain_text("HTTP/1.1 200 OK")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
