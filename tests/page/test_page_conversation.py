@@ -189,6 +189,9 @@ def test_a_conversation_by_keys(talks: str, visit: Visit) -> None:
     page.keyboard.press("ArrowDown")
     expect(rows.nth(4)).to_be_focused()
     expect(page.locator(".passage.chosen pre")).to_contain_text("alice:secret")
+    page.keyboard.press("Tab")  # all packets are one stop; the text is the next, and scrolls
+    expect(page.locator(".texts")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
     page.keyboard.press("Home")
     expect(rows.first).to_be_focused()
     page.keyboard.press("End")
