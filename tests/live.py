@@ -77,6 +77,16 @@ class Run:
         return sorted(self.evidence.glob("*/*.pcap*"))
 
 
+def context_among(files: list[Path]) -> list[Path]:
+    """Return the evidence files that have the context of matches."""
+    return [file for file in files if "-context" in file.name]
+
+
+def hits_among(files: list[Path]) -> list[Path]:
+    """Return the evidence files that have matches."""
+    return [file for file in files if "-context" not in file.name]
+
+
 @contextmanager
 def running(interface: str, evidence: Path, *flags: str) -> Iterator[Run]:
     """Start ``sensor run``, without the API unless flags say otherwise, and wait until it captures."""

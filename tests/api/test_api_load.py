@@ -156,7 +156,8 @@ def test_a_query_ends_with_its_client(tmp_path: Path) -> None:
         """Send to nobody."""
 
     policy = Policy(TokenFile(tmp_path), None, (), False, 0, 8, 600, 600)
-    scope = {"type": "http", "path": "/api/v1/evidence", "query_string": b"", "headers": [], "client": None}
+    scope = {"type": "http", "method": "GET", "path": "/api/v1/evidence"}
+    scope |= {"query_string": b"", "headers": [], "client": None}
     asyncio.run(Guard(app, policy, Connections(8, 8))(scope, receive, send))
     assert [visit.deadline.is_abandoned for visit in visits] == [True]
 

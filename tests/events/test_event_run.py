@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from event_receivers import read_counted, receiving, tcp
-from live import SENSOR, Run, replay, running, wait_until_received
+from live import SENSOR, Run, hits_among, replay, running, wait_until_received
 from processes import wait_until
 
 from sensor.bench.traffic import mix
@@ -29,9 +29,9 @@ def traffic(directory: Path) -> tuple[Path, int]:
 
 
 def records(run: Run) -> dict[tuple[str, int], Record]:
-    """Return all evidence records by file and offset."""
+    """Return the records of matches by file and offset."""
     found = {}
-    for path in run.files:
+    for path in hits_among(run.files):
         with path.open("rb") as file:
             found |= {(str(path), record.offset): record for record in RecordReader(file)}
     return found

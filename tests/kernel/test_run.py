@@ -15,7 +15,17 @@ from typing import Any
 import dpkt
 import pytest
 from frames import corpus
-from live import PASS_ALL, SENSOR, Run, on_terminal, replay, running, wait_until_received
+from live import (
+    PASS_ALL,
+    SENSOR,
+    Run,
+    context_among,
+    hits_among,
+    on_terminal,
+    replay,
+    running,
+    wait_until_received,
+)
 from pyroute2 import IPRoute
 from tunnels import tunnel_corpus
 
@@ -72,16 +82,6 @@ def frames_of(paths: list[Path]) -> list[bytes]:
         with path.open("rb") as file:
             frames += [data for _, data in dpkt.pcap.Reader(file)]
     return frames
-
-
-def context_among(files: list[Path]) -> list[Path]:
-    """Return the evidence files that have the context of matches."""
-    return [file for file in files if "-context" in file.name]
-
-
-def hits_among(files: list[Path]) -> list[Path]:
-    """Return the evidence files that have matches."""
-    return [file for file in files if "-context" not in file.name]
 
 
 def comparable(matches: list[dict[str, Any]]) -> list[str]:

@@ -22,7 +22,7 @@ from sensor.bench.traffic import mix
 from sensor.bench.traffic.frames import Frame, write_capture
 from sensor.capture.cpus import online_cpus
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "without_context")]
 
 ALL_KEPT = ("--suppress-above", "0")
 ROUNDS = 10

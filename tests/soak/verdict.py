@@ -36,8 +36,9 @@ def faults_of(site: Site, code: int) -> Iterator[str]:
         if any(directory.glob("cap/*/*.pcap")):
             yield from _fault_of("reindex", directory / "cap")  # the indexer may have been killed last
             yield from _fault_of("verify", directory / "cap")
-    if records != counters.written:
-        yield f"{counters.written:,} frames were written, but there are {records:,} records"
+    written = counters.written + counters.context_written
+    if records != written:
+        yield f"{written:,} frames were written, but there are {records:,} records"
 
 
 def _records(path: Path) -> int | None:
