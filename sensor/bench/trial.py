@@ -19,6 +19,7 @@ from sensor.bench.tcpreplay import Sent
 from sensor.bench.wire import Wire
 from sensor.capture.cpus import online_cpus
 from sensor.counters import Counters
+from sensor.live.followed_conversations import LAST_LOOK_S
 
 MOST_LAG_S, MOST_LAG_SHARE = 0.5, 0.1
 """The longest time a sensor that keeps up may need after the last frame, in seconds or as a share of the
@@ -83,7 +84,9 @@ class Trial:
     @property
     def keeps_up(self) -> bool:
         """True if hardly any frame or row waited after the last frame had arrived."""
-        return self.lag_s <= max(MOST_LAG_S, self.seconds * MOST_LAG_SHARE) and not self.left_rows_out
+        most_s = max(MOST_LAG_S, self.seconds * MOST_LAG_SHARE)
+        is_written = self.lag_s <= most_s + LAST_LOOK_S  # context is looked for once all is matched
+        return self.match_lag_s <= most_s and is_written and not self.left_rows_out
 
     @property
     def is_without_loss(self) -> bool:

@@ -28,7 +28,7 @@ from sensor.evidence.open_conversation import (
 from sensor.evidence.tracked_block import FlowColumns, Items, Mask, TrackedBlock, TrackedFrame, tracked_frames
 from sensor.model import Role, Rule
 
-MOST_OPEN = 10_000
+MOST_OPEN = 2_000
 _RECENT_NUMBERS = 1 << 16
 _TICK_NS = 250_000_000
 NOTHING_MISSING = Missing(0)

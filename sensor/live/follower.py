@@ -8,6 +8,7 @@ in the history and matched.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,13 +24,14 @@ from sensor.evidence.conversation import Missing
 from sensor.evidence.open_conversation import OpenConversation
 from sensor.live.recall_channel import REQUEST
 from sensor.live.recaller import Recalled, Recaller
+from sensor.protocols import TCP
 
 PATIENCE_S = 30.0
 """Longest wait for the reports of workers, whose rings may be full, and whose successors begin anew."""
 POLL_S = 0.5
 """Seconds between two looks into the history for a flow that the kernel cannot follow, as in a tunnel."""
-GIVE_UP_S = 10.0
-"""Longest time for which frames of a conversation that has ended are looked for."""
+POLLS_PER_S = 50
+"""Such looks per second for all flows together."""
 IN_FLIGHT_NS = 1_000_000
 """Time between the kernel's time of a frame and its arrival in the ring, at most."""
 OVERLAP_NS = 2_000_000_000
@@ -50,7 +52,7 @@ class RecalledContext(NamedTuple):
     missing: Missing
 
 
-@dataclass
+@dataclass(eq=False)
 class _Flow:
     """The flow of a conversation."""
 
@@ -59,20 +61,23 @@ class _Flow:
     """Its key, and that of its fragments."""
     request: NDArray[np.void]
     """Its `REQUEST`."""
-    asked_s: float
-    """Time of the last request, or when the flow was followed."""
     is_known: bool
     """True if the kernel follows it."""
-    is_new: bool = True
-    """True in the turn in which it is followed: a CPU may just have looked for a verdict."""
-    heads: dict[int, int] | None = None
-    """The heads of the rings that workers have to reach first."""
-    is_asked: bool = False
+    asked_s: float = 0.0
+    """Time of the last request."""
     is_answered: bool = False
     is_followed: bool = True
-    stopped_s: float = 0.0
-    """Time when following ended."""
     missing: Missing = NOTHING
+
+
+class _Wave(NamedTuple):
+    """Flows that are asked for once the workers have reported what was in the rings at one moment."""
+
+    heads: dict[int, int]
+    until_ns: int
+    """Monotonic time before which all frames were in the rings."""
+    since_s: float
+    flows: list[_Flow]
 
 
 class Follower:
@@ -96,6 +101,15 @@ class Follower:
         self._flows: dict[int, _Flow] = {}
         self._sought: dict[int, _Flow] = {}
         """Those whose frames are still looked for in the history."""
+        self._new: list[_Flow] = []
+        """Those that were followed in this turn: a CPU may just have looked for the verdict."""
+        self._ready: list[_Flow] = []
+        """Those that were followed in the turn before."""
+        self._waves: deque[_Wave] = deque()
+        self._polled: deque[_Flow] = deque()
+        """Those that the kernel cannot follow, the one that was asked for longest ago first."""
+        self._polls, self._polls_s = float(POLLS_PER_S), time.monotonic()
+        """Looks that may be made now, and the time when that was so."""
 
     def follow(self, conversation: OpenConversation) -> None:
         """Follow the flow of a conversation that has begun, and look for its earlier frames."""
@@ -110,15 +124,17 @@ class Follower:
         request["number"] = conversation.number
         request["flows"] = conversation.flow, conversation.fragments
         request["hashes"] = [self._program.flow_hash(key) for key in keys]
-        flow = _Flow(conversation, keys, request, time.monotonic(), is_known=known[0])
+        flow = _Flow(conversation, keys, request, is_known=known[0])
         if self._recaller is None:
-            flow.missing = Missing.HISTORY_OFF
-            conversation.missing |= flow.missing
+            conversation.missing |= Missing.HISTORY_OFF
         elif before and before.history_bytes >= self._cut_off_bytes:
             flow.missing = Missing.CUT_OFF
         self._flows[conversation.number] = flow
-        if self._recaller is not None:
+        # A flow without a handshake has no frames before its first packet, which is not counted.
+        is_first = before is not None and not before.history_bytes and conversation.five_tuple.protocol != TCP
+        if self._recaller is not None and not (known[0] and is_first):
             self._sought[conversation.number] = flow
+            self._new.append(flow)
 
     def stop(self, conversation: OpenConversation) -> None:
         """End following the flow of a conversation; what is in the history is still looked for."""
@@ -126,9 +142,6 @@ class Follower:
         for key in flow.keys:
             self._program.set_verdict(key, abi.Verdict.NONE)
         flow.is_followed = False
-        flow.stopped_s = time.monotonic()
-        if flow.is_answered and not flow.is_known:
-            flow.is_asked = False  # a last look
 
     @property
     def is_looking(self) -> bool:
@@ -139,35 +152,47 @@ class Follower:
         """Ask for frames that can be asked for; yield what was found. Call this in each turn of the loop."""
         if self._recaller is None:
             return
-        now_s = time.monotonic()
-        reported = self._reported() if self._sought else {}
-        for number, flow in list(self._sought.items()):
-            if not flow.is_followed and now_s > flow.stopped_s + GIVE_UP_S:
-                del self._sought[number]
-            elif self._is_due(flow, now_s, reported) and self._recaller.request(flow.request):
-                flow.asked_s, flow.is_asked = now_s, True
+        if self._sought:
+            self._ask(self._recaller)
         for answer in self._recaller.receive():
             found = self._sought.get(answer.number)
             if found is not None:
                 self._note(found, answer)
                 yield RecalledContext(found.conversation, answer.block, found.missing)
 
-    def _is_due(self, flow: _Flow, now_s: float, reported: Mapping[int, int]) -> bool:
-        """Return True if workers have reported all frames that would be found; prepare the request."""
-        if flow.is_asked and (flow.is_known or now_s < flow.asked_s + POLL_S):
-            return False
-        if flow.is_new:
-            flow.is_new = False
-        elif flow.heads is None:
-            # What is not followed arrives in the rings and in the history at the same time.
-            limit_ns = _NO_LIMIT if flow.is_known else time.monotonic_ns() - IN_FLIGHT_NS
-            flow.request["until_ktime_ns"], flow.heads = limit_ns, dict(self._heads())
-        elif now_s >= flow.asked_s + PATIENCE_S or all(
-            reported.get(cpu, head) >= head for cpu, head in flow.heads.items()
-        ):
-            flow.heads = None
-            return True
-        return False
+    def _ask(self, recaller: Recaller) -> None:
+        now_s = time.monotonic()
+        reported = self._reported()
+        while self._waves and self._has_passed(self._waves[0], reported, now_s):
+            wave = self._waves.popleft()
+            for flow in wave.flows:
+                # What is not followed arrives in the rings and in the history at the same time.
+                flow.request["until_ktime_ns"] = _NO_LIMIT if flow.is_known else wave.until_ns
+                flow.asked_s = now_s
+                if not recaller.request(flow.request):
+                    flow.conversation.missing |= flow.missing | Missing.BEGINNING
+                    del self._sought[flow.conversation.number]
+        ready = self._ready + self._due(now_s)
+        self._ready, self._new = self._new, []
+        if ready:
+            until_ns = time.monotonic_ns() - IN_FLIGHT_NS
+            self._waves.append(_Wave(dict(self._heads()), until_ns, now_s, ready))
+
+    def _has_passed(self, wave: _Wave, reported: Mapping[int, int], now_s: float) -> bool:
+        """Return True if workers have reported all frames of a wave, or the patience is over."""
+        return now_s >= wave.since_s + PATIENCE_S or all(
+            reported.get(cpu, head) >= head for cpu, head in wave.heads.items()
+        )
+
+    def _due(self, now_s: float) -> list[_Flow]:
+        """Return the flows to look for again."""
+        self._polls = min(POLLS_PER_S, self._polls + (now_s - self._polls_s) * POLLS_PER_S)
+        self._polls_s = now_s
+        due: list[_Flow] = []
+        while self._polled and self._polls >= 1 and now_s >= self._polled[0].asked_s + POLL_S:
+            due.append(self._polled.popleft())
+            self._polls -= 1
+        return due
 
     def _note(self, flow: _Flow, answer: Recalled) -> None:
         """Note the answer to a request: what is missing, and from when on a further look is needed."""
@@ -182,6 +207,8 @@ class Follower:
         flow.request["from_ktime_ns"] = newest_ns
         if flow.is_known or not flow.is_followed:
             del self._sought[flow.conversation.number]
+        else:
+            self._polled.append(flow)
 
 
 def _keys(conversation: OpenConversation) -> list[FlowKey]:
