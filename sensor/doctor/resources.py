@@ -23,13 +23,14 @@ _MIB = 1 << 20
 
 
 def memory_finding(settings: Settings, running: int | None) -> Finding:
-    """Compare the memory that rings and flows need at a start with what is available."""
+    """Compare the memory that rings, histories and flows need at a start with what is available."""
     flow_bytes = abi.FLOW_SET.itemsize / abi.FLOW_WAYS
-    rings = settings.ring_mib * len(online_cpus())
+    history_mib = 0 if settings.context == "off" else settings.history_mib
+    rings = (settings.ring_mib + history_mib) * len(online_cpus())
     needed = rings + int(settings.flows * flow_bytes) // _MIB
     [available_kib] = re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
     available = int(available_kib) // 1024
-    what = f"rings and flows need {needed} MiB, {available} MiB are available"
+    what = f"rings, histories and flows need {needed} MiB, {available} MiB are available"
     if running or needed <= available // 2:
         return Finding(level="ok", check="memory", what=what)
     return Finding(
@@ -39,7 +40,8 @@ def memory_finding(settings: Settings, running: int | None) -> Finding:
         why="the kernel refuses them, or kills processes"
         if needed > available
         else "little is left for the rules",
-        advice=f"lower ring_mib ({settings.ring_mib} per CPU) or flows ({settings.flows})",
+        advice=f"lower ring_mib ({settings.ring_mib} per CPU), history_mib ({history_mib} per CPU) "
+        f"or flows ({settings.flows})",
     )
 
 

@@ -24,7 +24,7 @@ _END_S = 10.0
 _LOG = "log"
 _KEPT = (
     "rules", "lenient", "devid", "local_time", "keep", "profile", "networks_include", "networks_exclude",
-    "suppress_above", "mode", "ring_mib", "flows", "workers", "api_user",
+    "suppress_above", "mode", "ring_mib", "history_mib", "flows", "workers", "api_user",
 )  # fmt: skip
 """Settings that decide what becomes of a packet. The others are about what is outside: the private sensor has
 no receivers, and its API neither tokens nor TLS."""

@@ -16,10 +16,10 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules", "netw
 
 
 def test_too_little_memory() -> None:
-    """Rings and flows that do not fit into the available memory are an error."""
+    """Rings, histories and flows that do not fit into the available memory are an error."""
     code, found = doctor("mirror", "--ring-mib", "1024", "--flows", str(1 << 26))
     assert found["memory"]["what"].startswith(
-        f"rings and flows need {1024 * (os.cpu_count() or 1) + 6656} MiB"
+        f"rings, histories and flows need {(1024 + 64) * (os.cpu_count() or 1) + 6656} MiB"
     )
     code, found = doctor("mirror", "--ring-mib", "1", "--flows", "1024")
     assert (code, found["memory"]["level"]) == (0, "ok")
