@@ -119,16 +119,12 @@ class FollowedConversations:
     def finish(self) -> Iterator[FoundContext]:
         """End all conversations, as no more frames come; yield what is still found in the history."""
         deadline_s = time.monotonic() + LAST_LOOK_S
-        yield from self._look(deadline_s)
-        self._end(self._tracker.close())
-        yield from self._look(deadline_s)
-
-    def _look(self, deadline_s: float) -> Iterator[FoundContext]:
-        """Yield what is found until nothing is looked for any more."""
+        self._follower.look_again()
         yield from self.tick()
         while self._follower.is_looking and time.monotonic() < deadline_s:
             time.sleep(_WAIT_S)
             yield from self.tick()
+        self._end(self._tracker.close())
 
     def look_after_process(self) -> None:
         """Replace the process that looks into the history if it has died; call this regularly."""

@@ -145,8 +145,15 @@ class Follower:
 
     @property
     def is_looking(self) -> bool:
-        """True if frames are still looked for."""
-        return any(not (flow.is_answered and flow.is_followed) for flow in self._sought.values())
+        """True if frames are looked for that may not have been found yet."""
+        return any(not flow.is_answered for flow in self._sought.values())
+
+    def look_again(self) -> None:
+        """Look for frames of all flows that the kernel cannot follow, since no more frames come."""
+        for flow in self._polled:
+            flow.is_answered = False
+        self._ready += self._polled
+        self._polled.clear()
 
     def tick(self) -> Iterator[RecalledContext]:
         """Ask for frames that can be asked for; yield what was found. Call this in each turn of the loop."""
