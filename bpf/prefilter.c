@@ -230,10 +230,8 @@ static __always_inline bool judge_in_flow(struct work *work)
 	if (is_alive)
 		verdict = verdict_on(&found);
 	work->hash = hash;
-	if (verdict == VERDICT_FOLLOW)
-		work->is_followed = true;
-	else
-		ask_history(work, is_alive ? found.flow : NULL);
+	work->is_followed = verdict == VERDICT_FOLLOW;
+	ask_history(work, is_alive ? found.flow : NULL);
 	if (work->status == PACKET_NO_PAYLOAD) {
 		if (work->is_followed)
 			work->bucket = COUNTER_SUBMITTED;

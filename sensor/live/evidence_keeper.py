@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
+
 from sensor.events.sender import EventSender
-from sensor.evidence.block import EvidenceBlock, joined
+from sensor.evidence.block import EvidenceBlock, in_order, joined
 from sensor.evidence.budgets import Budgets
 from sensor.evidence.suppression import Suppressor
 from sensor.evidence.writer import EvidenceWriter
@@ -37,7 +39,9 @@ class EvidenceKeeper:
         hits = block.select(~block.is_context) if has_context else block
         hits = self._budgets.admit(self._suppressor.admit(hits))
         if has_context:
-            both = self._conversations.assign(joined([hits, block.select(block.is_context)]))
+            both = joined([hits, block.select(block.is_context)])
+            both = in_order(both, np.argsort(both.items["ktime_ns"], kind="stable"))
+            both = self._conversations.assign(both)
             hits = both.select(~both.is_context)
             self._write_context(both.select(both.is_context))
         else:

@@ -8,7 +8,7 @@ in the history and matched.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,7 +38,6 @@ OVERLAP_NS = 2_000_000_000
 """Further looks begin this long before the last one, as the CPUs write their histories independently."""
 NOTHING = Missing(0)
 _MOST_FRAMES = 1 << 30
-_NO_LIMIT = (1 << 64) - 1
 
 Positions = Callable[[], Mapping[int, int]]
 """Returns a position in the ring of each CPU."""
@@ -75,7 +74,7 @@ class _Wave(NamedTuple):
 
     heads: dict[int, int]
     until_ns: int
-    """Monotonic time before which all frames were in the rings."""
+    """Monotonic time of that moment."""
     since_s: float
     flows: list[_Flow]
 
@@ -99,6 +98,8 @@ class Follower:
         self._heads, self._reported = heads, reported
         self._cut_off_bytes = program.history_flow_bytes
         self._flows: dict[int, _Flow] = {}
+        self._users: Counter[FlowKey] = Counter()
+        """Number of conversations that have a flow followed: fragments of several are one flow."""
         self._sought: dict[int, _Flow] = {}
         """Those whose frames are still looked for in the history."""
         self._new: list[_Flow] = []
@@ -130,6 +131,7 @@ class Follower:
         elif before and before.history_bytes >= self._cut_off_bytes:
             flow.missing = Missing.CUT_OFF
         self._flows[conversation.number] = flow
+        self._users.update(keys)
         # A flow without a handshake has no frames before its first packet, which is not counted.
         is_first = before is not None and not before.history_bytes and conversation.five_tuple.protocol != TCP
         if self._recaller is not None and not (known[0] and is_first):
@@ -139,9 +141,12 @@ class Follower:
     def stop(self, conversation: OpenConversation) -> None:
         """End following the flow of a conversation; what is in the history is still looked for."""
         flow = self._flows.pop(conversation.number)
-        for key in flow.keys:
-            self._program.set_verdict(key, abi.Verdict.NONE)
         flow.is_followed = False
+        self._users.subtract(flow.keys)
+        for key in flow.keys:
+            if self._users[key] <= 0:
+                del self._users[key]
+                self._program.set_verdict(key, abi.Verdict.NONE)
 
     @property
     def is_looking(self) -> bool:
@@ -173,8 +178,9 @@ class Follower:
         while self._waves and self._has_passed(self._waves[0], reported, now_s):
             wave = self._waves.popleft()
             for flow in wave.flows:
-                # What is not followed arrives in the rings and in the history at the same time.
-                flow.request["until_ktime_ns"] = _NO_LIMIT if flow.is_known else wave.until_ns
+                # Later frames are in the rings, too: followed ones are reported, others are found next time.
+                in_flight_ns = 0 if flow.is_known else IN_FLIGHT_NS
+                flow.request["until_ktime_ns"] = wave.until_ns - in_flight_ns
                 flow.asked_s = now_s
                 if not recaller.request(flow.request):
                     flow.conversation.missing |= flow.missing | Missing.BEGINNING
@@ -182,8 +188,7 @@ class Follower:
         ready = self._ready + self._due(now_s)
         self._ready, self._new = self._new, []
         if ready:
-            until_ns = time.monotonic_ns() - IN_FLIGHT_NS
-            self._waves.append(_Wave(dict(self._heads()), until_ns, now_s, ready))
+            self._waves.append(_Wave(dict(self._heads()), time.monotonic_ns(), now_s, ready))
 
     def _has_passed(self, wave: _Wave, reported: Mapping[int, int], now_s: float) -> bool:
         """Return True if workers have reported all frames of a wave, or the patience is over."""

@@ -169,3 +169,22 @@ def test_a_match_beyond_the_cut_off(network: Network, tmp_path: Path) -> None:
     assert begin == [frame.data for frame in (*talk.frames[:early], *talk.frames[hit:])]
     [one] = conversations(tmp_path)
     assert (one["complete"], one["ended"], one["missing"]) == (False, "fin", ["cut_off"])
+
+
+def test_two_connections_of_the_same_endpoints(network: Network, tmp_path: Path) -> None:
+    """The end of the first conversation does not end the following of the second."""
+    [talk] = attacks(1)
+    hit = hit_of(talk)
+    with running(network[0], tmp_path, *THREATS) as run, wire(network) as source:
+        send(source, talk.frames)
+        wait_for_match()
+        again = [Frame(frame.time_us, frame.data[:-1] + b"!") for frame in talk.frames]
+        send(source, again[: hit + 1])
+        wait_for_match(2)
+        send(source, again[hit + 1 :])
+        wait_until_received(network[0], 2 * len(talk.frames))
+        assert run.stop() == 0
+    assert_law(run)
+    frames = kept(run)
+    assert [frames[frame.data] for frame in (*talk.frames, *again)] == [1] * 2 * len(talk.frames)
+    assert [one["ended"] for one in conversations(tmp_path)] == ["fin", "fin"]

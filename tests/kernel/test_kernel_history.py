@@ -126,13 +126,14 @@ def test_frames_of_flows_that_no_rule_can_match_are_not_remembered(load: Open) -
     assert not int.from_bytes(history.heads[:8], "little")
 
 
-def test_a_followed_flow_is_submitted_instead(load: Open) -> None:
-    """A frame is kept once: the history ends where following begins."""
+def test_a_followed_flow_is_submitted_and_remembered(load: Open) -> None:
+    """If its conversation has ended, the frames may be the beginning of the next one."""
     program, history = remembering(load)
-    prog_test_run(program.fd, packet4(payload=b"before"))
+    sent = [packet4(payload=b"before"), packet4(payload=b"")]
+    prog_test_run(program.fd, sent[0])
     assert program.set_verdict(key4(), Verdict.FOLLOW, frames=10, until_ns=LATER_NS)
-    assert buckets(program, packet4(payload=b""), 2) == [CANDIDATE] * 2
-    assert frames_of(found(program, history)) == [packet4(payload=b"before")]
+    assert buckets(program, sent[1], 2) == [CANDIDATE] * 2
+    assert frames_of(found(program, history)) == [*sent, sent[1]]
     assert program.counters_by_cpu()["followed"].sum() == 2
 
 
