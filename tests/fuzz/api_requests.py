@@ -89,6 +89,7 @@ def _routes() -> list[tuple[str, list[str]]]:
     return [
         (path, [one["name"] for one in route["get"].get("parameters", ()) if one["in"] == "query"])
         for path, route in paths.items()
+        if "get" in route
     ]
 
 
