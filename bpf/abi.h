@@ -137,6 +137,8 @@ struct flow {
 };
 
 #define FLOW_WAYS 8
+/* In history_bytes: frames of the flow were beyond the cut-off before it was silent. */
+#define HISTORY_WAS_CUT (1U << 31)
 
 /* The flows that share a hash slot. What is read first fits into one cache line. */
 struct flow_set {

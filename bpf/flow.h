@@ -191,7 +191,9 @@ begin_flow(struct flow_set *set, const union flow_key_words *key, __u64 tag,
 		write_key(flow, key);
 		write_number(&flow->packets, version, 1);
 		WRITE_ONCE(flow->born_jiffies, now_jiffies);
-		WRITE_ONCE(flow->history_bytes, 0);
+		/* A flow that goes on after a silence still lacks what was beyond the cut-off. */
+		WRITE_ONCE(flow->history_bytes,
+			   found->flow && flow->history_bytes >= HISTORY_FLOW_BYTES ? HISTORY_WAS_CUT : 0);
 		WRITE_ONCE(set->last_jiffies[way], now_jiffies);
 		WRITE_ONCE(set->tags[way], tag);
 		set->last_written = way;

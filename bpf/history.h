@@ -126,7 +126,7 @@ static __always_inline enum history_fate choose_for_history(struct flow *flow, _
 	if (!flow)
 		return HISTORY_KEPT;
 	bytes = READ_ONCE(flow->history_bytes);
-	if (bytes >= HISTORY_FLOW_BYTES)
+	if ((bytes & ~HISTORY_WAS_CUT) >= HISTORY_FLOW_BYTES)
 		return HISTORY_BEYOND;
 	WRITE_ONCE(flow->history_bytes, bytes + wirelen);
 	return HISTORY_KEPT;

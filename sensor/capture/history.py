@@ -113,9 +113,10 @@ class KernelHistory:
             if cpu in self._fds:
                 continue
             try:
-                self._fds[cpu] = fds = self._create()
+                fds = self._create()
                 for outer, inner in zip((self.chunks_fd, self.heads_fd), fds, strict=True):
                     maps.update(outer, np.array([cpu], np.uint32), np.array([inner], np.uint32))
+                self._fds[cpu] = fds
             except OSError as error:
                 raise KernelError(
                     f"CPU {cpu}: no memory for a history of {self.size_bytes >> 20} MiB ({error.strerror}); "

@@ -7,6 +7,7 @@ checks work on whole columns.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -20,6 +21,10 @@ from sensor.native.records import copy_records, write_records
 
 RULE = np.dtype("<u4")
 _HEADER_WORD = np.dtype("<u4")
+
+
+_CLOCK_NS = 1_000_000_000
+"""Difference between two readings of the monotonic clock that is no fault."""
 
 
 class MalformedBlockError(Exception):
@@ -120,6 +125,8 @@ def check_origin(block: EvidenceBlock, linktypes: Collection[int], interfaces: C
     _require(np.isin(block.items["linktype"], list(linktypes)).all(), "a frame has another link type")
     _require(np.isin(block.items["interface"], list(interfaces)).all(), "a frame is from another interface")
     _require(not block.items["conversation"].any(), "a frame is in a conversation already")
+    latest_ns = time.monotonic_ns() + _CLOCK_NS
+    _require((block.items["ktime_ns"] <= latest_ns).all(), "a frame is from the future")
 
 
 def _check_order(first: NDArray[np.uint32], size: NDArray[np.int64], total: int, what: str) -> None:

@@ -7,7 +7,7 @@ limits are looked at one by one, and budgets bound how many these are.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.context_budgets import CAUSES, Cause, ContextBudgets, sources_of
-from sensor.evidence.conversation import ConversationNote, Ending, Missing
+from sensor.evidence.conversation import CONVERSATION_MAX, ConversationNote, Ending, Missing
 from sensor.evidence.frame_identities import FrameIdentities
 from sensor.evidence.open_conversation import (
     ContextLimits,
@@ -176,6 +176,12 @@ class ConversationTracker:
         if number in self._open:
             self._open[number].missing |= missing
 
+    def lacks_flows(self, flows: Iterable[int], missing: Missing) -> None:
+        """Note that something is missing of the conversations that have these flows."""
+        for flow in flows:
+            if conversation := self._by_flow.get(flow):
+                conversation.missing |= missing
+
     def note(self, conversation: OpenConversation) -> ConversationNote:
         """Return what is known of a conversation now."""
         return conversation.note(self.lost)
@@ -309,6 +315,8 @@ class ConversationTracker:
 
     def _may_open(self, run: TrackedBlock, frame: TrackedFrame) -> bool:
         """Return True if a frame may open a conversation; the first one of a flow has paid for it."""
+        if not 0 < int(run.items["time_ns"][frame.position]) // 1000 < CONVERSATION_MAX - _RECENT_NUMBERS:
+            return False
         if frame.flow in run.paid:
             run.paid.remove(frame.flow)
             return True

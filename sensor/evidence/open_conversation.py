@@ -20,6 +20,9 @@ TCP = 6
 
 SILENCE_NS = 30_000_000_000
 """A flow that sent nothing for this long is over."""
+LINGER_RST_NS = 5_000_000_000
+"""How long frames are kept after a RST, which anybody can forge: the server may answer nevertheless."""
+_LATEST_NS = (1 << 63) - 1
 LINGER_NS = 500_000_000
 """How long frames are kept after a TCP connection ended: the last acknowledgement, and repeated frames."""
 REACH_NS = 3_600_000_000_000
@@ -62,6 +65,8 @@ class OpenConversation:
     ended: Ending = Ending.OPEN
     opener: int = 0
     """Position of the first match in the block that it came in."""
+    is_sought: bool = False
+    """True as long as frames of it are looked for in the history for the first time."""
     has_beginning: bool = False
     """True if a frame that opens its TCP connection is known."""
     closing: Ending = Ending.OPEN
@@ -76,7 +81,8 @@ class OpenConversation:
 
         ``opens`` says that the frame opens a TCP connection.
         """
-        if self.closing and (opens or time_ns > self._closing_ns + LINGER_NS):
+        linger_ns = LINGER_RST_NS if self.closing == Ending.RST else LINGER_NS
+        if self.closing and (opens or time_ns > self._closing_ns + linger_ns):
             return self.closing
         silent_ns, until_ns = self.last_ns + SILENCE_NS, self.until_ns
         if time_ns > min(silent_ns, until_ns):
@@ -86,7 +92,7 @@ class OpenConversation:
     @property
     def until_ns(self) -> int:
         """Time at which the conversation is over in any case."""
-        return self.opened_ns + int(self.limits.seconds * 1e9)
+        return min(self.opened_ns + int(self.limits.seconds * 1e9), _LATEST_NS)
 
     def end(self, ending: Ending) -> None:
         """Keep no more frames; the first reason counts."""
@@ -125,7 +131,7 @@ class OpenConversation:
             self.missing |= missing & ~Missing.BEGINNING
             return
         self._is_learnt = True
-        early = np.flatnonzero(clock <= self.opened_ns)
+        early = np.flatnonzero((clock <= self.opened_ns) & (items["flow"] == self.flow))
         if len(early):
             first = items[early[np.argmin(clock[early])]]
             self.five_tuple = five_tuple_of(first)
@@ -143,6 +149,8 @@ class OpenConversation:
         """Return what is known now; ``lost`` is the number of frames that ring and card have lost."""
         lost -= self.lost_before
         missing = self.missing | (Missing.LOST if lost else Missing(0))
+        if self.is_sought:
+            missing |= Missing.BEGINNING
         packets = self.kept if self.ended else 0
         return ConversationNote(self.number, self.five_tuple, self.vlan, self.ended, missing, lost, packets)
 
@@ -186,13 +194,17 @@ def connection_start(
     which may be repeated; others begin after a silence.
     """
     earliest_ns = conversation.opened_ns - REACH_NS
-    early = np.flatnonzero((clock <= conversation.opened_ns) & (clock >= earliest_ns))
+    is_own = items["flow"] == conversation.flow
+    early = np.flatnonzero(is_own & (clock <= conversation.opened_ns) & (clock >= earliest_ns))
     if not len(early):
         return earliest_ns
     early = early[np.argsort(clock[early], kind="stable")]
     times_ns, flags = clock[early], items["tcp_flags"][early]
     if conversation.five_tuple.protocol == TCP:
-        begins = (flags & (SYN | ACK)) == SYN
+        # A SYN in the middle of a connection may be forged: the one before must have ended, or be silent.
+        is_new = np.append(True, np.diff(times_ns) > SILENCE_NS)
+        is_new[1:] |= np.maximum.accumulate(flags[:-1] & (FIN | RST)) != 0
+        begins = ((flags & (SYN | ACK)) == SYN) & is_new
         begins[1:] &= (flags[:-1] & SYN) == 0
     else:
         begins = np.diff(times_ns, prepend=times_ns[0]) > SILENCE_NS

@@ -37,7 +37,11 @@ class EvidenceKeeper:
         """Write the evidence of a report, and offer its matches as events."""
         has_context = bool(block.is_context.any())
         hits = block.select(~block.is_context) if has_context else block
+        reported = hits
         hits = self._budgets.admit(self._suppressor.admit(hits))
+        if len(hits) < len(reported):
+            is_refused = ~np.isin(reported.items["ktime_ns"], hits.items["ktime_ns"])
+            self._conversations.note_refused(np.unique(reported.items["flow"][is_refused]).tolist())
         if has_context:
             both = joined([hits, block.select(block.is_context)])
             both = in_order(both, np.argsort(both.items["ktime_ns"], kind="stable"))

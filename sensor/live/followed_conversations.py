@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from sensor.capture.program import Program
 from sensor.capture.ring import PerfRing
 from sensor.config.settings import Settings
-from sensor.evidence.block import EvidenceBlock
+from sensor.evidence.block import ITEM, EvidenceBlock
 from sensor.evidence.conversation import ConversationNote, Missing
 from sensor.evidence.conversation_tracker import ConversationTracker
 from sensor.evidence.open_conversation import ContextLimits, OpenConversation
@@ -26,6 +28,7 @@ from sensor.rules.context import wants_context
 LAST_LOOK_S = 2.0
 """Longest time at the end of a capture for what is still looked for in the history."""
 _WAIT_S = 0.005
+_NO_ITEMS, _NO_TIMES = np.zeros(0, ITEM), np.zeros(0, np.int64)
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +101,10 @@ class FollowedConversations:
         self._end(admission.ended)
         return admission.block
 
+    def note_refused(self, flows: Iterable[int]) -> None:
+        """Note flows some of whose matches were above a limit."""
+        self._tracker.lacks_flows(flows, Missing.SPACE)
+
     def note_unwritten(self, numbers: Iterable[int]) -> None:
         """Note conversations some of whose context was not written for want of space."""
         for number in numbers:
@@ -106,14 +113,15 @@ class FollowedConversations:
     def tick(self) -> Iterator[FoundContext]:
         """Yield the context that was found in the history; call this in each turn of the loop."""
         for recalled in self._follower.tick():
-            if recalled.block is None or not len(recalled.block):
-                recalled.conversation.missing |= recalled.missing
-                continue
-            kept = self._tracker.add_before(recalled.conversation, recalled.block, recalled.missing)
-            self.surplus += len(recalled.block) - len(kept)
-            yield FoundContext(len(recalled.block), kept)
-            if recalled.conversation.ended:
-                self._note([recalled.conversation])
+            conversation, block, missing = recalled
+            if block is None or not len(block):
+                conversation.learn_beginning(_NO_ITEMS, _NO_TIMES, missing)
+            else:
+                kept = self._tracker.add_before(conversation, block, missing)
+                self.surplus += len(block) - len(kept)
+                yield FoundContext(len(block), kept)
+            if conversation.ended:
+                self._note([conversation])
         self._end(self._tracker.tick(time.monotonic_ns()))
 
     def finish(self) -> Iterator[FoundContext]:

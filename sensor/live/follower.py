@@ -24,7 +24,6 @@ from sensor.evidence.conversation import Missing
 from sensor.evidence.open_conversation import OpenConversation
 from sensor.live.recall_channel import REQUEST
 from sensor.live.recaller import Recalled, Recaller
-from sensor.protocols import TCP
 
 PATIENCE_S = 30.0
 """Longest wait for the reports of workers, whose rings may be full, and whose successors begin anew."""
@@ -32,6 +31,8 @@ POLL_S = 0.5
 """Seconds between two looks into the history for a flow that the kernel cannot follow, as in a tunnel."""
 POLLS_PER_S = 50
 """Such looks per second for all flows together."""
+CHECK_S = 1.0
+"""Seconds between two looks whether the kernel still follows a flow."""
 IN_FLIGHT_NS = 1_000_000
 """Time between the kernel's time of a frame and its arrival in the ring, at most."""
 OVERLAP_NS = 2_000_000_000
@@ -60,10 +61,10 @@ class _Flow:
     """Its key, and that of its fragments."""
     request: NDArray[np.void]
     """Its `REQUEST`."""
+    asked_s: float
+    """Time of the last request; before that, when it was followed."""
     is_known: bool
     """True if the kernel follows it."""
-    asked_s: float = 0.0
-    """Time of the last request."""
     is_answered: bool = False
     is_followed: bool = True
     missing: Missing = NOTHING
@@ -74,7 +75,7 @@ class _Wave(NamedTuple):
 
     heads: dict[int, int]
     until_ns: int
-    """Monotonic time of that moment."""
+    """Monotonic time before which all frames were in the rings."""
     since_s: float
     flows: list[_Flow]
 
@@ -103,12 +104,14 @@ class Follower:
         self._sought: dict[int, _Flow] = {}
         """Those whose frames are still looked for in the history."""
         self._new: list[_Flow] = []
-        """Those that were followed in this turn: a CPU may just have looked for the verdict."""
+        """Those that were followed a moment ago: a CPU may just have looked for the verdict."""
         self._ready: list[_Flow] = []
-        """Those that were followed in the turn before."""
+        """Those that belong to the next wave."""
         self._waves: deque[_Wave] = deque()
         self._polled: deque[_Flow] = deque()
         """Those that the kernel cannot follow, the one that was asked for longest ago first."""
+        self._checked: deque[tuple[_Flow, float]] = deque()
+        """Those that the kernel follows, and when that was seen; the longest ago first."""
         self._polls, self._polls_s = float(POLLS_PER_S), time.monotonic()
         """Looks that may be made now, and the time when that was so."""
 
@@ -125,18 +128,19 @@ class Follower:
         request["number"] = conversation.number
         request["flows"] = conversation.flow, conversation.fragments
         request["hashes"] = [self._program.flow_hash(key) for key in keys]
-        flow = _Flow(conversation, keys, request, is_known=known[0])
+        flow = _Flow(conversation, keys, request, time.monotonic(), is_known=known[0])
         if self._recaller is None:
             conversation.missing |= Missing.HISTORY_OFF
         elif before and before.history_bytes >= self._cut_off_bytes:
             flow.missing = Missing.CUT_OFF
         self._flows[conversation.number] = flow
         self._users.update(keys)
-        # A flow without a handshake has no frames before its first packet, which is not counted.
-        is_first = before is not None and not before.history_bytes and conversation.five_tuple.protocol != TCP
-        if self._recaller is not None and not (known[0] and is_first):
+        if self._recaller is not None:
+            conversation.is_sought = True
             self._sought[conversation.number] = flow
             self._new.append(flow)
+        if flow.is_known:
+            self._checked.append((flow, time.monotonic()))
 
     def stop(self, conversation: OpenConversation) -> None:
         """End following the flow of a conversation; what is in the history is still looked for."""
@@ -164,31 +168,54 @@ class Follower:
         """Ask for frames that can be asked for; yield what was found. Call this in each turn of the loop."""
         if self._recaller is None:
             return
+        self._check(time.monotonic())
         if self._sought:
-            self._ask(self._recaller)
+            yield from self._ask(self._recaller)
         for answer in self._recaller.receive():
             found = self._sought.get(answer.number)
             if found is not None:
                 self._note(found, answer)
                 yield RecalledContext(found.conversation, answer.block, found.missing)
 
-    def _ask(self, recaller: Recaller) -> None:
+    def _check(self, now_s: float) -> None:
+        """Follow flows again whose entry the kernel has renewed or replaced, and look for what was missed."""
+        while self._checked and now_s >= self._checked[0][1] + CHECK_S:
+            flow, _ = self._checked.popleft()
+            if not flow.is_followed:
+                continue
+            found = self._program.flow(flow.keys[0])
+            if found is None or found.verdict != abi.Verdict.FOLLOW:
+                until_ns = flow.conversation.opened_ns + int(flow.conversation.limits.seconds * 1e9)
+                flow.is_known = self._program.set_verdict(
+                    flow.keys[0], abi.Verdict.FOLLOW, frames=_MOST_FRAMES, until_ns=until_ns
+                )
+                if flow.conversation.number not in self._sought:
+                    self._sought[flow.conversation.number] = flow
+                    flow.asked_s = now_s
+                    self._new.append(flow)
+            if flow.is_known:
+                self._checked.append((flow, now_s))
+
+    def _ask(self, recaller: Recaller) -> Iterator[RecalledContext]:
         now_s = time.monotonic()
         reported = self._reported()
         while self._waves and self._has_passed(self._waves[0], reported, now_s):
             wave = self._waves.popleft()
             for flow in wave.flows:
                 # Later frames are in the rings, too: followed ones are reported, others are found next time.
-                in_flight_ns = 0 if flow.is_known else IN_FLIGHT_NS
-                flow.request["until_ktime_ns"] = wave.until_ns - in_flight_ns
+                flow.request["until_ktime_ns"] = wave.until_ns
+                flow.request["is_unparsed"] = not flow.is_known
                 flow.asked_s = now_s
                 if not recaller.request(flow.request):
-                    flow.conversation.missing |= flow.missing | Missing.BEGINNING
                     del self._sought[flow.conversation.number]
-        ready = self._ready + self._due(now_s)
-        self._ready, self._new = self._new, []
+                    flow.conversation.is_sought = False
+                    yield RecalledContext(flow.conversation, None, flow.missing | Missing.BEGINNING)
+        ready, self._ready = self._ready + self._due(now_s), []
+        if self._new and now_s >= self._new[-1].asked_s + 2 * IN_FLIGHT_NS / 1e9:
+            ready, self._new = ready + self._new, []
         if ready:
-            self._waves.append(_Wave(dict(self._heads()), time.monotonic_ns(), now_s, ready))
+            until_ns = time.monotonic_ns() - IN_FLIGHT_NS  # before the heads are read
+            self._waves.append(_Wave(dict(self._heads()), until_ns, now_s, ready))
 
     def _has_passed(self, wave: _Wave, reported: Mapping[int, int], now_s: float) -> bool:
         """Return True if workers have reported all frames of a wave, or the patience is over."""
@@ -208,12 +235,14 @@ class Follower:
 
     def _note(self, flow: _Flow, answer: Recalled) -> None:
         """Note the answer to a request: what is missing, and from when on a further look is needed."""
-        if not flow.is_answered and answer.is_truncated:
-            flow.missing |= Missing.BEGINNING
+        if answer.is_truncated:
+            flow.missing |= Missing.CUT_OFF if flow.is_answered or not flow.is_known else Missing.BEGINNING
         flow.is_answered = True
+        flow.conversation.is_sought = False
         newest_ns = 1
         if answer.block is not None and len(answer.block):
-            if (answer.block.items["flow"] == flow.conversation.fragments).any():
+            fragments = flow.conversation.fragments
+            if fragments != flow.conversation.flow and (answer.block.items["flow"] == fragments).any():
                 flow.is_known = False  # the kernel does not follow fragments whose flow began after the match
             newest_ns = max(1, int(answer.block.items["ktime_ns"].max()) - OVERLAP_NS)
         flow.request["from_ktime_ns"] = newest_ns

@@ -31,6 +31,8 @@ from sensor.process.prctl import end_with_parent, set_process_name
 from sensor.rules.engine.flows import FlowHash
 
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_UNPARSED = 0
+"""The hash of frames that the kernel could not parse."""
 
 
 def recall(
@@ -64,10 +66,8 @@ def recall(
 
 
 class _CpuFrames(NamedTuple):
-    """Frames from the history of a CPU, for one request."""
+    """Frames from the history of a CPU."""
 
-    request: int
-    """Its place among the requests."""
     cpu: int
     frames: HistoryFrames
 
@@ -88,39 +88,50 @@ class ContextFinder:
         self._clock.remeasure()
         cut, found = np.zeros(len(requests), np.bool_), []
         for place, request in enumerate(requests):
-            hashes = dict.fromkeys([*request["hashes"].tolist(), 0])  # 0: what the kernel could not parse
             for cpu, reader in self._readers.items():
-                for flow_hash in hashes:
+                for flow_hash in dict.fromkeys(request["hashes"].tolist()):
                     frames = reader.collect(flow_hash, int(request["from_ktime_ns"]))
-                    cut[place] |= bool(flow_hash) and frames.end > HistoryEnd.SINCE
-                    if len(frames.records):
-                        found.append(_CpuFrames(place, cpu, frames))
-        block, request_of_item = self._block(requests, found)
-        ends = np.searchsorted(request_of_item, np.arange(len(requests)), "right").tolist()
+                    cut[place] |= frames.end > HistoryEnd.SINCE
+                    found.append(_CpuFrames(cpu, frames))
+        is_unparsed = requests["is_unparsed"] != 0
+        if is_unparsed.any():
+            for cpu, reader in self._readers.items():
+                frames = reader.collect(_UNPARSED, int(requests["from_ktime_ns"][is_unparsed].min()))
+                cut |= is_unparsed & (frames.end == HistoryEnd.FULL)
+                found.append(_CpuFrames(cpu, frames))
+        block, sizes = self._block(requests, found)
+        ends = np.cumsum(sizes).tolist()
         for place, number in enumerate(requests["number"].tolist()):
-            part = block.part(ends[place - 1] if place else 0, ends[place]) if block else None
+            part = block.part(ends[place] - sizes[place], ends[place]) if sizes[place] else None
             yield BatchReport(0, number, len(part) if part else 0, 0, 0, int(cut[place]), part)
 
     def _block(
         self, requests: NDArray[np.void], found: Sequence[_CpuFrames]
-    ) -> tuple[EvidenceBlock | None, NDArray[np.intp]]:
-        """Return the frames that are of the flows asked for, and the request of each, ascending."""
-        if not found:
-            return None, np.empty(0, np.intp)
-        sizes = [len(one.frames.records) for one in found]
-        asked = np.repeat([one.request for one in found], sizes)
+    ) -> tuple[EvidenceBlock, list[int]]:
+        """Return the frames of each request, one request after the other, and their numbers."""
+        counts = [len(one.frames.records) for one in found]
         records = np.concatenate([one.frames.records for one in found])
+        cpus = np.repeat([one.cpu for one in found], counts)
         data_bytes = np.array([len(one.frames.data) for one in found])
-        records["start"] += np.repeat(np.cumsum(data_bytes) - data_bytes, sizes).astype(np.uint64)
+        records["start"] += np.repeat(np.cumsum(data_bytes) - data_bytes, counts).astype(np.uint64)
         whole = HistoryFrames(records, np.concatenate([one.frames.data for one in found]), HistoryEnd.WHOLE)
         batch = replace(whole.batch(self._linktype, self._clock.offset_ns), ktime_ns=records["time_ns"])
         packets = decode(batch)
-        has_ip = np.flatnonzero(packets.ip_version != 0)
-        keys = self._flow_hash.keys(whole.data, packets, has_ip)
-        is_own = (keys[:, None] == requests["flows"][asked[has_ip]]).any(axis=1)
-        is_own &= records["time_ns"][has_ip] <= requests["until_ktime_ns"][asked[has_ip]]
-        chosen, flows = has_ip[is_own], keys[is_own]
+        # Requests may have found the same frames, as those of fragments.
+        _, once = np.unique(np.stack([records["time_ns"], cpus.astype(np.uint64)]), axis=1, return_index=True)
+        once = once[packets.ip_version[once] != 0]
+        keys, times_ns = self._flow_hash.keys(whole.data, packets, once), records["time_ns"][once]
+        own = [
+            np.flatnonzero(
+                np.isin(keys, request["flows"])
+                & (times_ns >= request["from_ktime_ns"])
+                & (times_ns <= request["until_ktime_ns"])
+            )
+            for request in requests
+        ]
+        positions = np.concatenate(own)
+        chosen, flows = once[positions], keys[positions]
         nothing = np.zeros(len(chosen), np.int64), np.empty(0, np.uint32), ()
         block = block_of_packets(batch, packets, chosen, flows, *nothing, roles=Role.BEFORE)
-        block.items["cpu"] = np.repeat([one.cpu for one in found], sizes)[chosen]
-        return block, asked[chosen]
+        block.items["cpu"] = cpus[chosen]
+        return block, list(map(len, own))

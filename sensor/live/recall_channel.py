@@ -20,12 +20,14 @@ REQUEST = np.dtype(
         ("hashes", "<u4", (2,)),
         ("from_ktime_ns", "<u8"),
         ("until_ktime_ns", "<u8"),
+        ("is_unparsed", "<u8"),
     ]
 )
 """A flow whose frames are wanted, and its later IP fragments, which are a flow without ports.
 
 ``number`` identifies the request. ``flows`` are those of `ITEM`, and ``hashes`` those of their keys in the
 kernel. Frames before ``from_ktime_ns`` or after ``until_ktime_ns`` are not wanted.
+``is_unparsed`` is 1 if the flow may be among the frames that the kernel could not parse.
 """
 
 MOST_AT_ONCE = 16

@@ -27,6 +27,7 @@ from sensor.capture.ring_set import RingSet
 from sensor.capture.syscalls import link_update
 from sensor.config.settings import Settings
 from sensor.counters import Counters
+from sensor.errors import KernelError
 from sensor.events.sender import EventSender
 from sensor.evidence.budgets import Budgets
 from sensor.evidence.device_directory import DeviceDirectory
@@ -268,7 +269,10 @@ class Supervisor:
             self.handle(self.workers.add_rings(rings))
             self.rings.add(rings)
             if self.program.history:
-                self.program.history.add(ring.cpu for ring in rings)
+                try:
+                    self.program.history.add(ring.cpu for ring in rings)
+                except KernelError as error:
+                    log.warning("%s; the context of what arrives there is not kept", error)
                 self.conversations.renew_histories()
             self.program.connect(rings)
             log.info(

@@ -77,7 +77,7 @@ def test_blocks_without_context_pass_as_they_are() -> None:
         ({"size_bytes": 399}, [Sent(t / 10) for t in range(1, 9)], Ending.LIMIT),
         ({"seconds": 0.35}, [Sent(t / 10) for t in range(1, 9)], Ending.LIMIT),
         ({}, [Sent(0.1), Sent(0.2), Sent(0.3), Sent(31)], Ending.SILENCE),
-        ({}, [Sent(0.1), Sent(0.2), Sent(0.3, flags=RST), Sent(0.9)], Ending.RST),
+        ({}, [Sent(0.1), Sent(0.2), Sent(0.3, flags=RST), Sent(5.4)], Ending.RST),
     ],
     ids=["packets", "bytes", "seconds", "silence", "reset"],
 )
@@ -304,3 +304,20 @@ def test_items_of_other_roles_without_conversation_are_dropped() -> None:
     """Context that the kernel submitted after a conversation was closed is not kept."""
     assert len(tracker().admit(block_of([Sent(0), Sent(1)])).block) == 0
     assert np.array_equal(tracker().admit(block_of([])).block.items, block_of([]).items)
+
+
+def test_an_answer_after_a_forged_reset_is_kept() -> None:
+    """Anybody can forge one, and the server goes on."""
+    table = tracker()
+    found = table.admit(block_of([Sent(0, THREAT), Sent(0.001, flags=RST), Sent(0.8, is_answer=True)]))
+    assert len(found.block) == 3
+
+
+def test_a_clock_at_its_end_is_no_fault() -> None:
+    """Times of capture files can be any; a conversation so far away is not opened, or ends."""
+    table = tracker()
+    for time_ns in ((1 << 63) - 1, (1 << 63) - 2, 0):
+        block = block_of([Sent(0, THREAT)])
+        block.items["time_ns"] = block.items["ktime_ns"] = time_ns
+        table.admit(block)
+    assert len(table) <= 1
