@@ -41,7 +41,7 @@ class Missing(IntFlag):
     CUT_OFF = 2
     """Frames before the match are beyond the cut-off of the history."""
     SPACE = 4
-    """There was no room on the disk for some of the context, or it could not be written."""
+    """Matches were above a limit, or there was no room on the disk for some of the context."""
     LOST = 8
     """Frames were lost in the ring or the network card while the conversation ran."""
     HISTORY_OFF = 16

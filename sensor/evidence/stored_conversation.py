@@ -30,7 +30,7 @@ ENDINGS = {
 MISSING = {
     Missing.BEGINNING: "its beginning was not captured, or no longer remembered",
     Missing.CUT_OFF: "frames before the match are beyond the cut-off of the history",
-    Missing.SPACE: "there was no room on the disk for some of its context",
+    Missing.SPACE: "some of its packets were above a limit, or there was no room for them",
     Missing.LOST: "frames were lost while it ran",
     Missing.HISTORY_OFF: "there is no history of frames before the match",
     Missing.SNAPLEN: "frames were captured in part",
