@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,13 @@ def test_a_killed_process(tmp_path: Path) -> None:
 
     def kill(_progress: Progress) -> None:
         for child in psutil.Process().children():
-            if "sensor.rules.compilation.compiler_process" in child.cmdline():
-                child.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):  # it has been killed, or is one of another test
+                if "sensor.rules.compilation.compiler_process" in child.cmdline():
+                    child.send_signal(signal.SIGKILL)
 
-    assert "was killed" in refusal(write(tmp_path, HARMLESS), watch=kill)
+    # So many that it is not done before the first news of its progress is read.
+    rules = write(tmp_path, *(f"{HARMLESS}{number}" for number in range(1000)))
+    assert "was killed" in refusal(rules, watch=kill)
 
 
 def test_no_process_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
