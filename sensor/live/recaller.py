@@ -25,8 +25,8 @@ MOST_OUTSTANDING = 2 * MOST_AT_ONCE
 """Requests that are sent before the first one is answered."""
 MOST_WAITING = 4096
 """Requests that wait to be sent; further ones are refused."""
-MOST_SILENT_TICKS = 50
-"""Calls of `Recaller.tick` without an answer to a request until the process is killed: ten seconds."""
+MOST_SILENT_TICKS = 25
+"""Calls of `Recaller.tick` without an answer to a request until the process is killed: five seconds."""
 RESTART_S, RESTART_MAX_S, STABLE_S = 0.2, 10.0, 10.0
 """Seconds until the next start, at first and at most; and seconds after which it is as at first again."""
 

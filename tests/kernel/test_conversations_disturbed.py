@@ -28,13 +28,8 @@ from sensor.evidence.search import EvidenceSearch
 from sensor.metrics import catalogue as c
 from sensor.metrics.figures import ask
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("_all_rules")]
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 THREATS = ("--keep", "threat")
-
-
-@pytest.fixture
-def _all_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SENSOR_RULES", raising=False)
 
 
 @contextmanager

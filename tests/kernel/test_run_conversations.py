@@ -18,15 +18,10 @@ from sensor.bench.traffic.notable import ATTACKS
 from sensor.bench.traffic.ordinary import Builder
 from sensor.config.settings import BUNDLED_RULES
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("use_few_rules")]
 
 START_US = 1_767_607_200_000_000
 SQL_INJECTION = ATTACKS[0]
-
-
-@pytest.fixture(autouse=True)
-def _all_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SENSOR_RULES", str(BUNDLED_RULES))
 
 
 def attacks(count: int, seed: int = 1) -> list[Conversation]:
@@ -101,8 +96,11 @@ def test_context_is_off(network: Network, tmp_path: Path) -> None:
     assert sum(kept(run).values()) == counters.written == 1
 
 
-def test_rules_decide_whose_context_is_kept(network: Network, tmp_path: Path) -> None:
+def test_rules_decide_whose_context_is_kept(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With ``context = any``, a match of any rule keeps its conversation."""
+    monkeypatch.setenv("SENSOR_RULES", str(BUNDLED_RULES))
     talk = notable.exchange(Random(3), START_US, notable.BANNERS[0])
     for setting, context in (("threat", False), ("any", True)):
         directory = tmp_path / setting
