@@ -78,8 +78,8 @@ lint: setup
 	cd ansible && PATH=$(CURDIR)/$(VENV)/bin:$$PATH ansible-lint -q
 
 test: lint
-	# Tests that load the program run one after another, and all others in parallel.
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup
+	# Tests that load the program run one after another, and mostly wait; all others run in parallel.
+	$(PYTHON) -m pytest --numprocesses 3 --dist loadgroup
 
 soak: setup
 	exec env PYTHONPATH=tests $(PYTHON) -m tests.soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED)

@@ -12,7 +12,7 @@ import pytest
 from tests.soak.faults import NAMES
 from tests.soak.site import ROOT
 
-SECONDS = 60
+SECONDS = 40
 
 
 @pytest.mark.kernel
