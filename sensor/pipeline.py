@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from sensor.capture.fair_shares import FairShares
 from sensor.decode import decode
 from sensor.evidence.block import EvidenceBlock, block_of_packets
-from sensor.evidence.quarantine import QuarantinedFrame
 from sensor.model import FrameBatch, PacketBatch, PacketStatus, Role
 from sensor.native.source_table import SourceColumns
 from sensor.rules.engine.flows import FlowHash, FlowTable
@@ -28,31 +27,6 @@ from sensor.rules.prefilter.networks import EVERYWHERE, Networks
 Keep = Literal["threat", "any", "flow"]
 
 _HIT_OR_AFTER = np.array([Role.HIT, Role.AFTER], np.uint8)
-
-
-class BatchReport(NamedTuple):
-    """The result of one turn of a batch, or of a frame that was put in quarantine."""
-
-    cpu: int
-    tail: int
-    """Tail position of that CPU's ring once these frames are released."""
-    read: int
-    undecodable: int
-    unmatched: int
-    cut: int
-    """Payloads whose search was cut for its cost."""
-    block: EvidenceBlock | None
-    """None if there is no evidence."""
-    batch_ns: int = 0
-    """Wall-clock time from the ring to the evidence; 0 for a frame in quarantine."""
-    match_ns: int = 0
-    """The part of ``batch_ns`` spent on matching."""
-    fill: float = 0.0
-    """How full the ring was when the batch was read, 0 to 1."""
-    sampled: int = 0
-    """Frames that were not matched because their source had had its share of an overloaded worker."""
-    quarantined: QuarantinedFrame | None = None
-    """The only frame, if it was not matched because workers die of it."""
 
 
 class Turn(NamedTuple):

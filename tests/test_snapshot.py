@@ -16,6 +16,7 @@ import pytest
 
 from sensor.counters import Counters
 from sensor.events.receiver_state import ReceiverState
+from sensor.evidence.batch_report import BatchReport
 from sensor.evidence.block import EvidenceBlock, block_of_objects
 from sensor.evidence.index_writer import IndexFigures
 from sensor.evidence.retention import Deleted
@@ -24,7 +25,6 @@ from sensor.metrics.rule_loads import RuleLoads
 from sensor.metrics.snapshot import SIZE, Snapshot, SnapshotBoard, SurroundingsFigures
 from sensor.metrics.tally import MOST_RULES, OTHER_RULES, Tally
 from sensor.model import Evidence, FiveTuple, Match, Rule
-from sensor.pipeline import BatchReport
 
 NOON_NS = 1_687_089_600_000_000_000
 RULES = [

@@ -19,7 +19,6 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -31,21 +30,15 @@ from sensor.evidence.directory_lock import lock_index
 from sensor.evidence.evidence_file import is_gone
 from sensor.evidence.file_name import parse_name
 from sensor.evidence.index_connection import SUFFIXES
-from sensor.evidence.index_schema import Day, databases, day_of
+from sensor.evidence.index_schema import Day, databases
 from sensor.evidence.pcap import FILE_HEADER_BYTES
+from sensor.evidence.waiting_rows import WaitingChunk, WaitingRows
 from sensor.model import LinkType
 from sensor.process.regular_file import FileIdentity, identity
 
 COMMIT_S = 0.5
 COMMIT_ROWS = 16_384
 """Rows are committed after this time, this number of items and matches, or by `IndexWriter.commit`."""
-KEPT_ROWS = 262_144
-"""Items and matches that wait while a database cannot be written; beyond it, rows are dropped.
-
-The dropped rows leave a gap. A waiting row takes at most some 100 bytes.
-"""
-KEPT_NOTES = 65_536
-"""Notes of conversations that wait while a database cannot be written; beyond it, the oldest are dropped."""
 OPEN_DAYS = 4
 """Maximum number of databases that are open at the same time."""
 PURGED_ROWS = 1000
@@ -59,28 +52,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """Consecutive records of a file, all of the same UTC day."""
-
-    day: Day
-    name: str
-    offset: int
-    end: int
-    blocks: list[EvidenceBlock] = field(default_factory=list)
-    """The items, without their records."""
-    items: int = 0
-    rows: int = 0
-    """Number of items and matches."""
-
-    def add(self, block: EvidenceBlock) -> None:
-        """Add items whose records follow at the end."""
-        self.blocks.append(block.without_records())
-        self.end = int(block.record_offsets(self.end)[-1])
-        self.items += len(block)
-        self.rows += len(block) + len(block.rules)
 
 
 class IndexFigures(NamedTuple):
@@ -127,8 +98,7 @@ class IndexWriter:
         self._begun: set[Day] = set()
         """Days whose databases were open in this run, so that their open conversations are of this run."""
         self._lock: int | None = None
-        self._waiting: list[_Chunk] = []
-        self._notes: dict[int, ConversationNote] = {}
+        self._waiting = WaitingRows()
         self._ends: dict[str, int] = {}  # of files that are not finished yet
         self._committed_s = time.monotonic()
         self._failed_s: float | None = None
@@ -141,23 +111,16 @@ class IndexWriter:
             offset: Offset of the first record.
             block: The evidence in the records, all of the same UTC day.
         """
-        day = day_of(int(block.items["time_ns"][0]) // 1000)
-        last = self._waiting[-1] if self._waiting else None
-        if last is None or (last.day, last.name, last.end) != (day, name, offset):
-            last = _Chunk(day, name, offset, offset)
-            self._waiting.append(last)
-        last.add(block)
-        self._ends[name] = last.end
+        self._ends[name] = self._waiting.add(name, offset, block)
         self._touch([name])
         if time.monotonic() - self._committed_s >= COMMIT_S or (
-            self._failed_s is None and self._waiting_rows() >= COMMIT_ROWS
+            self._failed_s is None and self._waiting.rows >= COMMIT_ROWS
         ):
             self.commit()
 
     def note(self, note: ConversationNote) -> None:
         """Keep what is known of a conversation, instead of what was known before."""
-        self._notes.pop(note.conversation, None)
-        self._notes[note.conversation] = note
+        self._waiting.note(note)
 
     def finish(self, name: str, end: int) -> None:
         """Note that there are gaps if the rows of a file, which is complete now, do not reach its end."""
@@ -178,35 +141,23 @@ class IndexWriter:
         self._committed_s = time.monotonic()
         if not self.has_waiting:
             return
-        days: dict[Day, list[_Chunk]] = {}
-        for chunk in self._waiting:
-            days.setdefault(chunk.day, []).append(chunk)
-        for day, chunks in days.items():
+        for day, chunks in self._waiting.chunks_by_day().items():
             for is_behind in self.change(day, _add_all, chunks):
                 self.is_behind |= is_behind
                 self.rows += sum(chunk.items for chunk in chunks)
-                self._waiting = [chunk for chunk in self._waiting if chunk.day != day]
-        self._commit_notes()
-        if self._waiting_rows() >= KEPT_ROWS:
-            self._waiting, self.is_behind = [], True
-        if self._failed_s and not self._waiting and self._committed_s - self._failed_s >= QUIET_S:
+                self._waiting.drop_chunks_of(day)
+        for day, notes in self._waiting.notes_by_day().items():
+            if self.change(day, DayWriter.note, notes):
+                self._waiting.drop_notes_of(day)
+        self.is_behind |= self._waiting.drop_excess()
+        if self._failed_s and not self._waiting.rows and self._committed_s - self._failed_s >= QUIET_S:
             log.warning("the index can be written again")
             self._failed_s = None
-
-    def _commit_notes(self) -> None:
-        days: dict[Day, list[ConversationNote]] = {}
-        for note in self._notes.values():
-            days.setdefault(day_of(note.conversation), []).append(note)
-        for day, notes in days.items():
-            if self.change(day, DayWriter.note, notes):
-                self._notes = {number: n for number, n in self._notes.items() if day_of(number) != day}
-        for number in list(self._notes)[:-KEPT_NOTES]:
-            del self._notes[number]
 
     @property
     def has_waiting(self) -> bool:
         """True if rows or notes wait for `commit`."""
-        return bool(self._waiting or self._notes)
+        return bool(self._waiting)
 
     def watch(self) -> None:
         """Give up databases that were removed or replaced; their rows are found in the files again."""
@@ -235,9 +186,9 @@ class IndexWriter:
             self._move_aside(path, "it was replaced")
         except OSError as error:
             log.error("%s cannot be moved aside: %s", error.filename, error.strerror)  # noqa: TRY400
-        starts = {chunk.name: chunk.offset for chunk in reversed(self._waiting) if chunk.day == day}
         for name, end in self._ends.items():
-            known, parsed = starts.get(name, end), parse_name(name)
+            waiting_from, parsed = self._waiting.first_offset(name, day), parse_name(name)
+            known = end if waiting_from is None else waiting_from
             if day.is_near(name) and known > FILE_HEADER_BYTES:
                 linktype = parsed.linktype if parsed else LinkType.ETHERNET
                 self.change(day, DayWriter.add_gap, name, known, linktype)
@@ -263,12 +214,11 @@ class IndexWriter:
     @property
     def waiting_files(self) -> set[str]:
         """The files that have rows which are not committed yet."""
-        return {chunk.name for chunk in self._waiting}
+        return self._waiting.files
 
     def figures(self) -> IndexFigures:
         """Return the state of the index."""
-        waiting = sum(chunk.items for chunk in self._waiting)
-        return IndexFigures(self.rows, waiting, self._failures, self._changed_s, self.is_behind)
+        return IndexFigures(self.rows, self._waiting.items, self._failures, self._changed_s, self.is_behind)
 
     def days(self) -> list[Day]:
         """Return the days that have a database, the oldest first; none if the directory cannot be read."""
@@ -279,7 +229,7 @@ class IndexWriter:
     def forget(self, names: Collection[str]) -> None:
         """Hide the rows of deleted files from searches; `tidy` deletes the rows."""
         self._touch(names)
-        self._waiting = [chunk for chunk in self._waiting if chunk.name not in names]
+        self._waiting.drop_files(names)
         for day in self.days():
             near = [name for name in names if day.is_near(name)]
             if near:
@@ -314,7 +264,6 @@ class IndexWriter:
             EvidenceError: one cannot be deleted.
         """
         self._waiting.clear()
-        self._notes.clear()
         self._expected.clear()
         for database in self._databases.values():
             database.abandon()
@@ -341,9 +290,6 @@ class IndexWriter:
     def _touch(self, names: Collection[str]) -> None:
         if self.touched is not None:
             self.touched.update(names)
-
-    def _waiting_rows(self) -> int:
-        return sum(chunk.rows for chunk in self._waiting)
 
     def _open(self, day: Day) -> DayWriter:
         """Return the database of a day, created if missing; a damaged or foreign one is moved aside."""
@@ -397,7 +343,7 @@ class IndexWriter:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _add_all(database: DayWriter, chunks: Sequence[_Chunk]) -> bool:
+def _add_all(database: DayWriter, chunks: Sequence[WaitingChunk]) -> bool:
     """Add rows for all chunks; return True if this left a gap before one of them."""
     gaps = [database.add(one.name, one.offset, one.blocks) for one in chunks]
     return any(gaps)

@@ -20,11 +20,11 @@ from sensor import native
 from sensor.capture.clock import WallClock
 from sensor.capture.history import CpuHistory
 from sensor.decode import decode
+from sensor.evidence.batch_report import BatchReport
 from sensor.evidence.block import EvidenceBlock, block_of_packets
 from sensor.live.recall_channel import RecallChannel
 from sensor.model import Role
 from sensor.native.frame_history import HistoryEnd, HistoryFrames, HistoryReader
-from sensor.pipeline import BatchReport
 from sensor.process import sandbox
 from sensor.process.accounts import ProcessRole
 from sensor.process.prctl import end_with_parent, set_process_name

@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sensor.evidence.batch_report import BatchReport
 from sensor.evidence.block import EvidenceBlock
 from sensor.evidence.block_codec import MalformedBlockError, block_bytes, decode_block, encode_block
-from sensor.pipeline import BatchReport, Pipeline
+from sensor.pipeline import Pipeline
 
 SLOTS = 2
 """Blocks of one worker that the supervisor may have to handle at a time."""

@@ -8,11 +8,11 @@ import numpy as np
 
 from sensor import abi
 from sensor.capture.ring import RECORD_ALIGNMENT
+from sensor.evidence.batch_report import BatchReport
 from sensor.evidence.block import joined
 from sensor.evidence.block_codec import MalformedBlockError, check_origin
 from sensor.live.report_channel import MOST_PARTS, Kind, MalformedReportError, Message
 from sensor.live.worker_process import WorkerProcess
-from sensor.pipeline import BatchReport
 
 _RAW_HEADER_BYTES = 12
 """Smallest part of a perf record beside what the program submits (linux/perf_event.h)."""

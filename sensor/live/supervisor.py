@@ -29,6 +29,7 @@ from sensor.config.settings import Settings
 from sensor.counters import Counters
 from sensor.errors import KernelError
 from sensor.events.sender import EventSender
+from sensor.evidence.batch_report import BatchReport
 from sensor.evidence.budgets import Budgets
 from sensor.evidence.device_directory import DeviceDirectory
 from sensor.evidence.quarantine import Quarantine
@@ -55,7 +56,7 @@ from sensor.metrics.metric import Metric
 from sensor.metrics.snapshot import Snapshot, SnapshotBoard
 from sensor.metrics.tally import Tally
 from sensor.model import LinkType
-from sensor.pipeline import BatchReport, Pipeline
+from sensor.pipeline import Pipeline
 from sensor.rules.engine.profile import PROFILES
 from sensor.rules.prefilter.networks import Networks
 from sensor.rules.ready import Ready

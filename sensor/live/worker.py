@@ -17,10 +17,11 @@ from types import FrameType
 from sensor.capture.fair_shares import FairShares
 from sensor.capture.ring import PerfRing
 from sensor.capture.ring_set import RingSet
+from sensor.evidence.batch_report import BatchReport
 from sensor.live.heartbeat import Heartbeat
 from sensor.live.report_channel import Kind, ReportChannel
 from sensor.native.source_table import SourceTable
-from sensor.pipeline import BatchReport, Pipeline
+from sensor.pipeline import Pipeline
 from sensor.process import sandbox
 from sensor.process.accounts import ProcessRole
 from sensor.process.prctl import end_with_parent, set_process_name

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from sensor.capture.clock import WallClock
 from sensor.capture.ring import PerfRing
 from sensor.errors import KernelError, SensorError
+from sensor.evidence.batch_report import BatchReport
 from sensor.evidence.quarantine import QuarantinedFrame
 from sensor.live.report_channel import MalformedReportError
 from sensor.live.report_check import checked_report
@@ -21,7 +22,7 @@ from sensor.live.suspects import Suspects
 from sensor.live.worker import DRAIN, HAND_OVER
 from sensor.live.worker_process import WorkerProcess
 from sensor.native.source_table import SourceTable
-from sensor.pipeline import BatchReport, Pipeline
+from sensor.pipeline import Pipeline
 from sensor.process.child import KILLED_S
 
 MOST_UNEXPLAINED_DEATHS = 20

@@ -18,7 +18,7 @@ from sensor.metrics.talkers import Talkers
 from sensor.model import RULE_CLASSES, Rule
 
 if TYPE_CHECKING:
-    from sensor.pipeline import BatchReport
+    from sensor.evidence.batch_report import BatchReport
 
 MATCH_CLASSES = (*RULE_CLASSES, "flow")
 """``flow``: no rule matched, the frame was kept only for its flow."""

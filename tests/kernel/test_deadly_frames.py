@@ -13,10 +13,11 @@ from worker_site import RING_BYTES, Site, assert_each_once, pipeline
 import sensor.live.stall_detector
 import sensor.live.worker_pool
 from sensor.capture.cpus import online_cpus
+from sensor.evidence.batch_report import BatchReport
 from sensor.live.heartbeat import Heartbeat
 from sensor.live.report_channel import Kind, ReportChannel
 from sensor.model import FrameBatch
-from sensor.pipeline import BatchReport, Pipeline, Turn
+from sensor.pipeline import Pipeline, Turn
 from sensor.rules.engine.matcher import Matches, Payloads
 
 pytestmark = pytest.mark.kernel

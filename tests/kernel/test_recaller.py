@@ -17,13 +17,14 @@ from processes import wait_until
 from sensor.capture.program import Program
 from sensor.capture.syscalls import prog_test_run
 from sensor.decode import decode
+from sensor.evidence.batch_report import BatchReport
 from sensor.live import recaller as module
 from sensor.live.recall import ContextFinder
 from sensor.live.recall_channel import REQUEST, RecallChannel
 from sensor.live.recaller import Recalled, Recaller
 from sensor.model import LinkType
 from sensor.native.frame_history import HistoryReader
-from sensor.pipeline import BatchReport, Pipeline
+from sensor.pipeline import Pipeline
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.engine.matcher import Matcher
 

@@ -19,11 +19,12 @@ from sensor.capture.cpus import online_cpus
 from sensor.capture.program import Program
 from sensor.capture.ring_set import RingSet
 from sensor.capture.syscalls import prog_test_run
+from sensor.evidence.batch_report import BatchReport
 from sensor.evidence.explain_block import explained
 from sensor.evidence.quarantine import QuarantinedFrame
 from sensor.live.worker_pool import WorkerPool
 from sensor.model import Rule
-from sensor.pipeline import BatchReport, Pipeline
+from sensor.pipeline import Pipeline
 from sensor.rules.engine.http_payload import RFC9110
 from sensor.rules.engine.matcher import Matcher
 
