@@ -11,6 +11,7 @@ import os
 import struct
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
@@ -113,15 +114,23 @@ class KernelHistory:
             if cpu in self._fds:
                 continue
             try:
-                fds = self._create()
-                for outer, inner in zip((self.chunks_fd, self.heads_fd), fds, strict=True):
-                    maps.update(outer, np.array([cpu], np.uint32), np.array([inner], np.uint32))
-                self._fds[cpu] = fds
+                self._fds[cpu] = self._added(cpu)
             except OSError as error:
                 raise KernelError(
                     f"CPU {cpu}: no memory for a history of {self.size_bytes >> 20} MiB ({error.strerror}); "
                     "lower the setting history_mib"
                 ) from error
+
+    def _added(self, cpu: int) -> tuple[int, int]:
+        """Create the maps of a CPU, and let the program find them."""
+        with ExitStack() as undo:
+            fds = self._create()
+            for fd in fds:
+                undo.callback(os.close, fd)
+            for outer, inner in zip((self.chunks_fd, self.heads_fd), fds, strict=True):
+                maps.update(outer, np.array([cpu], np.uint32), np.array([inner], np.uint32))
+            undo.pop_all()
+        return fds
 
     @property
     def size_bytes(self) -> int:

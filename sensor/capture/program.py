@@ -147,8 +147,10 @@ class Program:
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise load_error(error) from error
+            history = f" and a history of {options.history_mib} MiB" if options.history_mib else ""
+            lower = "flows or history_mib" if options.history_mib else "flows"
             raise KernelError(
-                f"the kernel has no memory for {options.flows} flows; lower the setting flows"
+                f"the kernel has no memory for {options.flows} flows{history}; lower the setting {lower}"
             ) from error
         self._loaded = self.compile(plan)
 

@@ -5,7 +5,6 @@ Runs in the supervisor.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -29,8 +28,6 @@ LAST_LOOK_S = 2.0
 """Longest time at the end of a capture for what is still looked for in the history."""
 _WAIT_S = 0.005
 _NO_ITEMS, _NO_TIMES = np.zeros(0, ITEM), np.zeros(0, np.int64)
-
-log = logging.getLogger(__name__)
 
 
 class FoundContext(NamedTuple):

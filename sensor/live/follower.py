@@ -31,7 +31,7 @@ POLL_S = 0.5
 """Seconds between two looks into the history for a flow that the kernel cannot follow, as in a tunnel."""
 POLLS_PER_S = 50
 """Such looks per second for all flows together."""
-CHECK_S = 1.0
+CHECK_S = 5.0
 """Seconds between two looks whether the kernel still follows a flow."""
 IN_FLIGHT_NS = 1_000_000
 """Time between the kernel's time of a frame and its arrival in the ring, at most."""

@@ -60,9 +60,8 @@ class Recaller(ChildProcess):
         self._sent: dict[int, NDArray[np.void]] = {}
         self._parts: list[EvidenceBlock] = []
         self._silent_ticks = 0
-        super().__init__(
-            "the process that finds context", self._start_process, Backoff(0.2, 10, 10), self._settle
-        )
+        delay = Backoff(RESTART_S, RESTART_MAX_S, STABLE_S)
+        super().__init__("the process that finds context", self._start_process, delay, self._settle)
 
     def _start_process(self) -> FunctionProcess:
         self._channel = RecallChannel()

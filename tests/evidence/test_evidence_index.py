@@ -18,7 +18,7 @@ from evidence_queries import random_items
 from evidence_samples import DEVID, NOON_S, NS, PROGRAM_ENVIRONMENT, item, number_of, writing
 
 from sensor.config.settings import Settings
-from sensor.evidence import day_writer, index_connection, index_schema, index_writer
+from sensor.evidence import day_writer, index_connection, index_schema, index_writer, waiting_rows
 from sensor.evidence.block import block_of_objects
 from sensor.evidence.file_name import WINDOW_S
 from sensor.evidence.index_schema import day_of
@@ -210,7 +210,7 @@ def test_dropped_rows_are_restored_from_the_files(
     tmp_path: Path, rematcher: Rematcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long lock costs rows, not evidence; they become a gap, which is filled while evidence is written."""
-    monkeypatch.setattr(index_writer, "KEPT_ROWS", 100)
+    monkeypatch.setattr(waiting_rows, "KEPT_ROWS", 100)
     with writing(tmp_path) as writer:
         writer.write(block_of_objects(matching_items(10)))
         writer.tick(NOON_S * NS)
