@@ -25,8 +25,7 @@ from sensor.evidence.file_name import parse_name
 from sensor.evidence.holding import entry_now
 from sensor.evidence.holds import append_entry
 from sensor.process import sandbox
-from sensor.process.accounts import ProcessRole, ProcessUser
-from sensor.process.capabilities import without_capabilities
+from sensor.process.accounts import ProcessRole
 from sensor.process.landlock import Access
 from sensor.process.prctl import set_process_name
 from sensor.text import shown
@@ -157,14 +156,11 @@ def keep_holds(connection: socket.socket, evidence: Path) -> None:
         PrivilegeError: the process cannot give up its rights.
     """
     set_process_name("sensor-hold")
-    with without_capabilities():
-        is_ours = os.access(evidence, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
-    sandbox.enter(
+    sandbox.enter_as_owner(
         ProcessRole.HOLD_KEEPER,
+        evidence,
         descriptors=[connection.fileno()],
-        identity=ProcessUser("", os.geteuid(), os.getegid()),
         access=Access(readable=sandbox.LIBRARIES, writable=(evidence,)),
-        capabilities=() if is_ours else ["CAP_DAC_OVERRIDE"],  # if this is root, it may be anybody's
     )
     with connection.makefile("rb") as requests:
         _answer_all(requests, connection, evidence)

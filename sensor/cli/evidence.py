@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from sensor.cli.capture_output import container_of, write_capture
 from sensor.cli.evidence_conversation import conversation_command, conversations_command
-from sensor.cli.evidence_filters import filters, time_us
+from sensor.cli.evidence_filters import filters, limit_option, time_us
 from sensor.cli.evidence_holds import hold_command, holds_command, keep_holds_command, release_command
 from sensor.cli.evidence_index import evidence_index, warn_of_gaps
 from sensor.cli.evidence_origins import OriginFinder
@@ -43,14 +43,7 @@ def evidence_group() -> None:
 
 @evidence_group.command("list")
 @filters
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=50,
-    show_default=True,
-    metavar="NUMBER",
-    help="Largest number of items to list.",
-)
+@limit_option("items")
 @setting_options("evidence list")
 @_json
 def list_command(query: Query, limit: int, evidence: Path | None, config: Path | None, as_json: bool) -> None:

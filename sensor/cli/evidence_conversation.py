@@ -9,7 +9,7 @@ import click
 
 from sensor.cli.capture_output import container_of, write_capture
 from sensor.cli.conversation_output import conversation_line, head_lines, packet_lines
-from sensor.cli.evidence_filters import filters
+from sensor.cli.evidence_filters import filters, limit_option
 from sensor.cli.evidence_index import evidence_index, warn_of_gaps
 from sensor.cli.setting_options import setting_options
 from sensor.cli.terminal import print_json, print_line, print_lines
@@ -28,14 +28,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one ob
 
 @click.command("conversations")
 @filters
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=50,
-    show_default=True,
-    metavar="NUMBER",
-    help="Largest number of conversations to list.",
-)
+@limit_option("conversations")
 @setting_options("evidence conversations")
 @_json
 def conversations_command(

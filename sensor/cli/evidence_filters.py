@@ -19,6 +19,18 @@ _PROTOCOLS = ", ".join(TRANSPORT_NAMES.values()).lower()
 _LATEST_US = (1 << 32) * 1_000_000
 
 
+def limit_option(what: str) -> Callable[[Any], Any]:
+    """Return the flag for the largest number of things to list, named as in the help."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1),
+        default=50,
+        show_default=True,
+        metavar="NUMBER",
+        help=f"Largest number of {what} to list.",
+    )
+
+
 def time_us(text: str) -> int:
     """Parse a time and return it as microseconds since the epoch.
 

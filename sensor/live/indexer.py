@@ -35,8 +35,7 @@ from sensor.live.indexer_channel import (
 from sensor.live.reindexer import Reindexer
 from sensor.log import log_to_stderr
 from sensor.process import sandbox
-from sensor.process.accounts import ProcessRole, ProcessUser
-from sensor.process.capabilities import without_capabilities
+from sensor.process.accounts import ProcessRole
 from sensor.process.landlock import Access
 from sensor.process.prctl import end_with_parent, set_process_name
 from sensor.rules.engine.profile import PROFILES
@@ -259,14 +258,11 @@ def _configuration(data: bytes) -> IndexerConfig:
 
 def _enter_sandbox(channel: socket.socket, directory: Path, supervisor: int) -> None:
     """Give up all rights but to change files in the directory, before packets are read."""
-    with without_capabilities():
-        is_ours = os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
-    sandbox.enter(
+    sandbox.enter_as_owner(
         ProcessRole.INDEXER,
+        directory,
         descriptors=[channel.fileno()],
-        identity=ProcessUser("", os.geteuid(), os.getegid()),
         access=Access(readable=(*_READABLE, *sandbox.LIBRARIES), changeable=(directory,)),
-        capabilities=() if is_ours else ["CAP_DAC_OVERRIDE"],  # if this is root, it may be anybody's
         supervisor=supervisor,
     )
 

@@ -18,8 +18,7 @@ from sensor.evidence.retention import Retention
 from sensor.live.retention_channel import MESSAGE_BYTES, RetentionConfig, RetentionReport
 from sensor.log import log_to_stderr
 from sensor.process import sandbox
-from sensor.process.accounts import ProcessRole, ProcessUser
-from sensor.process.capabilities import without_capabilities
+from sensor.process.accounts import ProcessRole
 from sensor.process.landlock import Access
 from sensor.process.prctl import end_with_parent, set_process_name
 
@@ -55,14 +54,11 @@ def main(channel: socket.socket, supervisor: int) -> None:
 
 def _enter_sandbox(channel: socket.socket, directory: Path, supervisor: int) -> None:
     """Give up all rights but to delete files in the directory."""
-    with without_capabilities():
-        is_ours = os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
-    sandbox.enter(
+    sandbox.enter_as_owner(
         ProcessRole.RETENTION,
+        directory,
         descriptors=[channel.fileno()],
-        identity=ProcessUser("", os.geteuid(), os.getegid()),
         access=Access(readable=(*_READABLE, *sandbox.LIBRARIES), erasable=(directory,)),
-        capabilities=() if is_ours else ["CAP_DAC_OVERRIDE"],  # if this is root, it may be anybody's
         supervisor=supervisor,
     )
 

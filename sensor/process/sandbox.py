@@ -27,7 +27,12 @@ from sensor.process.accounts import (
     identity_of,
     switch_to,
 )
-from sensor.process.capabilities import empty_bounding_set, keep_capabilities, pass_on
+from sensor.process.capabilities import (
+    empty_bounding_set,
+    keep_capabilities,
+    pass_on,
+    without_capabilities,
+)
 from sensor.process.landlock import NO_ACCESS, Access, restrict_self
 from sensor.process.prctl import (
     end_with_parent,
@@ -186,6 +191,31 @@ def enter(
         restrict_calls(NEEDS[role])
     except OSError as error:
         raise PrivilegeError(f"{role.value}: cannot enter the sandbox: {error.strerror}") from error
+
+
+def enter_as_owner(
+    role: ProcessRole,
+    directory: Path,
+    *,
+    descriptors: Collection[int],
+    access: Access,
+    supervisor: int | None = None,
+) -> None:
+    """Give up all rights but those to a directory, as the user who has them now; see `enter`.
+
+    ``access`` names the directory with what is done to its files. If this is root, it may be anybody's, and
+    one capability is kept for that.
+    """
+    with without_capabilities():
+        is_ours = os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
+    enter(
+        role,
+        descriptors=descriptors,
+        identity=ProcessUser("", os.geteuid(), os.getegid()),
+        access=access,
+        capabilities=() if is_ours else ["CAP_DAC_OVERRIDE"],
+        supervisor=supervisor,
+    )
 
 
 def _require_one_thread(role: ProcessRole) -> None:
